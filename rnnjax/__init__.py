@@ -1,0 +1,20 @@
+"""rnnjax: recurrent networks as pure functions, scanned by jax."""
+
+from rnnjax.cells import Cell, gru, lstm, vanilla
+from rnnjax.encoders import Encoder, backward, bidirectional, forward, stack
+from rnnjax.unroll import unroll
+from rnnjax.version import __version__
+
+__all__ = [
+  "Cell",
+  "Encoder",
+  "__version__",
+  "backward",
+  "bidirectional",
+  "forward",
+  "gru",
+  "lstm",
+  "stack",
+  "unroll",
+  "vanilla",
+]

@@ -1,0 +1,107 @@
+"""What a recurrent cell is, and what all cells share: factories and initialisers."""
+
+import functools
+import inspect
+import operator
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from rnnjax.types import Array, Carry, Key, Params
+
+
+class Cell(NamedTuple):
+  """One tick of a recurrence, as four pure functions.
+
+      uₜ = project(params, xₜ)                all that need not wait for hₜ₋₁
+      carryₜ, yₜ = step(params, carryₜ₋₁, uₜ)
+
+  Attributes:
+    name: how the cell prints, e.g. lstm(256).
+    features: H, the width of y and of h, which is carry[0].
+    init: key, D -> params, a flat dict of arrays.
+    start: x [..., D] -> the first carry, derived from x so that it is sharded as x is.
+    project: params, x [..., D] -> u [..., GH].
+    step: params, carry, u -> carry, y [..., H].
+  """
+
+  name: str
+  features: int
+  init: Callable[[Key, int], Params]
+  start: Callable[[Array], Carry]
+  project: Callable[[Params, Array], Array]
+  step: Callable[[Params, Carry, Array], tuple[Carry, Array]]
+
+  def __repr__(self):
+    return self.name
+
+
+def factory(make: Callable) -> Callable:
+  """A cell factory that returns the same cell for the same arguments, so that jit compiles once.
+
+  `make(features, ...)` returns (init, start, project, step); the name is the call as one would
+  write it, defaults left out. All arguments must be hashable.
+
+  Raises (when the factory is called):
+    ValueError: features, the first argument, is not a positive integer.
+  """
+  signature = inspect.signature(make)
+  title = make.__name__
+
+  @functools.cache
+  def cached(arguments):
+    given = dict(arguments)
+    try:
+      features = operator.index(next(iter(given.values())))
+    except TypeError:
+      features = 0
+    if features < 1:
+      raise ValueError(
+        f"{title} needs a positive integer as its number of features; "
+        f"got {next(iter(given.values()))!r}"
+      )
+    options = [
+      f"{key}={value!r}"
+      for key, value in list(given.items())[1:]
+      if value != signature.parameters[key].default
+    ]
+    return Cell(f"{title}({', '.join([str(features), *options])})", features, *make(**given))
+
+  @functools.wraps(make)
+  def call(*args, **kwargs):
+    bound = signature.bind(*args, **kwargs)
+    bound.apply_defaults()
+    return cached(tuple(bound.arguments.items()))
+
+  return call
+
+
+def project(params: Params, x: Array) -> Array:
+  """u = x W + b: the share of every gate that the input alone decides. [..., D] -> [..., GH]."""
+  return x @ params["W"] + params["b"]
+
+
+def zeros(x: Array, features: int, dtype=None) -> Array:
+  """Zeros [..., features] derived from x [..., D], and so sharded as x is."""
+  return jnp.broadcast_to(jnp.zeros_like(x[..., :1], dtype), (*x.shape[:-1], features))
+
+
+def wide(dtype) -> jnp.dtype:
+  """The type in which a sum over time is kept: at least float32."""
+  return jnp.promote_types(dtype, jnp.float32)
+
+
+def init(key: Key, D: int, H: int, gates: int) -> Params:
+  """W [D, GH] Glorot uniform and U [H, GH] orthogonal, gate by gate; b [GH] zero.
+
+  Glorot & Bengio 2010; Saxe, McClelland & Ganguli 2014 (orthogonal).
+  """
+  glorot, orthogonal = jax.nn.initializers.glorot_uniform(), jax.nn.initializers.orthogonal()
+  keys = jax.random.split(key, (2, gates))
+  return {
+    "W": jnp.concatenate([glorot(k, (D, H)) for k in keys[0]], -1),
+    "U": jnp.concatenate([orthogonal(k, (H, H)) for k in keys[1]], -1),
+    "b": jnp.zeros(gates * H),
+  }

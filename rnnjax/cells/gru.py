@@ -1,0 +1,87 @@
+"""The gated recurrent unit: Cho et al., Learning Phrase Representations using RNN
+Encoder-Decoder, 2014.
+
+Two textbook forms differ in where the reset gate acts: before the product with U (the paper and
+most lecture notes) or after it (cuDNN, PyTorch, Keras), which needs a bias inside.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from rnnjax.cells.cell import factory, init, project, zeros
+from rnnjax.types import Array, Carry, Params
+
+σ = jax.nn.sigmoid
+GATES = 3
+
+
+def before(params: Params, carry: Carry, u: Array) -> tuple[Carry, Array]:
+  """One tick of a GRU whose reset gate acts before the product.
+
+      r, z = σ(split(uₜ + hₜ₋₁ U))                 uₜ = xₜ W + b, in three parts r, z, n
+      n = tanh(uₜ + (r ⊙ hₜ₋₁) U)
+      hₜ = (1 − z) ⊙ n + z ⊙ hₜ₋₁
+
+  Many notes write Γᵤ for the update gate: Γᵤ = 1 − z.
+
+  Args:
+    params: {"W": [D, 3H], "U": [H, 3H], "b": [3H]}. Only U is read here.
+    carry: (h,), [..., H].
+    u: [..., 3H], what `project` made of xₜ.
+
+  Returns:
+    ((h,), h).
+  """
+  (h,) = carry
+  H = h.shape[-1]
+  U = params["U"]
+  r, z = jnp.split(σ(u[..., : 2 * H] + h @ U[:, : 2 * H]), 2, -1)
+  n = jnp.tanh(u[..., 2 * H :] + (r * h) @ U[:, 2 * H :])
+  h = (1 - z) * n + z * h
+  return (h,), h
+
+
+def after(params: Params, carry: Carry, u: Array) -> tuple[Carry, Array]:
+  """One tick of a GRU whose reset gate acts after the product.
+
+      vᵣ, v_z, vₙ = split(hₜ₋₁ U)                  uₜ = xₜ W + b, in three parts
+      r, z = σ(uᵣ + vᵣ), σ(u_z + v_z)
+      n = tanh(uₙ + r ⊙ (vₙ + b_hn))
+      hₜ = (1 − z) ⊙ n + z ⊙ hₜ₋₁
+
+  Args:
+    params: {"W": [D, 3H], "U": [H, 3H], "b": [3H], "b_hn": [H]}. W and b are not read here.
+    carry: (h,), [..., H].
+    u: [..., 3H], what `project` made of xₜ.
+
+  Returns:
+    ((h,), h).
+  """
+  (h,) = carry
+  (ur, uz, un), (vr, vz, vn) = jnp.split(u, GATES, -1), jnp.split(h @ params["U"], GATES, -1)
+  r, z = σ(ur + vr), σ(uz + vz)
+  n = jnp.tanh(un + r * (vn + params["b_hn"]))
+  h = (1 - z) * n + z * h
+  return (h,), h
+
+
+@factory
+def gru(features: int, reset: str = "after"):
+  """A GRU of H = features hidden units; parameters: 3(DH + H² + H), and H more for "after".
+
+  Args:
+    features: H.
+    reset: "before" the product, as in the paper, or "after" it, as in cuDNN, PyTorch and Keras.
+
+  >>> gru(100, reset="before")
+  gru(100, reset='before')
+  """
+  if reset not in ("before", "after"):
+    raise ValueError(f"reset must be 'before' or 'after'; got {reset!r}")
+  start = lambda x: (zeros(x, features),)
+  begin = functools.partial(init, H=features, gates=GATES)
+  if reset == "before":
+    return begin, start, project, before
+  return lambda key, D: begin(key, D) | {"b_hn": jnp.zeros(features)}, start, project, after

@@ -1,0 +1,126 @@
+"""Long short-term memory: Hochreiter & Schmidhuber 1997, with the forget gate of Gers,
+Schmidhuber & Cummins 2000 and its bias of 1 (Jozefowicz, Zaremba & Sutskever 2015).
+
+Options: peepholes (Gers & Schmidhuber 2000), coupled input and forget gates (Greff et al. 2017),
+projection (Sak, Senior & Beaufays 2014), and an output without tanh.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from rnnjax.cells.cell import factory, init, project, wide, zeros
+from rnnjax.types import Array, Carry, Params
+
+σ = jax.nn.sigmoid
+GATES = 4
+
+
+def step(params: Params, carry: Carry, u: Array) -> tuple[Carry, Array]:
+  """One tick of an LSTM.
+
+      i, f, g, o = split(uₜ + hₜ₋₁ U)              uₜ = xₜ W + b
+      cₜ = σ(f) ⊙ cₜ₋₁ + σ(i) ⊙ tanh(g)
+      hₜ = σ(o) ⊙ tanh(cₜ)
+
+  Args:
+    params: {"W": [D, 4H], "U": [H, 4H], "b": [4H]}. Only U is read here.
+    carry: (h, c), each [..., H]; c is float32 or wider.
+    u: [..., 4H], what `project` made of xₜ.
+
+  Returns:
+    ((h, c), h).
+
+  >>> params = {"U": jnp.zeros((1, 4))}
+  >>> (h, c), y = step(params, (jnp.ones(1), jnp.ones(1)), jnp.zeros(4))
+  >>> float(c[0])
+  0.5
+  """
+  h, c = carry
+  i, f, g, o = jnp.split(u + h @ params["U"], GATES, -1)
+  c = σ(f) * c + σ(i) * jnp.tanh(g)
+  h = (σ(o) * jnp.tanh(c)).astype(u.dtype)
+  return (h, c), h
+
+
+def variant(params, carry, u, *, peepholes, coupled, squash) -> tuple[Carry, Array]:
+  """One tick of an LSTM with options.
+
+      i, f, g, o = split(uₜ + hₜ₋₁ U)              f, g, o when coupled, with σ(i) := 1 − σ(f)
+      i, f = i + pᵢ ⊙ cₜ₋₁, f + p_f ⊙ cₜ₋₁         peepholes
+      cₜ = σ(f) ⊙ cₜ₋₁ + σ(i) ⊙ tanh(g)
+      o = o + pₒ ⊙ cₜ                              peepholes
+      hₜ = σ(o) ⊙ tanh(cₜ)                         σ(o) ⊙ cₜ without squash
+      hₜ = hₜ P                                    projection, where there is a P
+
+  Args:
+    params: {"W": [D, 4C], "U": [H, 4C], "b": [4C]}, 3C when coupled; "p" [3, C] (pᵢ, p_f, pₒ;
+      [2, C] when coupled) for peepholes; "P" [C, H] projects C memory cells onto H features.
+    carry: (h [..., H], c [..., C]); C = H where nothing is projected.
+    u: [..., 4C], what `project` made of xₜ.
+    peepholes, coupled, squash: the options.
+
+  Returns:
+    ((h, c), h).
+  """
+  h, c = carry
+  *i, f, g, o = jnp.split(u + h @ params["U"], GATES - coupled, -1)
+  if peepholes:
+    *pi, pf, po = params["p"]
+    i, f = [z + p * c for z, p in zip(i, pi)], f + pf * c
+  f = σ(f)
+  c = f * c + (1 - f if coupled else σ(i[0])) * jnp.tanh(g)
+  if peepholes:
+    o = o + po * c
+  h = (σ(o) * (jnp.tanh(c) if squash else c)).astype(u.dtype)
+  if "P" in params:
+    h = h @ params["P"]
+  return (h, c), h
+
+
+@factory
+def lstm(
+  features: int,
+  *,
+  peepholes: bool = False,
+  coupled: bool = False,
+  squash: bool = True,
+  cells: int | None = None,
+  forget_bias: float = 1.0,
+):
+  """An LSTM of H = features hidden units; parameters: 4(DH + H² + H).
+
+  Args:
+    features: H.
+    peepholes: the gates see the memory cells.
+    coupled: one gate forgets and admits, σ(i) = 1 − σ(f).
+    squash: False leaves out the tanh of the output, aₜ = Γₒ ⊙ cₜ as some notes write it.
+    cells: C, memory cells that are projected onto the H features; as many as H, and no
+      projection, where it is None.
+    forget_bias: where the bias of the forget gate starts.
+
+  >>> lstm(100)
+  lstm(100)
+  >>> lstm(8, peepholes=True) is lstm(8, coupled=False, peepholes=True)
+  True
+  """
+  H, C, gates = features, cells or features, GATES - coupled
+  forget = slice(0, C) if coupled else slice(C, 2 * C)
+
+  def begin(key, D):
+    params = init(key, D, C, gates)
+    params["b"] = params["b"].at[forget].set(forget_bias)
+    if cells:
+      glorot, keys = jax.nn.initializers.glorot_uniform(), jax.random.split(key, gates + 1)
+      params["U"] = jnp.concatenate([glorot(k, (H, C)) for k in keys[1:]], -1)
+      params["P"] = glorot(keys[0], (C, H))
+    if peepholes:
+      params["p"] = jnp.zeros((gates - 1, C))
+    return params
+
+  start = lambda x: (zeros(x, H), zeros(x, C, wide(x.dtype)))
+  if squash and not (peepholes or coupled or cells):
+    return begin, start, project, step
+  tick = functools.partial(variant, peepholes=peepholes, coupled=coupled, squash=squash)
+  return begin, start, project, tick

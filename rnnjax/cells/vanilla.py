@@ -1,0 +1,64 @@
+"""The vanilla recurrent cell: Elman, Finding Structure in Time, 1990.
+
+With activation="relu" it starts from the identity (IRNN: Le, Jaitly & Hinton, A Simple Way to
+Initialize Recurrent Networks of Rectified Linear Units, 2015), so that at first it forgets nothing.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from rnnjax.cells.cell import factory, init, project, zeros
+from rnnjax.types import Array, Carry, Params
+
+ACTIVATIONS = {"tanh": jnp.tanh, "relu": jax.nn.relu}
+
+
+def step(params: Params, carry: Carry, u: Array, activation=jnp.tanh) -> tuple[Carry, Array]:
+  """One tick of a vanilla cell.
+
+      hₜ = tanh(uₜ + hₜ₋₁ U)              uₜ = xₜ W + b
+
+  Args:
+    params: {"W": [D, H], "U": [H, H], "b": [H]}. Only U is read here.
+    carry: (h,), [..., H].
+    u: [..., H], what `project` made of xₜ.
+    activation: the nonlinearity.
+
+  Returns:
+    ((h,), h).
+
+  >>> params = {"U": jnp.zeros((1, 1))}
+  >>> float(step(params, (jnp.ones(1),), jnp.zeros(1))[1][0])
+  0.0
+  """
+  (h,) = carry
+  h = activation(u + h @ params["U"])
+  return (h,), h
+
+
+def identity(key, D, H):
+  """W ~ N(0, 0.001²), U = I, b = 0: how an IRNN starts."""
+  return {"W": 1e-3 * jax.random.normal(key, (D, H)), "U": jnp.eye(H), "b": jnp.zeros(H)}
+
+
+@factory
+def vanilla(features: int, activation: str = "tanh"):
+  """A vanilla cell of H = features hidden units; parameters: DH + H² + H.
+
+  Args:
+    features: H.
+    activation: "tanh", or "relu" with identity initialisation (IRNN).
+
+  >>> vanilla(200)
+  vanilla(200)
+  """
+  if activation not in ACTIVATIONS:
+    raise ValueError(f"activation must be one of {sorted(ACTIVATIONS)}; got {activation!r}")
+  start = lambda x: (zeros(x, features),)
+  if activation == "relu":
+    begin = functools.partial(identity, H=features)
+  else:
+    begin = functools.partial(init, H=features, gates=1)
+  return begin, start, project, functools.partial(step, activation=ACTIVATIONS[activation])

@@ -1,0 +1,165 @@
+"""Encoders: a sequence to a sequence, composed as plain functions.
+
+    stack(bidirectional(lstm(256), lstm(256)), bidirectional(lstm(256), lstm(256)), dropout=0.3)
+
+Parameters are nested dicts with names a person reads, such as layer_0/forward/W.
+"""
+
+import operator
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from rnnjax import dropout as drop
+from rnnjax.cells.cell import Cell
+from rnnjax.types import Array, Carry, Key, Params
+from rnnjax.unroll import unroll
+
+MERGES = {
+  "concat": lambda a, b: jnp.concatenate([a, b], -1),
+  "sum": operator.add,
+  "mean": lambda a, b: (a + b) / 2,
+  "product": operator.mul,
+}
+
+
+class Encoder(NamedTuple):
+  """A sequence to a sequence.
+
+  Attributes:
+    name: how the encoder prints.
+    features: the width of its outputs.
+    init: key, D -> params.
+    apply: params, xs [T, ..., D], lengths=None, *, carry=None, key=None -> carry,
+      ys [T, ..., features]. Dropout acts where a key is given. The carry is a dict by direction
+      and layer.
+    last: carry -> [..., features], the last output: h at the end each direction comes to.
+  """
+
+  name: str
+  features: int
+  init: Callable[[Key, int], Params]
+  apply: Callable[..., tuple[Carry, Array]]
+  last: Callable[[Carry], Array]
+
+  def __repr__(self):
+    return self.name
+
+
+def _direction(name: str, cell: Cell, reverse: bool, learned_start: bool, options) -> Encoder:
+  """One cell in one direction; its parameters stand under the direction's name."""
+
+  def init(key, D):
+    params = {name: cell.init(key, D)}
+    if learned_start:
+      x = jax.eval_shape(cell.start, jnp.zeros(D))
+      params[f"{name}_start"] = {f"carry_{i}": jnp.zeros(c.shape) for i, c in enumerate(x)}
+    return params
+
+  def apply(params, xs, lengths=None, *, carry=None, key=None):
+    del key
+    carry = carry and carry[name]
+    if learned_start and carry is None:
+      start = params[f"{name}_start"]
+      carry = tuple(c + start[f"carry_{i}"] for i, c in enumerate(cell.start(xs[0])))
+    carry, ys = unroll(cell, params[name], xs, lengths, carry=carry, reverse=reverse, **options)
+    return {name: carry}, ys
+
+  last = lambda carry: carry[name][0]
+  return Encoder(f"{name}({cell})", cell.features, init, apply, last)
+
+
+def forward(cell: Cell, *, learned_start: bool = False, **options) -> Encoder:
+  """The cell from the first step to the last.
+
+  Args:
+    cell: what is unrolled.
+    learned_start: the first carry is a parameter instead of zeros.
+    **options: remat and backend, as for `unroll`.
+  """
+  return _direction("forward", cell, False, learned_start, options)
+
+
+def backward(cell: Cell, *, learned_start: bool = False, **options) -> Encoder:
+  """The cell from each row's last step to the first; arguments as for `forward`."""
+  return _direction("backward", cell, True, learned_start, options)
+
+
+def bidirectional(
+  ahead: Cell, back: Cell, merge: str = "concat", *, learned_start: bool = False, **options
+) -> Encoder:
+  """Two cells, one in each direction, their outputs merged: Schuster & Paliwal 1997.
+
+  Args:
+    ahead, back: the cells.
+    merge: "concat", "sum", "mean" or "product".
+    learned_start, **options: as for `forward`.
+
+  Raises:
+    ValueError: merge is unknown, or needs cells of one width and they have two.
+  """
+  if merge not in MERGES:
+    raise ValueError(f"merge must be one of {sorted(MERGES)}; got {merge!r}")
+  if merge != "concat" and ahead.features != back.features:
+    raise ValueError(f"merge={merge!r} needs two cells of one width; got {ahead} and {back}")
+  one = forward(ahead, learned_start=learned_start, **options)
+  two = backward(back, learned_start=learned_start, **options)
+
+  def init(key, D):
+    keys = jax.random.split(key)
+    return one.init(keys[0], D) | two.init(keys[1], D)
+
+  def apply(params, xs, lengths=None, *, carry=None, key=None):
+    del key
+    ends = [e.apply(params, xs, lengths, carry=carry) for e in (one, two)]
+    return ends[0][0] | ends[1][0], MERGES[merge](ends[0][1], ends[1][1])
+
+  last = lambda carry: MERGES[merge](one.last(carry), two.last(carry))
+  features = ahead.features + (back.features if merge == "concat" else 0)
+  return Encoder(f"bidirectional({ahead}, {back}, {merge!r})", features, init, apply, last)
+
+
+def stack(*layers: Encoder, residual: bool = False, dropout: float = 0.0, locked: bool = True):
+  """Encoders on top of one another.
+
+      y⁰ = x,  yˡ = layerₗ(drop(yˡ⁻¹))  (+ yˡ⁻¹ with residual, where the widths agree)
+
+  Args:
+    *layers: the encoders, the first one lowest.
+    residual: each layer adds to what it reads.
+    dropout: the rate between layers, not before the first nor after the last.
+    locked: one mask for all steps (Gal & Ghahramani 2016); False draws one for each.
+
+  Raises:
+    ValueError: no layer, or a rate outside [0, 1).
+  """
+  if not layers:
+    raise ValueError("stack needs at least one layer")
+  if not 0 <= dropout < 1:
+    raise ValueError(f"dropout must lie in [0, 1); got {dropout}")
+  names = [f"layer_{i}" for i in range(len(layers))]
+  between = drop.locked if locked else drop.dropout
+
+  def init(key, D):
+    widths = [D, *(layer.features for layer in layers)]
+    keys = jax.random.split(key, len(layers))
+    return {n: e.init(k, w) for n, e, k, w in zip(names, layers, keys, widths)}
+
+  def apply(params, xs, lengths=None, *, carry=None, key=None):
+    ends = {}
+    keys = [None] * len(layers) if key is None else jax.random.split(key, len(layers))
+    for name, layer, k in zip(names, layers, keys):
+      if ends:
+        xs = between(xs, dropout, k)
+      inner = None if k is None else jax.random.fold_in(k, 0)
+      ends[name], ys = layer.apply(
+        params[name], xs, lengths, carry=carry and carry[name], key=inner
+      )
+      xs = ys + xs if residual and ys.shape == xs.shape else ys
+    return ends, xs
+
+  last = lambda carry: layers[-1].last(carry[names[-1]])
+  name = f"stack({', '.join(map(repr, layers))})"
+  return Encoder(name, layers[-1].features, init, apply, last)

@@ -1,0 +1,36 @@
+"""Losses, one number for each example or step; a task weighs and sums them."""
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from rnnjax.types import Array
+
+
+def cross_entropy(logits: Array, labels: Array, smoothing: float = 0.0) -> Array:
+  """Cross entropy in nats.
+
+      −Σₖ qₖ log softmax(z)ₖ,   q = (1 − smoothing) onehot(label) + smoothing / K
+
+  A single logit z is log p(1)/p(0) of two classes, so that K = 2.
+
+  Args:
+    logits: [..., K], or [..., 1].
+    labels: [...], integers below K (0 or 1 for a single logit).
+    smoothing: label smoothing (Szegedy et al. 2016).
+
+  Returns:
+    [...].
+  """
+  if logits.shape[-1] == 1:
+    q = labels * (1 - smoothing) + smoothing / 2
+    return optax.sigmoid_binary_cross_entropy(logits[..., 0], q)
+  q = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype), smoothing)
+  return optax.softmax_cross_entropy(logits, q)
+
+
+def predict(logits: Array) -> Array:
+  """The likeliest class [...] of logits [..., K] or [..., 1]."""
+  if logits.shape[-1] == 1:
+    return (logits[..., 0] > 0).astype(jnp.int32)
+  return jnp.argmax(logits, -1)

@@ -1,0 +1,50 @@
+"""A label for a sequence of tokens: embedding, encoder, pooling, one dense layer."""
+
+import flax.linen as nn
+import jax
+
+from rnnjax import dropout as drop
+from rnnjax.encoders import Encoder
+from rnnjax.pooling import POOLINGS
+from rnnjax.types import Array, Key
+
+
+class Classifier(nn.Module):
+  """Many to one.
+
+      x = drop(E[tokens]);  h = encoder(x);  s = pooling(h);  logits = drop(s) W + b
+
+  Attributes:
+    embedding: tokens [T, B] -> vectors [T, B, D].
+    encoder: the recurrent part.
+    classes: K; two classes share a single logit.
+    pooling: one of POOLINGS.
+    word_dropout: rate at which whole words vanish.
+    embedding_dropout: rate at which features of the embedding vanish, for all steps at once.
+    output_dropout: rate at which features of s vanish.
+  """
+
+  embedding: nn.Module
+  encoder: Encoder
+  classes: int
+  pooling: str = "last"
+  word_dropout: float = 0.0
+  embedding_dropout: float = 0.0
+  output_dropout: float = 0.0
+
+  @nn.compact
+  def __call__(self, tokens: Array, lengths: Array, key: Key | None = None) -> Array:
+    """tokens [T, B], lengths [B] -> logits [B, K] ([B, 1] for two classes).
+
+    Dropout acts where a key is given.
+    """
+    keys = [None] * 4 if key is None else jax.random.split(key, 4)
+    xs = drop.words(self.embedding(tokens), self.word_dropout, keys[0])
+    xs = drop.locked(xs, self.embedding_dropout, keys[1])
+    encoder, pooling = self.encoder, POOLINGS[self.pooling]
+    params = self.param("encoder", encoder.init, xs.shape[-1])
+    carry, ys = encoder.apply(params, xs, lengths, key=keys[2])
+    params = self.param("pooling", pooling.init, encoder.features)
+    s = pooling.apply(params, encoder.last(carry), ys, lengths)
+    s = drop.dropout(s, self.output_dropout, keys[3])
+    return nn.Dense(self.classes if self.classes > 2 else 1, name="logits")(s)

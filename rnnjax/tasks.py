@@ -1,0 +1,55 @@
+"""Tasks: all that training knows of a model."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+
+from rnnjax import losses, metrics
+from rnnjax.types import Array, Key, Params
+
+
+class Task(NamedTuple):
+  """What is learnt, as three pure functions of a batch, which is a dict of arrays.
+
+  Attributes:
+    init: key, batch -> params.
+    loss: params, batch, key -> scalar, {name: Mean}.
+    score: params, batch -> {name: Mean}.
+  """
+
+  init: Callable[[Key, Any], Params]
+  loss: Callable[[Params, Any, Key], tuple[Array, dict[str, metrics.Mean]]]
+  score: Callable[[Params, Any], dict[str, metrics.Mean]]
+
+
+def classification(model: nn.Module, smoothing: float = 0.0) -> Task:
+  """One label for each sequence (many to one).
+
+  A batch is {"tokens": [T, B], "lengths": [B], "labels": [B], "weights": [B]}; weight 0 marks a
+  row that only fills the batch. The loss is the mean cross entropy over the weighted rows.
+
+  Args:
+    model: tokens, lengths, key=None -> logits [B, K].
+    smoothing: label smoothing, in training only.
+  """
+
+  def init(key, batch):
+    return model.init(key, batch["tokens"], batch["lengths"])["params"]
+
+  def measure(logits, batch, smoothing=0.0):
+    labels, weights = batch["labels"], batch["weights"]
+    return {
+      "loss": metrics.mean(losses.cross_entropy(logits, labels, smoothing), weights),
+      "accuracy": metrics.mean(losses.predict(logits) == labels, weights),
+    }
+
+  def loss(params, batch, key):
+    logits = model.apply({"params": params}, batch["tokens"], batch["lengths"], key)
+    measured = measure(logits, batch, smoothing)
+    return measured["loss"].total / measured["loss"].weight, measured
+
+  def score(params, batch):
+    return measure(model.apply({"params": params}, batch["tokens"], batch["lengths"]), batch)
+
+  return Task(init, loss, score)

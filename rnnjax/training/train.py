@@ -1,0 +1,100 @@
+"""Training as a generator: `for state, metrics in train(...)`, and what one wants to see inside."""
+
+import functools
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+
+from rnnjax.metrics import Mean
+from rnnjax.tasks import Task
+from rnnjax.training import devices
+from rnnjax.types import Array, Key, Params
+
+
+class State(NamedTuple):
+  """All that the next step depends on, besides the data.
+
+  Attributes:
+    step: how many steps were taken.
+    params: the parameters.
+    average: their moving average, with which one evaluates; the parameters themselves where
+      nothing is averaged.
+    optimizer: the optimizer's state.
+    key: the key from which each step's own is folded.
+  """
+
+  step: Array
+  params: Params
+  average: Params
+  optimizer: Any
+  key: Key
+
+
+def start(task: Task, optimizer: optax.GradientTransformation, batch, key: Key) -> State:
+  """The state before the first step; `batch` only shows the shapes."""
+  init, rest = jax.random.split(key)
+  params = jax.jit(task.init)(init, batch)
+  return State(jnp.int32(0), params, params, jax.jit(optimizer.init)(params), rest)
+
+
+def train(
+  task: Task,
+  optimizer: optax.GradientTransformation,
+  state: State,
+  batches: Iterable,
+  *,
+  average: float = 0.0,
+  mesh: Mesh | None = None,
+) -> Iterator[tuple[State, dict[str, Mean]]]:
+  """Takes a step for each batch, and yields the state and the step's metrics.
+
+      θ ← θ − optimizer(∇loss(θ));   θ̄ ← d θ̄ + (1 − d) θ,  d = min(average, (1 + t)/(10 + t))
+
+  A state lives until the next is asked for, which overwrites its arrays: copy what you keep.
+
+  Args:
+    task: what is learnt.
+    optimizer: how.
+    state: from where; `start` makes the first.
+    batches: the data, one step each.
+    average: the decay d of the moving average of the parameters (Polyak & Juditsky 1992); 0 for
+      none.
+    mesh: the devices; all of them where None.
+  """
+  mesh = mesh or devices.mesh()
+  # The first step overwrites its argument too, and `average` may be `params` itself.
+  state = jax.tree.map(jnp.copy, devices.replicate(mesh, state))
+  for batch in batches:
+    state, metrics = _update(task, optimizer, average, state, devices.shard(mesh, batch))
+    yield state, metrics
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2), donate_argnums=3)
+def _update(task, optimizer, average, state, batch):
+  key = jax.random.fold_in(state.key, state.step)
+  grads, metrics = jax.grad(task.loss, has_aux=True)(state.params, batch, key)
+  updates, inner = optimizer.update(grads, state.optimizer, state.params)
+  params = optax.apply_updates(state.params, updates)
+  d = jnp.minimum(average, (1 + state.step) / (10 + state.step))
+  mean = jax.tree.map(lambda a, p: d * a + (1 - d) * p, state.average, params)
+  return State(state.step + 1, params, mean if average else params, inner, state.key), metrics
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _score(task, params, batch):
+  return task.score(params, batch)
+
+
+def evaluate(task: Task, params: Params, batches: Iterable, mesh: Mesh | None = None):
+  """The task's scores {name: float} over all batches."""
+  mesh = mesh or devices.mesh()
+  params = devices.replicate(mesh, params)
+  total: dict[str, Mean] = {}
+  for batch in batches:
+    scores = jax.device_get(_score(task, params, devices.shard(mesh, batch)))
+    total = {name: scores[name] + total.get(name, Mean(0.0, 0.0)) for name in scores}
+  return {name: mean.value for name, mean in total.items()}

@@ -1,0 +1,133 @@
+"""The loop over time: a cell unrolled over a sequence, fed by data."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from rnnjax.cells.cell import Cell
+from rnnjax.kernels.scan import scan
+from rnnjax.types import Array, Carry, Params
+
+BACKENDS = {"scan": scan}
+
+
+def unroll(
+  cell: Cell,
+  params: Params,
+  xs: Array,
+  lengths: Array | None = None,
+  *,
+  carry: Carry | None = None,
+  reverse: bool = False,
+  remat: int | None = None,
+  backend: str = "auto",
+) -> tuple[Carry, Array]:
+  """Unrolls a cell over a sequence.
+
+      carryₜ, yₜ = step(params, carryₜ₋₁, project(params, xₜ))          t < length
+      carryₜ, yₜ = carryₜ₋₁, 0                                          t ≥ length
+
+  So the carry returned is that at each row's own end, and what stands past it, NaN even, changes
+  neither outputs nor gradients. It computes in the type of xs: bfloat16 inputs with float32
+  parameters give bfloat16 outputs. Truncated backpropagation through time is
+  `carry=jax.lax.stop_gradient(carry)`; streaming is `unroll(xs[a:b], carry=carry)`.
+
+  Args:
+    cell: what to unroll.
+    params: its parameters.
+    xs: [T, ..., D], floating; any number of batch axes.
+    lengths: [...], integer steps of each row; None where all have T.
+    carry: the first carry; the cell's own where None.
+    reverse: from the last step to the first; a row then starts at its own last step.
+    remat: keep only every remat-th carry for the backward pass and compute the rest again.
+    backend: "auto", or one of BACKENDS.
+
+  Returns:
+    carry, ys [T, ..., H].
+
+  Raises:
+    TypeError: xs is not floating.
+    ValueError: lengths, carry, remat or backend do not fit; T = 0 is allowed.
+  """
+  xs = jnp.asarray(xs)
+  if not jnp.issubdtype(xs.dtype, jnp.floating):
+    raise TypeError(
+      f"xs must be floating, [T, *batch, D]; got {xs.dtype} {xs.shape}. "
+      "Are these token ids that have not been embedded?"
+    )
+  if xs.ndim < 2:
+    raise ValueError(f"xs must be [T, *batch, D], at least two axes; got shape {xs.shape}")
+  T, batch = xs.shape[0], xs.shape[1:-1]
+  if remat is not None and remat < 1:
+    raise ValueError(f"remat must be a positive number of steps; got {remat}")
+  if backend != "auto" and backend not in BACKENDS:
+    raise ValueError(f"backend must be 'auto' or one of {sorted(BACKENDS)}; got {backend!r}")
+  params = jax.tree.map(lambda p: p.astype(xs.dtype), params)
+
+  alive = None
+  if lengths is not None:
+    lengths = jnp.asarray(lengths)
+    if lengths.shape != batch or not jnp.issubdtype(lengths.dtype, jnp.integer):
+      raise ValueError(
+        f"lengths must be integers of the batch shape {batch} of xs {xs.shape}, which is "
+        f"time-major [T, *batch, D]; got {lengths.dtype} {lengths.shape}. Is xs batch-major?"
+      )
+    alive = jnp.arange(T).reshape(T, *(1,) * len(batch)) < lengths
+    xs = jnp.where(alive[..., None], xs, 0)
+
+  start = cell.start(xs[0] if T else xs.sum(0))
+  if carry is None:
+    carry = start
+  else:
+    _check_carry(cell, start, carry)
+    carry = jax.tree.map(lambda c, s: jnp.asarray(c, s.dtype), carry, start)
+  run = functools.partial(BACKENDS["scan" if backend == "auto" else backend], cell)
+  if T:
+    _check_step(cell, params, carry, xs[0])
+  if not remat:
+    return run(params, xs, alive, carry, reverse)
+  return _chunked(run, params, xs, alive, carry, reverse, remat)
+
+
+def _chunked(run, params, xs, alive, carry, reverse, remat):
+  """Runs chunks of remat steps, of which only the carries between them are kept."""
+  T = xs.shape[0]
+  pad = -T % remat
+  if pad and alive is None:
+    alive = jnp.ones(xs.shape[:-1], bool)
+  # Padded steps are dead: the carry passes them unchanged, at either end.
+  grow = lambda a: jnp.pad(a, [(0, pad)] + [(0, 0)] * (a.ndim - 1))
+  chunk = lambda a: grow(a).reshape(-1, remat, *a.shape[1:])
+  body = jax.checkpoint(lambda carry, inputs: run(params, *inputs, carry, reverse))
+  carry, ys = jax.lax.scan(body, carry, jax.tree.map(chunk, (xs, alive)), reverse=reverse)
+  return carry, ys.reshape(-1, *ys.shape[2:])[:T]
+
+
+def _check_carry(cell, start, carry):
+  """A carry that was given must look like the cell's own."""
+  expected, got = (jax.tree.map(jnp.shape, c) for c in (start, carry))
+  if expected != got:
+    raise ValueError(
+      f"carry must have the shapes {expected}, as {cell}.start makes them for this batch; "
+      f"got {got}. Was it made for another batch size or another cell?"
+    )
+
+
+def _check_step(cell, params, carry, x):
+  """A step must return the carry it got: same structure, shapes and types."""
+  describe = lambda tree: jax.tree.map(lambda a: f"{a.dtype}{list(a.shape)}", tree)
+  before = describe(carry)
+  after, y = jax.eval_shape(lambda: cell.step(params, carry, cell.project(params, x)))
+  if before != describe(after):
+    raise ValueError(
+      f"the step of {cell} must return the carry it got, of the same structure, shapes and "
+      f"types: it got {before} and returned {describe(after)}"
+    )
+  if y.shape != (*x.shape[:-1], cell.features):
+    raise ValueError(
+      f"the step of {cell} must return y of shape {(*x.shape[:-1], cell.features)}, its batch "
+      f"and its {cell.features} features; got {y.shape}"
+    )
+
+
