@@ -21,24 +21,31 @@ class State(NamedTuple):
   Attributes:
     step: how many steps were taken.
     params: the parameters.
-    average: their moving average, with which one evaluates; the parameters themselves where
-      nothing is averaged.
+    average: their moving average, or None where nothing is averaged.
     optimizer: the optimizer's state.
     key: the key from which each step's own is folded.
   """
 
   step: Array
   params: Params
-  average: Params
+  average: Params | None
   optimizer: Any
   key: Key
 
+  @property
+  def evaluated(self) -> Params:
+    """The parameters with which one evaluates: the average, where there is one."""
+    return self.params if self.average is None else self.average
 
-def start(task: Task, optimizer: optax.GradientTransformation, batch, key: Key) -> State:
+
+def start(
+  task: Task, optimizer: optax.GradientTransformation, batch, key: Key, average: bool = False
+) -> State:
   """The state before the first step; `batch` only shows the shapes."""
   init, rest = jax.random.split(key)
   params = jax.jit(task.init)(init, batch)
-  return State(jnp.int32(0), params, params, jax.jit(optimizer.init)(params), rest)
+  inner = jax.jit(optimizer.init)(params)
+  return State(jnp.int32(0), params, jax.tree.map(jnp.copy, params) if average else None, inner, rest)
 
 
 def train(
@@ -47,7 +54,7 @@ def train(
   state: State,
   batches: Iterable,
   *,
-  average: float = 0.0,
+  average: float = 0.99,
   mesh: Mesh | None = None,
 ) -> Iterator[tuple[State, dict[str, Mean]]]:
   """Takes a step for each batch, and yields the state and the step's metrics.
@@ -61,13 +68,11 @@ def train(
     optimizer: how.
     state: from where; `start` makes the first.
     batches: the data, one step each.
-    average: the decay d of the moving average of the parameters (Polyak & Juditsky 1992); 0 for
-      none.
+    average: d, the decay of the moving average (Polyak & Juditsky 1992) of a state that keeps one.
     mesh: the devices; all of them where None.
   """
   mesh = mesh or devices.mesh()
-  # The first step overwrites its argument too, and `average` may be `params` itself.
-  state = jax.tree.map(jnp.copy, devices.replicate(mesh, state))
+  state = jax.tree.map(jnp.copy, devices.replicate(mesh, state))  # the caller keeps his own
   for batch in batches:
     state, metrics = _update(task, optimizer, average, state, devices.shard(mesh, batch))
     yield state, metrics
@@ -79,9 +84,11 @@ def _update(task, optimizer, average, state, batch):
   grads, metrics = jax.grad(task.loss, has_aux=True)(state.params, batch, key)
   updates, inner = optimizer.update(grads, state.optimizer, state.params)
   params = optax.apply_updates(state.params, updates)
-  d = jnp.minimum(average, (1 + state.step) / (10 + state.step))
-  mean = jax.tree.map(lambda a, p: d * a + (1 - d) * p, state.average, params)
-  return State(state.step + 1, params, mean if average else params, inner, state.key), metrics
+  mean = state.average
+  if mean is not None:
+    d = jnp.minimum(average, (1 + state.step) / (10 + state.step))
+    mean = jax.tree.map(lambda a, p: d * a + (1 - d) * p, mean, params)
+  return State(state.step + 1, params, mean, inner, state.key), metrics
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -1,0 +1,95 @@
+"""Configurations as frozen dataclasses, each field one absl flag; what all experiments share."""
+
+import dataclasses
+import json
+import logging
+import os
+import sys
+
+from absl import app, flags
+
+from rnnjax.cells import gru, lstm, vanilla
+from rnnjax.types import BadInput
+
+CELLS = {"vanilla": vanilla, "lstm": lstm, "gru": gru}
+
+
+def option(default, help: str, choices=None, low=None):
+  """A field of a configuration: its default, help text, and the values it may take."""
+  metadata = {"help": help, "choices": tuple(choices) if choices else None, "low": low}
+  return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclasses.dataclass(frozen=True)
+class Common:
+  """What every experiment can be asked.
+
+  Raises:
+    BadInput: a value that a field may not take.
+  """
+
+  cell: str = option("lstm", "the recurrent cell", CELLS)
+  hidden: int = option(128, "hidden units of each cell", low=1)
+  layers: int = option(1, "layers on top of one another", low=1)
+  data_dir: str = option("", "folder of the data set's original files")
+  batch: int = option(64, "rows of a batch", low=1)
+  rate: float = option(1e-3, "peak learning rate", low=0)
+  seed: int = option(0, "seed of everything drawn", low=0)
+  out: str = option("", "folder for configuration, metrics and checkpoints; resumes a run in it")
+  backend: str = option("auto", "how the loop over time is run; see rnnjax.unroll")
+
+  def __post_init__(self):
+    for field in dataclasses.fields(self):
+      value, (choices, low) = getattr(self, field.name), map(field.metadata.get, ("choices", "low"))
+      if choices and value not in choices:
+        raise BadInput(f"--{field.name} must be one of {', '.join(choices)}; got {value!r}")
+      if low is not None and value < low:
+        raise BadInput(f"--{field.name} must be at least {low}; got {value}")
+
+
+def define(config):
+  """Defines one flag for each field of a configuration class."""
+  kinds = {int: flags.DEFINE_integer, float: flags.DEFINE_float, bool: flags.DEFINE_bool}
+  for field in dataclasses.fields(config):
+    meta = field.metadata
+    if meta["choices"]:
+      flags.DEFINE_enum(field.name, field.default, meta["choices"], meta["help"])
+    else:
+      limit = {} if meta["low"] is None else {"lower_bound": meta["low"]}
+      kind = kinds.get(type(field.default), flags.DEFINE_string)
+      kind(field.name, field.default, meta["help"], **limit)
+
+
+def main(config, run, presets=None):
+  """Runs an experiment from the command line; the last line of stdout is one JSON object.
+
+  Args:
+    config: its configuration class.
+    run: configuration -> {name: value}.
+    presets: {name: {field: value}}, chosen by --preset; flags that are given win.
+  """
+  define(config)
+  if presets:
+    flags.DEFINE_enum("preset", None, tuple(presets), "a whole set of values; other flags win")
+
+  def start(argv):
+    if argv[1:]:
+      raise app.UsageError(f"flags look like --name=value; got {' '.join(argv[1:])}")
+    values = dict(presets[flags.FLAGS.preset]) if presets and flags.FLAGS.preset else {}
+    for field in dataclasses.fields(config):
+      if flags.FLAGS[field.name].present or field.name not in values:
+        values[field.name] = flags.FLAGS[field.name].value
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr, force=True)
+    for name in ("absl", "jax", "orbax"):
+      logging.getLogger(name).setLevel(logging.WARNING)
+    try:
+      result = run(config(**values))
+    except (BadInput, FloatingPointError) as error:
+      sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+      sys.exit(130)
+    except BrokenPipeError:
+      os._exit(1)
+    print(json.dumps({"experiment": sys.modules["__main__"].__spec__.name.split(".")[-1]} | result))
+
+  app.run(start)

@@ -1,0 +1,105 @@
+"""Batches of labelled sequences, of few shapes and little padding.
+
+Which rows make up the n-th batch is a function of the seed and n alone, so the whole state of
+the data is the number of steps taken: a run that resumes at step n sees what it would have seen.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from rnnjax.data.vocabulary import PAD
+
+
+@dataclasses.dataclass(frozen=True)
+class Batches:
+  """Batches {"tokens": [T, B], "lengths": [B], "labels": [B], "weights": [B]}, time-major.
+
+  Rows of like length share a batch: T is one of at most `buckets` lengths. A batch that runs
+  short is filled with rows of weight 0.
+
+  Attributes:
+    sequences: arrays of token ids, any lengths.
+    labels: one for each.
+    batch: B.
+    limit: longer sequences are cut to so many tokens.
+    keep: which end survives the cut: "first" or "last".
+    padding: "back" (lengths tell where a row ends) or "front" (every row is filled with zeros in
+      front to `limit` and counts as full, the way many lecture notes do it).
+    buckets: how many values of T.
+    seed: of the shuffle; None keeps the order of lengths, for evaluation.
+  """
+
+  sequences: Sequence[np.ndarray]
+  labels: Sequence[int]
+  batch: int
+  limit: int
+  keep: str = "first"
+  padding: str = "back"
+  buckets: int = 10
+  seed: int | None = None
+
+  def __post_init__(self):
+    if self.keep not in ("first", "last"):
+      raise ValueError(f"keep must be 'first' or 'last'; got {self.keep!r}")
+    if self.padding not in ("back", "front"):
+      raise ValueError(f"padding must be 'back' or 'front'; got {self.padding!r}")
+    if not len(self.sequences):
+      raise ValueError("there are no sequences to make batches of")
+
+  def __len__(self) -> int:
+    """Batches in an epoch."""
+    return -(-len(self.sequences) // self.batch)
+
+  def _plan(self, epoch: int) -> list[np.ndarray]:
+    """The rows of each batch of an epoch: sorted by length up to chance, cut, shuffled."""
+    cuts = range(self.batch, len(self.lengths), self.batch)
+    if self.seed is None:
+      return np.split(np.argsort(self.lengths, kind="stable"), cuts)
+    draw = np.random.default_rng((self.seed, epoch))
+    order = draw.permutation(len(self.lengths))
+    bucket = np.searchsorted(self.bounds, self.lengths)
+    batches = np.split(order[np.argsort(bucket[order], kind="stable")], cuts)
+    return [batches[i] for i in draw.permutation(len(batches))]
+
+  @functools.cached_property
+  def lengths(self) -> np.ndarray:
+    """The length of each sequence, once cut to the limit."""
+    return np.minimum([len(s) for s in self.sequences], self.limit)
+
+  @functools.cached_property
+  def bounds(self) -> np.ndarray:
+    """The values of T, rising: quantiles of the lengths, rounded up to multiples of 8."""
+    tops = np.quantile(self.lengths, np.linspace(0, 1, self.buckets + 1)[1:])
+    return np.unique(np.minimum(np.ceil(np.maximum(tops, 1) / 8) * 8, self.limit)).astype(int)
+
+  def stream(self, step: int = 0) -> Iterator[dict[str, np.ndarray]]:
+    """Batches without end, from that of the given step on, epoch after epoch."""
+    while True:
+      epoch, index = divmod(step, len(self))
+      for rows in self._plan(epoch)[index:]:
+        yield self._gather(rows)
+        step += 1
+
+  def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
+    """The batches of one epoch, the first."""
+    return (self._gather(rows) for rows in self._plan(0))
+
+  def _gather(self, rows):
+    cut = slice(None, self.limit) if self.keep == "first" else slice(-self.limit, None)
+    texts = [self.sequences[i][cut] for i in rows]
+    longest = max(len(text) for text in texts)
+    front = self.padding == "front"
+    T = self.limit if front else int(self.bounds[np.searchsorted(self.bounds, longest)])
+    tokens = np.full((T, self.batch), PAD, np.int32)
+    lengths = np.full(self.batch, T if front else 0, np.int32)
+    for b, text in enumerate(texts):
+      tokens[T - len(text) if front else 0 : T if front else len(text), b] = text
+      if not front:
+        lengths[b] = len(text)
+    fill = self.batch - len(rows)
+    labels = np.pad(np.asarray(self.labels, np.int32)[rows], (0, fill))
+    weights = np.pad(np.ones(len(rows), np.float32), (0, fill))
+    return {"tokens": tokens, "lengths": lengths, "labels": labels, "weights": weights}

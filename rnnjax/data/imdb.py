@@ -1,0 +1,198 @@
+"""Film reviews with a label: IMDB (Maas et al. 2011), or one's own files in the same formats.
+
+  embedded       generated reviews in which order is all; needs no file
+  imdb_reviews   from TensorFlow Datasets (TensorFlow itself is not needed)
+  files          a folder: either train/ and test/ with one folder of .txt files for each class (the
+                 original aclImdb), or train.jsonl and test.jsonl (also .gz), each line
+                 {"text": ..., "label": ...}; any number of classes, labels numbers or words
+"""
+
+import gzip
+import json
+import logging
+import pathlib
+import re
+import socket
+import threading
+from typing import NamedTuple
+
+from rnnjax.data import sentiment
+from rnnjax.types import BadInput
+
+DATASETS = ("auto", "embedded", "imdb_reviews", "files")
+HOST = ("ai.stanford.edu", 80)  # whence tfds downloads the reviews
+Rows = list[tuple[str, int]]
+
+
+class Reviews(NamedTuple):
+  """Texts with labels, in three parts, and the names of the labels."""
+
+  name: str
+  classes: tuple[str, ...]
+  train: Rows
+  valid: Rows
+  test: Rows
+
+
+def load(dataset: str = "auto", data_dir: str = "", seed: int = 0) -> Reviews:
+  """Loads film reviews.
+
+  Args:
+    dataset: one of DATASETS. "auto" is the files of data_dir where one is given, else what tfds
+      has prepared, else what it can download, else the embedded set, with a warning.
+    data_dir: the folder of the files, or tfds's.
+    seed: of the embedded set.
+
+  Raises:
+    BadInput: files that are missing or malformed, each named with its line; data that is neither
+      prepared nor in reach.
+  """
+  if dataset not in DATASETS:
+    raise BadInput(f"dataset must be one of {DATASETS}; got {dataset!r}")
+  if dataset == "files" or (dataset == "auto" and data_dir):
+    return files(data_dir)
+  if dataset == "embedded":
+    return embedded(seed)
+  try:
+    return prepared(data_dir)
+  except BadInput as error:
+    if dataset != "auto":
+      raise
+    logging.warning(
+      "\n%s\n  NOT IMDB: %s.\n  Training on the small embedded set instead. For real reviews give "
+      "--data_dir=FOLDER\n  with the original aclImdb or with train.jsonl and test.jsonl.\n%s",
+      "*" * 88, error, "*" * 88,
+    )  # fmt: skip
+    return embedded(seed)
+
+
+def embedded(seed: int = 0) -> Reviews:
+  """The generated set; no pair of twins is divided among the parts."""
+  rows = sentiment.pairs(2000, seed)
+  return Reviews("embedded", ("negative", "positive"), rows[:3000], rows[3000:3400], rows[3400:])
+
+
+def files(data_dir: str) -> Reviews:
+  """Reads a folder of files."""
+  folder = pathlib.Path(data_dir).expanduser()
+  if not data_dir or not folder.is_dir():
+    raise BadInput(f"--data_dir must be a folder with train and test reviews; got {data_dir!r}")
+  parts = {part: _part(folder, part) for part in ("train", "valid", "test")}
+  for part in ("train", "test"):
+    if not parts[part]:
+      raise BadInput(
+        f"{folder} has neither {part}.jsonl (or .jsonl.gz) nor a folder {part}/ with one folder of "
+        f".txt files for each class; it holds {sorted(p.name for p in folder.iterdir())[:8]}"
+      )
+  labels = {label for _, _, label in parts["train"]}
+  number = all(re.fullmatch(r"-?\d+", label) for label in labels)
+  classes = tuple(sorted(labels, key=int if number else str))
+  if len(classes) < 2:
+    raise BadInput(f"{folder}: the training part has but one label, {classes[0]!r}")
+  made = {}
+  for part, rows in parts.items():
+    made[part] = [(text, _index(classes, label, where)) for where, text, label in rows]
+    empty = [where for where, text, _ in rows if not text.strip()]
+    if empty:
+      logging.warning("%d reviews are empty, the first %s; each counts as a sequence of length 0",
+                      len(empty), empty[0])  # fmt: skip
+  train, valid = (made["train"], made["valid"]) if made["valid"] else hold_out(made["train"])
+  return Reviews(str(folder.name), classes, train, valid, made["test"])
+
+
+def hold_out(rows: Rows, share: float = 0.1) -> tuple[Rows, Rows]:
+  """Keeps the last share of each class, in the order of the files, for validation.
+
+  In IMDB the reviews of one film stand together, so few films are on both sides; a random part
+  would share most of its films with the rest, and flatter.
+  """
+  train, valid = [], []
+  for label in sorted({label for _, label in rows}):
+    own = [row for row in rows if row[1] == label]
+    cut = len(own) - max(round(share * len(own)), 1)
+    train += own[:cut]
+    valid += own[cut:]
+  if not train:
+    raise BadInput(f"{len(rows)} training reviews are too few to hold some out for validation")
+  return train, valid
+
+
+def _index(classes, label, where):
+  if label not in classes:
+    raise BadInput(f"{where}: the label {label!r} does not occur in training, which has {classes}")
+  return classes.index(label)
+
+
+def _part(folder, part):
+  """[(where, text, label)] of one part, from JSON lines or folders; empty where there is none."""
+  for path in (folder / f"{part}.jsonl", folder / f"{part}.jsonl.gz"):
+    if path.exists():
+      return _lines(path)
+  labels = [p for p in sorted(folder.glob(f"{part}/*")) if p.is_dir() and p.name != "unsup"]
+  number = lambda path: [int(n) for n in re.findall(r"\d+", path.stem)] or [0]
+  return [
+    (str(path), _decode(path.read_bytes(), str(path)), label.name)
+    for label in labels
+    for path in sorted(label.glob("*.txt"), key=lambda path: (number(path), path.name))
+  ]
+
+
+def _lines(path):
+  rows = []
+  try:
+    with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as lines:
+      for n, line in enumerate(lines, 1):
+        where = f"{path}:{n}"
+        if not line.strip():
+          continue
+        try:
+          row = json.loads(_decode(line, where))
+        except json.JSONDecodeError as error:
+          raise BadInput(f"{where} is not a line of JSON: {error}") from None
+        if not isinstance(row, dict) or not isinstance(row.get("text"), str) or "label" not in row:
+          raise BadInput(f'{where} must be {{"text": "...", "label": ...}}; got {str(row)[:80]}')
+        rows.append((where, row["text"], str(row["label"])))
+  except (EOFError, OSError) as error:
+    raise BadInput(f"{path} cannot be read to its end: {error}. Was it cut off?") from None
+  return rows
+
+
+def _decode(raw, where):
+  try:
+    return raw.decode("utf-8")
+  except UnicodeDecodeError as error:
+    raise BadInput(f"{where} is not UTF-8: {error.reason} at byte {error.start}") from None
+
+
+def prepared(data_dir: str = "") -> Reviews:
+  """IMDB from TensorFlow Datasets, downloaded where it must be and can be."""
+  import tensorflow_datasets as tfds
+
+  builder = tfds.builder("imdb_reviews", data_dir=data_dir or None)
+  if not builder.is_prepared():
+    _reach(*HOST)
+    builder.download_and_prepare(file_format="array_record")
+  part = lambda split: [
+    (_decode(row["text"], f"imdb_reviews {split}"), int(row["label"]))
+    for row in builder.as_data_source(split)
+  ]
+  train, valid = hold_out(part("train"))
+  return Reviews("imdb_reviews", ("negative", "positive"), train, valid, part("test"))
+
+
+def _reach(host, port, seconds=4.0):
+  """Learns within seconds whether a host can be reached; name look-ups alone may take minutes."""
+  reached = []
+
+  def call():
+    try:
+      socket.create_connection((host, port), seconds).close()
+      reached.append(True)
+    except OSError:
+      pass
+
+  caller = threading.Thread(target=call, daemon=True)
+  caller.start()
+  caller.join(seconds)
+  if not reached:
+    raise BadInput(f"IMDB is not prepared here, and {host} cannot be reached to download it")

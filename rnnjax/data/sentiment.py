@@ -1,0 +1,51 @@
+"""A small generated set of film reviews in which order is all.
+
+Every review has a twin of the same words in another order and of the opposite label. So whatever a
+bag of words learns, it is right on exactly one of each two, while a net that reads in order can be
+right on both.
+"""
+
+import numpy as np
+
+GOOD = "good great wonderful brilliant superb touching clever moving".split()
+BAD = "bad awful dull terrible boring clumsy weak stupid".split()
+THINGS = "film movie story plot picture script ending cast".split()
+PEOPLE = "singer actor director writer painter player dancer teacher".split()
+OPENINGS = "well ; honestly , ; i saw it twice . ; as they say , ; last night ,".split(" ; ")
+
+
+def _contrast(draw, good: bool) -> str:
+  """not a bad film but a good one / not a good film but a bad one."""
+  yes, no = draw.choice(GOOD), draw.choice(BAD)
+  if not good:
+    yes, no = no, yes
+  return f"this is not a {no} {draw.choice(THINGS)} but a {yes} one ."
+
+
+def _agent(draw, good: bool) -> str:
+  """the bad singer left a good film / the good singer left a bad film."""
+  yes, no = draw.choice(GOOD), draw.choice(BAD)
+  if not good:
+    yes, no = no, yes
+  verb = draw.choice(["left", "made", "gave us"])
+  return f"the {no} {draw.choice(PEOPLE)} {verb} a {yes} {draw.choice(THINGS)} ."
+
+
+def _turn(draw, good: bool) -> str:
+  """at first dull , in the end clever / at first clever , in the end dull."""
+  yes, no = draw.choice(GOOD), draw.choice(BAD)
+  if not good:
+    yes, no = no, yes
+  return f"the {draw.choice(THINGS)} was {no} at first and {yes} in the end ."
+
+
+def pairs(number: int, seed: int = 0) -> list[tuple[str, int]]:
+  """`number` pairs of twins, [(text, 1), (text, 0), ...]: the same words, the opposite label."""
+  made = []
+  forms = (_contrast, _agent, _turn)
+  for n in range(number):
+    form = forms[n % len(forms)]
+    for good in (True, False):
+      draw = np.random.default_rng((seed, n))  # the twins draw the same words
+      made.append((f"{draw.choice(OPENINGS)} {form(draw, good)}", int(good)))
+  return made

@@ -1,0 +1,50 @@
+"""Checkpoints with Orbax: the last good ones, and a way back when the newest is broken."""
+
+import logging
+import pathlib
+
+import jax
+import orbax.checkpoint as ocp
+
+from rnnjax.types import BadInput
+
+
+class Checkpoints:
+  """Numbered trees of arrays in one folder; the newest two are kept."""
+
+  def __init__(self, folder: pathlib.Path):
+    logging.getLogger("absl").setLevel(logging.WARNING)
+    self.folder = folder.resolve()  # orbax fails on relative paths, and only in its own thread
+    options = ocp.CheckpointManagerOptions(max_to_keep=2, create=True)
+    self.manager = ocp.CheckpointManager(self.folder, options=options)
+
+  def save(self, step: int, tree):
+    """Writes a tree; it is whole on disk or not there at all."""
+    if step not in self.manager.all_steps():
+      self.manager.save(step, args=ocp.args.StandardSave(tree))
+    self.manager.wait_until_finished()
+
+  def restore(self, like):
+    """The newest tree that can be read, shaped like `like`; None where there is none at all.
+
+    Raises:
+      BadInput: there are checkpoints, but none can be read.
+    """
+    steps = sorted(self.manager.all_steps(), reverse=True)
+    abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+    for step in steps:
+      try:
+        return self.manager.restore(step, args=ocp.args.StandardRestore(abstract))
+      except Exception as error:
+        logging.warning(
+          "the checkpoint of step %d in %s cannot be read (%s); trying the one before it",
+          step, self.folder, str(error).splitlines()[0],
+        )  # fmt: skip
+        self.manager.delete(step)
+    if steps:
+      raise BadInput(f"none of the checkpoints of steps {steps} in {self.folder} can be read")
+    return None
+
+  def close(self):
+    """Waits for what is being written."""
+    self.manager.close()

@@ -1,0 +1,82 @@
+"""What a run leaves behind: its configuration, its metrics, its place."""
+
+import dataclasses
+import importlib.metadata
+import json
+import pathlib
+import subprocess
+
+from rnnjax.types import BadInput
+
+PLACES = ("out",)  # fields of a configuration that say where, not what
+
+
+def describe(config) -> dict:
+  """A configuration as a dict, without the fields that only say where its outputs lie."""
+  return {k: v for k, v in dataclasses.asdict(config).items() if k not in PLACES}
+
+
+def versions() -> dict[str, str]:
+  """The commit and the versions of the packages that decide a result."""
+  root = pathlib.Path(__file__).parents[2]
+  git = subprocess.run(
+    ["git", "-C", str(root), "describe", "--always", "--dirty", "--exclude=*"],
+    capture_output=True, text=True, check=False,
+  )  # fmt: skip
+  packages = ("jax", "jaxlib", "flax", "optax", "numpy")
+  return {"commit": git.stdout.strip() or "unknown"} | {
+    package: importlib.metadata.version(package) for package in packages
+  }
+
+
+def claim(out: pathlib.Path, config):
+  """Makes `out` the place of this configuration.
+
+  Raises:
+    BadInput: it is the place of another one; the message shows the difference.
+  """
+  path, mine = out / "config.json", json.loads(json.dumps(describe(config)))
+  if path.exists():
+    try:
+      theirs = json.loads(path.read_text())["config"]
+    except (json.JSONDecodeError, KeyError):
+      raise BadInput(f"{path} is not a configuration this library wrote") from None
+    names = [n for n in mine | theirs if mine.get(n) != theirs.get(n)]
+    if names:
+      rows = [f"  {n}: {theirs.get(n)!r} there, {mine.get(n)!r} asked for" for n in names]
+      raise BadInput(
+        f"{out} holds a run of another configuration:\n" + "\n".join(rows)
+        + "\nGive the same flags to resume it, or another --out."
+      )  # fmt: skip
+    return
+  try:
+    out.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"config": mine, "versions": versions()}, indent=2) + "\n")
+  except OSError as error:
+    raise BadInput(f"--out={out} cannot be written: {error}") from None
+
+
+class Records:
+  """Metrics as JSON lines and, for TensorBoard, as events; nothing without a folder."""
+
+  def __init__(self, out: pathlib.Path | None):
+    self.lines = self.events = None
+    if out:
+      from tensorboardX import SummaryWriter
+
+      self.lines = open(out / "metrics.jsonl", "a")
+      self.events = SummaryWriter(str(out), flush_secs=10)
+
+  def write(self, step: int, **metrics: float):
+    """Records metrics of a step."""
+    if self.lines:
+      self.lines.write(json.dumps({"step": step} | metrics) + "\n")
+      self.lines.flush()
+      for name, value in metrics.items():
+        self.events.add_scalar(name, value, step)
+
+  def close(self):
+    """Flushes both."""
+    if self.lines:
+      self.lines.close()
+      self.events.close()
