@@ -44,8 +44,8 @@ def start(
   """The state before the first step; `batch` only shows the shapes."""
   init, rest = jax.random.split(key)
   params = jax.jit(task.init)(init, batch)
-  inner = jax.jit(optimizer.init)(params)
-  return State(jnp.int32(0), params, jax.tree.map(jnp.copy, params) if average else None, inner, rest)
+  mean = jax.tree.map(jnp.copy, params) if average else None
+  return State(jnp.int32(0), params, mean, jax.jit(optimizer.init)(params), rest)
 
 
 def train(
