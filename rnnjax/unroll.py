@@ -6,10 +6,11 @@ import jax
 import jax.numpy as jnp
 
 from rnnjax.cells.cell import Cell
+from rnnjax.kernels.deferred import deferred
 from rnnjax.kernels.scan import scan
 from rnnjax.types import Array, Carry, Params
 
-BACKENDS = {"scan": scan}
+BACKENDS = {"scan": scan, "deferred": deferred}
 
 
 def unroll(
@@ -82,7 +83,7 @@ def unroll(
   else:
     _check_carry(cell, start, carry)
     carry = jax.tree.map(lambda c, s: jnp.asarray(c, s.dtype), carry, start)
-  run = functools.partial(BACKENDS["scan" if backend == "auto" else backend], cell)
+  run = functools.partial(BACKENDS["deferred" if backend == "auto" else backend], cell)
   if T:
     _check_step(cell, params, carry, xs[0])
   if not remat:

@@ -13,7 +13,7 @@ from rnnjax.types import Array, Carry, Key, Params
 
 
 class Cell(NamedTuple):
-  """One tick of a recurrence, as four pure functions.
+  """One tick of a recurrence, as pure functions.
 
       uₜ = project(params, xₜ)                all that need not wait for hₜ₋₁
       carryₜ, yₜ = step(params, carryₜ₋₁, uₜ)
@@ -25,6 +25,8 @@ class Cell(NamedTuple):
     start: x [..., D] -> the first carry, derived from x so that it is sharded as x is.
     project: params, x [..., D] -> u [..., GH].
     step: params, carry, u -> carry, y [..., H].
+    pointwise: params, carry, gates -> carry, y for cells of the form of `additive`; else None.
+    apart: how many of the last blocks of u and h U such a cell keeps apart instead of adding them.
   """
 
   name: str
@@ -33,6 +35,8 @@ class Cell(NamedTuple):
   start: Callable[[Array], Carry]
   project: Callable[[Params, Array], Array]
   step: Callable[[Params, Carry, Array], tuple[Carry, Array]]
+  pointwise: Callable[[Params, Carry, list[Array]], tuple[Carry, Array]] | None = None
+  apart: int = 0
 
   def __repr__(self):
     return self.name
@@ -41,8 +45,9 @@ class Cell(NamedTuple):
 def factory(make: Callable) -> Callable:
   """A cell factory that returns the same cell for the same arguments, so that jit compiles once.
 
-  `make(features, ...)` returns (init, start, project, step); the name is the call as one would
-  write it, defaults left out. All arguments must be hashable.
+  `make(features, ...)` returns the cell's functions as a dict: init, start, and either project and
+  step or what `additive` makes. The cell's name is the call as one would write it, defaults left
+  out. All arguments must be hashable.
 
   Raises (when the factory is called):
     ValueError: features, the first argument, is not a positive integer.
@@ -67,7 +72,7 @@ def factory(make: Callable) -> Callable:
       for key, value in list(given.items())[1:]
       if value != signature.parameters[key].default
     ]
-    return Cell(f"{title}({', '.join([str(features), *options])})", features, *make(**given))
+    return Cell(f"{title}({', '.join([str(features), *options])})", features, **make(**given))
 
   @functools.wraps(make)
   def call(*args, **kwargs):
@@ -81,6 +86,38 @@ def factory(make: Callable) -> Callable:
 def project(params: Params, x: Array) -> Array:
   """u = x W + b: the share of every gate that the input alone decides. [..., D] -> [..., GH]."""
   return x @ params["W"] + params["b"]
+
+
+def gates(u: Array, v: Array, number: int, apart: int = 0) -> list[Array]:
+  """What enters the nonlinearities: u + v, in `number` blocks, the last `apart` left unadded.
+
+      u₁ + v₁, ..., u_n + v_n, then the last blocks of u alone, then those of v alone
+  """
+  us, vs = jnp.split(u, number, -1), jnp.split(v, number, -1)
+  summed = number - apart
+  return [a + b for a, b in zip(us[:summed], vs)] + us[summed:] + vs[summed:]
+
+
+def additive(pointwise: Callable, number: int, apart: int = 0) -> dict:
+  """The functions of a cell that adds u = x W + b and h U and is pointwise beyond.
+
+      carryₜ, yₜ = pointwise(params, carryₜ₋₁, gates(uₜ, hₜ₋₁ U))
+
+  Its loop over time has nothing but one product to wait for, which every backend knows to use.
+
+  Args:
+    pointwise: params, carry, gates -> carry, y; of params it may read all but W, U and b.
+    number: G, the blocks of W, U and b.
+    apart: the last blocks of x W + b and h U that are not added.
+
+  Returns:
+    {"project", "step", "pointwise", "apart"}.
+  """
+
+  def step(params, carry, u):
+    return pointwise(params, carry, gates(u, carry[0] @ params["U"], number, apart))
+
+  return {"project": project, "step": step, "pointwise": pointwise, "apart": apart}
 
 
 def zeros(x: Array, features: int, dtype=None) -> Array:

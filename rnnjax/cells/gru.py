@@ -10,7 +10,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from rnnjax.cells.cell import factory, init, project, zeros
+from rnnjax.cells.cell import additive, factory, init, project, zeros
 from rnnjax.types import Array, Carry, Params
 
 σ = jax.nn.sigmoid
@@ -20,8 +20,9 @@ GATES = 3
 def before(params: Params, carry: Carry, u: Array) -> tuple[Carry, Array]:
   """One tick of a GRU whose reset gate acts before the product.
 
-      r, z = σ(split(uₜ + hₜ₋₁ U))                 uₜ = xₜ W + b, in three parts r, z, n
-      n = tanh(uₜ + (r ⊙ hₜ₋₁) U)
+      uᵣ, u_z, uₙ = split(uₜ)                      uₜ = xₜ W + b
+      r, z = σ(uᵣ + hₜ₋₁ Uᵣ), σ(u_z + hₜ₋₁ U_z)
+      n = tanh(uₙ + (r ⊙ hₜ₋₁) Uₙ)
       hₜ = (1 − z) ⊙ n + z ⊙ hₜ₋₁
 
   Many notes write Γᵤ for the update gate: Γᵤ = 1 − z.
@@ -36,32 +37,33 @@ def before(params: Params, carry: Carry, u: Array) -> tuple[Carry, Array]:
   """
   (h,) = carry
   H = h.shape[-1]
-  U = params["U"]
-  r, z = jnp.split(σ(u[..., : 2 * H] + h @ U[:, : 2 * H]), 2, -1)
-  n = jnp.tanh(u[..., 2 * H :] + (r * h) @ U[:, 2 * H :])
+  ur, uz, un = jnp.split(u, GATES, -1)
+  vr, vz = jnp.split(h @ params["U"][:, : 2 * H], 2, -1)
+  r, z = σ(ur + vr), σ(uz + vz)
+  n = jnp.tanh(un + (r * h) @ params["U"][:, 2 * H :])
   h = (1 - z) * n + z * h
   return (h,), h
 
 
-def after(params: Params, carry: Carry, u: Array) -> tuple[Carry, Array]:
+def after(params: Params, carry: Carry, gates: list[Array]) -> tuple[Carry, Array]:
   """One tick of a GRU whose reset gate acts after the product.
 
-      vᵣ, v_z, vₙ = split(hₜ₋₁ U)                  uₜ = xₜ W + b, in three parts
+      uᵣ, u_z, uₙ = split(xₜ W + b),  vᵣ, v_z, vₙ = split(hₜ₋₁ U)
       r, z = σ(uᵣ + vᵣ), σ(u_z + v_z)
       n = tanh(uₙ + r ⊙ (vₙ + b_hn))
       hₜ = (1 − z) ⊙ n + z ⊙ hₜ₋₁
 
   Args:
-    params: {"W": [D, 3H], "U": [H, 3H], "b": [3H], "b_hn": [H]}. W and b are not read here.
+    params: {"W": [D, 3H], "U": [H, 3H], "b": [3H], "b_hn": [H]}. Only b_hn is read here.
     carry: (h,), [..., H].
-    u: [..., 3H], what `project` made of xₜ.
+    gates: uᵣ + vᵣ, u_z + v_z, uₙ, vₙ, each [..., H].
 
   Returns:
     ((h,), h).
   """
   (h,) = carry
-  (ur, uz, un), (vr, vz, vn) = jnp.split(u, GATES, -1), jnp.split(h @ params["U"], GATES, -1)
-  r, z = σ(ur + vr), σ(uz + vz)
+  r, z, un, vn = gates
+  r, z = σ(r), σ(z)
   n = jnp.tanh(un + r * (vn + params["b_hn"]))
   h = (1 - z) * n + z * h
   return (h,), h
@@ -83,5 +85,6 @@ def gru(features: int, reset: str = "after"):
   start = lambda x: (zeros(x, features),)
   begin = functools.partial(init, H=features, gates=GATES)
   if reset == "before":
-    return begin, start, project, before
-  return lambda key, D: begin(key, D) | {"b_hn": jnp.zeros(features)}, start, project, after
+    return {"init": begin, "start": start, "project": project, "step": before}
+  first = lambda key, D: begin(key, D) | {"b_hn": jnp.zeros(features)}
+  return {"init": first, "start": start, **additive(after, GATES, apart=1)}

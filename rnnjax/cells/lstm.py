@@ -10,62 +10,60 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from rnnjax.cells.cell import factory, init, project, wide, zeros
+from rnnjax.cells.cell import additive, factory, init, project, wide, zeros
 from rnnjax.types import Array, Carry, Params
 
 σ = jax.nn.sigmoid
 GATES = 4
 
 
-def step(params: Params, carry: Carry, u: Array) -> tuple[Carry, Array]:
+def tick(params: Params, carry: Carry, gates: list[Array]) -> tuple[Carry, Array]:
   """One tick of an LSTM.
 
-      i, f, g, o = split(uₜ + hₜ₋₁ U)              uₜ = xₜ W + b
+      i, f, g, o = split(xₜ W + b + hₜ₋₁ U)
       cₜ = σ(f) ⊙ cₜ₋₁ + σ(i) ⊙ tanh(g)
       hₜ = σ(o) ⊙ tanh(cₜ)
 
   Args:
-    params: {"W": [D, 4H], "U": [H, 4H], "b": [4H]}. Only U is read here.
+    params: {"W": [D, 4H], "U": [H, 4H], "b": [4H]}, not read here.
     carry: (h, c), each [..., H]; c is float32 or wider.
-    u: [..., 4H], what `project` made of xₜ.
+    gates: i, f, g, o, each [..., H].
 
   Returns:
     ((h, c), h).
 
-  >>> params = {"U": jnp.zeros((1, 4))}
-  >>> (h, c), y = step(params, (jnp.ones(1), jnp.ones(1)), jnp.zeros(4))
+  >>> (h, c), y = tick({}, (jnp.ones(1), jnp.ones(1)), [jnp.zeros(1)] * 4)
   >>> float(c[0])
   0.5
   """
-  h, c = carry
-  i, f, g, o = jnp.split(u + h @ params["U"], GATES, -1)
+  _, c = carry
+  i, f, g, o = gates
   c = σ(f) * c + σ(i) * jnp.tanh(g)
-  h = (σ(o) * jnp.tanh(c)).astype(u.dtype)
+  h = (σ(o) * jnp.tanh(c)).astype(o.dtype)
   return (h, c), h
 
 
-def variant(params, carry, u, *, peepholes, coupled, squash) -> tuple[Carry, Array]:
+def variant(params, carry, gates, *, peepholes, coupled, squash) -> tuple[Carry, Array]:
   """One tick of an LSTM with options.
 
-      i, f, g, o = split(uₜ + hₜ₋₁ U)              f, g, o when coupled, with σ(i) := 1 − σ(f)
+      i, f, g, o = split(xₜ W + b + hₜ₋₁ U)        f, g, o when coupled, with σ(i) := 1 − σ(f)
       i, f = i + pᵢ ⊙ cₜ₋₁, f + p_f ⊙ cₜ₋₁         peepholes
       cₜ = σ(f) ⊙ cₜ₋₁ + σ(i) ⊙ tanh(g)
       o = o + pₒ ⊙ cₜ                              peepholes
       hₜ = σ(o) ⊙ tanh(cₜ)                         σ(o) ⊙ cₜ without squash
-      hₜ = hₜ P                                    projection, where there is a P
 
   Args:
-    params: {"W": [D, 4C], "U": [H, 4C], "b": [4C]}, 3C when coupled; "p" [3, C] (pᵢ, p_f, pₒ;
-      [2, C] when coupled) for peepholes; "P" [C, H] projects C memory cells onto H features.
-    carry: (h [..., H], c [..., C]); C = H where nothing is projected.
-    u: [..., 4C], what `project` made of xₜ.
+    params: as for `tick`; of them "p" [3, H] (pᵢ, p_f, pₒ; [2, H] when coupled) is read for
+      peepholes.
+    carry, gates: as for `tick`.
     peepholes, coupled, squash: the options.
 
   Returns:
     ((h, c), h).
   """
-  h, c = carry
-  *i, f, g, o = jnp.split(u + h @ params["U"], GATES - coupled, -1)
+  _, c = carry
+  *i, f, g, o = gates
+  dtype = o.dtype
   if peepholes:
     *pi, pf, po = params["p"]
     i, f = [z + p * c for z, p in zip(i, pi)], f + pf * c
@@ -73,9 +71,25 @@ def variant(params, carry, u, *, peepholes, coupled, squash) -> tuple[Carry, Arr
   c = f * c + (1 - f if coupled else σ(i[0])) * jnp.tanh(g)
   if peepholes:
     o = o + po * c
-  h = (σ(o) * (jnp.tanh(c) if squash else c)).astype(u.dtype)
-  if "P" in params:
-    h = h @ params["P"]
+  h = (σ(o) * (jnp.tanh(c) if squash else c)).astype(dtype)
+  return (h, c), h
+
+
+def projected(params, carry, u, *, pointwise, number) -> tuple[Carry, Array]:
+  """One tick of an LSTM with a projection: h of `pointwise` is read, and returned, as h P.
+
+  Args:
+    params: {"W": [D, 4C], "U": [H, 4C], "b": [4C], "P": [C, H], ...}.
+    carry: (h [..., H], c [..., C]).
+    u: [..., 4C], xₜ W + b.
+    pointwise: the tick of the C memory cells.
+    number: G, 4 or 3.
+
+  Returns:
+    ((h, c), h).
+  """
+  (m, c), _ = pointwise(params, carry, jnp.split(u + carry[0] @ params["U"], number, -1))
+  h = m @ params["P"]
   return (h, c), h
 
 
@@ -120,7 +134,10 @@ def lstm(
     return params
 
   start = lambda x: (zeros(x, H), zeros(x, C, wide(x.dtype)))
-  if squash and not (peepholes or coupled or cells):
-    return begin, start, project, step
-  tick = functools.partial(variant, peepholes=peepholes, coupled=coupled, squash=squash)
-  return begin, start, project, tick
+  options = dict(peepholes=peepholes, coupled=coupled, squash=squash)
+  plain = squash and not (peepholes or coupled)
+  pointwise = tick if plain else functools.partial(variant, **options)
+  if cells:
+    step = functools.partial(projected, pointwise=pointwise, number=gates)
+    return {"init": begin, "start": start, "project": project, "step": step}
+  return {"init": begin, "start": start, **additive(pointwise, gates)}

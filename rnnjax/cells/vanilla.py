@@ -9,32 +9,32 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from rnnjax.cells.cell import factory, init, project, zeros
+from rnnjax.cells.cell import additive, factory, init, zeros
 from rnnjax.types import Array, Carry, Params
 
 ACTIVATIONS = {"tanh": jnp.tanh, "relu": jax.nn.relu}
 
 
-def step(params: Params, carry: Carry, u: Array, activation=jnp.tanh) -> tuple[Carry, Array]:
+def tick(params: Params, carry: Carry, gates: list[Array], activation=jnp.tanh):
   """One tick of a vanilla cell.
 
-      hₜ = tanh(uₜ + hₜ₋₁ U)              uₜ = xₜ W + b
+      z = xₜ W + b + hₜ₋₁ U
+      hₜ = tanh(z)
 
   Args:
-    params: {"W": [D, H], "U": [H, H], "b": [H]}. Only U is read here.
+    params: {"W": [D, H], "U": [H, H], "b": [H]}, not read here.
     carry: (h,), [..., H].
-    u: [..., H], what `project` made of xₜ.
+    gates: z [..., H].
     activation: the nonlinearity.
 
   Returns:
     ((h,), h).
 
-  >>> params = {"U": jnp.zeros((1, 1))}
-  >>> float(step(params, (jnp.ones(1),), jnp.zeros(1))[1][0])
+  >>> float(tick({}, (jnp.ones(1),), [jnp.zeros(1)])[1][0])
   0.0
   """
-  (h,) = carry
-  h = activation(u + h @ params["U"])
+  (z,) = gates
+  h = activation(z)
   return (h,), h
 
 
@@ -56,9 +56,10 @@ def vanilla(features: int, activation: str = "tanh"):
   """
   if activation not in ACTIVATIONS:
     raise ValueError(f"activation must be one of {sorted(ACTIVATIONS)}; got {activation!r}")
-  start = lambda x: (zeros(x, features),)
   if activation == "relu":
     begin = functools.partial(identity, H=features)
   else:
     begin = functools.partial(init, H=features, gates=1)
-  return begin, start, project, functools.partial(step, activation=ACTIVATIONS[activation])
+  start = lambda x: (zeros(x, features),)
+  pointwise = functools.partial(tick, activation=ACTIVATIONS[activation])
+  return {"init": begin, "start": start, **additive(pointwise, 1)}

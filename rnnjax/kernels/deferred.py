@@ -1,0 +1,122 @@
+"""Backpropagation through time that defers the weights.
+
+The gradient of the carry must wait for time; that of the weights need not. So the backward loop
+only carries dh back, and all weight gradients come after it, in products over all steps at once:
+
+    dzₜ = ∂L/∂zₜ                 in the loop, for it needs dhₜ
+    dU = Σₜ hₜ₋₁ᵀ dzₜ            after it, one product [H, TB] [TB, GH] instead of T small ones
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from rnnjax.cells.cell import Cell, gates
+from rnnjax.kernels.scan import freeze
+from rnnjax.types import Array, Carry, Params
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 5))
+def deferred(
+  cell: Cell, params: Params, xs: Array, alive: Array | None, carry: Carry, reverse: bool
+) -> tuple[Carry, Array]:
+  """As `scan`, for any cell, with the weight gradients in one product after the backward loop.
+
+  Not differentiable in forward mode (jvp): `scan` is.
+  """
+  return _forward(cell, params, xs, alive, carry, reverse)[0]
+
+
+def _forward(cell, params, xs, alive, carry, reverse):
+  """The loop, and what the way back needs: each step's carry, and the gates where it has them."""
+
+  def tick(carry, inputs):
+    x, alive = inputs
+    u, z = cell.project(params, x), None
+    if cell.pointwise:
+      z = gates(u, carry[0] @ params["U"], _number(cell, params), cell.apart)
+      new, y = cell.pointwise(params, carry, z)
+    else:
+      new, y = cell.step(params, carry, u)
+    return freeze(alive, new, carry), (freeze(alive, y, jnp.zeros_like(y)), carry, z)
+
+  end, (ys, before, zs) = jax.lax.scan(tick, carry, (xs, alive), reverse=reverse)
+  return (end, ys), (params, xs, alive, before, zs)
+
+
+def _backward(cell, reverse, saved, cotangents):
+  back = _back_pointwise if cell.pointwise else _back_any
+  dparams, dxs, dcarry = back(cell, reverse, *saved, *cotangents)
+  return dparams, dxs, None, dcarry
+
+
+deferred.defvjp(_forward, _backward)
+
+
+def _number(cell, params):
+  return params["b"].shape[0] // cell.features
+
+
+def _split(alive, dcarry, dy):
+  """Cotangents of a step: those that pass through it, and those that pass a dead row by."""
+  zero = lambda tree: jax.tree.map(jnp.zeros_like, tree)
+  live = freeze(alive, (dcarry, dy), zero((dcarry, dy)))
+  return live, zero(dcarry) if alive is None else freeze(alive, zero(dcarry), dcarry)
+
+
+def _add(*trees):
+  return jax.tree.map(lambda *leaves: sum(leaves), *trees)
+
+
+def _back_pointwise(cell, reverse, params, xs, alive, before, zs, dcarry, dys):
+  """The way back of a cell of the form of `additive`, block by block of W and U."""
+  number, apart = _number(cell, params), cell.apart
+  blocks = lambda name: jnp.split(params[name], number, -1)
+  Us, Ws = blocks("U"), blocks("W")
+  small = {name: p for name, p in params.items() if name not in ("W", "U", "b")}
+
+  def tick(carry, inputs):
+    dcarry, dsmall = carry
+    dy, alive, before, z = inputs
+    live, passing = _split(alive, dcarry, dy)
+    _, vjp = jax.vjp(cell.pointwise, small, before, z)
+    dparams, (dh, *rest), dz = vjp(live)
+    dh = dh + sum(dv @ U.T for dv, U in zip(_of_v(dz, number, apart), Us))
+    return (_add((dh, *rest), passing), _add(dsmall, dparams)), dz
+
+  zero = jax.tree.map(jnp.zeros_like, small)
+  inputs = (dys, alive, before, zs)
+  (dcarry, dsmall), dz = jax.lax.scan(tick, (dcarry, zero), inputs, reverse=not reverse)
+  dus, dvs = dz[:number], _of_v(dz, number, apart)
+  product = lambda a, ds: jnp.concatenate([_contract(a, d) for d in ds], -1)
+  db = jnp.concatenate([d.sum(range(d.ndim - 1)) for d in dus], -1)
+  dparams = {"W": product(xs, dus), "U": product(before[0], dvs), "b": db} | dsmall
+  return dparams, sum(du @ W.T for du, W in zip(dus, Ws)), dcarry
+
+
+def _of_v(dz, number, apart):
+  """The gates' cotangents that reach v = h U; the first `number` are those that reach u."""
+  return dz[: number - apart] + dz[number:]
+
+
+def _contract(a, d):
+  """Σ over all axes but the last: [..., H], [..., K] -> [H, K]."""
+  return a.reshape(-1, a.shape[-1]).T @ d.reshape(-1, d.shape[-1])
+
+
+def _back_any(cell, reverse, params, xs, alive, before, zs, dcarry, dys):
+  """The way back of any cell: its step's own vjp, for the carry now and for the rest later."""
+  del zs
+  step = lambda params, carry, x: cell.step(params, carry, cell.project(params, x))
+
+  def tick(dcarry, inputs):
+    dy, alive, before, x = inputs
+    live, passing = _split(alive, dcarry, dy)
+    _, vjp = jax.vjp(lambda carry: step(params, carry, x), before)
+    return _add(vjp(live)[0], passing), live
+
+  dcarry, lives = jax.lax.scan(tick, dcarry, (dys, alive, before, xs), reverse=not reverse)
+  every = lambda params, xs: jax.vmap(step, (None, 0, 0))(params, before, xs)
+  dparams, dxs = jax.vjp(every, params, xs)[1](lives)
+  return dparams, dxs, dcarry
