@@ -30,7 +30,7 @@ PRESETS = {
 @dataclasses.dataclass(frozen=True)
 class Config(options.Common):
   dataset: str = option("auto", "which reviews; auto looks for IMDB first", imdb.DATASETS)
-  vocabulary: int = option(30_000, "ids in all: padding, unknown, and the most frequent words", low=3)
+  vocabulary: int = option(30_000, "padding, unknown and the most frequent words", low=3)
   limit: int = option(400, "longer reviews are cut to so many words", low=1)
   keep: str = option("last", "which end of a longer review is kept", ("first", "last"))
   padding: str = option("back", "zeros in front count as words", ("back", "front"))

@@ -36,11 +36,9 @@ def before(params: Params, carry: Carry, u: Array) -> tuple[Carry, Array]:
     ((h,), h).
   """
   (h,) = carry
-  H = h.shape[-1]
-  ur, uz, un = jnp.split(u, GATES, -1)
-  vr, vz = jnp.split(h @ params["U"][:, : 2 * H], 2, -1)
-  r, z = σ(ur + vr), σ(uz + vz)
-  n = jnp.tanh(un + (r * h) @ params["U"][:, 2 * H :])
+  (ur, uz, un), (Ur, Uz, Un) = (jnp.split(a, GATES, -1) for a in (u, params["U"]))
+  r, z = σ(ur + h @ Ur), σ(uz + h @ Uz)
+  n = jnp.tanh(un + (r * h) @ Un)
   h = (1 - z) * n + z * h
   return (h,), h
 

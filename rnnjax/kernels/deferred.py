@@ -108,15 +108,17 @@ def _contract(a, d):
 def _back_any(cell, reverse, params, xs, alive, before, zs, dcarry, dys):
   """The way back of any cell: its step's own vjp, for the carry now and for the rest later."""
   del zs
-  step = lambda params, carry, x: cell.step(params, carry, cell.project(params, x))
 
   def tick(dcarry, inputs):
-    dy, alive, before, x = inputs
+    dy, alive, before, u = inputs
     live, passing = _split(alive, dcarry, dy)
-    _, vjp = jax.vjp(lambda carry: step(params, carry, x), before)
+    _, vjp = jax.vjp(lambda carry: cell.step(params, carry, u), before)
     return _add(vjp(live)[0], passing), live
 
-  dcarry, lives = jax.lax.scan(tick, dcarry, (dys, alive, before, xs), reverse=not reverse)
-  every = lambda params, xs: jax.vmap(step, (None, 0, 0))(params, before, xs)
-  dparams, dxs = jax.vjp(every, params, xs)[1](lives)
-  return dparams, dxs, dcarry
+  us, project = jax.vjp(cell.project, params, xs)
+  inputs = (dys, alive, before, us)
+  dcarry, lives = jax.lax.scan(tick, dcarry, inputs, reverse=not reverse)
+  steps = lambda params, us: jax.vmap(cell.step, (None, 0, 0))(params, before, us)
+  dparams, dus = jax.vjp(steps, params, us)[1](lives)
+  dprojected, dxs = project(dus)
+  return _add(dparams, dprojected), dxs, dcarry
