@@ -9,7 +9,7 @@ from rnnjax.types import Array, Key, Params
 def alive(xs: Array, lengths: Array | None) -> Array:
   """True [T, ..., 1] where a step of xs [T, ..., D] lies before its row's length."""
   steps = jnp.arange(xs.shape[0]).reshape(-1, *(1,) * (xs.ndim - 1))
-  return steps < (xs.shape[0] if lengths is None else lengths[..., None])
+  return steps < (xs.shape[0] if lengths is None else lengths[None, ..., None])
 
 
 def init_words(key: Key, features: int) -> Params:

@@ -74,7 +74,7 @@ def unroll(
         f"lengths must be integers of the batch shape {batch} of xs {xs.shape}, which is "
         f"time-major [T, *batch, D]; got {lengths.dtype} {lengths.shape}. Is xs batch-major?"
       )
-    alive = jnp.arange(T).reshape(T, *(1,) * len(batch)) < lengths
+    alive = jnp.arange(T).reshape(T, *(1,) * len(batch)) < lengths[None]
     xs = jnp.where(alive[..., None], xs, 0)
 
   start = cell.start(xs[0] if T else xs.sum(0))

@@ -32,18 +32,26 @@ class Checkpoints:
     """
     steps = sorted(self.manager.all_steps(), reverse=True)
     abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-    for step in steps:
+    for tried, step in enumerate(steps):
       try:
-        return self.manager.restore(step, args=ocp.args.StandardRestore(abstract))
+        tree = self.manager.restore(step, args=ocp.args.StandardRestore(abstract))
       except Exception as error:
         logging.warning(
-          "the checkpoint of step %d in %s cannot be read (%s); trying the one before it",
+          "the checkpoint of step %d in %s cannot be read: %s",
           step, self.folder, str(error).splitlines()[0],
         )  # fmt: skip
-        self.manager.delete(step)
+      else:
+        self._set_aside(steps[:tried])
+        return tree
     if steps:
       raise BadInput(f"none of the checkpoints of steps {steps} in {self.folder} can be read")
     return None
+
+  def _set_aside(self, steps):
+    """Moves broken checkpoints out of the way of those to come."""
+    for step in steps:
+      (self.folder / str(step)).rename(self.folder.parent / f"broken_{step}")
+    self.manager.reload()
 
   def close(self):
     """Waits for what is being written."""

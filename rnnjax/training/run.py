@@ -83,7 +83,8 @@ class Run:
     self.every, self.metric = every or len(data.train), score
     self.out = pathlib.Path(config.out).expanduser() if config.out else None
     self.mesh = devices.mesh(data.train.batch)
-    self.signal, self.handlers, self.checkpoints = None, {}, None
+    self.signal, self.handlers = None, {}
+    self.records = self.checkpoints = None
     if self.out:
       records.claim(self.out, config)
     example = next(data.train.stream())
@@ -92,7 +93,6 @@ class Run:
     if self.out:
       self._open()
       self.progress = self.checkpoints.restore(self.progress) or self.progress
-    self.records = records.Records(self.out)
     if self.step:
       logging.info("resuming at step %d of %d", self.step, steps)
 
@@ -107,6 +107,7 @@ class Run:
     return sum(p.size for p in jax.tree.leaves(self.progress.state.params))
 
   def __enter__(self):
+    self.records = records.Records(self.out)
     self.handlers = {s: signal.signal(s, self._handle) for s in (signal.SIGINT, signal.SIGTERM)}
     return self
 

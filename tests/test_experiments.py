@@ -1,0 +1,105 @@
+"""Experiments as one uses them: from the command line, on their embedded data."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from experiments import imdb, options
+from rnnjax.types import BadInput
+
+TINY = [
+  "--dataset=embedded", "--epochs=1", "--hidden=8", "--width=8", "--batch=32", "--layers=2",
+]  # fmt: skip
+
+
+def command(*flags):
+  return [sys.executable, "-m", "experiments.imdb", *flags]
+
+
+def launch(*flags):
+  return subprocess.run(command(*flags), capture_output=True, text=True, timeout=300)
+
+
+def test_the_last_line_of_stdout_is_the_result(tmp_path):
+  """One JSON object, and --out holds what it came from."""
+  done = launch(*TINY, "--cell=gru", f"--out={tmp_path / 'run'}")
+  assert done.returncode == 0, done.stderr
+  result = json.loads(done.stdout.splitlines()[-1])
+  assert result["experiment"] == "imdb"
+  assert result["dataset"] == "embedded"
+  assert result["cell"] == "gru"
+  assert 0 <= result["test/accuracy"] <= 1
+  assert {"config.json", "metrics.jsonl", "checkpoints"} <= {
+    path.name for path in (tmp_path / "run").iterdir()
+  }
+
+
+@pytest.mark.parametrize(
+  "flag, words",
+  [
+    ("--cell=grue", ["--cell=grue", "vanilla|lstm|gru"]),
+    ("--hidden=-3", ["--hidden=-3", "positive"]),
+    ("--data_dir=/nowhere", ["must be a folder", "/nowhere"]),
+    ("gru", ["--name=value", "gru"]),
+  ],
+)
+def test_a_wrong_flag_is_one_clear_sentence(flag, words):
+  """Exit code not 0, what was expected and what came, and no traceback."""
+  done = launch(flag)
+  assert done.returncode != 0
+  assert "Traceback" not in done.stderr
+  for word in words:
+    assert word in done.stderr
+
+
+def test_ctrl_c_saves_and_says_how_to_resume(tmp_path):
+  """Interrupted in training: exit code 130, and the same command goes on from there."""
+  out = tmp_path / "run"
+  flags = [*TINY, "--epochs=1000", f"--out={out}"]
+  run = subprocess.Popen(command(*flags), stderr=subprocess.PIPE, text=True)
+  for _ in range(600):
+    if (out / "metrics.jsonl").exists() and (out / "metrics.jsonl").read_text():
+      break
+    time.sleep(0.1)
+  run.send_signal(signal.SIGINT)
+  _, stderr = run.communicate(timeout=60)
+  assert run.returncode == 130, stderr
+  assert "Traceback" not in stderr
+  assert f"The same command with --out={out} resumes" in stderr
+  again = subprocess.Popen(command(*flags), stderr=subprocess.PIPE, text=True)
+  assert any("resuming at step" in line for line in again.stderr)
+  again.kill()
+  again.communicate()
+
+
+def test_values_are_checked_in_a_notebook_too():
+  with pytest.raises(BadInput, match="--cell must be one of vanilla, lstm, gru; got 'grue'"):
+    imdb.Config(cell="grue")
+  with pytest.raises(BadInput, match="--batch must be at least 1; got 0"):
+    imdb.Config(batch=0)
+
+
+def test_a_flag_for_each_field_with_a_help_text():
+  for field in options.dataclasses.fields(imdb.Config):
+    assert field.metadata["help"]
+
+
+@pytest.mark.parametrize("cell", options.CELLS)
+def test_order_is_learnt(cell):
+  """Every cell solves the embedded reviews, on which any bag of words is right half the time."""
+  config = imdb.Config(cell=cell, dataset="embedded", hidden=32, width=32, epochs=4, rate=0.01)
+  assert imdb.run(config)["test/accuracy"] > 0.95
+
+
+def test_the_notes_model_has_as_many_parameters_as_the_notes_say():
+  """5000·32 + 4(32·100 + 100² + 100) + 101 = 213,301."""
+  model = imdb.build(imdb.Config(**imdb.PRESETS["notes"]), 5000, 2)
+  tokens, lengths = jnp.zeros((3, 2), int), jnp.array([3, 1])
+  shapes = jax.eval_shape(model.init, jax.random.key(0), tokens, lengths)
+  assert sum(p.size for p in jax.tree.leaves(shapes)) == 213_301

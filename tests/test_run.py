@@ -1,0 +1,177 @@
+"""A run: nothing that was computed is lost, and what resumes ends as what was never disturbed."""
+
+import dataclasses
+import json
+import os
+import pathlib
+import shutil
+import signal
+
+import jax
+import numpy as np
+import optax
+import pytest
+
+from rnnjax import tasks, training
+from rnnjax.data.batches import Batches
+from rnnjax.metrics import Mean
+from rnnjax.training.run import Diverged, Stopped
+from rnnjax.types import BadInput
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+  seed: int = 0
+  out: str = ""
+  rate: float = 0.1
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+  train: Batches
+  valid: Batches
+  test: Batches
+
+
+def data():
+  """Sequences whose label is their first token's parity."""
+  draw = np.random.default_rng(0)
+  rows = [draw.integers(0, 8, n) for n in draw.integers(1, 9, 40)]
+  labels = [int(row[0]) % 2 for row in rows]
+  whole = lambda seed: Batches(rows, labels, batch=8, limit=8, buckets=2, seed=seed)
+  return Data(whole(0), whole(None), whole(None))
+
+
+def mean_of(params, batch):
+  """A linear model of the first token, with noise so that the key matters."""
+  return jax.nn.one_hot(batch["tokens"][0], 8) @ params["w"]
+
+
+def loss(params, batch, key):
+  noisy = mean_of(params, batch) + 0.1 * jax.random.normal(key, ())
+  each = optax.sigmoid_binary_cross_entropy(noisy, batch["labels"])
+  return each.mean(), {"loss": Mean(each.sum(), each.size)}
+
+
+def score(params, batch):
+  right = (mean_of(params, batch) > 0) == batch["labels"]
+  return {"accuracy": Mean((right * batch["weights"]).sum(), batch["weights"].sum())}
+
+
+TASK = tasks.Task(lambda key, batch: {"w": jax.random.normal(key, (8,))}, loss, score)
+STEPS = 12
+
+
+def make(config, steps=STEPS):
+  return training.Run(config, TASK, data(), training.adam(config.rate), steps, average=0.9)
+
+
+def finish(run, stop_at=None):
+  """Trains; a signal arrives at step stop_at. Returns the leaves of all that it ends with."""
+  with run:
+    for state, _ in run.train():
+      if int(state.step) == stop_at:
+        os.kill(os.getpid(), signal.SIGTERM)
+    progress = run.progress._replace(seconds=0.0)
+    key = jax.random.key_data(progress.state.key)
+    return jax.device_get(progress._replace(state=progress.state._replace(key=key)))
+
+
+def assert_same(a, b):
+  jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+@pytest.fixture(scope="module")
+def undisturbed():
+  return finish(make(Config()))
+
+
+def test_resuming_equals_never_having_stopped(tmp_path, undisturbed):
+  """A run stopped in the middle of an epoch resumes bit for bit."""
+  config = Config(out=str(tmp_path / "run"))
+  with pytest.raises(Stopped) as stopped:
+    finish(make(config), stop_at=7)
+  assert stopped.value.code == 0
+  resumed = make(config)
+  assert resumed.step == 7
+  assert_same(finish(resumed), undisturbed)
+
+
+def test_a_stopped_run_without_a_folder_is_saved_too(tmp_path, monkeypatch, undisturbed, caplog):
+  """Where no folder was given, a signal makes one and names it."""
+  monkeypatch.chdir(tmp_path)
+  with pytest.raises(Stopped):
+    finish(make(Config()), stop_at=3)
+  (folder,) = pathlib.Path("runs").iterdir()
+  assert str(folder) in caplog.text
+  assert_same(finish(make(Config(out=str(folder)))), undisturbed)
+
+
+def test_a_finished_run_is_not_trained_again(tmp_path, undisturbed):
+  config = Config(out=str(tmp_path / "run"))
+  finish(make(config))
+  again = make(config)
+  assert again.step == STEPS
+  assert_same(finish(again), undisturbed)
+
+
+def test_a_broken_checkpoint_falls_back_to_the_one_before(tmp_path, caplog, undisturbed):
+  """The newest checkpoint is cut off: the previous one serves, with a warning."""
+  config = Config(out=str(tmp_path / "run"))
+  finish(make(config))
+  steps = sorted(int(p.name) for p in (tmp_path / "run" / "checkpoints").iterdir())
+  for path in (tmp_path / "run" / "checkpoints" / str(steps[-1])).rglob("*"):
+    if path.is_file():
+      os.truncate(path, path.stat().st_size // 2)
+  resumed = make(config)
+  assert resumed.step == steps[-2]
+  assert "cannot be read" in caplog.text
+  assert_same(finish(resumed), undisturbed)
+
+
+def test_no_readable_checkpoint_is_an_error_not_a_fresh_start(tmp_path):
+  config = Config(out=str(tmp_path / "run"))
+  finish(make(config))
+  for step in (tmp_path / "run" / "checkpoints").iterdir():
+    shutil.rmtree(step / "default")
+  with pytest.raises(BadInput, match="none of the checkpoints"):
+    make(config)
+
+
+def test_another_configuration_is_refused_with_the_difference(tmp_path):
+  out = str(tmp_path / "run")
+  finish(make(Config(out=out)))
+  with pytest.raises(BadInput, match=r"rate: 0\.1 there, 0\.2 asked for"):
+    make(Config(out=out, rate=0.2))
+
+
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_state(tmp_path):
+  """An infinite rate: the error names the step, and no checkpoint is written over."""
+  config = Config(out=str(tmp_path / "run"), rate=float("inf"))
+  with pytest.raises(Diverged, match=r"at step 5.*--rate"):
+    finish(make(config))
+  assert make(config).step == 0
+
+
+def test_the_best_parameters_in_validation_are_tested():
+  """A run that ends worse than it was is tested as it was at its best."""
+  run = make(Config())
+  with run:
+    for _ in run.train():
+      pass
+    best = run.progress.best
+    worst = jax.tree.map(lambda p: -p, best)
+    run.progress = run.progress._replace(state=run.progress.state._replace(average=worst))
+    assert run.test()["test/accuracy"] == run.progress.score
+
+
+def test_records_hold_configuration_versions_and_metrics(tmp_path):
+  out = tmp_path / "run"
+  finish(make(Config(out=str(out))))
+  kept = json.loads((out / "config.json").read_text())
+  assert kept["config"] == {"seed": 0, "rate": 0.1}
+  assert {"commit", "jax"} <= set(kept["versions"])
+  lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+  assert [line["step"] for line in lines] == [5, 10, 12]
+  assert {"train/loss", "valid/accuracy"} <= set(lines[0])
+  assert list(out.glob("events.*"))
