@@ -8,21 +8,23 @@ import dataclasses
 from types import SimpleNamespace
 
 import flax.linen as nn
+import numpy as np
 
 from experiments import options
 from experiments.options import CELLS, option
 from rnnjax import bidirectional, forward, stack, tasks, training
 from rnnjax.data import imdb
-from rnnjax.data.batches import Batches
-from rnnjax.data.vocabulary import Vocabulary, words
+from rnnjax.data.batches import PADDING, Batches
+from rnnjax.data.evidence import Evidence
+from rnnjax.data.vocabulary import UNKNOWN, Vocabulary, words
 from rnnjax.models.classifier import Classifier
 from rnnjax.pooling import POOLINGS
 from rnnjax.training import optimizers
 
 PRESETS = {
   "notes": dict(
-    vocabulary=5000, width=32, cell="lstm", hidden=100, limit=600, keep="last", pooling="last",
-    bidirectional=False,
+    vocabulary=5000, width=32, cell="lstm", hidden=100, layers=1, bidirectional=False,
+    pooling="last", evidence=0, window=600, limit=600, epochs=6, word_dropout=0.2, dropout=0.3,
   ),
 }  # fmt: skip
 
@@ -30,19 +32,21 @@ PRESETS = {
 @dataclasses.dataclass(frozen=True)
 class Config(options.Common):
   dataset: str = option("auto", "which reviews; auto looks for IMDB first", imdb.DATASETS)
-  vocabulary: int = option(30_000, "padding, unknown and the most frequent words", low=3)
-  limit: int = option(400, "longer reviews are cut to so many words", low=1)
-  keep: str = option("last", "which end of a longer review is kept", ("first", "last"))
-  padding: str = option("back", "zeros in front count as words", ("back", "front"))
-  width: int = option(128, "features of the embedding", low=1)
+  vocabulary: int = option(5000, "padding, unknown and the most frequent words", low=3)
+  evidence: int = option(3, "longest n-gram whose log-count ratio is read along; 0 for none", low=0)
+  window: int = option(250, "words of a review seen at a time in training", low=1)
+  limit: int = option(1200, "longer reviews are cut to so many words in evaluation", low=1)
+  padding: str = option("back", "zeros in front count as words", PADDING)
+  width: int = option(32, "features of the embedding", low=1)
   bidirectional: bool = option(True, "read in both directions")
   pooling: str = option("max_mean", "how outputs become one vector", POOLINGS)
-  word_dropout: float = option(0.1, "rate at which words vanish", low=0)
-  embedding_dropout: float = option(0.2, "rate at which features of the embedding vanish", low=0)
+  word_dropout: float = option(0.3, "rate at which words vanish", low=0)
+  embedding_dropout: float = option(0.0, "rate at which features of the embedding vanish", low=0)
   dropout: float = option(0.5, "rate between layers and before the last one", low=0)
-  epochs: int = option(4, "passes over the training part", low=1)
-  average: float = option(0.99, "decay of the parameters' moving average; 0 for none", low=0)
-  decay: float = option(0.0, "weight decay", low=0)
+  epochs: int = option(3, "passes over the training part", low=1)
+  average: float = option(0.998, "decay of the parameters' moving average; 0 for none", low=0)
+  hidden: int = option(64, "hidden units of each cell", low=1)
+  rate: float = option(3e-3, "peak learning rate", low=0)
 
 
 def build(config: Config, vocabulary: int, classes: int) -> Classifier:
@@ -50,28 +54,41 @@ def build(config: Config, vocabulary: int, classes: int) -> Classifier:
   make = lambda: CELLS[config.cell](config.hidden)
   layer = bidirectional(make(), make()) if config.bidirectional else forward(make())
   encoder = stack(*[layer] * config.layers, dropout=config.dropout)
-  embed = nn.Embed(vocabulary, config.width)
+  embedding = nn.Embed(vocabulary, config.width, embedding_init=nn.initializers.normal(0.1))
   return Classifier(
-    embed, encoder, classes, config.pooling,
+    embedding, encoder, classes, config.pooling,
     config.word_dropout, config.embedding_dropout, config.dropout,
   )  # fmt: skip
 
 
 def prepare(config: Config):
-  """The reviews as batches of ids."""
+  """The reviews as batches of ids, beside the evidence of their n-grams."""
   reviews = imdb.load(config.dataset, config.data_dir)
-  parts = {p: [words(text) for text, _ in getattr(reviews, p)] for p in ("train", "valid", "test")}
-  vocabulary = Vocabulary.of(parts["train"], config.vocabulary)
-  data = SimpleNamespace(name=reviews.name, classes=reviews.classes, vocabulary=vocabulary)
-  for part, texts in parts.items():
-    labels = [label for _, label in getattr(reviews, part)]
-    seed = config.seed if part == "train" else None
-    ids = [vocabulary.encode(text) for text in texts]
-    batches = Batches(
-      ids, labels, config.batch, config.limit, config.keep, config.padding, seed=seed
+  parts = {part: getattr(reviews, part) for part in ("train", "valid", "test")}
+  texts = {part: [words(text) for text, _ in rows] for part, rows in parts.items()}
+  labels = {part: [label for _, label in rows] for part, rows in parts.items()}
+  vocabulary = Vocabulary.of(texts["train"])
+  ids = {part: [vocabulary.encode(text) for text in texts[part]] for part in parts}
+  features = dict.fromkeys(parts)
+  if config.evidence:
+    evidence = Evidence(ids["train"], labels["train"], len(reviews.classes), config.evidence)
+    features = {part: evidence(ids[part]) for part in parts} | {"train": evidence.cross_fitted}
+  vocabulary = vocabulary.cut(config.vocabulary)
+
+  def batches(part, **options):
+    cut = [np.where(text < len(vocabulary), text, UNKNOWN) for text in ids[part]]
+    return Batches(
+      cut, labels[part], config.batch, padding=config.padding, features=features[part], **options
     )
-    setattr(data, part, batches)
-  return data
+
+  return SimpleNamespace(
+    name=reviews.name,
+    classes=reviews.classes,
+    vocabulary=vocabulary,
+    train=batches("train", limit=config.window, keep="window", seed=config.seed),
+    valid=batches("valid", limit=config.limit, keep="last"),
+    test=batches("test", limit=config.limit, keep="last"),
+  )
 
 
 def run(config: Config = Config()):
@@ -79,7 +96,7 @@ def run(config: Config = Config()):
   data = prepare(config)
   task = tasks.classification(build(config, len(data.vocabulary), len(data.classes)))
   steps = config.epochs * len(data.train)
-  optimizer = training.adam(optimizers.schedule(config.rate, steps), decay=config.decay)
+  optimizer = training.adam(optimizers.schedule(config.rate, steps, warmup=0.1))
   with training.Run(config, task, data, optimizer, steps, average=config.average) as run:
     for _ in run.train():
       pass

@@ -27,15 +27,18 @@ def classification(model: nn.Module, smoothing: float = 0.0) -> Task:
   """One label for each sequence (many to one).
 
   A batch is {"tokens": [T, B], "lengths": [B], "labels": [B], "weights": [B]}; weight 0 marks a
-  row that only fills the batch. The loss is the mean cross entropy over the weighted rows.
+  row that only fills the batch; "features" [T, B, F] may come along. The loss is the mean cross
+  entropy over the weighted rows.
 
   Args:
-    model: tokens, lengths, key=None -> logits [B, K].
+    model: tokens, lengths, features=None, key=None -> logits [B, K].
     smoothing: label smoothing, in training only.
   """
 
+  inputs = lambda batch: (batch["tokens"], batch["lengths"], batch.get("features"))
+
   def init(key, batch):
-    return model.init(key, batch["tokens"], batch["lengths"])["params"]
+    return model.init(key, *inputs(batch))["params"]
 
   def measure(logits, batch, smoothing=0.0):
     labels, weights = batch["labels"], batch["weights"]
@@ -45,11 +48,11 @@ def classification(model: nn.Module, smoothing: float = 0.0) -> Task:
     }
 
   def loss(params, batch, key):
-    logits = model.apply({"params": params}, batch["tokens"], batch["lengths"], key)
+    logits = model.apply({"params": params}, *inputs(batch), key)
     measured = measure(logits, batch, smoothing)
     return measured["loss"].total / measured["loss"].weight, measured
 
   def score(params, batch):
-    return measure(model.apply({"params": params}, batch["tokens"], batch["lengths"]), batch)
+    return measure(model.apply({"params": params}, *inputs(batch)), batch)
 
   return Task(init, loss, score)

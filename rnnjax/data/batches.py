@@ -12,10 +12,14 @@ import numpy as np
 
 from rnnjax.data.vocabulary import PAD
 
+KEEP = ("first", "last", "window")
+PADDING = ("back", "front")
+
 
 @dataclasses.dataclass(frozen=True)
 class Batches:
-  """Batches {"tokens": [T, B], "lengths": [B], "labels": [B], "weights": [B]}, time-major.
+  """Batches {"tokens": [T, B], "lengths": [B], "labels": [B], "weights": [B]}, time-major, and
+  "features": [T, B, F] where there are any.
 
   Rows of like length share a batch: T is one of at most `buckets` lengths. A batch that runs
   short is filled with rows of weight 0.
@@ -25,11 +29,12 @@ class Batches:
     labels: one for each.
     batch: B.
     limit: longer sequences are cut to so many tokens.
-    keep: which end survives the cut: "first" or "last".
+    keep: what survives the cut: the "first" or "last" tokens, or a "window" drawn each time.
     padding: "back" (lengths tell where a row ends) or "front" (every row is filled with zeros in
       front to `limit` and counts as full, the way many lecture notes do it).
     buckets: how many values of T.
     seed: of the shuffle; None keeps the order of lengths, for evaluation.
+    features: arrays [T, F] beside the sequences, or None.
   """
 
   sequences: Sequence[np.ndarray]
@@ -40,12 +45,13 @@ class Batches:
   padding: str = "back"
   buckets: int = 10
   seed: int | None = None
+  features: Sequence[np.ndarray] | None = None
 
   def __post_init__(self):
-    if self.keep not in ("first", "last"):
-      raise ValueError(f"keep must be 'first' or 'last'; got {self.keep!r}")
-    if self.padding not in ("back", "front"):
-      raise ValueError(f"padding must be 'back' or 'front'; got {self.padding!r}")
+    if self.keep not in KEEP:
+      raise ValueError(f"keep must be one of {KEEP}; got {self.keep!r}")
+    if self.padding not in PADDING:
+      raise ValueError(f"padding must be one of {PADDING}; got {self.padding!r}")
     if not len(self.sequences):
       raise ValueError("there are no sequences to make batches of")
 
@@ -80,26 +86,41 @@ class Batches:
     while True:
       epoch, index = divmod(step, len(self))
       for rows in self._plan(epoch)[index:]:
-        yield self._gather(rows)
+        yield self._gather(rows, step)
         step += 1
 
   def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
     """The batches of one epoch, the first."""
-    return (self._gather(rows) for rows in self._plan(0))
+    return (self._gather(rows, step) for step, rows in enumerate(self._plan(0)))
 
-  def _gather(self, rows):
-    cut = slice(None, self.limit) if self.keep == "first" else slice(-self.limit, None)
-    texts = [self.sequences[i][cut] for i in rows]
-    longest = max(len(text) for text in texts)
+  def _gather(self, rows, step):
+    """Cuts, pads and stacks rows; the step decides the windows."""
+    draw = np.random.default_rng((self.seed or 0, step, 1))
+    spans = [self._span(len(self.sequences[i]), draw) for i in rows]
+    ends = self.lengths[rows]
     front = self.padding == "front"
-    T = self.limit if front else int(self.bounds[np.searchsorted(self.bounds, longest)])
-    tokens = np.full((T, self.batch), PAD, np.int32)
-    lengths = np.full(self.batch, T if front else 0, np.int32)
-    for b, text in enumerate(texts):
-      tokens[T - len(text) if front else 0 : T if front else len(text), b] = text
-      if not front:
-        lengths[b] = len(text)
+    T = self.limit if front else int(self.bounds[np.searchsorted(self.bounds, ends.max())])
     fill = self.batch - len(rows)
-    labels = np.pad(np.asarray(self.labels, np.int32)[rows], (0, fill))
-    weights = np.pad(np.ones(len(rows), np.float32), (0, fill))
-    return {"tokens": tokens, "lengths": lengths, "labels": labels, "weights": weights}
+    pad = lambda values: np.pad(values, (0, fill))
+
+    def stack(arrays, like):
+      out = np.full((T, self.batch, *like.shape[1:]), PAD, like.dtype)
+      for b, (i, span, n) in enumerate(zip(rows, spans, ends)):
+        out[T - n if front else 0 : T if front else n, b] = arrays[i][span]
+      return out
+
+    batch = {
+      "tokens": stack(self.sequences, np.zeros(0, np.int32)),
+      "lengths": np.full(self.batch, T, np.int32) if front else pad(ends).astype(np.int32),
+      "labels": pad(np.asarray(self.labels, np.int32)[rows]),
+      "weights": pad(np.ones(len(rows), np.float32)),
+    }
+    if self.features is not None:
+      batch["features"] = stack(self.features, self.features[0])
+    return batch
+
+  def _span(self, length, draw):
+    """Which part of a sequence of so many tokens is kept."""
+    spare = max(length - self.limit, 0)
+    start = {"first": 0, "last": spare, "window": int(draw.integers(spare + 1))}[self.keep]
+    return slice(start, start + self.limit)

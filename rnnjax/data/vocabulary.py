@@ -38,8 +38,11 @@ class Vocabulary:
   def of(cls, texts: Iterable[Iterable[str]], size: int | None = None) -> "Vocabulary":
     """The words of texts, ranked by frequency and then alphabetically; at most size ids in all."""
     counts = collections.Counter(itertools.chain.from_iterable(texts))
-    ranked = sorted(counts, key=lambda word: (-counts[word], word))
-    return cls(ranked if size is None else ranked[: max(size - 2, 0)])
+    return cls(sorted(counts, key=lambda word: (-counts[word], word))).cut(size)
+
+  def cut(self, size: int | None) -> "Vocabulary":
+    """The same, limited to its first size ids."""
+    return self if size is None else Vocabulary(self.words[2:size])
 
   def __len__(self):
     return len(self.words)

@@ -2,6 +2,7 @@
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
 from rnnjax import dropout as drop
 from rnnjax.encoders import Encoder
@@ -12,16 +13,20 @@ from rnnjax.types import Array, Key
 class Classifier(nn.Module):
   """Many to one.
 
-      x = drop(E[tokens]);  h = encoder(x);  s = pooling(h);  logits = drop(s) W + b
+      x = [drop(E[tokens]), drop(r)];  h = encoder(x);  s = pooling(h)
+      logits = drop(s) W + b  (+ Σₜ rₜ/√length A)
+
+  The features r, such as the evidence of n-grams, are optional; their sum reaches the logits
+  directly, too.
 
   Attributes:
     embedding: tokens [T, B] -> vectors [T, B, D].
     encoder: the recurrent part.
     classes: K; two classes share a single logit.
     pooling: one of POOLINGS.
-    word_dropout: rate at which whole words vanish.
-    embedding_dropout: rate at which features of the embedding vanish, for all steps at once.
-    output_dropout: rate at which features of s vanish.
+    word_dropout: rate at which whole words, and single features, vanish.
+    embedding_dropout: rate at which elements of the embedding vanish, for all steps at once.
+    output_dropout: rate at which elements of s vanish.
   """
 
   embedding: nn.Module
@@ -33,18 +38,32 @@ class Classifier(nn.Module):
   output_dropout: float = 0.0
 
   @nn.compact
-  def __call__(self, tokens: Array, lengths: Array, key: Key | None = None) -> Array:
-    """tokens [T, B], lengths [B] -> logits [B, K] ([B, 1] for two classes).
+  def __call__(
+    self, tokens: Array, lengths: Array, features: Array | None = None, key: Key | None = None
+  ) -> Array:
+    """tokens [T, B], lengths [B], features [T, B, F] -> logits [B, K] ([B, 1] for two classes).
 
     Dropout acts where a key is given.
     """
-    keys = [None] * 4 if key is None else jax.random.split(key, 4)
+    keys = [None] * 5 if key is None else jax.random.split(key, 5)
+    outputs = self.classes if self.classes > 2 else 1
     xs = drop.words(self.embedding(tokens), self.word_dropout, keys[0])
     xs = drop.locked(xs, self.embedding_dropout, keys[1])
+    if features is not None:
+      features = drop.dropout(features, self.word_dropout, keys[4])
+      xs = jnp.concatenate([xs, features], -1)
+
     encoder, pooling = self.encoder, POOLINGS[self.pooling]
     params = self.param("encoder", encoder.init, xs.shape[-1])
     carry, ys = encoder.apply(params, xs, lengths, key=keys[2])
     params = self.param("pooling", pooling.init, encoder.features)
     s = pooling.apply(params, encoder.last(carry), ys, lengths)
     s = drop.dropout(s, self.output_dropout, keys[3])
-    return nn.Dense(self.classes if self.classes > 2 else 1, name="logits")(s)
+    logits = nn.Dense(outputs, name="logits")(s)
+    if features is None:
+      return logits
+    # Every feature starts as evidence for its own class.
+    own = lambda key, shape, dtype: jnp.tile(jnp.eye(outputs), (shape[0] // outputs, 1))
+    length = jnp.maximum(lengths, 1)[:, None].astype(xs.dtype)
+    direct = nn.Dense(outputs, use_bias=False, kernel_init=own, name="direct")
+    return logits + direct(features.sum(0) / jnp.sqrt(length))
