@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import logging
-import os
 import sys
 
 from absl import app, flags
@@ -88,8 +87,6 @@ def main(config, run, presets=None):
       sys.exit(f"error: {error}")
     except KeyboardInterrupt:
       sys.exit(130)
-    except BrokenPipeError:
-      os._exit(1)
     print(json.dumps({"experiment": sys.modules["__main__"].__spec__.name.split(".")[-1]} | result))
 
   app.run(start)
