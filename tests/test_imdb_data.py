@@ -85,7 +85,7 @@ def test_a_label_that_training_never_saw_is_named(tmp_path):
 
 
 def test_missing_files_are_named(tmp_path):
-  with pytest.raises(BadInput, match="must be a folder.*nowhere"):
+  with pytest.raises(BadInput, match=r"must be a folder.*nowhere"):
     imdb.load(data_dir=str(tmp_path / "nowhere"))
   with pytest.raises(BadInput, match=r"neither train\.jsonl .* holds \[\]"):
     imdb.load(data_dir=str(tmp_path))

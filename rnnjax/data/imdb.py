@@ -172,9 +172,15 @@ def prepared(data_dir: str = "") -> Reviews:
   if not builder.is_prepared():
     _reach(*HOST)
     builder.download_and_prepare(file_format="array_record")
+  try:
+    source = builder.as_data_source()
+  except NotImplementedError:
+    raise BadInput(
+      f"IMDB is prepared in {builder.data_path}, but as tfrecord, which only TensorFlow reads; "
+      "prepare it with file_format='array_record'"
+    ) from None
   part = lambda split: [
-    (_decode(row["text"], f"imdb_reviews {split}"), int(row["label"]))
-    for row in builder.as_data_source(split)
+    (_decode(row["text"], f"imdb_reviews {split}"), int(row["label"])) for row in source[split]
   ]
   train, valid = hold_out(part("train"))
   return Reviews("imdb_reviews", ("negative", "positive"), train, valid, part("test"))
