@@ -7,16 +7,17 @@
 import dataclasses
 from types import SimpleNamespace
 
-import flax.linen as nn
 import numpy as np
 
 from experiments import options
 from experiments.options import CELLS, option
 from rnnjax import bidirectional, forward, stack, tasks, training
 from rnnjax.data import imdb
-from rnnjax.data.batches import PADDING, Batches
+from rnnjax.data.batches import KEEP, PADDING, Batches
 from rnnjax.data.evidence import Evidence
 from rnnjax.data.vocabulary import UNKNOWN, Vocabulary, words
+from rnnjax.interop import vectors
+from rnnjax.models import embedding
 from rnnjax.models.classifier import Classifier
 from rnnjax.pooling import POOLINGS
 from rnnjax.training import optimizers
@@ -36,8 +37,10 @@ class Config(options.Common):
   evidence: int = option(3, "longest n-gram whose log-count ratio is read along; 0 for none", low=0)
   window: int = option(250, "words of a review seen at a time in training", low=1)
   limit: int = option(1200, "longer reviews are cut to so many words in evaluation", low=1)
+  keep: str = option("window", "which part of a longer review is trained on", KEEP)
   padding: str = option("back", "zeros in front count as words", PADDING)
-  width: int = option(32, "features of the embedding", low=1)
+  embedding: str = option("trainable", "trainable, onehot, or a file of vectors, as GloVe's")
+  width: int = option(32, "features of a trainable embedding", low=1)
   bidirectional: bool = option(True, "read in both directions")
   pooling: str = option("max_mean", "how outputs become one vector", POOLINGS)
   word_dropout: float = option(0.3, "rate at which words vanish", low=0)
@@ -49,14 +52,19 @@ class Config(options.Common):
   rate: float = option(3e-3, "peak learning rate", low=0)
 
 
-def build(config: Config, vocabulary: int, classes: int) -> Classifier:
+def build(config: Config, vocabulary: Vocabulary, classes: int) -> Classifier:
   """The model alone."""
   make = lambda: CELLS[config.cell](config.hidden)
   layer = bidirectional(make(), make()) if config.bidirectional else forward(make())
   encoder = stack(*[layer] * config.layers, dropout=config.dropout)
-  embedding = nn.Embed(vocabulary, config.width, embedding_init=nn.initializers.normal(0.1))
+  if config.embedding == "trainable":
+    embed = embedding.trainable(len(vocabulary), config.width)
+  elif config.embedding == "onehot":
+    embed = embedding.OneHot(len(vocabulary))
+  else:
+    embed = embedding.given(vectors.read(config.embedding, vocabulary))
   return Classifier(
-    embedding, encoder, classes, config.pooling,
+    embed, encoder, classes, config.pooling,
     config.word_dropout, config.embedding_dropout, config.dropout,
   )  # fmt: skip
 
@@ -75,6 +83,8 @@ def prepare(config: Config):
     features = {part: evidence(ids[part]) for part in parts} | {"train": evidence.cross_fitted}
   vocabulary = vocabulary.cut(config.vocabulary)
 
+  end = "first" if config.keep == "first" else "last"
+
   def batches(part, **options):
     cut = [np.where(text < len(vocabulary), text, UNKNOWN) for text in ids[part]]
     return Batches(
@@ -85,16 +95,16 @@ def prepare(config: Config):
     name=reviews.name,
     classes=reviews.classes,
     vocabulary=vocabulary,
-    train=batches("train", limit=config.window, keep="window", seed=config.seed),
-    valid=batches("valid", limit=config.limit, keep="last"),
-    test=batches("test", limit=config.limit, keep="last"),
+    train=batches("train", limit=config.window, keep=config.keep, seed=config.seed),
+    valid=batches("valid", limit=config.limit, keep=end),
+    test=batches("test", limit=config.limit, keep=end),
   )
 
 
 def run(config: Config = Config()):
   """Trains, chooses on the validation part, tests once; returns the scores."""
   data = prepare(config)
-  task = tasks.classification(build(config, len(data.vocabulary), len(data.classes)))
+  task = tasks.classification(build(config, data.vocabulary, len(data.classes)))
   steps = config.epochs * len(data.train)
   optimizer = training.adam(optimizers.schedule(config.rate, steps, warmup=0.1))
   with training.Run(config, task, data, optimizer, steps, average=config.average) as run:

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from rnnjax import dropout as drop
 from rnnjax.cells.cell import Cell
 from rnnjax.types import Array, Carry, Key, Params
-from rnnjax.unroll import unroll
+from rnnjax.unroll import first, unroll
 
 MERGES = {
   "concat": lambda a, b: jnp.concatenate([a, b], -1),
@@ -63,7 +63,7 @@ def _direction(name: str, cell: Cell, reverse: bool, learned_start: bool, option
     carry = carry and carry[name]
     if learned_start and carry is None:
       start = params[f"{name}_start"]
-      carry = tuple(c + start[f"carry_{i}"] for i, c in enumerate(cell.start(xs[0])))
+      carry = tuple(c + start[f"carry_{i}"] for i, c in enumerate(cell.start(first(xs))))
     carry, ys = unroll(cell, params[name], xs, lengths, carry=carry, reverse=reverse, **options)
     return {name: carry}, ys
 
@@ -149,14 +149,12 @@ def stack(*layers: Encoder, residual: bool = False, dropout: float = 0.0, locked
 
   def apply(params, xs, lengths=None, *, carry=None, key=None):
     ends = {}
-    keys = [None] * len(layers) if key is None else jax.random.split(key, len(layers))
-    for name, layer, k in zip(names, layers, keys):
-      if ends:
-        xs = between(xs, dropout, k)
-      inner = None if k is None else jax.random.fold_in(k, 0)
-      ends[name], ys = layer.apply(
-        params[name], xs, lengths, carry=carry and carry[name], key=inner
-      )
+    keys = [None] * 2 * len(layers) if key is None else jax.random.split(key, 2 * len(layers))
+    for i, (name, layer) in enumerate(zip(names, layers)):
+      if i:
+        xs = between(xs, dropout, keys[2 * i])
+      start, inner = carry and carry[name], keys[2 * i + 1]
+      ends[name], ys = layer.apply(params[name], xs, lengths, carry=start, key=inner)
       xs = ys + xs if residual and ys.shape == xs.shape else ys
     return ends, xs
 

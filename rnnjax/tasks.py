@@ -3,8 +3,6 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import flax.linen as nn
-
 from rnnjax import losses, metrics
 from rnnjax.types import Array, Key, Params
 
@@ -23,7 +21,7 @@ class Task(NamedTuple):
   score: Callable[[Params, Any], dict[str, metrics.Mean]]
 
 
-def classification(model: nn.Module, smoothing: float = 0.0) -> Task:
+def classification(model: Any, smoothing: float = 0.0) -> Task:
   """One label for each sequence (many to one).
 
   A batch is {"tokens": [T, B], "lengths": [B], "labels": [B], "weights": [B]}; weight 0 marks a
@@ -31,7 +29,7 @@ def classification(model: nn.Module, smoothing: float = 0.0) -> Task:
   entropy over the weighted rows.
 
   Args:
-    model: tokens, lengths, features=None, key=None -> logits [B, K].
+    model: a flax module, called as tokens, lengths, features=None, key=None -> logits [B, K].
     smoothing: label smoothing, in training only.
   """
 

@@ -77,7 +77,7 @@ def unroll(
     alive = jnp.arange(T).reshape(T, *(1,) * len(batch)) < lengths[None]
     xs = jnp.where(alive[..., None], xs, 0)
 
-  start = cell.start(xs[0] if T else xs.sum(0))
+  start = cell.start(first(xs))
   if carry is None:
     carry = start
   else:
@@ -89,6 +89,11 @@ def unroll(
   if not remat:
     return run(params, xs, alive, carry, reverse)
   return _chunked(run, params, xs, alive, carry, reverse, remat)
+
+
+def first(xs: Array) -> Array:
+  """x₁ [..., D], from which a carry is derived; zeros where T = 0."""
+  return xs[0] if xs.shape[0] else xs.sum(0)
 
 
 def _chunked(run, params, xs, alive, carry, reverse, remat):

@@ -8,9 +8,12 @@ import time
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from experiments import imdb, options
+from rnnjax.data import sentiment
+from rnnjax.data.vocabulary import Vocabulary
 from rnnjax.types import BadInput
 
 TINY = [
@@ -99,7 +102,38 @@ def test_order_is_learnt(cell):
 
 def test_the_notes_model_has_as_many_parameters_as_the_notes_say():
   """5000·32 + 4(32·100 + 100² + 100) + 101 = 213,301."""
-  model = imdb.build(imdb.Config(**imdb.PRESETS["notes"]), 5000, 2)
+  vocabulary = Vocabulary(str(n) for n in range(4998))
+  model = imdb.build(imdb.Config(**imdb.PRESETS["notes"]), vocabulary, 2)
   tokens, lengths = jnp.zeros((3, 2), int), jnp.array([3, 1])
   shapes = jax.eval_shape(model.init, jax.random.key(0), tokens, lengths)
   assert sum(p.size for p in jax.tree.leaves(shapes)) == 213_301
+
+
+@pytest.mark.parametrize("embedding", ["onehot", "vectors"])
+def test_order_is_learnt_from_one_hot_and_given_vectors(embedding, tmp_path):
+  """Neither needs a table of its own."""
+  if embedding == "vectors":
+    draw, known = np.random.default_rng(0), sentiment.GOOD + sentiment.BAD + ["not", "but"]
+    rows = [" ".join([word, *(f"{x:.4f}" for x in draw.normal(size=8))]) for word in known]
+    (tmp_path / "vectors").write_text("\n".join(rows))
+    embedding = str(tmp_path / "vectors")
+  config = imdb.Config(
+    cell="gru", dataset="embedded", evidence=0, epochs=3, rate=0.01, embedding=embedding,
+    pooling="last",
+  )  # fmt: skip
+  assert imdb.run(config)["test/accuracy"] > 0.95
+
+
+def test_stars_are_five_classes(tmp_path):
+  """Labels 1 to 5, each told by the number of good words: many classes end to end."""
+  draw = np.random.default_rng(0)
+  for part, number in (("train", 600), ("test", 100)):
+    with open(tmp_path / f"{part}.jsonl", "w") as file:
+      for _ in range(number):
+        stars = int(draw.integers(1, 6))
+        text = draw.permutation(["good"] * stars + ["bad"] * (6 - stars))
+        file.write(json.dumps({"text": " ".join(text), "label": stars}) + "\n")
+  config = imdb.Config(
+    cell="gru", data_dir=str(tmp_path), batch=32, epochs=5, rate=0.01, word_dropout=0.0
+  )
+  assert imdb.run(config)["test/accuracy"] > 0.9

@@ -89,9 +89,9 @@ def _back_pointwise(cell, reverse, params, xs, alive, before, zs, dcarry, dys):
   inputs = (dys, alive, before, zs)
   (dcarry, dsmall), dz = jax.lax.scan(tick, (dcarry, zero), inputs, reverse=not reverse)
   dus, dvs = dz[:number], _of_v(dz, number, apart)
-  product = lambda a, ds: jnp.concatenate([_contract(a, d) for d in ds], -1)
-  db = jnp.concatenate([d.sum(range(d.ndim - 1)) for d in dus], -1)
-  dparams = {"W": product(xs, dus), "U": product(before[0], dvs), "b": db} | dsmall
+  product = lambda a, blocks, ds: _join(_pull(lambda W: a @ W, W, d) for W, d in zip(blocks, ds))
+  db = _join(_pull(lambda b: jnp.zeros_like(d) + b, b, d) for b, d in zip(blocks("b"), dus))
+  dparams = {"W": product(xs, Ws, dus), "U": product(before[0], Us, dvs), "b": db} | dsmall
   return dparams, sum(du @ W.T for du, W in zip(dus, Ws)), dcarry
 
 
@@ -100,9 +100,13 @@ def _of_v(dz, number, apart):
   return dz[: number - apart] + dz[number:]
 
 
-def _contract(a, d):
-  """Σ over all axes but the last: [..., H], [..., K] -> [H, K]."""
-  return a.reshape(-1, a.shape[-1]).T @ d.reshape(-1, d.shape[-1])
+def _pull(f, at, cotangent):
+  """The cotangent of f's argument: a sum over time and batch, however these are sharded."""
+  return jax.vjp(f, at)[1](cotangent)[0]
+
+
+def _join(blocks):
+  return jnp.concatenate(list(blocks), -1)
 
 
 def _back_any(cell, reverse, params, xs, alive, before, zs, dcarry, dys):

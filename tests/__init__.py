@@ -1,0 +1,1 @@
+"""The tests mirror the library: one concept a file, one law a test."""

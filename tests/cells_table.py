@@ -1,0 +1,138 @@
+"""All cells and their variants, in one table against which every law is held."""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from rnnjax import gru, lstm, unroll, vanilla
+from rnnjax.cells import Cell, factory
+from rnnjax.cells.cell import additive, init, zeros
+from rnnjax.unroll import BACKENDS
+from tests import oracle
+
+T, B, D, H = 6, 3, 4, 5
+LENGTHS = np.array([6, 0, 3])
+
+
+@factory
+def normed(features: int):
+  """A user's own step: LayerNorm inside, no bias in project, and y is not h."""
+
+  def begin(key, D):
+    return init(key, D, features, 1) | {"gain": jnp.ones(features)}
+
+  def step(params, carry, u):
+    (h,) = carry
+    z = u + h @ params["U"]
+    z = (z - z.mean(-1, keepdims=True)) / jnp.sqrt(z.var(-1, keepdims=True) + 1e-5)
+    h = jnp.tanh(z * params["gain"] + params["b"])
+    return (h,), h * h
+
+  start = lambda x: (zeros(x, features),)
+  project = lambda params, x: x @ params["W"]
+  return {"init": begin, "start": start, "project": project, "step": step}
+
+
+def normed_oracle(params, x, state):
+  z = x @ params["W"] + state[0] @ params["U"]
+  h = np.tanh((z - np.mean(z)) / np.sqrt(np.var(z) + 1e-5) * params["gain"] + params["b"])
+  return [h], h**2
+
+
+@factory
+def leaky(features: int):
+  """A user's own additive cell: one more parameter, one block kept apart, and y is not h."""
+
+  def pointwise(params, carry, gates):
+    z, u, v = gates
+    h = params["leak"] * carry[0] + jnp.tanh(z)
+    return (h,), h * u + v
+
+  begin = lambda key, D: init(key, D, features, 2) | {"leak": jnp.ones(features)}
+  start = lambda x: (zeros(x, features),)
+  return {"init": begin, "start": start, **additive(pointwise, 2, apart=1)}
+
+
+def leaky_oracle(params, x, state):
+  H = len(state[0])
+  u, v = x @ params["W"] + params["b"], state[0] @ params["U"]
+  h = params["leak"] * state[0] + np.tanh((u + v)[:H])
+  return [h], h * u[H:] + v[H:]
+
+
+STATIC = ("cell", "reverse", "remat", "backend")
+run = jax.jit(unroll, static_argnames=STATIC)
+
+
+@functools.partial(jax.jit, static_argnames=STATIC)
+def gradients(cell, params, xs, lengths, carry, reverse=False, remat=None, backend="auto"):
+  """((loss, (last carry, ys)), gradients for params, xs and carry).
+
+  The loss is Σ sin(ys) + Σ cos(carry), so that every output has a gradient of its own.
+  """
+
+  def loss(params, xs, carry):
+    options = dict(carry=carry, reverse=reverse, remat=remat, backend=backend)
+    carry, ys = unroll(cell, params, xs, lengths, **options)
+    return jnp.sin(ys).sum() + sum(jnp.cos(c).sum() for c in carry), (carry, ys)
+
+  return jax.value_and_grad(loss, (0, 1, 2), has_aux=True)(params, xs, carry)
+
+
+class Case(NamedTuple):
+  """A cell, its oracle, and the widths of its carry."""
+
+  cell: Cell
+  tick: object
+  widths: tuple[int, ...]
+
+  def params(self, dtype=np.float64):
+    """Random parameters: no bias, gain or peephole is zero, behind which an error could hide."""
+    draw = np.random.default_rng(0)
+    shapes = jax.eval_shape(lambda: self.cell.init(jax.random.key(0), D))
+    return {name: draw.normal(0, 0.6, p.shape).astype(dtype) for name, p in shapes.items()}
+
+  def carry(self, batch=(B,), dtype=np.float64):
+    """A random first carry."""
+    draw = np.random.default_rng(1)
+    return tuple(draw.normal(0, 1, (*batch, width)).astype(dtype) for width in self.widths)
+
+
+def inputs(steps=T, batch=(B,), dtype=np.float64):
+  """Random xs [steps, *batch, D]."""
+  return np.random.default_rng(2).normal(0, 1, (steps, *batch, D)).astype(dtype)
+
+
+def _lstm(**options):
+  switches = {k: v for k, v in options.items() if k in ("coupled", "squash")}
+  tick = lambda *args: oracle.lstm(*args, **switches)
+  return Case(lstm(H, **options), tick, (H, options.get("cells", H)))
+
+
+CASES = (
+  Case(vanilla(H), oracle.vanilla, (H,)),
+  Case(vanilla(H, activation="relu"), oracle.relu, (H,)),
+  _lstm(),
+  _lstm(peepholes=True),
+  _lstm(coupled=True),
+  _lstm(squash=False),
+  _lstm(cells=7),
+  _lstm(peepholes=True, coupled=True, squash=False, cells=7),
+  Case(gru(H, reset="before"), oracle.gru_before, (H,)),
+  Case(gru(H), oracle.gru_after, (H,)),
+  Case(normed(H), normed_oracle, (H,)),
+  Case(leaky(H), leaky_oracle, (H,)),
+)
+NAMES = [case.cell.name for case in CASES]
+# Every cell on the reference; one of each form on the others, which equal it (test_backends.py).
+FORMS = [CASES[NAMES.index(f"{name}(5)")] for name in ("lstm", "gru", "normed", "leaky")]
+PAIRS = [(case, "scan") for case in CASES] + [
+  (case, backend) for backend in sorted(set(BACKENDS) - {"scan"}) for case in FORMS
+]
+over_cells_and_backends = pytest.mark.parametrize(
+  "case, backend", PAIRS, ids=[f"{case.cell}-{backend}" for case, backend in PAIRS]
+)

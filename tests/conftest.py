@@ -1,0 +1,34 @@
+"""Strictness for all tests: four devices, warnings are errors, no accidental broadcasting."""
+
+import os
+
+# Four devices on one processor; and compiled quickly, for these tests compile more than they run.
+os.environ["XLA_FLAGS"] = (
+  os.environ.get("XLA_FLAGS", "")
+  + " --xla_force_host_platform_device_count=4 --xla_backend_optimization_level=0"
+)
+
+import jax
+import pytest
+
+jax.config.update("jax_platforms", "cpu")
+jax.config.update("jax_numpy_rank_promotion", "warn")
+
+WARNINGS = (
+  "error",
+  # A vector of features may meet the last axis, as in x W + b; every other promotion is an error.
+  r"ignore:.*rank promotion for (add|multiply) on shapes \(.*, (\d+)\) \(\2,\)\.",
+  r"ignore:.*rank promotion for (add|multiply) on shapes \((\d+),\) \(.*, \2\)\.",
+)
+
+
+def pytest_configure(config):
+  for line in WARNINGS:
+    config.addinivalue_line("filterwarnings", line)
+
+
+@pytest.fixture
+def float64():
+  """The test computes in float64."""
+  with jax.enable_x64(True):
+    yield

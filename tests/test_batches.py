@@ -1,0 +1,92 @@
+"""Batches: which rows, in which order, padded where, of how many shapes."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from rnnjax.data.batches import Batches
+
+# Sequence i consists of the token i + 1, so that a batch tells which rows it holds.
+SIZES = [3, 0, 7, 12, 1, 20, 5, 9, 16, 2, 4]
+SEQUENCES = [np.full(size, i + 1) for i, size in enumerate(SIZES)]
+LABELS = [i % 3 for i in range(len(SIZES))]
+
+
+def make(**options):
+  return Batches(SEQUENCES, LABELS, **{"batch": 4, "limit": 16, "buckets": 3, "seed": 1} | options)
+
+
+def same(a, b):
+  return all(np.array_equal(a[name], b[name]) for name in a | b)
+
+
+@pytest.mark.parametrize("step", [0, 1, 2, 3, 7])
+def test_order_follows_from_seed_and_step(step):
+  """stream(n) begins with the n-th batch of stream(0), across epochs; another seed differs."""
+  expected = list(itertools.islice(make().stream(), step, step + 4))
+  got = list(itertools.islice(make().stream(step), 4))
+  assert all(map(same, got, expected))
+  other = itertools.islice(make(seed=2).stream(step), 4)
+  assert not all(map(same, got, other))
+
+
+def test_epochs_differ():
+  """Each epoch shuffles anew."""
+  one, two = (list(itertools.islice(make().stream(n), 3)) for n in (0, 3))
+  assert not all(map(same, one, two))
+
+
+@pytest.mark.parametrize("seed", [None, 1])
+@pytest.mark.parametrize("epoch", [0, 1])
+def test_each_row_once_an_epoch(seed, epoch):
+  """Every row comes exactly once, with its label and length; what fills up weighs nothing."""
+  batches = make(seed=seed)
+  seen = []
+  for batch in itertools.islice(batches.stream(epoch * len(batches)), len(batches)):
+    for b in np.flatnonzero(batch["weights"]):
+      n = batch["lengths"][b]
+      row = batch["tokens"][0, b] - 1 if n else SIZES.index(0)
+      assert n == min(SIZES[row], 16) and batch["labels"][b] == LABELS[row]
+      row_tokens = np.pad([row + 1] * n, (0, len(batch["tokens"]) - n))
+      np.testing.assert_array_equal(batch["tokens"][:, b], row_tokens)
+      seen.append(row)
+    filled = batch["weights"] == 0
+    assert not batch["lengths"][filled].any() and not batch["tokens"][:, filled].any()
+  assert sorted(seen) == list(range(len(SIZES)))
+
+
+@pytest.mark.parametrize("keep, kept", [("first", [1, 2, 3]), ("last", [3, 4, 5])])
+@pytest.mark.parametrize("padding, expected", [
+  ("back", lambda kept: [kept, [6, 7, 0], [0, 0, 0]]),
+  ("front", lambda kept: [kept, [0, 6, 7], [0, 0, 0]]),
+])  # fmt: skip
+def test_cut_and_padding(keep, kept, padding, expected):
+  """The kept end of a long row, zeros behind or in front of a short one, an empty one all zeros."""
+  sequences = [np.arange(1, 6), np.array([6, 7]), np.array([], int)]
+  (batch,) = Batches(sequences, [0, 1, 2], 3, 3, keep, padding)
+  rows = sorted(batch["tokens"].T.tolist(), key=sum)
+  assert rows == sorted(expected(kept), key=sum)
+  lengths = [3, 3, 3] if padding == "front" else [0, 2, 3]
+  assert sorted(batch["lengths"].tolist()) == lengths
+
+
+def test_few_shapes():
+  """No more values of T than buckets, each a bound, and each the tightest."""
+  batches = make(buckets=3, batch=2)
+  taken = list(itertools.islice(batches.stream(), 3 * len(batches)))
+  assert {len(batch["tokens"]) for batch in taken} <= set(batches.bounds.tolist())
+  assert len(batches.bounds) <= 3
+  for batch in taken:
+    smaller = [bound for bound in batches.bounds if bound < len(batch["tokens"])]
+    assert all(bound < batch["lengths"].max() for bound in smaller)
+
+
+def test_wrong_options():
+  """Misspelt options and empty data are refused."""
+  with pytest.raises(ValueError, match=r"^keep must be .*'first'.*'last'.*; got 'middle'"):
+    make(keep="middle")
+  with pytest.raises(ValueError, match=r"^padding must be .*'back'.*'front'.*; got 'left'"):
+    make(padding="left")
+  with pytest.raises(ValueError, match="no sequences"):
+    Batches([], [], 4, 16)

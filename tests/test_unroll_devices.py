@@ -1,0 +1,57 @@
+"""The loop over time on several devices: explicit sharding and shard_map change nothing."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AxisType, PartitionSpec
+
+from rnnjax.unroll import unroll
+from tests.cells_table import T, gradients, inputs, over_cells_and_backends
+
+pytestmark = [pytest.mark.usefixtures("float64"), over_cells_and_backends]
+LENGTHS = np.array([T, 0, 3, 1])
+
+
+def close(got, expected):
+  for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
+    np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12)
+
+
+def test_explicit_sharding(case, backend):
+  """On a mesh of explicit axes outputs, carry and gradients are those of one device."""
+  args = case.params(), inputs(batch=(4,)), LENGTHS, case.carry((4,))
+  expected = gradients(case.cell, *args, backend=backend)
+  mesh = jax.make_mesh((4,), ("batch",), axis_types=(AxisType.Explicit,))
+  P = PartitionSpec
+  specs = P(), P(None, "batch"), P("batch"), P("batch")
+  with jax.set_mesh(mesh):
+    placed = [jax.device_put(tree, spec) for tree, spec in zip(args, specs)]
+    got = gradients(case.cell, *placed, backend=backend)
+    start, ys = jax.jit(functools.partial(unroll, case.cell, backend=backend))(*placed[:3])
+  close(got, expected)
+  assert jax.typeof(ys).sharding.spec == P(None, "batch", None)
+  assert all(jax.typeof(c).sharding.spec == P("batch", None) for c in start)
+
+
+def test_shard_map(case, backend):
+  """Each device unrolls its own rows; outputs and the gradients of shared parameters agree."""
+  args = case.params(), inputs(batch=(4,)), LENGTHS
+  alone = functools.partial(unroll, case.cell, backend=backend)
+  P = PartitionSpec
+  each = jax.shard_map(
+    alone,
+    mesh=jax.make_mesh((4,), ("batch",), axis_types=(AxisType.Auto,)),
+    in_specs=(P(), P(None, "batch"), P("batch")),
+    out_specs=(P("batch"), P(None, "batch")),
+  )
+
+  def loss(f, params, xs, lengths):
+    carry, ys = f(params, xs, lengths)
+    return jnp.sin(ys).sum(), (carry, ys)
+
+  values = [jax.jit(jax.value_and_grad(functools.partial(loss, f), (0, 1), has_aux=True))(*args)
+            for f in (each, alone)]  # fmt: skip
+  close(*values)

@@ -1,0 +1,86 @@
+"""What unroll says to input that does not fit: what was expected, what came, the likely cause."""
+
+import re
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from rnnjax import lstm, unroll
+from rnnjax.cells import factory
+from rnnjax.cells.cell import zeros
+from tests.cells_table import CASES, NAMES, B, D, H, T, inputs
+
+CASE = CASES[NAMES.index("lstm(5)")]
+XS = inputs(dtype=np.float32)
+CARRY = CASE.carry(dtype=np.float32)
+WRONG = {
+  "token ids": (dict(xs=np.ones((T, B), int)), TypeError, "xs must be floating", "embedded?"),
+  "one axis": (dict(xs=XS[0, 0]), ValueError, "at least two axes", "(4,)"),
+  "batch-major": (
+    dict(xs=XS.swapaxes(0, 1), lengths=np.full(B, T)), ValueError,
+    "batch shape (6,) of xs (3, 6, 4)", "got int32 (3,)", "Is xs batch-major?",
+  ),
+  "float lengths": (dict(lengths=np.ones(B, "f")), ValueError, "must be integers", "float32"),
+  "batch of carry": (
+    dict(carry=CASE.carry((2,))), ValueError, "((3, 5), (3, 5))", "((2, 5), (2, 5))",
+  ),
+  "carry of a GRU": (dict(carry=CARRY[:1]), ValueError, "lstm(5).start", "another cell?"),
+  "carry as a list": (dict(carry=list(CARRY)), ValueError, "carry must", "[(3, 5), (3, 5)]"),
+  "backend": (dict(backend="cuda"), ValueError, "'auto' or one of", "'scan'", "got 'cuda'"),
+  "remat": (dict(remat=0), ValueError, "remat must be a positive number", "got 0"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("changed, error, phrases", [(w[0], w[1], w[2:]) for w in WRONG.values()],
+                         ids=WRONG)  # fmt: skip
+def test_wrong_input(changed, error, phrases):
+  """Each mistake has a message of its own, with the shapes that explain it."""
+  with pytest.raises(error) as raised:
+    unroll(CASE.cell, CASE.params(np.float32), **{"xs": XS} | changed)
+  assert all(phrase in str(raised.value) for phrase in phrases), raised.value
+
+
+@factory
+def broken(features: int, fault: str):
+  """A user's cell with a mistake in its step."""
+
+  def step(params, carry, u):
+    h = carry[0] + u
+    returned = {
+      "structure": ([h], h),
+      "shape": ((h[..., :2],), h),
+      "dtype": ((h.astype(jnp.float16),), h),
+      "width of y": ((h,), h[..., :2]),
+    }
+    return returned[fault]
+
+  return {
+    "init": lambda key, D: {},
+    "start": lambda x: (zeros(x, features),),
+    "project": lambda params, x: x,
+    "step": step,
+  }
+
+
+@pytest.mark.parametrize(
+  "fault, phrase",
+  [
+    ("structure", "it got ('float32[3, 4]',) and returned ['float32[3, 4]']"),
+    ("shape", "it got ('float32[3, 4]',) and returned ('float32[3, 2]',)"),
+    ("dtype", "it got ('float32[3, 4]',) and returned ('float16[3, 4]',)"),
+    ("width of y", "must return y of shape (3, 4), its batch and its 4 features; got (3, 2)"),
+  ],
+)
+def test_wrong_step(fault, phrase):
+  """A step that returns another carry, or another width, than it should is shown the two."""
+  name = f"the step of broken({D}, fault={fault!r}) must return"
+  with pytest.raises(ValueError, match=re.escape(name)) as raised:
+    unroll(broken(D, fault), {}, XS)
+  assert phrase in str(raised.value)
+
+
+def test_wrong_parameters():
+  """Parameters made for another width of input fail, rather than broadcast."""
+  with pytest.raises(TypeError, match=r"dot_general|contracting"):
+    unroll(lstm(H), CASE.params(np.float32), XS[..., :3])

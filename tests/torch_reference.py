@@ -1,0 +1,63 @@
+"""PyTorch's outputs and gradients for a few recurrent layers, written to golden/torch.json.
+
+In an environment of its own, which needs only torch (2.13.0 wrote the file) and numpy:
+
+  python tests/torch_reference.py
+
+All numbers are float64. The loss is Σ sin(ys) + Σ cos(final h) (+ Σ cos(final c)), in which every
+output and every step has a gradient of its own; torch's names for weights are kept.
+"""
+
+import json
+import pathlib
+
+D, H, LENGTHS = 3, 4, [5, 2, 4]
+PATH = pathlib.Path(__file__).parent / "golden" / "torch.json"
+
+
+def layers(nn):
+  """Each layer that is compared, and whether its rows have lengths."""
+  return {
+    "rnn_tanh": (nn.RNN(D, H), False),
+    "rnn_relu": (nn.RNN(D, H, nonlinearity="relu"), False),
+    "lstm": (nn.LSTM(D, H), True),
+    "lstm_projected": (nn.LSTM(D, H, proj_size=2), True),
+    "gru": (nn.GRU(D, H), True),
+    "lstm_bidirectional": (nn.LSTM(D, H, num_layers=2, bidirectional=True), True),
+  }
+
+
+def measure(torch, layer, packed):
+  """One layer's inputs, weights, outputs and gradients, as nested lists."""
+  xs = torch.randn(max(LENGTHS), len(LENGTHS), D, requires_grad=True)
+  rnn = torch.nn.utils.rnn
+  given = rnn.pack_padded_sequence(xs, LENGTHS, enforce_sorted=False) if packed else xs
+  ys, ends = layer(given)
+  if packed:
+    ys, _ = rnn.pad_packed_sequence(ys)
+  ends = ends if isinstance(ends, tuple) else (ends,)
+  loss = ys.sin().sum() + sum(end.cos().sum() for end in ends)
+  loss.backward()
+  return {
+    "lengths": LENGTHS if packed else None,
+    "xs": xs.tolist(),
+    "weights": {name: p.tolist() for name, p in layer.named_parameters()},
+    "ys": ys.tolist(),
+    "ends": [end.tolist() for end in ends],
+    "loss": loss.item(),
+    "xs_gradient": xs.grad.tolist(),
+    "gradients": {name: p.grad.tolist() for name, p in layer.named_parameters()},
+  }
+
+
+def main():
+  import torch
+
+  torch.manual_seed(0)
+  torch.set_default_dtype(torch.float64)
+  made = {name: measure(torch, *args) for name, args in layers(torch.nn).items()}
+  PATH.write_text(json.dumps(made) + "\n")
+
+
+if __name__ == "__main__":
+  main()
