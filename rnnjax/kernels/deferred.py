@@ -88,25 +88,19 @@ def _back_pointwise(cell, reverse, params, xs, alive, before, zs, dcarry, dys):
   zero = jax.tree.map(jnp.zeros_like, small)
   inputs = (dys, alive, before, zs)
   (dcarry, dsmall), dz = jax.lax.scan(tick, (dcarry, zero), inputs, reverse=not reverse)
-  dus, dvs = dz[:number], _of_v(dz, number, apart)
-  product = lambda a, blocks, ds: _join(_pull(lambda W: a @ W, W, d) for W, d in zip(blocks, ds))
-  db = _join(_pull(lambda b: jnp.zeros_like(d) + b, b, d) for b, d in zip(blocks("b"), dus))
-  dparams = {"W": product(xs, Ws, dus), "U": product(before[0], Us, dvs), "b": db} | dsmall
-  return dparams, sum(du @ W.T for du, W in zip(dus, Ws)), dcarry
+  # By vjp, each sum over time and batch is right however these axes are sharded.
+  affine = lambda W, b: jax.vjp(lambda x, W, b: x @ W + b, xs, W, b)[1]
+  product = lambda U: jax.vjp(lambda U: before[0] @ U, U)[1]
+  pulled = [affine(W, b)(du) for W, b, du in zip(Ws, blocks("b"), dz)]
+  dxs, dW, db = (list(parts) for parts in zip(*pulled))
+  dU = [product(U)(dv)[0] for U, dv in zip(Us, _of_v(dz, number, apart))]
+  join = lambda parts: jnp.concatenate(parts, -1)
+  return {"W": join(dW), "U": join(dU), "b": join(db)} | dsmall, sum(dxs), dcarry
 
 
 def _of_v(dz, number, apart):
   """The gates' cotangents that reach v = h U; the first `number` are those that reach u."""
   return dz[: number - apart] + dz[number:]
-
-
-def _pull(f, at, cotangent):
-  """The cotangent of f's argument: a sum over time and batch, however these are sharded."""
-  return jax.vjp(f, at)[1](cotangent)[0]
-
-
-def _join(blocks):
-  return jnp.concatenate(list(blocks), -1)
 
 
 def _back_any(cell, reverse, params, xs, alive, before, zs, dcarry, dys):
