@@ -30,41 +30,48 @@ PRESETS = {
 }  # fmt: skip
 
 
+def rate_of(default, help):
+  """An option for a rate of dropout or decay, at least 0 and less than 1."""
+  return option(default, help, low=0, below=1)
+
+
 @dataclasses.dataclass(frozen=True)
 class Config(options.Common):
   dataset: str = option("auto", "which reviews; auto looks for IMDB first", imdb.DATASETS)
+  hidden: int = option(64, "hidden units of each cell", low=1)
+  rate: float = option(3e-3, "peak learning rate", low=0)
+  epochs: int = option(3, "passes over the training part", low=1)
   vocabulary: int = option(5000, "padding, unknown and the most frequent words", low=3)
   evidence: int = option(3, "longest n-gram whose log-count ratio is read along; 0 for none", low=0)
   window: int = option(250, "words of a review seen at a time in training", low=1)
-  limit: int = option(1200, "longer reviews are cut to so many words in evaluation", low=1)
   keep: str = option("window", "which part of a longer review is trained on", KEEP)
+  limit: int = option(1200, "longer reviews are cut to so many words in evaluation", low=1)
   padding: str = option("back", "zeros in front count as words", PADDING)
-  embedding: str = option("trainable", "trainable, onehot, or a file of vectors, as GloVe's")
-  width: int = option(32, "features of a trainable embedding", low=1)
+  embedding: str = option("trainable", "words as vectors", ("trainable", "onehot"))
+  vectors: str = option("", "word vectors, in GloVe's format, from which to start", file=True)
+  width: int = option(32, "features of the embedding where no vectors are given", low=1)
   bidirectional: bool = option(True, "read in both directions")
   pooling: str = option("max_mean", "how outputs become one vector", POOLINGS)
-  word_dropout: float = option(0.3, "rate at which words vanish", low=0)
-  embedding_dropout: float = option(0.0, "rate at which features of the embedding vanish", low=0)
-  dropout: float = option(0.5, "rate between layers and before the last one", low=0)
-  epochs: int = option(3, "passes over the training part", low=1)
-  average: float = option(0.998, "decay of the parameters' moving average; 0 for none", low=0)
-  hidden: int = option(64, "hidden units of each cell", low=1)
-  rate: float = option(3e-3, "peak learning rate", low=0)
+  word_dropout: float = rate_of(0.3, "rate at which words vanish")
+  embedding_dropout: float = rate_of(0.0, "rate at which features of the embedding vanish")
+  dropout: float = rate_of(0.5, "rate between layers and before the last one")
+  average: float = rate_of(0.998, "decay of the parameters' moving average; 0 for none")
 
 
 def build(config: Config, vocabulary: Vocabulary, classes: int) -> Classifier:
   """The model alone."""
-  make = lambda: CELLS[config.cell](config.hidden)
-  layer = bidirectional(make(), make()) if config.bidirectional else forward(make())
-  encoder = stack(*[layer] * config.layers, dropout=config.dropout)
-  if config.embedding == "trainable":
-    embed = embedding.trainable(len(vocabulary), config.width)
-  elif config.embedding == "onehot":
+  cell = CELLS[config.cell](config.hidden)
+  one = forward(cell, backend=config.backend)
+  both = bidirectional(cell, cell, backend=config.backend)
+  layers = [both if config.bidirectional else one] * config.layers
+  if config.embedding == "onehot":
     embed = embedding.OneHot(len(vocabulary))
+  elif config.vectors:
+    embed = embedding.given(vectors.read(config.vectors, vocabulary))
   else:
-    embed = embedding.given(vectors.read(config.embedding, vocabulary))
+    embed = embedding.trainable(len(vocabulary), config.width)
   return Classifier(
-    embed, encoder, classes, config.pooling,
+    embed, stack(*layers, dropout=config.dropout), classes, config.pooling,
     config.word_dropout, config.embedding_dropout, config.dropout,
   )  # fmt: skip
 
@@ -83,26 +90,23 @@ def prepare(config: Config):
     features = {part: evidence(ids[part]) for part in parts} | {"train": evidence.cross_fitted}
   vocabulary = vocabulary.cut(config.vocabulary)
 
-  end = "first" if config.keep == "first" else "last"
-
-  def batches(part, **options):
-    cut = [np.where(text < len(vocabulary), text, UNKNOWN) for text in ids[part]]
+  def batches(part, limit, keep, seed=None):
+    known = [np.where(text < len(vocabulary), text, UNKNOWN) for text in ids[part]]
     return Batches(
-      cut, labels[part], config.batch, padding=config.padding, features=features[part], **options
-    )
+      known, labels[part], config.batch, limit, keep, config.padding, seed=seed,
+      features=features[part],
+    )  # fmt: skip
 
-  return SimpleNamespace(
-    name=reviews.name,
-    classes=reviews.classes,
-    vocabulary=vocabulary,
-    train=batches("train", limit=config.window, keep=config.keep, seed=config.seed),
-    valid=batches("valid", limit=config.limit, keep=end),
-    test=batches("test", limit=config.limit, keep=end),
-  )
+  train = batches("train", config.window, config.keep, config.seed)
+  end = "first" if config.keep == "first" else "last"
+  valid, test = (batches(part, config.limit, end) for part in ("valid", "test"))
+  about = dict(name=reviews.name, classes=reviews.classes, vocabulary=vocabulary)
+  return SimpleNamespace(**about, train=train, valid=valid, test=test)
 
 
 def run(config: Config = Config()):
   """Trains, chooses on the validation part, tests once; returns the scores."""
+  training.mesh(config.batch)  # a batch that the devices cannot share is refused at once
   data = prepare(config)
   task = tasks.classification(build(config, data.vocabulary, len(data.classes)))
   steps = config.epochs * len(data.train)

@@ -3,19 +3,23 @@
 import dataclasses
 import json
 import logging
+import pathlib
 import sys
 
 from absl import app, flags
 
 from rnnjax.cells import gru, lstm, vanilla
+from rnnjax.training import records
 from rnnjax.types import BadInput
+from rnnjax.unroll import BACKENDS
 
 CELLS = {"vanilla": vanilla, "lstm": lstm, "gru": gru}
 
 
-def option(default, help: str, choices=None, low=None):
+def option(default, help: str, choices=None, low=None, below=None, file=False):
   """A field of a configuration: its default, help text, and the values it may take."""
-  metadata = {"help": help, "choices": tuple(choices) if choices else None, "low": low}
+  choices = tuple(choices) if choices else None
+  metadata = {"help": help, "choices": choices, "low": low, "below": below, "file": file}
   return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -35,15 +39,19 @@ class Common:
   rate: float = option(1e-3, "peak learning rate", low=0)
   seed: int = option(0, "seed of everything drawn", low=0)
   out: str = option("", "folder for configuration, metrics and checkpoints; resumes a run in it")
-  backend: str = option("auto", "how the loop over time is run; see rnnjax.unroll")
+  backend: str = option("auto", "how the loop over time is run", ("auto", *BACKENDS))
 
   def __post_init__(self):
     for field in dataclasses.fields(self):
-      value, (choices, low) = getattr(self, field.name), map(field.metadata.get, ("choices", "low"))
-      if choices and value not in choices:
-        raise BadInput(f"--{field.name} must be one of {', '.join(choices)}; got {value!r}")
-      if low is not None and value < low:
-        raise BadInput(f"--{field.name} must be at least {low}; got {value}")
+      value, meta = getattr(self, field.name), field.metadata
+      if meta["choices"] and value not in meta["choices"]:
+        raise BadInput(f"--{field.name} must be one of {', '.join(meta['choices'])}; got {value!r}")
+      if meta["low"] is not None and not value >= meta["low"]:
+        raise BadInput(f"--{field.name} must be at least {meta['low']}; got {value}")
+      if meta["below"] is not None and not value < meta["below"]:
+        raise BadInput(f"--{field.name} must be less than {meta['below']}; got {value}")
+      if meta["file"] and value and not pathlib.Path(value).expanduser().is_file():
+        raise BadInput(f"--{field.name} must be a file; there is none at {value!r}")
 
 
 def define(config):
@@ -82,7 +90,10 @@ def main(config, run, presets=None):
     for name in ("absl", "jax", "orbax"):
       logging.getLogger(name).setLevel(logging.WARNING)
     try:
-      result = run(config(**values))
+      made = config(**values)
+      if made.out:
+        records.check(pathlib.Path(made.out), made)  # before any long work
+      result = run(made)
     except (BadInput, FloatingPointError) as error:
       sys.exit(f"error: {error}")
     except KeyboardInterrupt:

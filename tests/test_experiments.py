@@ -49,6 +49,8 @@ def test_the_last_line_of_stdout_is_the_result(tmp_path):
     ("--cell=grue", ["--cell=grue", "vanilla|lstm|gru"]),
     ("--hidden=-3", ["--hidden=-3", "positive"]),
     ("--data_dir=/nowhere", ["must be a folder", "/nowhere"]),
+    ("--dropout=1.5", ["--dropout", "less than 1"]),
+    ("--vectors=/nowhere", ["--vectors must be a file", "/nowhere"]),
     ("gru", ["--name=value", "gru"]),
   ],
 )
@@ -109,18 +111,18 @@ def test_the_notes_model_has_as_many_parameters_as_the_notes_say():
   assert sum(p.size for p in jax.tree.leaves(shapes)) == 213_301
 
 
-@pytest.mark.parametrize("embedding", ["onehot", "vectors"])
-def test_order_is_learnt_from_one_hot_and_given_vectors(embedding, tmp_path):
+@pytest.mark.parametrize("kind", ["onehot", "vectors"])
+def test_order_is_learnt_from_one_hot_and_given_vectors(kind, tmp_path):
   """Neither needs a table of its own."""
-  if embedding == "vectors":
+  words = {"embedding": "onehot"}
+  if kind == "vectors":
     draw, known = np.random.default_rng(0), sentiment.GOOD + sentiment.BAD + ["not", "but"]
     rows = [" ".join([word, *(f"{x:.4f}" for x in draw.normal(size=8))]) for word in known]
     (tmp_path / "vectors").write_text("\n".join(rows))
-    embedding = str(tmp_path / "vectors")
+    words = {"vectors": str(tmp_path / "vectors")}
   config = imdb.Config(
-    cell="gru", dataset="embedded", evidence=0, epochs=3, rate=0.01, embedding=embedding,
-    pooling="last",
-  )  # fmt: skip
+    cell="gru", dataset="embedded", evidence=0, epochs=3, rate=0.01, pooling="last", **words
+  )
   assert imdb.run(config)["test/accuracy"] > 0.95
 
 

@@ -29,29 +29,40 @@ def versions() -> dict[str, str]:
   }
 
 
+def check(out: pathlib.Path, config):
+  """Raises BadInput where `out` is the place of another configuration, and shows the difference."""
+  path = out / "config.json"
+  if not path.exists():
+    return
+  try:
+    theirs = json.loads(path.read_text())["config"]
+  except (json.JSONDecodeError, KeyError):
+    raise BadInput(f"{path} is not a configuration this library wrote") from None
+  mine = json.loads(json.dumps(describe(config)))
+  rows = [
+    f"  {name}: {theirs.get(name)!r} there, {mine.get(name)!r} asked for"
+    for name in mine | theirs
+    if mine.get(name) != theirs.get(name)
+  ]
+  if rows:
+    raise BadInput(
+      "\n".join([f"{out} holds a run of another configuration:", *rows])
+      + "\nGive the same flags to resume it, or another --out."
+    )
+
+
 def claim(out: pathlib.Path, config):
   """Makes `out` the place of this configuration.
 
   Raises:
-    BadInput: it is the place of another one; the message shows the difference.
+    BadInput: it is the place of another one, or cannot be written.
   """
-  path, mine = out / "config.json", json.loads(json.dumps(describe(config)))
-  if path.exists():
-    try:
-      theirs = json.loads(path.read_text())["config"]
-    except (json.JSONDecodeError, KeyError):
-      raise BadInput(f"{path} is not a configuration this library wrote") from None
-    names = [n for n in mine | theirs if mine.get(n) != theirs.get(n)]
-    if names:
-      rows = [f"  {n}: {theirs.get(n)!r} there, {mine.get(n)!r} asked for" for n in names]
-      raise BadInput(
-        f"{out} holds a run of another configuration:\n" + "\n".join(rows)
-        + "\nGive the same flags to resume it, or another --out."
-      )  # fmt: skip
-    return
+  check(out, config)
   try:
     out.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"config": mine, "versions": versions()}, indent=2) + "\n")
+    if not (out / "config.json").exists():
+      kept = {"config": describe(config), "versions": versions()}
+      (out / "config.json").write_text(json.dumps(kept, indent=2) + "\n")
   except OSError as error:
     raise BadInput(f"--out={out} cannot be written: {error}") from None
 
