@@ -5,6 +5,7 @@
 """
 
 import dataclasses
+import logging
 from types import SimpleNamespace
 
 import numpy as np
@@ -28,11 +29,7 @@ PRESETS = {
     pooling="last", evidence=0, window=600, limit=600, epochs=6, word_dropout=0.2, dropout=0.3,
   ),
 }  # fmt: skip
-
-
-def rate_of(default, help):
-  """An option for a rate of dropout or decay, at least 0 and less than 1."""
-  return option(default, help, low=0, below=1)
+RATE = dict(low=0, below=1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,10 +49,10 @@ class Config(options.Common):
   width: int = option(32, "features of the embedding where no vectors are given", low=1)
   bidirectional: bool = option(True, "read in both directions")
   pooling: str = option("max_mean", "how outputs become one vector", POOLINGS)
-  word_dropout: float = rate_of(0.3, "rate at which words vanish")
-  embedding_dropout: float = rate_of(0.0, "rate at which features of the embedding vanish")
-  dropout: float = rate_of(0.5, "rate between layers and before the last one")
-  average: float = rate_of(0.998, "decay of the parameters' moving average; 0 for none")
+  word_dropout: float = option(0.3, "rate at which words vanish", **RATE)
+  embedding_dropout: float = option(0.0, "rate at which features of the embedding vanish", **RATE)
+  dropout: float = option(0.5, "rate between layers and before the last one", **RATE)
+  average: float = option(0.998, "decay of the parameters' moving average; 0 for none", **RATE)
 
 
 def build(config: Config, vocabulary: Vocabulary, classes: int) -> Classifier:
@@ -80,6 +77,8 @@ def prepare(config: Config):
   """The reviews as batches of ids, beside the evidence of their n-grams."""
   reviews = imdb.load(config.dataset, config.data_dir)
   parts = {part: getattr(reviews, part) for part in ("train", "valid", "test")}
+  sizes = ", ".join(f"{len(rows)} {part}" for part, rows in parts.items())
+  logging.info("%s: %s reviews; preparing takes up to a minute", reviews.name, sizes)
   texts = {part: [words(text) for text, _ in rows] for part, rows in parts.items()}
   labels = {part: [label for _, label in rows] for part, rows in parts.items()}
   vocabulary = Vocabulary.of(texts["train"])

@@ -3,13 +3,8 @@
 import jax
 import jax.numpy as jnp
 
+from rnnjax.lengths import alive
 from rnnjax.types import Array, Key, Params
-
-
-def alive(xs: Array, lengths: Array | None) -> Array:
-  """True [T, ..., 1] where a step of xs [T, ..., D] lies before its row's length."""
-  steps = jnp.arange(xs.shape[0]).reshape(-1, *(1,) * (xs.ndim - 1))
-  return steps < (xs.shape[0] if lengths is None else lengths[None, ..., None])
 
 
 def init_words(key: Key, features: int) -> Params:
@@ -37,7 +32,6 @@ def words(params: Params, hs: Array, lengths: Array | None = None) -> tuple[Arra
   Returns:
     s [..., H] and α [T, ...]; both 0 for a row of length 0.
   """
-  mask = alive(hs, lengths)[..., 0]
   u = jnp.tanh(hs @ params["W"] + params["b"])
-  α = jax.nn.softmax(u @ params["u_w"], axis=0, where=mask)
+  α = jax.nn.softmax(u @ params["u_w"], axis=0, where=alive(hs, lengths))
   return jnp.einsum("t...,t...h->...h", α, hs), α

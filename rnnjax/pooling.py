@@ -6,6 +6,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 
 from rnnjax import attention
+from rnnjax.lengths import alive
 from rnnjax.types import Array, Key, Params
 
 
@@ -23,13 +24,13 @@ class Pooling(NamedTuple):
 
 def mean(ys: Array, lengths: Array | None = None) -> Array:
   """s = Σₜ yₜ / length over the living steps of ys [T, ..., H]; 0 for length 0."""
-  mask = attention.alive(ys, lengths)
+  mask = alive(ys, lengths)[..., None]
   return jnp.sum(ys, 0, where=mask) / jnp.maximum(jnp.sum(mask, 0), 1).astype(ys.dtype)
 
 
 def max(ys: Array, lengths: Array | None = None) -> Array:
   """s = maxₜ yₜ over the living steps of ys [T, ..., H]; 0 for length 0."""
-  mask = attention.alive(ys, lengths)
+  mask = alive(ys, lengths)[..., None]
   top = jnp.max(ys, 0, where=mask, initial=-jnp.inf)
   return jnp.where(jnp.any(mask, 0), top, 0)
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from rnnjax.cells.cell import Cell
 from rnnjax.kernels.deferred import deferred
 from rnnjax.kernels.scan import scan
+from rnnjax.lengths import alive
 from rnnjax.types import Array, Carry, Params
 
 BACKENDS = {"scan": scan, "deferred": deferred}
@@ -32,7 +33,8 @@ def unroll(
   So the carry returned is that at each row's own end, and what stands past it, NaN even, changes
   neither outputs nor gradients. It computes in the type of xs: bfloat16 inputs with float32
   parameters give bfloat16 outputs. Truncated backpropagation through time is
-  `carry=jax.lax.stop_gradient(carry)`; streaming is `unroll(xs[a:b], carry=carry)`.
+  `carry=jax.lax.stop_gradient(carry)`; streaming is `unroll(xs[a:b], carry=carry)`. Forward-mode
+  differentiation (jvp) needs backend="scan".
 
   Args:
     cell: what to unroll.
@@ -42,7 +44,8 @@ def unroll(
     carry: the first carry; the cell's own where None.
     reverse: from the last step to the first; a row then starts at its own last step.
     remat: keep only every remat-th carry for the backward pass and compute the rest again.
-    backend: "auto", or one of BACKENDS.
+    backend: "scan", the reference; "deferred", with the weight gradients after the backward loop;
+      "auto" takes the latter.
 
   Returns:
     carry, ys [T, ..., H].
@@ -66,7 +69,7 @@ def unroll(
     raise ValueError(f"backend must be 'auto' or one of {sorted(BACKENDS)}; got {backend!r}")
   params = jax.tree.map(lambda p: p.astype(xs.dtype), params)
 
-  alive = None
+  mask = None
   if lengths is not None:
     lengths = jnp.asarray(lengths)
     if lengths.shape != batch or not jnp.issubdtype(lengths.dtype, jnp.integer):
@@ -74,8 +77,8 @@ def unroll(
         f"lengths must be integers of the batch shape {batch} of xs {xs.shape}, which is "
         f"time-major [T, *batch, D]; got {lengths.dtype} {lengths.shape}. Is xs batch-major?"
       )
-    alive = jnp.arange(T).reshape(T, *(1,) * len(batch)) < lengths[None]
-    xs = jnp.where(alive[..., None], xs, 0)
+    mask = alive(xs, lengths)
+    xs = jnp.where(mask[..., None], xs, 0)
 
   start = cell.start(first(xs))
   if carry is None:
@@ -87,8 +90,8 @@ def unroll(
   if T:
     _check_step(cell, params, carry, xs[0])
   if not remat:
-    return run(params, xs, alive, carry, reverse)
-  return _chunked(run, params, xs, alive, carry, reverse, remat)
+    return run(params, xs, mask, carry, reverse)
+  return _chunked(run, params, xs, mask, carry, reverse, remat)
 
 
 def first(xs: Array) -> Array:
@@ -96,17 +99,17 @@ def first(xs: Array) -> Array:
   return xs[0] if xs.shape[0] else xs.sum(0)
 
 
-def _chunked(run, params, xs, alive, carry, reverse, remat):
+def _chunked(run, params, xs, mask, carry, reverse, remat):
   """Runs chunks of remat steps, of which only the carries between them are kept."""
   T = xs.shape[0]
   pad = -T % remat
-  if pad and alive is None:
-    alive = jnp.ones(xs.shape[:-1], bool)
+  if pad and mask is None:
+    mask = alive(xs, None)
   # Padded steps are dead: the carry passes them unchanged, at either end.
   grow = lambda a: jnp.pad(a, [(0, pad)] + [(0, 0)] * (a.ndim - 1))
   chunk = lambda a: grow(a).reshape(-1, remat, *a.shape[1:])
   body = jax.checkpoint(lambda carry, inputs: run(params, *inputs, carry, reverse))
-  carry, ys = jax.lax.scan(body, carry, jax.tree.map(chunk, (xs, alive)), reverse=reverse)
+  carry, ys = jax.lax.scan(body, carry, jax.tree.map(chunk, (xs, mask)), reverse=reverse)
   return carry, ys.reshape(-1, *ys.shape[2:])[:T]
 
 
