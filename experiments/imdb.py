@@ -26,7 +26,8 @@ from rnnjax.training import optimizers
 PRESETS = {
   "notes": dict(
     vocabulary=5000, width=32, cell="lstm", hidden=100, layers=1, bidirectional=False,
-    pooling="last", evidence=0, window=600, limit=600, epochs=6, word_dropout=0.2, dropout=0.3,
+    pooling="last", evidence=0, window=600, limit=600, epochs=6, rate=3e-3, word_dropout=0.2,
+    embedding_dropout=0.0, dropout=0.3,
   ),
 }  # fmt: skip
 RATE = dict(low=0, below=1)
@@ -35,9 +36,9 @@ RATE = dict(low=0, below=1)
 @dataclasses.dataclass(frozen=True)
 class Config(options.Common):
   dataset: str = option("auto", "which reviews; auto looks for IMDB first", imdb.DATASETS)
-  hidden: int = option(64, "hidden units of each cell", low=1)
-  rate: float = option(3e-3, "peak learning rate", low=0)
-  epochs: int = option(3, "passes over the training part", low=1)
+  hidden: int = option(128, "hidden units of each cell", low=1)
+  rate: float = option(2e-3, "peak learning rate", low=0)
+  epochs: int = option(5, "passes over the training part", low=1)
   vocabulary: int = option(5000, "padding, unknown and the most frequent words", low=3)
   evidence: int = option(3, "longest n-gram whose log-count ratio is read along; 0 for none", low=0)
   window: int = option(250, "words of a review seen at a time in training", low=1)
@@ -49,8 +50,8 @@ class Config(options.Common):
   width: int = option(32, "features of the embedding where no vectors are given", low=1)
   bidirectional: bool = option(True, "read in both directions")
   pooling: str = option("max_mean", "how outputs become one vector", POOLINGS)
-  word_dropout: float = option(0.3, "rate at which words vanish", **RATE)
-  embedding_dropout: float = option(0.0, "rate at which features of the embedding vanish", **RATE)
+  word_dropout: float = option(0.4, "rate at which words vanish", **RATE)
+  embedding_dropout: float = option(0.2, "rate at which features of the embedding vanish", **RATE)
   dropout: float = option(0.5, "rate between layers and before the last one", **RATE)
   average: float = option(0.998, "decay of the parameters' moving average; 0 for none", **RATE)
 
