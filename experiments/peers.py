@@ -1,0 +1,105 @@
+"""The loop over time as others write it: each peer makes a function of (params, xs) -> ys.
+
+A peer is name -> make(cell, xs, H), which returns the function and its parameters; one that is not
+installed raises ImportError when it is made. All compute an LSTM or GRU over xs [T, B, D].
+"""
+
+import functools
+import os
+
+import jax
+import jax.numpy as jnp
+
+from experiments.options import CELLS
+from rnnjax import unroll
+
+
+def rnnjax(cell, xs, H, backend="auto"):
+  made = CELLS[cell](H)
+  params = made.init(jax.random.key(0), xs.shape[-1])
+  return lambda params, xs: unroll(made, params, xs, backend=backend)[1], params
+
+
+def flax(cell, xs, H):
+  import flax.linen as nn
+
+  made = {"lstm": nn.OptimizedLSTMCell, "gru": nn.GRUCell, "vanilla": nn.SimpleCell}[cell]
+  net = nn.RNN(made(H), time_major=True)
+  return net.apply, net.init(jax.random.key(0), xs)
+
+
+def haiku(cell, xs, H):
+  import haiku as hk
+
+  def net(xs):
+    core = {"lstm": hk.LSTM, "gru": hk.GRU, "vanilla": hk.VanillaRNN}[cell](H)
+    return hk.dynamic_unroll(core, xs, core.initial_state(xs.shape[1]))[0]
+
+  net = hk.without_apply_rng(hk.transform(net))
+  return net.apply, net.init(jax.random.key(0), xs)
+
+
+def equinox(cell, xs, H):
+  import equinox as eqx
+
+  made = {"lstm": eqx.nn.LSTMCell, "gru": eqx.nn.GRUCell}[cell]
+  net = made(xs.shape[-1], H, key=jax.random.key(0))
+  params, static = eqx.partition(net, eqx.is_array)
+
+  def run(params, xs):
+    step = jax.vmap(eqx.combine(params, static))
+    zero = jnp.zeros((xs.shape[1], H))
+
+    def tick(carry, x):
+      carry = step(x, carry)
+      return carry, carry[0] if cell == "lstm" else carry
+
+    return jax.lax.scan(tick, (zero, zero) if cell == "lstm" else zero, xs)[1]
+
+  return run, params
+
+
+def keras(cell, xs, H):
+  os.environ["KERAS_BACKEND"] = "jax"
+  import keras
+
+  made = {"lstm": keras.layers.LSTM, "gru": keras.layers.GRU, "vanilla": keras.layers.SimpleRNN}
+  layer = made[cell](H, return_sequences=True)
+  layer.build((xs.shape[1], xs.shape[0], xs.shape[2]))
+  rest = [v.value for v in layer.non_trainable_variables]
+
+  def net(params, xs):
+    return layer.stateless_call(params, rest, xs.swapaxes(0, 1))[0].swapaxes(0, 1)
+
+  return net, [v.value for v in layer.trainable_variables]
+
+
+JAX = {
+  "rnnjax": rnnjax,
+  "rnnjax scan": functools.partial(rnnjax, backend="scan"),
+  "flax": flax,
+  "haiku": haiku,
+  "equinox": equinox,
+  "keras": keras,
+}
+
+
+def torch(cell, xs, H):
+  """A function without arguments that runs forward, and one that runs forward and backward."""
+  import numpy as np
+  import torch
+
+  torch.set_num_threads(os.cpu_count())
+  net = {"lstm": torch.nn.LSTM, "gru": torch.nn.GRU, "vanilla": torch.nn.RNN}[cell](xs.shape[-1], H)
+  xs = torch.tensor(np.array(xs)).requires_grad_()
+
+  def forward():
+    with torch.no_grad():
+      net(xs)
+
+  def both():
+    net.zero_grad()
+    xs.grad = None
+    (net(xs)[0] ** 2).sum().backward()
+
+  return forward, both
