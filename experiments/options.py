@@ -9,7 +9,7 @@ import sys
 from absl import app, flags
 
 from rnnjax.cells import gru, lstm, vanilla
-from rnnjax.training import records
+from rnnjax.training import devices, records
 from rnnjax.types import BadInput
 from rnnjax.unroll import BACKENDS
 
@@ -93,6 +93,8 @@ def main(config, run, presets=None):
       made = config(**values)
       if made.out:
         records.check(pathlib.Path(made.out), made)  # before any long work
+      if hasattr(made, "batch"):
+        devices.use_cores(made.batch)
       result = run(made)
     except (BadInput, FloatingPointError) as error:
       sys.exit(f"error: {error}")

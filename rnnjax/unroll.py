@@ -43,9 +43,10 @@ def unroll(
     lengths: [...], integer steps of each row; None where all have T.
     carry: the first carry; the cell's own where None.
     reverse: from the last step to the first; a row then starts at its own last step.
-    remat: keep only every remat-th carry for the backward pass and compute the rest again.
+    remat: keep only every remat-th carry for the backward pass and compute the rest again; None
+      keeps all, except that "auto" may choose.
     backend: "scan", the reference; "deferred", with the weight gradients after the backward loop;
-      "auto" takes the latter.
+      "auto" takes the latter, in chunks where `chunk` finds that they pay.
 
   Returns:
     carry, ys [T, ..., H].
@@ -89,7 +90,9 @@ def unroll(
   run = functools.partial(BACKENDS["deferred" if backend == "auto" else backend], cell)
   if T:
     _check_step(cell, params, carry, xs[0])
-  if not remat:
+  if backend == "auto" and T and remat is None:
+    remat = chunk(cell, params, xs)
+  if remat is None or remat >= T:
     return run(params, xs, mask, carry, reverse)
   return _chunked(run, params, xs, mask, carry, reverse, remat)
 
@@ -97,6 +100,20 @@ def unroll(
 def first(xs: Array) -> Array:
   """x₁ [..., D], from which a carry is derived; zeros where T = 0."""
   return xs[0] if xs.shape[0] else xs.sum(0)
+
+
+def chunk(cell: Cell, params: Params, xs: Array) -> int | None:
+  """The remat of "auto": 50 steps on a CPU where what all steps save would leave the caches.
+
+  Measured (LSTM and GRU, forward and backward): 0.78 of the time of keeping all at
+  (B, T, D, H) = (64, 600, 32, 100), 0.79 at (64, 250, 35, 128); but 1.2 at (32, 200, 128, 128),
+  where little is saved, and 1.5 at (64, 100, 512, 512), where computing again costs more.
+  """
+  u = jax.eval_shape(cell.project, params, xs)
+  saved = u.size * u.dtype.itemsize
+  weights = sum(p.size * p.dtype.itemsize for p in jax.tree.leaves(params))
+  pays = jax.default_backend() == "cpu" and saved > 16 * 2**20 and weights < 2**20
+  return 50 if pays else None
 
 
 def _chunked(run, params, xs, mask, carry, reverse, remat):

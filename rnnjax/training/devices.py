@@ -1,9 +1,26 @@
 """One device or many: the batch is cut along a mesh, the parameters are whole on each device."""
 
+import os
+
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from rnnjax.types import BadInput
+
+
+def use_cores(batch: int):
+  """Makes every core of a host without accelerator a device of its own, before jax first looks.
+
+  The small products of a step are too small to share among cores, but the rows of a batch are not:
+  with the weight gradients deferred, two devices that take half the rows each train nearly twice
+  as fast as one that has both cores. As many are made as divide the batch evenly; where XLA_FLAGS
+  or jax's own configuration name a number, that stays.
+  """
+  named = "device_count" in os.environ.get("XLA_FLAGS", "") or jax.config.jax_num_cpu_devices > 0
+  if not named:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    even = [n for n in range(1, cores + 1) if batch % n == 0]
+    jax.config.update("jax_num_cpu_devices", even[-1])
 
 
 def mesh(batch: int | None = None) -> Mesh:
