@@ -155,13 +155,13 @@ class Run:
             "checkpoint. A smaller --rate is the usual cure"
           )
       if end:
-        self._look(step, since, bar)
+        self._look(step, since)
         since = {}
       if self.signal:
         self._stop()
     bar.close()
 
-  def _look(self, step, since, bar):
+  def _look(self, step, since):
     """Validates, keeps the best parameters, saves."""
     scores = evaluate(self.task, self.progress.state.evaluated, self.data.valid, self.mesh)
     if scores[self.metric] > self.progress.score:
