@@ -35,6 +35,8 @@ def before(params: Params, carry: Carry, u: Array) -> tuple[Carry, Array]:
   Returns:
     ((h,), h).
   """
+  # One product a gate: of h U[:, :2H] split afterwards, XLA's CPU compiler (jaxlib 0.10.2) gets the
+  # float64 gradient wrong at some widths.
   (h,) = carry
   (ur, uz, un), (Ur, Uz, Un) = (jnp.split(a, GATES, -1) for a in (u, params["U"]))
   r, z = σ(ur + h @ Ur), σ(uz + h @ Uz)
