@@ -42,7 +42,7 @@ def test_flax_stays_in_the_shell(path):
   assert path.parts[1] in ("models", "interop") or not imported(path, "flax")
 
 
-@pytest.mark.parametrize("path", FILES, ids=str)
+@pytest.mark.parametrize("path", LIBRARY, ids=str)
 def test_loops_over_time(path):
   """lax loops stand in unroll.py, kernels/ and search.py alone."""
   loops = {"scan", "while_loop", "fori_loop"}
