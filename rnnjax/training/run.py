@@ -2,6 +2,7 @@
 
 import logging
 import math
+import os
 import pathlib
 import signal
 import sys
@@ -184,7 +185,7 @@ class Run:
   def _stop(self):
     """Saves after a signal, in a folder of its own where none was given, and leaves."""
     if not self.checkpoints:
-      self.out = pathlib.Path("runs") / time.strftime("%Y-%m-%d_%H-%M-%S")
+      self.out = pathlib.Path("runs") / f"{time.strftime('%Y-%m-%d_%H-%M-%S')}_{os.getpid()}"
       records.claim(self.out, self.config)
       self._open()
     self.checkpoints.save(self.step, self.progress)
