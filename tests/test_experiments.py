@@ -139,3 +139,16 @@ def test_stars_are_five_classes(tmp_path):
     cell="gru", data_dir=str(tmp_path), batch=32, epochs=5, rate=0.01, word_dropout=0.0
   )
   assert imdb.run(config)["test/accuracy"] > 0.9
+
+
+def test_a_review_of_a_million_words_is_cut(tmp_path):
+  """It is read to the end for its n-grams' counts, and cut where it is trained on and tested."""
+  huge = "not a good film " * 250_000
+  rows = [{"text": f"a {'good' if n % 2 else 'bad'} film", "label": n % 2} for n in range(40)]
+  for part in ("train", "test"):
+    lines = [json.dumps(row) for row in [*rows, {"text": huge, "label": 1}]]
+    (tmp_path / f"{part}.jsonl").write_text("\n".join(lines))
+  data = imdb.prepare(imdb.Config(data_dir=str(tmp_path), batch=8, window=20, limit=50))
+  assert max(batch["lengths"].max() for batch in data.test) == 50
+  assert all(len(batch["tokens"]) <= 20 for batch in data.train)
+  assert len(data.test.sequences[-1]) == len(data.test.features[-1]) == 1_000_000
