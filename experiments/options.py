@@ -91,7 +91,7 @@ def main(config, run, presets=None):
       logging.getLogger(name).setLevel(logging.WARNING)
     try:
       made = config(**values)
-      if made.out:
+      if getattr(made, "out", ""):
         records.check(pathlib.Path(made.out), made)  # before any long work
       if hasattr(made, "batch"):
         devices.use_cores(made.batch)
