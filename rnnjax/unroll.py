@@ -44,15 +44,15 @@ def unroll(
     carry: the first carry; the cell's own where None.
     reverse: from the last step to the first; a row then starts at its own last step.
     remat: keep only every remat-th carry for the backward pass and compute the rest again; None
-      keeps all, except that "auto" may choose.
+      keeps all.
     backend: "scan", the reference; "deferred", with the weight gradients after the backward loop;
-      "auto" takes the latter, in chunks where `chunk` finds that they pay.
+      "auto" takes the latter where the carry is floating.
 
   Returns:
     carry, ys [T, ..., H].
 
   Raises:
-    TypeError: xs is not floating.
+    TypeError: xs is not floating; or the carry, where the backend needs that.
     ValueError: lengths, carry, remat or backend do not fit; T = 0 is allowed.
   """
   xs = jnp.asarray(xs)
@@ -87,11 +87,17 @@ def unroll(
   else:
     _check_carry(cell, start, carry)
     carry = jax.tree.map(lambda c, s: jnp.asarray(c, s.dtype), carry, start)
-  run = functools.partial(BACKENDS["deferred" if backend == "auto" else backend], cell)
+  floating = all(jnp.issubdtype(c.dtype, jnp.floating) for c in jax.tree.leaves(carry))
+  if backend == "auto":
+    backend = "deferred" if floating else "scan"
+  if backend != "scan" and not floating:
+    raise TypeError(
+      f"backend={backend!r} needs a floating carry, and that of {cell} holds "
+      f"{[str(c.dtype) for c in jax.tree.leaves(carry)]}; backend='scan' runs it"
+    )
   if T:
     _check_step(cell, params, carry, xs[0])
-  if backend == "auto" and T and remat is None:
-    remat = chunk(cell, params, xs)
+  run = functools.partial(BACKENDS[backend if T else "scan"], cell)
   if remat is None or remat >= T:
     return run(params, xs, mask, carry, reverse)
   return _chunked(run, params, xs, mask, carry, reverse, remat)
@@ -100,20 +106,6 @@ def unroll(
 def first(xs: Array) -> Array:
   """x₁ [..., D], from which a carry is derived; zeros where T = 0."""
   return xs[0] if xs.shape[0] else xs.sum(0)
-
-
-def chunk(cell: Cell, params: Params, xs: Array) -> int | None:
-  """The remat of "auto": 50 steps on a CPU where what all steps save would leave the caches.
-
-  Measured (LSTM and GRU, forward and backward): 0.78 of the time of keeping all at
-  (B, T, D, H) = (64, 600, 32, 100), 0.79 at (64, 250, 35, 128); but 1.2 at (32, 200, 128, 128),
-  where little is saved, and 1.5 at (64, 100, 512, 512), where computing again costs more.
-  """
-  u = jax.eval_shape(cell.project, params, xs)
-  saved = u.size * u.dtype.itemsize
-  weights = sum(p.size * p.dtype.itemsize for p in jax.tree.leaves(params))
-  pays = jax.default_backend() == "cpu" and saved > 16 * 2**20 and weights < 2**20
-  return 50 if pays else None
 
 
 def _chunked(run, params, xs, mask, carry, reverse, remat):

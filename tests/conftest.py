@@ -32,3 +32,10 @@ def float64():
   """The test computes in float64."""
   with jax.enable_x64(True):
     yield
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _forget_compiled():
+  """Each compiled program holds memory maps, of which a process may have 65,530 on Linux."""
+  yield
+  jax.clear_caches()

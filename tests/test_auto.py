@@ -1,4 +1,4 @@
-"""What is chosen for the user: devices for cores, and chunks where they pay."""
+"""What is chosen for the user: devices for cores, and how a loop is run."""
 
 import os
 import subprocess
@@ -6,11 +6,10 @@ import sys
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 
-from rnnjax import gru, lstm, unroll
-from rnnjax.unroll import chunk
+from rnnjax import gru, lstm
+from rnnjax.kernels.plan import Plan, plan
 
 COUNT = """
 import jax, sys
@@ -38,30 +37,15 @@ def test_devices_divide_the_batch_and_a_given_number_stays():
 @pytest.mark.parametrize(
   "cell, shape, expected",
   [
-    (lstm(100), (600, 64, 32), 50),
-    (gru(128), (250, 64, 35), 50),
-    (lstm(128), (200, 32, 128), None),
-    (lstm(512), (100, 64, 512), None),
+    (lstm(100), (600, 64, 32), Plan(save=False, chunk=8)),
+    (gru(128), (250, 64, 35), Plan(save=False, chunk=10)),
+    (lstm(128), (200, 32, 128), Plan(save=True, chunk=20)),
+    (lstm(512), (100, 64, 512), Plan(save=True, chunk=10)),
+    (lstm(650), (35, 20, 650), Plan(save=True, chunk=None)),
+    (lstm(4), (7, 3), Plan(save=True, chunk=None)),
   ],
 )
-def test_chunks_are_chosen_by_shape(cell, shape, expected):
-  """The measured cases: little saved, or large weights, and all is kept."""
+def test_plans_follow_the_measurements(cell, shape, expected):
+  """Gates are saved where they are few or dear to compute; chunks have 512 rows and divide T."""
   params = jax.eval_shape(lambda: cell.init(jax.random.key(0), shape[-1]))
-  assert chunk(cell, params, jax.ShapeDtypeStruct(shape, jnp.float32)) == expected
-
-
-def test_what_is_chosen_changes_no_result(monkeypatch):
-  """`auto` in chunks equals `scan`, outputs and gradients, with lengths that end inside one."""
-  cell, T, B, D = gru(16), 120, 4, 3
-  monkeypatch.setitem(unroll.__globals__, "chunk", lambda *_: 50)
-  params = cell.init(jax.random.key(0), D)
-  xs = jax.random.normal(jax.random.key(1), (T, B, D))
-  lengths = jnp.array([120, 51, 50, 0])
-
-  def loss(params, xs, backend):
-    (h,), ys = unroll(cell, params, xs, lengths, backend=backend)
-    return (ys**2).sum() + h.sum()
-
-  a, b = (jax.jit(jax.value_and_grad(loss, (0, 1)), static_argnums=2)(params, xs, backend)
-          for backend in ("auto", "scan"))  # fmt: skip
-  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), a, b)
+  assert plan(cell, params, jax.ShapeDtypeStruct(shape, jnp.float32)) == expected

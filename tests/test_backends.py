@@ -1,11 +1,21 @@
 """Every backend gives what the reference, scan, gives: outputs, carry and all gradients."""
 
+import functools
+
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from rnnjax.kernels.deferred import deferred
+from rnnjax.kernels.plan import Plan
 from rnnjax.unroll import BACKENDS
 from tests.cells_table import CASES, LENGTHS, NAMES, gradients, inputs
+
+BACKENDS |= {  # every plan is as good as that which is chosen
+  f"deferred {how}": functools.partial(deferred, how=how)
+  for how in (Plan(chunk=2), Plan(save=False, chunk=3), Plan(save=False), Plan(hoist=True))
+}
 
 WAYS = [  # reverse, lengths, type, precision
   (False, None, np.float64, 1e-12),
@@ -27,6 +37,21 @@ def test_equals_scan(case, backend, reverse, lengths, dtype, precision):
   for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(two), strict=True):
     assert a.dtype == b.dtype == dtype
     np.testing.assert_allclose(a, b, rtol=0, atol=precision * max(1, abs(b).max()))
+
+
+@pytest.mark.parametrize("backend", sorted(BACKENDS))
+@pytest.mark.parametrize("case", CASES, ids=NAMES)
+def test_bfloat16(case, backend):
+  """In bfloat16 outputs and gradients are those of float32, to a few of its 8 bits."""
+  low = jax.tree.map(jnp.bfloat16, (case.params(), inputs()))
+  carry = case.carry(dtype=np.float32)
+  (_, (_, ys)), got = gradients(case.cell, *low, LENGTHS, carry, backend=backend)
+  high = jax.tree.map(jnp.float32, low)
+  (_, (_, expected)), true = gradients(case.cell, *high, LENGTHS, carry, backend="scan")
+  assert ys.dtype == jnp.bfloat16
+  pairs = zip(jax.tree.leaves((ys, got)), jax.tree.leaves((expected, true)), strict=True)
+  for a, b in pairs:
+    np.testing.assert_allclose(jnp.float32(a), b, rtol=0, atol=2**-5 * max(1, abs(b).max()))
 
 
 def test_default_backend():

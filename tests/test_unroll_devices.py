@@ -1,6 +1,7 @@
 """The loop over time on several devices: explicit sharding and shard_map change nothing."""
 
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -34,6 +35,23 @@ def test_explicit_sharding(case, backend):
   close(got, expected)
   assert jax.typeof(ys).sharding.spec == P(None, "batch", None)
   assert all(jax.typeof(c).sharding.spec == P("batch", None) for c in start)
+
+
+def test_mesh_that_is_set(case, backend):
+  """A mesh with an automatic axis "batch" changes no result; deferred devices meet once a loop."""
+  args = case.params(), inputs(batch=(4,)), LENGTHS, case.carry((4,))
+  expected = gradients(case.cell, *args, backend=backend)
+  P = PartitionSpec
+  specs = P(), P(None, "batch"), P("batch"), P("batch")
+  with jax.set_mesh(jax.make_mesh((4,), ("batch",), axis_types=(AxisType.Auto,))):
+    placed = [jax.device_put(tree, spec) for tree, spec in zip(args, specs)]
+    compiled = gradients.lower(case.cell, *placed, backend=backend).compile()
+  close(compiled(*placed), expected)
+  text = compiled.as_text()
+  loops = [part for part in re.split(r"\n(?=%|ENTRY)", text)
+           if part.split(" ")[0] in set(re.findall(r"body=(%[\w.-]+)", text))]  # fmt: skip
+  assert len(loops) >= 2 and "all-reduce" in text
+  assert any("all-reduce(" in loop for loop in loops) == (backend == "scan")
 
 
 def test_shard_map(case, backend):

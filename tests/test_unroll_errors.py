@@ -2,6 +2,7 @@
 
 import re
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -78,6 +79,53 @@ def test_wrong_step(fault, phrase):
   with pytest.raises(ValueError, match=re.escape(name)) as raised:
     unroll(broken(D, fault), {}, XS)
   assert phrase in str(raised.value)
+
+
+@factory
+def odd(features: int, fault: str):
+  """A user's cell that counts its steps in an integer, or that cannot be differentiated."""
+
+  def step(params, carry, u):
+    h, n = carry
+    if fault == "loop":
+      h = jax.lax.while_loop(lambda h: h.sum() < 1, lambda h: h + 1, h)
+    return (jnp.tanh(h + u), n + 1), h
+
+  count = jnp.int32 if fault == "count" else jnp.float32
+  return {
+    "init": lambda key, D: {},
+    "start": lambda x: (zeros(x, features), zeros(x, 1, count)),
+    "project": lambda params, x: x,
+    "step": step,
+  }
+
+
+def test_integer_carry():
+  """A counter in the carry runs, and is differentiated; a backend that cannot says why."""
+  cell = odd(D, "count")
+  (_, n), _ = unroll(cell, {}, XS, np.array([T, 0, 3]))
+  np.testing.assert_array_equal(n[:, 0], [T, 0, 3])
+  loss = lambda xs, cell: unroll(cell, {}, xs)[1].sum()
+  np.testing.assert_allclose(jax.grad(loss)(XS, cell), jax.grad(loss)(XS, odd(D, "")), rtol=1e-6)
+  with pytest.raises(TypeError, match=r"odd\(4, fault='count'\) holds .*int32.*'scan' runs it"):
+    unroll(cell, {}, XS, backend="deferred")
+
+
+def test_step_that_cannot_be_differentiated():
+  """It runs forward; backward, the error names the cell."""
+  cell = odd(D, "loop")
+  loss = lambda xs: unroll(cell, {}, xs)[1].sum()
+  assert np.isfinite(loss(XS))
+  with pytest.raises(ValueError, match="while_loop") as raised:
+    jax.grad(loss)(XS)
+  assert "one step of odd(4, fault='loop')" in "".join(raised.value.__notes__)
+
+
+def test_forward_mode():
+  """It is refused in words by the fast backends, which have a backward pass of their own."""
+  cell, params = CASE.cell, CASE.params(np.float32)
+  with pytest.raises(TypeError, match=r"forward-mode .* custom_vjp"):
+    jax.jvp(lambda xs: unroll(cell, params, xs)[1], (XS,), (XS,))
 
 
 def test_wrong_parameters():

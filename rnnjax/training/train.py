@@ -74,7 +74,8 @@ def train(
   mesh = mesh or devices.mesh()
   state = jax.tree.map(jnp.copy, devices.replicate(mesh, state))  # the caller keeps his own
   for batch in batches:
-    state, metrics = _update(task, optimizer, average, state, devices.shard(mesh, batch))
+    with jax.set_mesh(mesh):
+      state, metrics = _update(task, optimizer, average, state, devices.shard(mesh, batch))
     yield state, metrics
 
 
@@ -102,6 +103,7 @@ def evaluate(task: Task, params: Params, batches: Iterable, mesh: Mesh | None = 
   params = devices.replicate(mesh, params)
   total: dict[str, Mean] = {}
   for batch in batches:
-    scores = jax.device_get(_score(task, params, devices.shard(mesh, batch)))
+    with jax.set_mesh(mesh):
+      scores = jax.device_get(_score(task, params, devices.shard(mesh, batch)))
     total = {name: scores[name] + total.get(name, Mean(0.0, 0.0)) for name in scores}
   return {name: mean.value for name, mean in total.items()}

@@ -1,0 +1,50 @@
+"""Each device runs the loop over its own rows of the batch."""
+
+import jax
+from jax.sharding import AxisType, PartitionSpec
+
+from rnnjax.types import Array
+
+
+def on_own_rows(run):
+  """run(params, xs, alive, carry) on each device's own rows, where a mesh cuts the batch.
+
+  That is where xs [T, *batch, D] lies on explicit mesh axes along its batch axes, or where a mesh
+  was set (`jax.set_mesh`) that has an automatic axis of the name "batch" whose size divides the
+  rows. Otherwise it is run as it is.
+  """
+
+  def runs(params, xs, alive, carry):
+    batch = _cut(xs)
+    if not any(batch):
+      return run(params, xs, alive, carry)
+    sequence, row = PartitionSpec(None, *batch), PartitionSpec(*batch)
+    names = {name for axis in batch for name in ([axis] if isinstance(axis, str) else axis or ())}
+    return jax.shard_map(
+      run,
+      in_specs=(PartitionSpec(), sequence, sequence, row),
+      out_specs=(row, sequence),
+      axis_names=names,
+    )(params, xs, alive, carry)
+
+  return runs
+
+
+def _cut(xs: Array) -> tuple:
+  """The mesh axes along which each batch axis of xs is cut."""
+  batch = jax.typeof(xs).sharding.spec[1 : xs.ndim - 1]
+  if any(batch):
+    return tuple(batch)
+  mesh = jax.sharding.get_abstract_mesh()
+  kinds = dict(zip(mesh.axis_names, mesh.axis_types))
+  devices = mesh.shape["batch"] if kinds.get("batch") == AxisType.Auto else 1
+  return ("batch",) if devices > 1 and xs.ndim > 2 and xs.shape[1] % devices == 0 else ()
+
+
+def varying(tree, like: Array):
+  """The leaves as arrays that differ among the devices of a shard_map wherever `like` does.
+
+  The gradient of such a leaf is then the sum over these devices.
+  """
+  zero = like[:0].sum()
+  return jax.tree.map(lambda leaf: leaf + zero.astype(leaf.dtype), tree)
