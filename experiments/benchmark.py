@@ -1,27 +1,27 @@
 """How fast is the loop over time, beside its peers? All in one run, interleaved; medians.
 
-  python -m experiments.benchmark --out=runs/benchmark       # pip install -e .[bench] for the peers
+  python -m experiments.benchmark --out=runs/benchmark   # pip install -e .[bench,plot]; 10 minutes
 
-The loss is Σ ys², its gradient that for all parameters and xs. `GFLOP/s` counts products alone,
-2(D + H)GH a step and row, thrice with the backward pass, and stands beside what one large product
-reaches here. Memory is what XLA asks for besides arguments and results.
+The loss is Σ ys², its gradient that for all parameters and xs. Each JAX peer runs on one device
+with all cores, and on a device a core with its rows of the batch; the faster counts. GFLOP/s
+count products alone, 2(D + H)GH a row and step, thrice with the backward pass; they and GB/s stand
+beside what one large product and one large copy reach here.
 """
 
+import contextlib
 import dataclasses
+import itertools
 import json
 import logging
-import os
 import pathlib
-import time
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 import tqdm
 
 from experiments import options, peers
 from experiments.options import CELLS, option
-from rnnjax.training import records
+from experiments.timing import ceilings, compiled, draw, medians, ratios
+from rnnjax.training import devices, records
 
 SHAPES = "32,200,128,128 64,600,32,100 20,35,650,650 64,100,512,512"
 GATES = {"vanilla": 1, "gru": 3, "lstm": 4}
@@ -32,99 +32,61 @@ class Config:
   shapes: str = option(SHAPES, "B,T,D,H of each loop")
   cell: str = option("", "one cell; LSTM and GRU where none is named", ("", *CELLS))
   trials: int = option(9, "timed runs of each", low=1)
-  out: str = option("", "folder for the table as JSON")
-
-
-def seconds(run) -> float:
-  begun = time.perf_counter()
-  run()
-  return time.perf_counter() - begun
-
-
-def compiled(net, params, xs):
-  """{pass: run}, compile seconds and MiB of a peer's loop."""
-  loss = lambda params, xs: (net(params, xs) ** 2).sum()
-  runs, compile_s, memory = {}, 0.0, 0.0
-  for name, f in {"forward": net, "both": jax.grad(loss, (0, 1))}.items():
-    begun = time.perf_counter()
-    made = jax.jit(f).lower(params, xs).compile()
-    compile_s = time.perf_counter() - begun
-    memory = made.memory_analysis().temp_size_in_bytes / 2**20
-    runs[name] = lambda made=made: jax.block_until_ready(made(params, xs))
-  return runs, {"compile_s": compile_s, "MiB": memory}
+  out: str = option("", "folder for the table as JSON, and the figure")
 
 
 def contenders(cell, xs, H):
-  """{name: (runs, facts)} of all peers that are installed."""
-  made = {}
+  """{(name, devices): (runs, facts)} of all peers that are installed."""
+  made, mesh = {}, devices.mesh()
   for name, make in peers.JAX.items():
     try:
       net, params = make(cell, xs, H)
     except (ImportError, KeyError):
       continue
-    made[name] = compiled(net, params, xs)
-  try:
-    forward, both = peers.torch(cell, xs, H)
-    made["torch"] = {"forward": forward, "both": both}, {}
-  except ImportError:
-    pass
+    made[name, 1] = compiled(net, params, xs)
+    if mesh.size > 1 and xs.shape[1] % mesh.size == 0:
+      with jax.set_mesh(mesh):
+        placed = devices.replicate(mesh, params), devices.shard(mesh, xs)
+        made[name, mesh.size] = compiled(net, *placed)
+  with contextlib.suppress(ImportError):
+    made["torch", 1] = dict(zip(("forward", "both"), peers.torch(cell, xs, H))), {"devices": 1}
   return made
 
 
-def ceiling(n=2048) -> float:
-  """GFLOP/s of one product [n, n] [n, n] here."""
-  a = jnp.ones((n, n))
-  product = jax.jit(jnp.matmul)
-  run = lambda: product(a, a).block_until_ready()
-  run()
-  return 2 * n**3 / min(seconds(run) for _ in range(5)) / 1e9
-
-
 def measure(cell, shape, trials) -> list[dict]:
-  """One row for each peer."""
+  """One row for each contender."""
   B, T, D, H = shape
-  xs = jax.random.normal(jax.random.key(0), (T, B, D))
-  made = contenders(cell, xs, H)
-  times = {(name, way): [] for name, (runs, _) in made.items() for way in runs}
-  order = np.random.default_rng(0)
-  for trial in range(trials + 2):
-    for name, way in order.permutation(list(times)):
-      spent = seconds(made[name][0][way])
-      if trial > 1:  # the first two warm up
-        times[name, way].append(spent)
-  flops = 3 * 2 * T * B * (D + H) * GATES[cell] * H
-  rows = []
-  for name, (_, facts) in made.items():
-    forward, both = (float(np.median(times[name, way])) for way in ("forward", "both"))
-    rows.append(dict(cell=cell, B=B, T=T, D=D, H=H, peer=name, forward_ms=1e3 * forward,
-                     both_ms=1e3 * both, **facts, gflops=flops / both / 1e9))  # fmt: skip
+  made = contenders(cell, jax.random.normal(jax.random.key(0), (T, B, D)), H)
+  runs = {(*key, way): run for key, (ways, _) in made.items() for way, run in ways.items()}
+  spent = medians(runs, trials)
+  flops, rows = 3 * 2 * T * B * (D + H) * GATES[cell] * H, []
+  for (name, number), (_, facts) in made.items():
+    forward, both = (spent[name, number, way] for way in ("forward", "both"))
+    rates = {"gflops": flops / both / 1e9, "GBs": facts.pop("bytes", 0) / both / 1e9}
+    times = {"forward_ms": 1e3 * forward, "both_ms": 1e3 * both}
+    rows.append({"cell": cell, "shape": shape, "peer": name} | facts | times | rates)
   return rows
 
 
 def run(config: Config = Config()):
-  """Measures all; returns the geometric mean of each peer's time over rnnjax's."""
-  rows, top = [], ceiling()
+  """Measures all; returns the ceilings, and geometric means of the peers' values over ours."""
+  rows, about = [], records.versions() | {"cores": jax.device_count(), "ceilings": ceilings()}
   shapes = [tuple(map(int, shape.split(","))) for shape in config.shapes.split()]
   cells = [config.cell] if config.cell else ["lstm", "gru"]
-  for cell in cells:
-    for shape in tqdm.tqdm(shapes, desc=cell, disable=None):
-      rows += measure(cell, shape, config.trials)
-      for row in rows[-len(peers.JAX) - 1 :]:
-        logging.info("  ".join(f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}"
-                               for k, v in row.items()))  # fmt: skip
-  own = {(r["cell"], r["B"], r["H"]): r["both_ms"] for r in rows if r["peer"] == "rnnjax"}
-  ratios = {}
-  for row in rows:
-    ratios.setdefault(row["peer"], []).append(row["both_ms"] / own[row["cell"], row["B"], row["H"]])
+  for cell, shape in tqdm.tqdm(list(itertools.product(cells, shapes)), disable=None):
+    rows += (new := measure(cell, shape, config.trials))
+    for row in new:
+      show = lambda v: f"{v:.3g}" if isinstance(v, float) else str(v)
+      logging.info("  ".join(f"{name} {show(v)}" for name, v in row.items()))
   if config.out:
     out = pathlib.Path(config.out)
     out.mkdir(parents=True, exist_ok=True)
-    about = records.versions() | {"cores": os.cpu_count(), "ceiling_gflops": top}
     (out / "benchmark.json").write_text(json.dumps({"about": about, "rows": rows}, indent=2))
-  return {"device": jax.devices()[0].device_kind, "ceiling_gflops": round(top, 1)} | {
-    f"{peer}/rnnjax": round(float(np.exp(np.mean(np.log(r)))), 3) for peer, r in ratios.items()
-  }
+    draw(rows, out / "benchmark.png")
+  ends = {"time": "both_ms", "memory": "MiB", "compilation": "compile_s"}
+  return about["ceilings"] | {f"{name}/rnnjax": ratios(rows, value) for name, value in ends.items()}
 
 
 if __name__ == "__main__":
+  devices.use_cores(0)  # all of them: zero rows can be shared by any number
   options.main(Config, run)

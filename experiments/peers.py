@@ -12,12 +12,45 @@ import jax.numpy as jnp
 
 from experiments.options import CELLS
 from rnnjax import unroll
+from rnnjax.cells.cell import Cell, additive, init, zeros
 
 
 def rnnjax(cell, xs, H, backend="auto"):
   made = CELLS[cell](H)
   params = made.init(jax.random.key(0), xs.shape[-1])
   return lambda params, xs: unroll(made, params, xs, backend=backend)[1], params
+
+
+def own(cell, xs, H):
+  """A cell as a user writes it, of the form of `additive`."""
+
+  def lstm(params, carry, gates):
+    i, f, g, o = gates
+    c = jax.nn.sigmoid(f) * carry[1] + jax.nn.sigmoid(i) * jnp.tanh(g)
+    h = jax.nn.sigmoid(o) * jnp.tanh(c)
+    return (h, c), h
+
+  def gru(params, carry, gates):
+    r, z, un, vn = gates
+    n, z = jnp.tanh(un + jax.nn.sigmoid(r) * vn), jax.nn.sigmoid(z)
+    h = n + z * (carry[0] - n)
+    return (h,), h
+
+  tick, gates, apart = {"lstm": (lstm, 4, 0), "gru": (gru, 3, 1)}[cell]
+  made = Cell(
+    "own", H, lambda key, D: init(key, D, H, gates),
+    lambda x: (zeros(x, H),) * (2 if cell == "lstm" else 1),
+    **additive(tick, gates, apart),
+  )  # fmt: skip
+  params = made.init(jax.random.key(0), xs.shape[-1])
+  return lambda params, xs: unroll(made, params, xs)[1], params
+
+
+def step(cell, xs, H):
+  """A cell of which only the step is known."""
+  made = CELLS[cell](H)._replace(pointwise=None)
+  params = made.init(jax.random.key(0), xs.shape[-1])
+  return lambda params, xs: unroll(made, params, xs)[1], params
 
 
 def flax(cell, xs, H):
@@ -76,7 +109,9 @@ def keras(cell, xs, H):
 
 JAX = {
   "rnnjax": rnnjax,
-  "rnnjax scan": functools.partial(rnnjax, backend="scan"),
+  "own cell": own,
+  "own step": step,
+  "plain scan": functools.partial(rnnjax, backend="scan"),
   "flax": flax,
   "haiku": haiku,
   "equinox": equinox,

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from rnnjax import losses, metrics
-from rnnjax.types import Array, Key, Params
+from rnnjax.types import Key, Params
 
 
 class Task(NamedTuple):
@@ -12,12 +12,12 @@ class Task(NamedTuple):
 
   Attributes:
     init: key, batch -> params.
-    loss: params, batch, key -> scalar, {name: Mean}.
+    loss: params, batch, key -> {name: Mean}, of which that named "loss" is minimised.
     score: params, batch -> {name: Mean}.
   """
 
   init: Callable[[Key, Any], Params]
-  loss: Callable[[Params, Any, Key], tuple[Array, dict[str, metrics.Mean]]]
+  loss: Callable[[Params, Any, Key], dict[str, metrics.Mean]]
   score: Callable[[Params, Any], dict[str, metrics.Mean]]
 
 
@@ -46,9 +46,7 @@ def classification(model: Any, smoothing: float = 0.0) -> Task:
     }
 
   def loss(params, batch, key):
-    logits = model.apply({"params": params}, *inputs(batch), key)
-    measured = measure(logits, batch, smoothing)
-    return measured["loss"].total / measured["loss"].weight, measured
+    return measure(model.apply({"params": params}, *inputs(batch), key), batch, smoothing)
 
   def score(params, batch):
     return measure(model.apply({"params": params}, *inputs(batch)), batch)

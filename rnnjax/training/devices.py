@@ -15,12 +15,16 @@ def use_cores(batch: int):
   with the weight gradients deferred, two devices that take half the rows each train nearly twice
   as fast as one that has both cores. As many are made as divide the batch evenly; where XLA_FLAGS
   or jax's own configuration name a number, that stays.
+
+  XLA gets two threads for each core (by NPROC, unless that is set): with one, all may be waiting
+  for a device whose work finds no thread (jaxlib 0.10.2 stood still so once in five epochs).
   """
   named = "device_count" in os.environ.get("XLA_FLAGS", "") or jax.config.jax_num_cpu_devices > 0
   if not named:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     even = [n for n in range(1, cores + 1) if batch % n == 0]
     jax.config.update("jax_num_cpu_devices", even[-1])
+    os.environ.setdefault("NPROC", str(2 * cores))
 
 
 def mesh(batch: int | None = None) -> Mesh:

@@ -82,7 +82,14 @@ def train(
 @functools.partial(jax.jit, static_argnums=(0, 1, 2), donate_argnums=3)
 def _update(task, optimizer, average, state, batch):
   key = jax.random.fold_in(state.key, state.step)
-  grads, metrics = jax.grad(task.loss, has_aux=True)(state.params, batch, key)
+
+  def total(params):
+    metrics = task.loss(params, batch, key)
+    return metrics["loss"].total, metrics
+
+  # The weight divides at the end, so that devices meet once, when all is summed.
+  grads, metrics = jax.grad(total, has_aux=True)(state.params)
+  grads = jax.tree.map(lambda g: g / metrics["loss"].weight, grads)
   updates, inner = optimizer.update(grads, state.optimizer, state.params)
   params = optax.apply_updates(state.params, updates)
   mean = state.average
