@@ -22,6 +22,7 @@ from experiments import options, peers
 from experiments.options import CELLS, option
 from experiments.timing import ceilings, compiled, draw, medians, ratios
 from rnnjax.training import devices, records
+from rnnjax.types import BadInput
 
 SHAPES = "32,200,128,128 64,600,32,100 20,35,650,650 64,100,512,512"
 GATES = {"vanilla": 1, "gru": 3, "lstm": 4}
@@ -33,6 +34,17 @@ class Config:
   cell: str = option("", "one cell; LSTM and GRU where none is named", ("", *CELLS))
   trials: int = option(9, "timed runs of each", low=1)
   out: str = option("", "folder for the table as JSON, and the figure")
+
+
+def parse(text: str) -> list[tuple]:
+  """The shapes B,T,D,H that a text names, spaces between them."""
+  try:
+    shapes = [tuple(map(int, shape.split(","))) for shape in text.split()]
+  except ValueError:
+    shapes = []
+  if not shapes or any(len(shape) != 4 or min(shape) < 1 for shape in shapes):
+    raise BadInput(f"--shapes must be positive B,T,D,H, such as {SHAPES!r}; got {text!r}")
+  return shapes
 
 
 def contenders(cell, xs, H):
@@ -70,8 +82,8 @@ def measure(cell, shape, trials) -> list[dict]:
 
 def run(config: Config = Config()):
   """Measures all; returns the ceilings, and geometric means of the peers' values over ours."""
+  shapes = parse(config.shapes)
   rows, about = [], records.versions() | {"cores": jax.device_count(), "ceilings": ceilings()}
-  shapes = [tuple(map(int, shape.split(","))) for shape in config.shapes.split()]
   cells = [config.cell] if config.cell else ["lstm", "gru"]
   for cell, shape in tqdm.tqdm(list(itertools.product(cells, shapes)), disable=None):
     rows += (new := measure(cell, shape, config.trials))

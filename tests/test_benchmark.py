@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from experiments import benchmark, peers, timing
+from rnnjax.types import BadInput
 
 
 def test_every_peer_on_one_device_and_on_all(tmp_path):
@@ -24,6 +25,13 @@ def test_every_peer_on_one_device_and_on_all(tmp_path):
   expected = fastest["flax"] / fastest["rnnjax"]
   assert result["time/rnnjax"]["flax"] == pytest.approx(expected, abs=1e-3)
   assert result["time/rnnjax"]["rnnjax"] == 1
+
+
+@pytest.mark.parametrize("shapes", ["", "1,2,3", "4,3,2,5 a,b,c,d", "4,3,0,5"])
+def test_malformed_shapes(shapes):
+  """They are refused before anything is measured."""
+  with pytest.raises(BadInput, match="positive B,T,D,H"):
+    benchmark.run(benchmark.Config(shapes=shapes))
 
 
 def test_runs_take_turns():

@@ -1,0 +1,127 @@
+"""K steps back through a cell: the loop that must wait for time, then the weights, all at once.
+
+Each way back is made for a cell, its parameters, a direction and K, and is then called as
+
+    back(first, dcarry, xs, alive, before, zs, dys) -> dcarry, dparams, dxs
+
+with the first of its steps in time, the cotangent of the carry that leaves them, and all that was
+saved of all steps, of which it reads its own K.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from rnnjax.cells.cell import gates, wide
+from rnnjax.kernels.scan import freeze
+
+
+def entering(cell, params, u, h):
+  """What enters the nonlinearities of a cell of the form of `additive`."""
+  return gates(u, h @ params["U"], _number(cell, params), cell.apart)
+
+
+def _number(cell, params):
+  return params["b"].shape[0] // cell.features
+
+
+def _flat(a):
+  """All steps and rows as one axis: XLA multiplies matrices faster than it contracts two axes."""
+  return a.reshape(-1, a.shape[-1])
+
+
+def add(*trees):
+  """The sum of trees, leaf by leaf."""
+  return jax.tree.map(lambda *leaves: sum(leaves), *trees)
+
+
+def _split(alive, dcarry, dy):
+  """Cotangents of a step: those that pass through it, and those that pass a dead row by."""
+  zero = lambda tree: jax.tree.map(jnp.zeros_like, tree)
+  live = freeze(alive, (dcarry, dy), zero((dcarry, dy)))
+  return live, zero(dcarry) if alive is None else freeze(alive, zero(dcarry), dcarry)
+
+
+def _at(steps, t):
+  """What was saved at step t; a chunk is not cut out first, for that would copy it."""
+  return jax.tree.map(lambda a: jax.lax.dynamic_index_in_dim(a, t, keepdims=False), steps)
+
+
+def back_pointwise(cell, params, reverse, K):
+  """The way back through a cell of the form of `additive`.
+
+  In the loop dz is written block by block into the rows that the products read, dh's at once and
+  the weights' after it; joining blocks by concatenation is slow on a CPU.
+  """
+  G, H, apart = _number(cell, params), cell.features, cell.apart
+  small = {name: p for name, p in params.items() if name not in ("W", "U", "b")}
+  UT = params["U"].T
+
+  def back(first, dcarry, xs, alive, before, zs, dys):
+    x, h = (jax.lax.dynamic_slice_in_dim(a, first, K) for a in (xs, before[0]))
+    rows, x, h = h.shape[:-1], _flat(x), _flat(h)
+    z = None
+    if zs is None:
+      z = [a.reshape(*rows, H) for a in entering(cell, params, cell.project(params, x), h)]
+
+    def tick(carry, inputs):
+      dcarry, dsmall, du, dv = carry
+      k, z = inputs
+      dy, alive_k, carry_k, z_k = _at((dys, alive, before, zs), first + k)
+      live, passing = _split(alive_k, dcarry, dy)
+      _, vjp = jax.vjp(cell.pointwise, small, carry_k, z_k or z)
+      dparams, (dh, *rest), dz = vjp(live)
+      us, vs = dz[:G], dz[: G - apart] + dz[G:]
+      du, dv = _write(du, us, k), _write(dv, vs, k) if apart else None
+      dh = dh + _at(dv if apart else du, k) @ UT
+      return (add((dh, *rest), passing), add(dsmall, dparams), du, dv), None
+
+    du = jnp.zeros_like(before[0], xs.dtype, shape=(*rows, G * H))
+    dsmall = jax.tree.map(lambda p: jnp.zeros_like(p, wide(p.dtype)), small)
+    start = dcarry, dsmall, du, du if apart else None
+    end, _ = jax.lax.scan(tick, start, (jnp.arange(K), z), reverse=not reverse)
+    dcarry, dsmall, du, dv = end
+    du, dv = _flat(du), _flat(dv if apart else du)
+    product = functools.partial(jnp.matmul, preferred_element_type=wide(x.dtype))
+    dparams = {"W": product(x.T, du), "U": product(h.T, dv), "b": du.sum(0, wide(x.dtype))}
+    return dcarry, dparams | dsmall, (du @ params["W"].T).reshape(*rows, -1)
+
+  return back
+
+
+def _write(rows, blocks, k):
+  """rows [K, ..., GH] with the blocks, each [..., H], side by side in row k."""
+  H = blocks[0].shape[-1]
+  for i, block in enumerate(blocks):
+    at = (k, *[0] * (block.ndim - 1), i * H)
+    rows = jax.lax.dynamic_update_slice(rows, block[None], at)
+  return rows
+
+
+def back_any(cell, params, reverse, K):
+  """The way back through any cell: its step's own vjp, for the carry now, for the rest later."""
+
+  def back(first, dcarry, xs, alive, before, zs, dys):
+    del zs
+    window = lambda a: jax.lax.dynamic_slice_in_dim(a, first, K)
+    flat = functools.partial(jax.tree.map, _flat)
+    us, project = jax.vjp(cell.project, params, _flat(window(xs)))
+    rows = (K, *xs.shape[1:-1])
+
+    def tick(dcarry, inputs):
+      k, u = inputs
+      dy, alive_k, carry_k = _at((dys, alive, before), first + k)
+      live, passing = _split(alive_k, dcarry, dy)
+      _, vjp = jax.vjp(lambda carry: cell.step(params, carry, u), carry_k)
+      return add(vjp(live)[0], passing), live
+
+    inputs = jnp.arange(K), us.reshape(*rows, -1)
+    dcarry, lives = jax.lax.scan(tick, dcarry, inputs, reverse=not reverse)
+    carries = flat(jax.tree.map(window, before))
+    steps = lambda params, us: cell.step(params, carries, us)
+    dparams, dus = jax.vjp(steps, params, us)[1](flat(lives))
+    dprojected, dxs = project(dus)
+    return dcarry, add(dparams, dprojected), dxs.reshape(*rows, -1)
+
+  return back
