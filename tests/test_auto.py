@@ -12,18 +12,24 @@ from rnnjax import gru, lstm
 from rnnjax.kernels.plan import Plan, plan
 
 COUNT = """
-import jax, sys
+import jax, os, sys
 from rnnjax.training import devices
 devices.use_cores(int(sys.argv[1]))
-print(jax.device_count())
+print(jax.device_count(), os.environ["NPROC"])
 """
 
 
-def count(batch, flags=""):
-  """How many devices a fresh interpreter has for a batch."""
-  environment = os.environ | {"XLA_FLAGS": flags}
+def counts(batch, flags="", threads=None):
+  """How many devices a fresh interpreter has for a batch, and how many threads XLA gets."""
+  environment = {name: value for name, value in os.environ.items() if name != "NPROC"}
+  environment |= {"XLA_FLAGS": flags} | ({"NPROC": threads} if threads else {})
   arguments = [sys.executable, "-c", COUNT, str(batch)]
-  return int(subprocess.run(arguments, env=environment, check=True, capture_output=True).stdout)
+  run = subprocess.run(arguments, env=environment, check=True, capture_output=True)
+  return tuple(map(int, run.stdout.split()))
+
+
+def count(*args):
+  return counts(*args)[0]
 
 
 def test_devices_divide_the_batch_and_a_given_number_stays():
@@ -31,7 +37,14 @@ def test_devices_divide_the_batch_and_a_given_number_stays():
   cores = len(os.sched_getaffinity(0))
   assert count(7) in (1, 7)
   assert 64 % count(64) == 0 and count(64) > cores / 2
-  assert count(64, "--xla_force_host_platform_device_count=3") == 3
+  flags = "--xla_force_host_platform_device_count=3"
+  assert counts(64, flags, threads="5") == (3, 5)
+
+
+def test_more_threads_than_devices():
+  """So that one is left for the device that all others wait for; a given number stays."""
+  assert counts(64)[1] == 2 * len(os.sched_getaffinity(0))
+  assert counts(64, threads="5")[1] == 5
 
 
 @pytest.mark.parametrize(
