@@ -15,10 +15,14 @@ from rnnjax import unroll
 from rnnjax.cells.cell import Cell, additive, init, zeros
 
 
-def rnnjax(cell, xs, H, backend="auto"):
-  made = CELLS[cell](H)
+def unrolled(made, xs, backend="auto"):
+  """A cell of ours or of a user as a peer."""
   params = made.init(jax.random.key(0), xs.shape[-1])
   return lambda params, xs: unroll(made, params, xs, backend=backend)[1], params
+
+
+def rnnjax(cell, xs, H, backend="auto"):
+  return unrolled(CELLS[cell](H), xs, backend)
 
 
 def own(cell, xs, H):
@@ -42,15 +46,12 @@ def own(cell, xs, H):
     lambda x: (zeros(x, H),) * (2 if cell == "lstm" else 1),
     **additive(tick, gates, apart),
   )  # fmt: skip
-  params = made.init(jax.random.key(0), xs.shape[-1])
-  return lambda params, xs: unroll(made, params, xs)[1], params
+  return unrolled(made, xs)
 
 
 def step(cell, xs, H):
   """A cell of which only the step is known."""
-  made = CELLS[cell](H)._replace(pointwise=None)
-  params = made.init(jax.random.key(0), xs.shape[-1])
-  return lambda params, xs: unroll(made, params, xs)[1], params
+  return unrolled(CELLS[cell](H)._replace(pointwise=None), xs)
 
 
 def flax(cell, xs, H):

@@ -85,7 +85,7 @@ def back_pointwise(cell, params, reverse, K):
     du, dv = _flat(du), _flat(dv if apart else du)
     product = functools.partial(jnp.matmul, preferred_element_type=wide(x.dtype))
     dparams = {"W": product(x.T, du), "U": product(h.T, dv), "b": du.sum(0, wide(x.dtype))}
-    return dcarry, dparams | dsmall, (du @ params["W"].T).reshape(*rows, -1)
+    return dcarry, dparams | dsmall, (du @ params["W"].T).reshape(*rows, xs.shape[-1])
 
   return back
 
@@ -116,12 +116,12 @@ def back_any(cell, params, reverse, K):
       _, vjp = jax.vjp(lambda carry: cell.step(params, carry, u), carry_k)
       return add(vjp(live)[0], passing), live
 
-    inputs = jnp.arange(K), us.reshape(*rows, -1)
+    inputs = jnp.arange(K), us.reshape(*rows, us.shape[-1])
     dcarry, lives = jax.lax.scan(tick, dcarry, inputs, reverse=not reverse)
     carries = flat(jax.tree.map(window, before))
     steps = lambda params, us: cell.step(params, carries, us)
     dparams, dus = jax.vjp(steps, params, us)[1](flat(lives))
     dprojected, dxs = project(dus)
-    return dcarry, add(dparams, dprojected), dxs.reshape(*rows, -1)
+    return dcarry, add(dparams, dprojected), dxs.reshape(*rows, xs.shape[-1])
 
   return back
