@@ -21,7 +21,7 @@ from rnnjax.interop import vectors
 from rnnjax.models import embedding
 from rnnjax.models.classifier import Classifier
 from rnnjax.pooling import POOLINGS
-from rnnjax.training import optimizers
+from rnnjax.training import averages, optimizers
 
 PRESETS = {
   "notes": dict(
@@ -110,7 +110,8 @@ def run(config: Config = Config()):
   task = tasks.classification(build(config, data.vocabulary, len(data.classes)))
   steps = config.epochs * len(data.train)
   optimizer = training.adam(optimizers.schedule(config.rate, steps, warmup=0.1))
-  with training.Run(config, task, data, optimizer, steps, average=config.average) as run:
+  average = averages.moving(config.average) if config.average else None
+  with training.Run(config, task, data, optimizer, steps, average=average) as run:
     for _ in run.train():
       pass
     return {"dataset": data.name, "cell": config.cell, "seed": config.seed} | run.test()

@@ -29,6 +29,19 @@ def cross_entropy(logits: Array, labels: Array, smoothing: float = 0.0) -> Array
   return optax.softmax_cross_entropy(logits, q)
 
 
+def activation(hs: Array) -> Array:
+  """Activation regularisation: Σ h²/H of each step (Merity, McCann & Socher 2017). [...]."""
+  return jnp.square(hs).mean(-1)
+
+
+def temporal(hs: Array) -> Array:
+  """Temporal activation regularisation: Σ (hₜ₊₁ − hₜ)²/H of hs [T, ..., H]. [T − 1, ...].
+
+  Merity, McCann & Socher 2017.
+  """
+  return jnp.square(hs[1:] - hs[:-1]).mean(-1)
+
+
 def predict(logits: Array) -> Array:
   """The likeliest class [...] of logits [..., K] or [..., 1]."""
   if logits.shape[-1] == 1:

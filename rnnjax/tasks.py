@@ -3,22 +3,28 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
+
 from rnnjax import losses, metrics
-from rnnjax.types import Key, Params
+from rnnjax.types import Carry, Key, Params
 
 
 class Task(NamedTuple):
-  """What is learnt, as three pure functions of a batch, which is a dict of arrays.
+  """What is learnt, as pure functions of a batch, which is a dict of arrays.
 
   Attributes:
     init: key, batch -> params.
-    loss: params, batch, key -> {name: Mean}, of which that named "loss" is minimised.
-    score: params, batch -> {name: Mean}.
+    loss: params, carry, batch, key -> carry, {name: Mean}, of which that named "loss" is minimised.
+    score: params, carry, batch -> carry, {name: Mean}.
+    start: params, batch -> the first carry: what one batch leaves to the next, a tree of arrays
+      [B, ...], or () for nothing.
   """
 
   init: Callable[[Key, Any], Params]
-  loss: Callable[[Params, Any, Key], dict[str, metrics.Mean]]
-  score: Callable[[Params, Any], dict[str, metrics.Mean]]
+  loss: Callable[[Params, Carry, Any, Key], tuple[Carry, dict[str, metrics.Mean]]]
+  score: Callable[[Params, Carry, Any], tuple[Carry, dict[str, metrics.Mean]]]
+  start: Callable[[Params, Any], Carry] = lambda params, batch: ()
 
 
 def classification(model: Any, smoothing: float = 0.0) -> Task:
@@ -45,10 +51,49 @@ def classification(model: Any, smoothing: float = 0.0) -> Task:
       "accuracy": metrics.mean(losses.predict(logits) == labels, weights),
     }
 
-  def loss(params, batch, key):
-    return measure(model.apply({"params": params}, *inputs(batch), key), batch, smoothing)
+  def loss(params, carry, batch, key):
+    logits = model.apply({"params": params}, *inputs(batch), key)
+    return carry, measure(logits, batch, smoothing)
 
-  def score(params, batch):
-    return measure(model.apply({"params": params}, *inputs(batch)), batch)
+  def score(params, carry, batch):
+    return carry, measure(model.apply({"params": params}, *inputs(batch)), batch)
 
   return Task(init, loss, score)
+
+
+def language(model: Any, activation: float = 0.0, temporal: float = 0.0) -> Task:
+  """Each token from those before it, over a text that goes on from batch to batch.
+
+  A batch is {"tokens": [T + 1, B], "weights": [T, B]}: a window of B columns of a text, whose
+  neighbours wₜ, wₜ₊₁ are weighed. What the encoder remembers is carried to the next batch without
+  its gradient: truncated backpropagation through time (Williams & Peng 1990). The loss is nats per
+  token; in training come α Σ drop(h)²/H and β Σ (hₜ − hₜ₋₁)²/H (Merity, McCann & Socher 2017).
+
+  Args:
+    model: a LanguageModel.
+    activation, temporal: α, β.
+  """
+
+  def apply(params, carry, batch, key=None):
+    return model.apply({"params": params}, batch["tokens"], batch["weights"], carry, key)
+
+  def init(key, batch):
+    return model.init(key, batch["tokens"], batch["weights"])["params"]
+
+  def start(params, batch):
+    carry = jax.eval_shape(lambda: apply(params, None, batch)[0])
+    return jax.tree.map(lambda c: jnp.zeros(c.shape, c.dtype), carry)
+
+  def loss(params, carry, batch, key):
+    carry, total, ys, dropped = apply(params, carry, batch, key)
+    penalty = activation * losses.activation(dropped).sum() if activation else 0.0
+    penalty += temporal * losses.temporal(ys).sum() if temporal else 0.0
+    weight = batch["weights"].sum()
+    nats = metrics.Mean(total, weight)
+    return carry, {"loss": metrics.Mean(total + penalty, weight), "nats": nats}
+
+  def score(params, carry, batch):
+    carry, total, *_ = apply(params, carry, batch)
+    return carry, {"loss": metrics.Mean(total, batch["weights"].sum())}
+
+  return Task(init, loss, score, start)

@@ -7,7 +7,10 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from rnnjax.types import BadInput
+
 PAD, UNKNOWN = 0, 1
+SPECIALS = ("<pad>", "<unk>")
 _WORD = re.compile(r"\w+(?:['’]\w+)*|[^\w\s]")
 
 
@@ -21,7 +24,10 @@ def words(text: str) -> list[str]:
 
 
 class Vocabulary:
-  """Words by rank: 0 pads, 1 stands for every unknown word, then the most frequent word first.
+  """Words by rank: the specials first, then the most frequent word.
+
+  As `specials` say, 0 pads and 1 stands for every unknown word; without "<unk>" among them no word
+  may be unknown, as for the characters of a text.
 
   >>> vocabulary = Vocabulary.of([["a", "b", "b"], ["b", "a", "c"]], size=4)
   >>> vocabulary.encode(["c", "b", "a"])
@@ -30,26 +36,55 @@ class Vocabulary:
   ['b', 'a', '<unk>']
   """
 
-  def __init__(self, ranked: Iterable[str]):
-    self.words = ["<pad>", "<unk>", *ranked]
+  def __init__(self, ranked: Iterable[str], specials: Iterable[str] = SPECIALS):
+    self.specials = tuple(specials)
+    self.words = [*self.specials, *ranked]
     self.ids = {word: i for i, word in enumerate(self.words)}
 
   @classmethod
-  def of(cls, texts: Iterable[Iterable[str]], size: int | None = None) -> "Vocabulary":
-    """The words of texts, ranked by frequency and then alphabetically; at most size ids in all."""
+  def of(
+    cls,
+    texts: Iterable[Iterable[str]],
+    size: int | None = None,
+    specials: Iterable[str] = SPECIALS,
+    least: int = 1,
+  ) -> "Vocabulary":
+    """The words of texts, ranked by frequency and then alphabetically.
+
+    Args:
+      texts: of words; a string is a text of characters.
+      size: at most so many ids in all.
+      specials: what comes first.
+      least: words that occur less often are unknown.
+    """
     counts = collections.Counter(itertools.chain.from_iterable(texts))
-    return cls(sorted(counts, key=lambda word: (-counts[word], word))).cut(size)
+    ranked = sorted(counts, key=lambda word: (-counts[word], word))
+    known = [word for word in ranked if counts[word] >= least and word not in specials]
+    return cls(known, specials).cut(size)
 
   def cut(self, size: int | None) -> "Vocabulary":
     """The same, limited to its first size ids."""
-    return self if size is None else Vocabulary(self.words[2:size])
+    if size is None:
+      return self
+    return Vocabulary(self.words[len(self.specials) : size], self.specials)
 
   def __len__(self):
     return len(self.words)
 
   def encode(self, text: Iterable[str]) -> np.ndarray:
-    """Words to ids [T]."""
-    return np.array([self.ids.get(word, UNKNOWN) for word in text], np.int32)
+    """Words to ids [T].
+
+    Raises:
+      BadInput: a word is unknown, and there is no "<unk>" to stand for it.
+    """
+    unknown = self.ids.get("<unk>")
+    ids = [self.ids.get(word, unknown) for word in text]
+    if unknown is None and None in ids:
+      strange = sorted({word for word in text if word not in self.ids})
+      raise BadInput(
+        f"{strange[:10]} do not occur in the text that was learnt, which has {len(self)} symbols"
+      )
+    return np.array(ids, np.int32)
 
   def decode(self, ids: Iterable[int]) -> list[str]:
     """Ids to words."""

@@ -44,6 +44,11 @@ def replicate(mesh: Mesh, tree):
   return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
 
 
+def rows(mesh: Mesh, carry):
+  """Each leaf [B, ...] cut along its first axis."""
+  return jax.device_put(carry, NamedSharding(mesh, PartitionSpec("batch")))
+
+
 def shard(mesh: Mesh, batch):
   """Each leaf cut along its batch axis: the second of time-major [T, B, ...], the only of [B]."""
   spec = lambda a: PartitionSpec("batch") if a.ndim == 1 else PartitionSpec(None, "batch")

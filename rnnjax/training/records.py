@@ -51,18 +51,26 @@ def check(out: pathlib.Path, config):
     )
 
 
-def claim(out: pathlib.Path, config):
-  """Makes `out` the place of this configuration.
+def claim(out: pathlib.Path, config, beside: dict | None = None):
+  """Makes `out` the place of this configuration, and of what must lie `beside` it.
 
   Raises:
     BadInput: it is the place of another one, or cannot be written.
   """
   check(out, config)
+  for name, value in (beside or {}).items():
+    path = out / f"{name}.json"
+    if path.exists() and json.loads(path.read_text()) != json.loads(json.dumps(value)):
+      raise BadInput(
+        f"{path} is not the {name} of this data. Has the data changed since that run began?"
+      )
   try:
     out.mkdir(parents=True, exist_ok=True)
     if not (out / "config.json").exists():
       kept = {"config": describe(config), "versions": versions()}
       (out / "config.json").write_text(json.dumps(kept, indent=2) + "\n")
+    for name, value in (beside or {}).items():
+      (out / f"{name}.json").write_text(json.dumps(value) + "\n")
   except OSError as error:
     raise BadInput(f"--out={out} cannot be written: {error}") from None
 

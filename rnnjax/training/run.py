@@ -18,6 +18,7 @@ import tqdm
 from rnnjax.metrics import Mean
 from rnnjax.tasks import Task
 from rnnjax.training import devices, records
+from rnnjax.training.averages import Average
 from rnnjax.training.train import State, evaluate, start, train
 
 
@@ -27,7 +28,7 @@ class Progress(NamedTuple):
   Attributes:
     state: the newest state; its step is the place in the data, too.
     best: the parameters that did best on the validation part.
-    score: how well they did.
+    score: how well they did; a loss counts negative.
     seconds: of training so far.
   """
 
@@ -62,9 +63,11 @@ class Run:
     data: has train (stream, len), valid and test (iterables of batches).
     optimizer: how.
     steps: of the whole training.
-    average: the decay of the parameters' moving average; 0 for none.
+    average: how the parameters are averaged; None for not at all.
     every: steps between two looks at the validation part; None for an epoch.
-    score: the validation metric that chooses, the more the better.
+    score: the validation metric that chooses: the more the better, but of a loss the less.
+    beside: {name: value of JSON}, what must lie beside the parameters to make use of them, such as
+      a vocabulary; one file each in `out`.
   """
 
   def __init__(
@@ -75,19 +78,21 @@ class Run:
     optimizer: optax.GradientTransformation,
     steps: int,
     *,
-    average: float = 0.0,
+    average: Average | None = None,
     every: int | None = None,
     score: str = "accuracy",
+    beside: dict[str, Any] | None = None,
   ):
     self.config, self.task, self.data = config, task, data
     self.optimizer, self.steps, self.average = optimizer, steps, average
     self.every, self.metric = every or len(data.train), score
+    self.sign, self.beside = -1 if score == "loss" else 1, beside or {}
     self.out = pathlib.Path(config.out).expanduser() if config.out else None
     self.mesh = devices.mesh(data.train.batch)
     self.signal, self.handlers = None, {}
     self.records = self.checkpoints = None
     if self.out:
-      records.claim(self.out, config)
+      records.claim(self.out, config, self.beside)
     example = next(data.train.stream())
     state = start(task, optimizer, example, jax.random.key(config.seed), bool(average))
     self.progress = Progress(state, jax.tree.map(jnp.copy, state.evaluated), -math.inf, 0.0)
@@ -165,9 +170,9 @@ class Run:
   def _look(self, step, since):
     """Validates, keeps the best parameters, saves."""
     scores = evaluate(self.task, self.progress.state.evaluated, self.data.valid, self.mesh)
-    if scores[self.metric] > self.progress.score:
+    if self.sign * scores[self.metric] > self.progress.score:
       best = jax.tree.map(jnp.copy, self.progress.state.evaluated)
-      self.progress = self.progress._replace(best=best, score=scores[self.metric])
+      self.progress = self.progress._replace(best=best, score=self.sign * scores[self.metric])
     values = {f"train/{name}": mean.value for name, mean in since.items()}
     values |= {f"valid/{name}": value for name, value in scores.items()}
     self.records.write(step, **values)
@@ -186,7 +191,7 @@ class Run:
     """Saves after a signal, in a folder of its own where none was given, and leaves."""
     if not self.checkpoints:
       self.out = pathlib.Path("runs") / f"{time.strftime('%Y-%m-%d_%H-%M-%S')}_{os.getpid()}"
-      records.claim(self.out, self.config)
+      records.claim(self.out, self.config, self.beside)
       self._open()
     self.checkpoints.save(self.step, self.progress)
     logging.warning(
@@ -199,7 +204,7 @@ class Run:
     """Reads the test part, once, with the parameters that did best in validation."""
     scores = evaluate(self.task, self.progress.best, self.data.test, self.mesh)
     return {f"test/{name}": value for name, value in scores.items()} | {
-      f"valid/{self.metric}": self.progress.score,
+      f"valid/{self.metric}": self.sign * self.progress.score,
       "parameters": self.parameters,
       "steps": self.step,
       "seconds": round(self.progress.seconds, 1),

@@ -12,7 +12,8 @@ from jax.sharding import Mesh
 from rnnjax.metrics import Mean
 from rnnjax.tasks import Task
 from rnnjax.training import devices
-from rnnjax.types import Array, Key, Params
+from rnnjax.training.averages import Average, moving
+from rnnjax.types import Array, Carry, Key, Params
 
 
 class State(NamedTuple):
@@ -23,6 +24,7 @@ class State(NamedTuple):
     params: the parameters.
     average: their moving average, or None where nothing is averaged.
     optimizer: the optimizer's state.
+    carry: what the last batch leaves to the next.
     key: the key from which each step's own is folded.
   """
 
@@ -30,6 +32,7 @@ class State(NamedTuple):
   params: Params
   average: Params | None
   optimizer: Any
+  carry: Carry
   key: Key
 
   @property
@@ -45,7 +48,8 @@ def start(
   init, rest = jax.random.split(key)
   params = jax.jit(task.init)(init, batch)
   mean = jax.tree.map(jnp.copy, params) if average else None
-  return State(jnp.int32(0), params, mean, jax.jit(optimizer.init)(params), rest)
+  inner, carry = jax.jit(optimizer.init)(params), task.start(params, batch)
+  return State(jnp.int32(0), params, mean, inner, carry, rest)
 
 
 def train(
@@ -54,12 +58,12 @@ def train(
   state: State,
   batches: Iterable,
   *,
-  average: float = 0.99,
+  average: Average = moving(0.99),
   mesh: Mesh | None = None,
 ) -> Iterator[tuple[State, dict[str, Mean]]]:
   """Takes a step for each batch, and yields the state and the step's metrics.
 
-      θ ← θ − optimizer(∇loss(θ));   θ̄ ← d θ̄ + (1 − d) θ,  d = min(average, (1 + t)/(10 + t))
+      θ ← θ − optimizer(∇loss(θ));   θ̄ ← (1 − μₜ) θ̄ + μₜ θ
 
   A state lives until the next is asked for, which overwrites its arrays: copy what you keep.
 
@@ -68,11 +72,13 @@ def train(
     optimizer: how.
     state: from where; `start` makes the first.
     batches: the data, one step each.
-    average: d, the decay of the moving average (Polyak & Juditsky 1992) of a state that keeps one.
+    average: μ, how the average of a state that keeps one is taken.
     mesh: the devices; all of them where None.
   """
   mesh = mesh or devices.mesh()
-  state = jax.tree.map(jnp.copy, devices.replicate(mesh, state))  # the caller keeps his own
+  carry = devices.rows(mesh, state.carry)
+  state = devices.replicate(mesh, state._replace(carry=()))._replace(carry=carry)
+  state = jax.tree.map(jnp.copy, state)  # the caller keeps his own
   for batch in batches:
     with jax.set_mesh(mesh):
       state, metrics = _update(task, optimizer, average, state, devices.shard(mesh, batch))
@@ -84,24 +90,24 @@ def _update(task, optimizer, average, state, batch):
   key = jax.random.fold_in(state.key, state.step)
 
   def total(params):
-    metrics = task.loss(params, batch, key)
-    return metrics["loss"].total, metrics
+    carry, metrics = task.loss(params, state.carry, batch, key)
+    return metrics["loss"].total, (carry, metrics)
 
   # The weight divides at the end, so that devices meet once, when all is summed.
-  grads, metrics = jax.grad(total, has_aux=True)(state.params)
+  grads, (carry, metrics) = jax.grad(total, has_aux=True)(state.params)
   grads = jax.tree.map(lambda g: g / metrics["loss"].weight, grads)
   updates, inner = optimizer.update(grads, state.optimizer, state.params)
   params = optax.apply_updates(state.params, updates)
   mean = state.average
   if mean is not None:
-    d = jnp.minimum(average, (1 + state.step) / (10 + state.step))
-    mean = jax.tree.map(lambda a, p: d * a + (1 - d) * p, mean, params)
-  return State(state.step + 1, params, mean, inner, state.key), metrics
+    μ = average(state.step)
+    mean = jax.tree.map(lambda a, p: (1 - μ) * a + μ * p, mean, params)
+  return State(state.step + 1, params, mean, inner, carry, state.key), metrics
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _score(task, params, batch):
-  return task.score(params, batch)
+def _score(task, params, carry, batch):
+  return task.score(params, carry, batch)
 
 
 def evaluate(task: Task, params: Params, batches: Iterable, mesh: Mesh | None = None):
@@ -109,8 +115,12 @@ def evaluate(task: Task, params: Params, batches: Iterable, mesh: Mesh | None = 
   mesh = mesh or devices.mesh()
   params = devices.replicate(mesh, params)
   total: dict[str, Mean] = {}
+  carry = None
   for batch in batches:
+    if carry is None:
+      carry = devices.rows(mesh, task.start(params, batch))
     with jax.set_mesh(mesh):
-      scores = jax.device_get(_score(task, params, devices.shard(mesh, batch)))
+      carry, scores = _score(task, params, carry, devices.shard(mesh, batch))
+    scores = jax.device_get(scores)
     total = {name: scores[name] + total.get(name, Mean(0.0, 0.0)) for name in scores}
   return {name: mean.value for name, mean in total.items()}

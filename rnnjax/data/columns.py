@@ -1,0 +1,81 @@
+"""A long text as batches: parallel columns through which a window moves.
+
+As with labelled sequences, the n-th batch is a function of the seed and n alone.
+"""
+
+import dataclasses
+from collections.abc import Iterator
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Columns:
+  """Batches {"tokens": [T + 1, B], "weights": [T, B]} of a text; weights are of neighbours.
+
+  For training (with a seed) each epoch cuts the text, taken as a ring, at a place drawn anew into B
+  columns, and a window of T moves down all of them: batch n + 1 goes on where batch n ended.
+
+  For evaluation (without) every token but the first is predicted exactly once: before its own part
+  each column reads the `warm` tokens that precede it, which count nothing, so that cutting the
+  text costs no token its context.
+
+  Attributes:
+    tokens: [N], the text as ids.
+    batch: B.
+    steps: T.
+    seed: of the places; None for evaluation.
+    warm: tokens read before a column's own, in evaluation.
+
+  Raises:
+    ValueError: the text has fewer than 2 tokens or than B.
+  """
+
+  tokens: np.ndarray
+  batch: int
+  steps: int
+  seed: int | None = None
+  warm: int = 0
+
+  def __post_init__(self):
+    if len(self.tokens) < max(2, self.batch):
+      raise ValueError(
+        f"a text of {len(self.tokens)} tokens cannot fill a batch of {self.batch} columns; "
+        "it needs at least one token a column, and two in all"
+      )
+
+  @property
+  def length(self) -> int:
+    """Pairs of neighbours in each column."""
+    N = len(self.tokens)
+    return N // self.batch if self.seed is not None else -(-(N - 1) // self.batch)
+
+  def __len__(self) -> int:
+    """Batches in an epoch."""
+    if self.seed is not None:
+      return max(self.length // self.steps, 1)
+    return -(-(self.length + self.warm) // self.steps)
+
+  def stream(self, step: int = 0) -> Iterator[dict[str, np.ndarray]]:
+    """Batches without end, from that of the given step on, epoch after epoch."""
+    columns = self.length * np.arange(self.batch)
+    window = np.arange(self.steps + 1)[:, None]
+    weights = np.ones((self.steps, self.batch), np.float32)
+    while True:
+      epoch, index = divmod(step, len(self))
+      cut = np.random.default_rng((self.seed or 0, epoch)).integers(len(self.tokens))
+      at = (cut + columns + index * self.steps + window) % len(self.tokens)
+      yield {"tokens": self.tokens[at], "weights": weights}
+      step += 1
+
+  def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
+    """The batches of one evaluation."""
+    first = self.length * np.arange(self.batch)
+    for index in range(len(self)):
+      own = index * self.steps - self.warm + np.arange(self.steps + 1)[:, None]
+      at = first + own
+      counts = (own >= 0) & (own < self.length) & (at < len(self.tokens) - 1)
+      yield {
+        "tokens": self.tokens[np.clip(at, 0, len(self.tokens) - 1)],
+        "weights": counts[:-1].astype(np.float32),
+      }

@@ -1,0 +1,141 @@
+"""Texts for language models: one file, or a folder with a training, validation and test part.
+
+  embedded   a small text that comes with the library
+  files      FOLDER with files whose names end in train.txt, valid.txt and test.txt (also .gz), as
+             the Penn Treebank has them; or with a single .txt; or one file by its own name
+  reviews    film reviews, as `rnnjax.data.imdb` reads them, one after the other
+
+A single text is cut into its first 85 %, the next 5 % and the last 10 %.
+"""
+
+import gzip
+import logging
+import pathlib
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import numpy as np
+
+from rnnjax.data import imdb
+from rnnjax.data.vocabulary import Vocabulary, words
+from rnnjax.types import BadInput
+
+DATASETS = ("auto", "embedded", "files", "reviews")
+PARTS = ("train", "valid", "test")
+END = "<eos>"  # of a line, or of a review
+
+
+class Corpus(NamedTuple):
+  """A text as ids [N], in three parts."""
+
+  name: str
+  vocabulary: Vocabulary
+  train: np.ndarray
+  valid: np.ndarray
+  test: np.ndarray
+
+
+def characters(dataset: str, data_dir: str, strip: bool = False, raw: bool = False) -> Corpus:
+  """A text as characters.
+
+  Args:
+    dataset: one of DATASETS but reviews; "auto" is files where data_dir is given, else embedded.
+    data_dir: a folder, or one file.
+    strip: blanks at both ends of each line are dropped.
+    raw: each byte is a character, whatever its encoding.
+
+  Raises:
+    BadInput: files that are missing, empty or not UTF-8.
+  """
+  name, texts = _texts(dataset, data_dir, raw)
+  if strip:
+    texts = ["".join(line.strip() + "\n" for line in text.splitlines()) for text in texts]
+  return _corpus(name, Vocabulary.of(texts, specials=()), texts)
+
+
+def tokens(dataset: str, data_dir: str, size: int | None = None) -> Corpus:
+  """A text as words, with <eos> after each line or review.
+
+  Files are cut at blanks: they are taken as tokenised. Other texts become lower-case words and
+  marks. What is not among the `size` most frequent of the training part is "<unk>".
+
+  Args:
+    dataset, data_dir: as for `characters`, and "reviews".
+    size: of the vocabulary.
+  """
+  if dataset == "reviews":
+    reviews = imdb.files(data_dir)
+    texts = [
+      [word for text, _ in getattr(reviews, part) for word in [*words(text), END]] for part in PARTS
+    ]
+    return _corpus(reviews.name, Vocabulary.of(texts[:1], size, ("<unk>",)), texts)
+  name, texts = _texts(dataset, data_dir)
+  cut, least = (words, 2) if name == "embedded" else (str.split, 1)
+  texts = [[w for line in text.splitlines() for w in [*cut(line), END]] for text in texts]
+  return _corpus(name, Vocabulary.of(texts[:1], size, ("<unk>",), least), texts)
+
+
+def _corpus(name: str, vocabulary: Vocabulary, texts: Iterable) -> Corpus:
+  parts = [vocabulary.encode(text) for text in texts]
+  for part, ids in zip(PARTS, parts):
+    if len(ids) < 2:
+      raise BadInput(
+        f"the {part} part of {name} has {len(ids)} tokens, and 2 are the least. "
+        "Is the text empty, or too short to be cut into three parts?"
+      )
+  return Corpus(name, vocabulary, *parts)
+
+
+def _texts(dataset: str, data_dir: str, raw: bool = False) -> tuple[str, list[str]]:
+  """The name of a text and its three parts."""
+  if dataset not in DATASETS:
+    raise BadInput(f"dataset must be one of {DATASETS}; got {dataset!r}")
+  if dataset == "embedded" or (dataset == "auto" and not data_dir):
+    if dataset == "auto":
+      logging.warning(
+        "training on the small text that comes with rnnjax; --data_dir=FOLDER or --text=FILE "
+        "reads another"
+      )
+    return "embedded", _cut(_read(pathlib.Path(__file__).with_name("hello.txt"), raw))
+  path = pathlib.Path(data_dir).expanduser()
+  if path.is_file():
+    return path.name, _cut(_read(path, raw))
+  if not path.is_dir():
+    raise BadInput(f"there is neither a file nor a folder {data_dir!r}")
+  found = {part: _find(path, f"*{part}.txt") for part in PARTS}
+  if all(len(files) == 1 for files in found.values()):
+    return path.name, [_read(files[0], raw) for files in found.values()]
+  single = _find(path, "*.txt")
+  if len(single) != 1:
+    raise BadInput(
+      f"{path} must hold either one text, or one file each that ends in train.txt, valid.txt and "
+      f"test.txt (also .gz); it holds {[file.name for file in single]}"
+    )
+  return path.name, _cut(_read(single[0], raw))
+
+
+def _find(folder: pathlib.Path, pattern: str) -> list[pathlib.Path]:
+  return sorted([*folder.glob(pattern), *folder.glob(f"{pattern}.gz")])
+
+
+def _read(path: pathlib.Path, raw: bool) -> str:
+  try:
+    content = path.read_bytes()
+    content = gzip.decompress(content) if path.suffix == ".gz" else content
+  except (EOFError, OSError) as error:
+    raise BadInput(f"{path} cannot be read to its end: {error}. Was it cut off?") from None
+  if raw:
+    return content.decode("latin-1")
+  try:
+    return content.decode("utf-8")
+  except UnicodeDecodeError as error:
+    raise BadInput(
+      f"{path} is not UTF-8: {error.reason} at byte {error.start}; --bytes reads it byte by byte"
+    ) from None
+
+
+def _cut(text: str) -> list[str]:
+  """The first 85 %, the next 5 %, the last 10 %."""
+  N = len(text)
+  first, last = N * 85 // 100, N * 90 // 100
+  return [text[:first], text[first:last], text[last:]]

@@ -1,0 +1,96 @@
+"""Text coloured by what a unit does at each character, as in Karpathy, Johnson & Li 2015."""
+
+import unicodedata
+from collections.abc import Sequence
+
+import numpy as np
+
+FONT, COLOURS = "DejaVu Sans Mono", ("#64a2ec", "#ffffff", "#f47362")  # -1, 0, 1
+INK, PAPER = "#1f2328", "#f6f7f9"
+DPI, WIDTH, MARGIN, BAR = 150, 1000, 20, 48  # pixels: a page, around it, above each panel
+NARROW, WIDE = 56, 90  # characters in a line, at least and at most
+
+
+def wrapped(text: str, limit: int) -> np.ndarray:
+  """The row and column of each character, [len(text), 2]: newlines and the limit break lines."""
+  places, row, column = [], 0, 0
+  for character in text:
+    if column == limit:
+      row, column = row + 1, 0
+    places.append((row, column))
+    row, column = (row + 1, 0) if character == "\n" else (row, column + 1)
+  return np.array(places).reshape(-1, 2)
+
+
+def _shown(text: str, known) -> str:
+  """A character for each: a box for what would take no cell, two, or one elsewhere."""
+  one = lambda c: c.isprintable() and not unicodedata.combining(c) and ord(c) in known
+  written = lambda c: one(c) and unicodedata.bidirectional(c) not in ("R", "AL")
+  return "".join(" " if c in "\n\t" else c if written(c) else "□" for c in text)
+
+
+def _check(rows):
+  if not rows or not all(text for _, text, _ in rows):
+    raise ValueError("rows must be one or more (title, text, values) with a text that is not empty")
+  for title, text, values in rows:
+    if np.shape(values) != (len(text),):
+      raise ValueError(
+        f"{title!r}: values must be ({len(text)},), one for each character; got {np.shape(values)}"
+      )
+    if not (np.abs(values) <= 1).all():
+      raise ValueError(f"{title!r}: values must lie in [-1, 1]; got up to {np.abs(values).max()}")
+
+
+def coloured_text(path, rows: Sequence[tuple[str, str, np.ndarray]]):
+  """Draw each text on the colours of its values: blue is -1, white 0, red 1. A PNG.
+
+  Args:
+    path: where to.
+    rows: (title, text, values [T]), a panel each; the values lie in [-1, 1].
+  """
+  from matplotlib import font_manager
+  from matplotlib.colors import LinearSegmentedColormap
+  from matplotlib.figure import Figure
+
+  _check(rows)
+  colours = LinearSegmentedColormap.from_list("signed", COLOURS)
+  font = font_manager.get_font(font_manager.findfont(FONT))
+  places = [wrapped(text, WIDE) for _, text, _ in rows]
+  columns = max(NARROW, 1 + max(place[:, 1].max() for place in places))
+  heights = [1 + place[:, 0].max() for place in places]
+  # All in whole pixels: then cells are sharp, and letters keep step with them along the line.
+  cell, line = WIDTH // columns, round(1.9 * (WIDTH // columns))
+  width, height = cell * columns + 2 * MARGIN, sum(heights) * line + len(rows) * BAR + MARGIN
+  advance = 1233 / 2048  # of the font, over its size
+  points, small = cell / advance * 72 / DPI, 6.5
+
+  figure = Figure((width / DPI, height / DPI), dpi=DPI, facecolor=PAPER)
+
+  def panel(left, top, wide, high, values):
+    """Axes in pixels of the page, coloured by values [rows, columns]."""
+    place = (left / width, 1 - (top + high) / height, wide / width, high / height)
+    axes = figure.add_axes(place, xticks=[], yticks=[])
+    axes.imshow(values, colours, vmin=-1, vmax=1, aspect="auto", interpolation="nearest")
+    axes.spines[:].set(color="#d5d9de", linewidth=0.5)
+    return axes
+
+  key = panel(width - MARGIN - 150, 22, 120, 12, np.linspace(-1, 1, 120)[None])
+  for x, name, side in ((0, "−1 ", "right"), (1, " 1", "left")):
+    key.text(x, 0.45, name, size=small, color=INK, ha=side, va="center", transform=key.transAxes)
+
+  top = 0
+  for (title, text, values), place, lines in zip(rows, places, heights):
+    grid = np.full((lines, columns), np.nan)
+    grid[tuple(place.T)] = values
+    axes = panel(MARGIN, top + BAR, cell * columns, lines * line, grid)
+    written = np.full((lines, columns), " ")
+    written[tuple(place.T)] = list(_shown(text, font.get_charmap()))
+    style = {"family": FONT, "size": points, "va": "center_baseline", "parse_math": False}
+    for y, letters in enumerate(written):
+      axes.text(-0.5, y, "".join(letters), color=INK, **style)
+    for y, x in place[[character == "\n" for character in text]]:
+      axes.text(x - 0.5, y, "↵", color=INK, alpha=0.4, **style)
+    figure.text(MARGIN / width, 1 - (top + 0.6 * BAR) / height, title, size=8, color=INK,
+                va="center", weight="bold", parse_math=False)  # fmt: skip
+    top += BAR + lines * line
+  figure.savefig(path, format="png", facecolor=PAPER)

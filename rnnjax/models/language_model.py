@@ -1,0 +1,98 @@
+"""The next token from those before it: embedding, encoder, softmax."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from rnnjax import dropout as drop
+from rnnjax.encoders import Encoder
+from rnnjax.softmax import Softmax
+from rnnjax.types import Array, Carry, Key
+
+
+class LanguageModel(nn.Module):
+  """One to many, or many to many in step: p(wₜ₊₁ | w₁ ... wₜ).
+
+      xₜ = E[wₜ];  hs = encoder(xs);  p(wₜ₊₁) = softmax(hₜ Wᵀ + b)
+
+  With an encoder `back` it is two models that share E, W and b, the other predicting wₜ from what
+  follows (Peters et al. 2018); that one forgets at the end of each window.
+
+  Attributes:
+    embedding: tokens [T, B] -> vectors [T, B, D].
+    encoder: the recurrent part, forward in time.
+    softmax: the last layer.
+    tied: W is E (Press & Wolf 2017; Inan, Khosravi & Socher 2017), with a linear map before it
+      where the encoder is not as wide as E.
+    back: an encoder backward in time, or None.
+    type_dropout: rate at which words vanish wherever they stand in the batch.
+    input_dropout: rate at which features of the embedding vanish, for all steps at once.
+    output_dropout: the same for what the softmax reads.
+  """
+
+  embedding: nn.Embed
+  encoder: Encoder
+  softmax: Softmax
+  tied: bool = False
+  back: Encoder | None = None
+  type_dropout: float = 0.0
+  input_dropout: float = 0.0
+  output_dropout: float = 0.0
+
+  def setup(self):
+    D, H = self.embedding.features, self.encoder.features
+    self.param("encoder", self.encoder.init, D)
+    if self.back:
+      self.param("back", self.back.init, D)
+    if self.tied and D != H:
+      self.bridge = nn.Dense(D, use_bias=False)
+    last = lambda key: self.softmax.init(key, D if self.tied else H)
+    if self.tied:
+      last = lambda key, init=last: {"b": init(key)["b"]}
+    self.param("softmax", last)
+
+  def __call__(
+    self, tokens: Array, weights: Array, carry: Carry = None, key: Key | None = None
+  ) -> tuple[Carry, Array, Array, Array]:
+    """tokens [T + 1, B], weights [T, B] -> carry, Σ weights · nats, hs [T, B, H], drop(hs).
+
+    Dropout acts where a key is given.
+    """
+    keys = [None] * 5 if key is None else jax.random.split(key, 5)
+    xs = self._read(tokens, keys[0])
+    carry, hs = self.encoder.apply(self._get("encoder"), xs[:-1], carry=carry, key=keys[1])
+    dropped = drop.locked(hs, self.output_dropout, keys[2])
+    total = self.softmax.loss(self._last(), self._narrow(dropped), tokens[1:], weights)
+    if self.back:
+      _, before = self.back.apply(self._get("back"), xs[1:], key=keys[3])
+      before = self._narrow(drop.locked(before, self.output_dropout, keys[4]))
+      total = (total + self.softmax.loss(self._last(), before, tokens[:-1], weights)) / 2
+    return carry, total, hs, dropped
+
+  def logits(self, tokens: Array, lengths: Array | None, carry: Carry) -> tuple[Carry, Array]:
+    """What follows each token: tokens [T, B], lengths [B] -> carry, log p up to a constant.
+
+    The latter is [T, B, V]; no dropout.
+    """
+    carry, hs = self.encoder.apply(self._get("encoder"), self._read(tokens), lengths, carry=carry)
+    return carry, self.softmax.logits(self._last(), self._narrow(hs))
+
+  def hidden(self, tokens: Array) -> Array:
+    """tokens [T, B] -> hs [T, B, H], no dropout."""
+    return self.encoder.apply(self._get("encoder"), self._read(tokens))[1]
+
+  def _read(self, tokens, key=None):
+    keys = [None] * 2 if key is None else jax.random.split(key)
+    V = self.embedding.num_embeddings
+    xs = drop.types(self.embedding(tokens), tokens, V, self.type_dropout, keys[0])
+    return drop.locked(xs, self.input_dropout, keys[1])
+
+  def _narrow(self, hs):
+    return self.bridge(hs) if self.tied and self.embedding.features != hs.shape[-1] else hs
+
+  def _last(self):
+    last = self._get("softmax")
+    return last | {"W": self.embedding.embedding} if self.tied else last
+
+  def _get(self, name):
+    return self.get_variable("params", name)  # as an attribute flax would freeze the dict

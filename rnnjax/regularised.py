@@ -1,0 +1,92 @@
+"""Encoders whose recurrence itself is disturbed in training: weight drop and zoneout.
+
+They compose with all others: `weight_drop(stack(zoneout(lstm(256)), forward(lstm(256))), 0.5)`.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from rnnjax import dropout
+from rnnjax.cells.cell import Cell
+from rnnjax.encoders import Encoder, forward
+from rnnjax.types import Key
+
+
+def weight_drop(encoder: Encoder, rate: float) -> Encoder:
+  """The encoder with elements of its recurrent matrices U dropped, the same at every step.
+
+  Merity, McCann & Socher 2017 (AWD-LSTM). Acts where a key is given.
+  """
+
+  def apply(params, xs, lengths=None, *, carry=None, key=None):
+    keys = [None] * 2 if key is None else jax.random.split(key)
+    params = dropout.weights(params, rate, keys[0])
+    return encoder.apply(params, xs, lengths, carry=carry, key=keys[1])
+
+  return encoder._replace(name=f"weight_drop({encoder}, {rate})", apply=apply)
+
+
+def zoneout(cell: Cell, *rates: float, **options) -> Encoder:
+  """The cell, forward in time, with parts of its carry kept as they were: Krueger et al. 2017.
+
+      carryₜ = mₜ ⊙ carryₜ₋₁ + (1 − mₜ) ⊙ stepₜ,   yₜ = hₜ
+      mₜ ~ Bernoulli(rate) where a key is given, else its expectation, the rate
+
+  Args:
+    cell: whose y is its h.
+    *rates: one for each array of the carry, as (h, c) of an LSTM; one alone is that of h.
+    **options: remat and backend, as for `unroll`.
+  """
+  zoned = _zoned(cell)
+  encoder = forward(zoned, **options)
+
+  def init(key, D):
+    return {"forward": cell.init(key, D)}
+
+  def apply(params, xs, lengths=None, *, carry=None, key=None):
+    masks = _masks(_widths(cell), rates, xs, key)
+    return encoder.apply(params, jnp.concatenate([xs, masks], -1), lengths, carry=carry)
+
+  name = f"zoneout({', '.join(map(str, [cell, *rates]))})"
+  return encoder._replace(name=name, init=init, apply=apply)
+
+
+def _widths(cell: Cell) -> list[int]:
+  """The features of each array of the carry."""
+  carry = jax.eval_shape(cell.start, jnp.zeros(1))
+  return [c.shape[-1] for c in carry]
+
+
+def _masks(widths, rates, xs, key: Key | None):
+  """m [T, ..., ΣH], what is kept of each array of the carry."""
+  rate = jnp.concatenate(
+    [jnp.full(n, rate, xs.dtype) for n, rate in zip(widths, (*rates, *[0] * len(widths)))]
+  )
+  shape = (*xs.shape[:-1], len(rate))
+  if key is None:
+    return jnp.broadcast_to(rate, shape)
+  return (jax.random.uniform(key, shape) < rate).astype(xs.dtype)
+
+
+@functools.cache
+def _zoned(cell: Cell) -> Cell:
+  """The cell that reads [x, m]: the randomness enters as data, so the step stays a function."""
+  widths = _widths(cell)
+  split = lambda x: (x[..., : -sum(widths)], x[..., -sum(widths) :])
+
+  def project(params, x):
+    x, m = split(x)
+    return jnp.concatenate([cell.project(params, x), m], -1)
+
+  def step(params, carry, u):
+    u, m = split(u)
+    new, _ = cell.step(params, carry, u)
+    ends = [sum(widths[: i + 1]) for i in range(len(widths) - 1)]
+    kept = tuple(
+      (m * old + (1 - m) * c).astype(c.dtype) for m, old, c in zip(jnp.split(m, ends, -1), carry, new)
+    )
+    return kept, kept[0]
+
+  return Cell(f"zoned({cell})", cell.features, cell.init, cell.start, project, step)
