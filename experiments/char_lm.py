@@ -1,80 +1,86 @@
 """A character at a time: hello, Shakespeare, the source of Linux.
 
   python -m experiments.char_lm                                     # the text that comes along
+  python -m experiments.char_lm --text=FILE --out=runs/mine         # a text of one's own
+  python -m experiments.char_lm --write=runs/mine --prompt="O "     # what it has learnt to write
 """
 
 import dataclasses
-import logging
 import math
+import pathlib
 
-from experiments import options
-from experiments.options import CELLS, option
-from rnnjax import forward, stack, tasks, training
+import jax
+import numpy as np
+
+from experiments import language, options
+from experiments.options import option
+from rnnjax import training
 from rnnjax.data import corpus
-from rnnjax.data.columns import Columns
-from rnnjax.models import embedding
-from rnnjax.models.language_model import LanguageModel
-from rnnjax.softmax import full
-from rnnjax.training import averages, optimizers
-from rnnjax.types import BadInput
+from rnnjax.diagnostics import figures, units
+from rnnjax.models.writer import Writer
 
-RATE = dict(low=0, below=1)
+PRESETS = {
+  "shakespeare": dict(
+    cell="gru", hidden=512, layers=2, batch=32, window=100, epochs=20, rate=2e-3, dropout=0.4, average=0.998,
+  ),
+}  # fmt: skip
+SHOWN, HEARD = 500, 20_000  # characters of the figure, and those that decide what it shows
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(options.Common):
+class Config(language.Language):
   dataset: str = option("auto", "which text", corpus.DATASETS[:3])
-  text: str = option("", "a text file of one's own, instead of --data_dir", file=True)
+  hidden: int = option(256, "hidden units of each cell", low=1)
+  batch: int = option(8, "columns of the text that are read side by side", low=1)
+  rate: float = option(4e-3, "peak learning rate", low=0)
+  window: int = option(50, "steps through which the gradient goes back", low=1)
+  epochs: int = option(40, "passes over the training part", low=1)
   bytes: bool = option(False, "each byte of the text is a character, whatever its encoding")
   strip: bool = option(False, "drop blanks at both ends of each line")
-  width: int = option(64, "features of the embedding", low=1)
-  window: int = option(100, "steps through which the gradient goes back", low=1)
-  epochs: int = option(30, "passes over the training part", low=1)
-  dropout: float = option(0.0, "rate between layers and before the last one", **RATE)
-  average: float = option(0.99, "decay of the parameters' moving average; 0 for none", **RATE)
 
 
-def build(config: Config, vocabulary) -> LanguageModel:
-  """The model alone."""
-  layer = forward(CELLS[config.cell](config.hidden), backend=config.backend)
-  return LanguageModel(
-    embedding.trainable(len(vocabulary), config.width),
-    stack(*[layer] * config.layers, dropout=config.dropout),
-    full(len(vocabulary)),
-    output_dropout=config.dropout,
-  )
+build = language.build
+
+
+def load(out: str) -> Writer:
+  """The writer of a run's --out: load("runs/mine").write("O ", 500)."""
+  return language.load(out, Config, build)
+
+
+def draw(writer: Writer, text: str, path: pathlib.Path):
+  """The units that track something, as colours of a text; returns their correlations."""
+  tokens = writer.vocabulary.encode(text)[:, None]
+  read = lambda params: writer.model.apply({"params": params}, tokens, method="logits")[1]
+  hs = np.asarray(jax.jit(read)(writer.params))[:, 0]
+  found = units.trackers(hs, units.signals(text))
+  # What is shown is of the half on which the correlation was measured.
+  middle = len(text) // 2
+  shown = slice(middle, middle + SHOWN)
+  rows = [
+    (f"{name}: unit {unit}, r = {r:.2f}", text[shown], hs[shown, unit])
+    for name, (unit, r) in sorted(found.items(), key=lambda item: -abs(item[1].correlation))
+  ]
+  path.parent.mkdir(parents=True, exist_ok=True)
+  figures.coloured_text(path, rows[:3])
+  return {f"units/{name}": r for name, (_, r) in found.items()}
 
 
 def run(config: Config = Config()):
-  """Trains, chooses on the validation part, tests once; returns the scores."""
-  training.mesh(config.batch)
+  """Trains, chooses on the validation part, tests once, and writes; returns the scores."""
+  if config.write:
+    return language.write(config, load(config.write))
+  training.mesh(config.batch)  # a batch that the devices cannot share is refused at once
   text = corpus.characters(
     config.dataset, config.text or config.data_dir, config.strip, config.bytes
   )
-  parts = {part: getattr(text, part) for part in corpus.PARTS}
-  data = text
-  try:
-    data = text._replace(
-      train=Columns(text.train, config.batch, config.window, config.seed),
-      valid=Columns(text.valid, config.batch, config.window, warm=config.window),
-      test=Columns(text.test, config.batch, config.window, warm=config.window),
-    )
-  except ValueError as error:
-    raise BadInput(str(error)) from None
-  task = tasks.language(build(config, text.vocabulary))
-  steps = config.epochs * len(data.train)
-  optimizer = training.adam(optimizers.schedule(config.rate, steps, "cosine", warmup=0.02))
-  average = averages.moving(config.average) if config.average else None
-  beside = {"vocabulary": text.vocabulary.words}
-  with training.Run(
-    config, task, data, optimizer, steps, average=average, score="loss", beside=beside
-  ) as run:
-    for _ in run.train():
-      pass
-    scores = run.test()
-  bits = scores["test/loss"] / math.log(2)
-  return {"dataset": data.name, "cell": config.cell, "seed": config.seed} | scores | {"test/bits": bits}
+  text.vocabulary.encode(config.prompt)  # a character never seen is refused at once, too
+  writer, scores = language.train(config, text, build(config, len(text.vocabulary)))
+  scores["test/bits"] = scores["test/loss"] / math.log(2)
+  if config.out:
+    heard = "".join(text.vocabulary.decode(text.test[:HEARD]))
+    scores |= draw(writer, heard, pathlib.Path(config.out) / "figures" / "units.png")
+  return scores | language.write(config, writer)
 
 
 if __name__ == "__main__":
-  options.main(Config, run)
+  options.main(Config, run, PRESETS)

@@ -16,11 +16,14 @@ from rnnjax.unroll import BACKENDS
 CELLS = {"vanilla": vanilla, "lstm": lstm, "gru": gru}
 
 
-def option(default, help: str, choices=None, low=None, below=None, file=False):
-  """A field of a configuration: its default, help text, and the values it may take."""
+def option(default, help: str, choices=None, low=None, below=None, file=False, aside=False):
+  """A field of a configuration: its default, help text, and the values it may take.
+
+  What stands `aside` does not decide what is learnt: a run resumes whatever its value.
+  """
   choices = tuple(choices) if choices else None
-  metadata = {"help": help, "choices": choices, "low": low, "below": below, "file": file}
-  return dataclasses.field(default=default, metadata=metadata)
+  limits = {"choices": choices, "low": low, "below": below, "file": file}
+  return dataclasses.field(default=default, metadata={"help": help, "aside": aside} | limits)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from rnnjax.cells import Cell, gru, lstm, vanilla
 from rnnjax.encoders import Encoder, backward, bidirectional, forward, stack
+from rnnjax.search import generate, sample
 from rnnjax.unroll import unroll
 from rnnjax.version import __version__
 
@@ -12,8 +13,10 @@ __all__ = [
   "backward",
   "bidirectional",
   "forward",
+  "generate",
   "gru",
   "lstm",
+  "sample",
   "stack",
   "unroll",
   "vanilla",

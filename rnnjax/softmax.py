@@ -47,6 +47,8 @@ def full(vocabulary: int) -> Softmax:
 
   W is [V, D], so it may be tied to the table of an embedding: {"W": table, "b": b}.
   """
+  if vocabulary < 1:
+    raise ValueError(f"full needs a positive integer as its vocabulary; got {vocabulary!r}")
 
   def init(key, D):
     return {"W": _uniform(key, vocabulary, D), "b": jnp.zeros(vocabulary)}
@@ -76,6 +78,8 @@ def adaptive(vocabulary: int, cutoffs: tuple[int, ...], factor: int = 4) -> Soft
       f"adaptive needs cutoffs that rise, from 1 to less than the vocabulary of {vocabulary}; "
       f"got {cutoffs!r}"
     )
+  if factor < 1:
+    raise ValueError(f"adaptive needs a factor of at least 1; got {factor!r}")
   first, sizes = cutoffs[0], [b - a for a, b in itertools.pairwise(edges)]
 
   def init(key, D):
@@ -94,7 +98,6 @@ def adaptive(vocabulary: int, cutoffs: tuple[int, ...], factor: int = 4) -> Soft
 
   @summed
   def loss(params, rows, labels, weights):
-    labels = jnp.where(weights != 0, labels, 0)
     tail = sum(labels >= edge for edge in cutoffs)
     among = jnp.where(tail > 0, first + tail - 1, labels)
     total = cross_entropy(params["W"], params["b"], rows, among, weights)

@@ -17,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from rnnjax.data import imdb
+from rnnjax.data.columns import Columns
 from rnnjax.data.vocabulary import Vocabulary, words
 from rnnjax.types import BadInput
 
@@ -33,6 +34,28 @@ class Corpus(NamedTuple):
   train: np.ndarray
   valid: np.ndarray
   test: np.ndarray
+
+
+class Parts(NamedTuple):
+  """A corpus as batches."""
+
+  train: Columns
+  valid: Columns
+  test: Columns
+
+
+def columns(corpus: Corpus, batch: int, window: int, seed: int) -> Parts:
+  """The parts as `batch` columns each, through which a window of so many steps moves.
+
+  Raises:
+    BadInput: a part is too short for so many columns.
+  """
+  try:
+    ahead = Columns(corpus.train, batch, window, seed)
+    rest = [Columns(part, batch, window, warm=window) for part in (corpus.valid, corpus.test)]
+  except ValueError as error:
+    raise BadInput(f"{corpus.name}: {error}. A smaller --batch needs less text") from None
+  return Parts(ahead, *rest)
 
 
 def characters(dataset: str, data_dir: str, strip: bool = False, raw: bool = False) -> Corpus:

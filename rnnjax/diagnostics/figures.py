@@ -61,8 +61,7 @@ def coloured_text(path, rows: Sequence[tuple[str, str, np.ndarray]]):
   # All in whole pixels: then cells are sharp, and letters keep step with them along the line.
   cell, line = WIDTH // columns, round(1.9 * (WIDTH // columns))
   width, height = cell * columns + 2 * MARGIN, sum(heights) * line + len(rows) * BAR + MARGIN
-  advance = 1233 / 2048  # of the font, over its size
-  points, small = cell / advance * 72 / DPI, 6.5
+  points = cell * 72 / DPI / (1233 / 2048)  # the font's advance over its size
 
   figure = Figure((width / DPI, height / DPI), dpi=DPI, facecolor=PAPER)
 
@@ -76,7 +75,7 @@ def coloured_text(path, rows: Sequence[tuple[str, str, np.ndarray]]):
 
   key = panel(width - MARGIN - 150, 22, 120, 12, np.linspace(-1, 1, 120)[None])
   for x, name, side in ((0, "−1 ", "right"), (1, " 1", "left")):
-    key.text(x, 0.45, name, size=small, color=INK, ha=side, va="center", transform=key.transAxes)
+    key.text(x, 0.45, name, size=6.5, color=INK, ha=side, va="center", transform=key.transAxes)
 
   top = 0
   for (title, text, values), place, lines in zip(rows, places, heights):
@@ -93,4 +92,4 @@ def coloured_text(path, rows: Sequence[tuple[str, str, np.ndarray]]):
     figure.text(MARGIN / width, 1 - (top + 0.6 * BAR) / height, title, size=8, color=INK,
                 va="center", weight="bold", parse_math=False)  # fmt: skip
     top += BAR + lines * line
-  figure.savefig(path, format="png", facecolor=PAPER)
+  figure.savefig(path, format="png", dpi=DPI, facecolor=PAPER)

@@ -88,6 +88,8 @@ def trackers(hs: np.ndarray, signals: Mapping[str, np.ndarray]) -> dict[str, Tra
   for name, values in signals.items():
     if np.shape(values) != hs.shape[:1]:
       raise ValueError(f"{name!r} must be {hs.shape[:1]}, as long as hs; got {np.shape(values)}")
+  if not np.isfinite(hs).all():
+    raise ValueError(f"hs must be finite; got {(~np.isfinite(hs)).sum()} numbers that are not")
   if not signals:
     return {}
   zs, half = np.stack(list(signals.values()), 1), len(hs) // 2

@@ -19,14 +19,14 @@ from rnnjax.kernels.rows import on_own_rows, varying
 from rnnjax.types import Array, Params
 
 # A chunk of this many logits stays in cache; fewer rows than LEAST would wait for adding up dW.
-LOGITS, LEAST = 2_600_000, 128
+LOGITS, LEAST = 2_600_000, 160
 
 
 def summed(loss):
   """loss(params, hs [N, D], labels [N], weights [N]), a scalar, as one of [T, *batch] steps.
 
   Where the batch is cut along a mesh each device sums its own rows and they meet once, to add up
-  the loss, or the gradients of the parameters.
+  the loss, or the gradients of the parameters. Labels of weight 0 may be anything: 0 is put there.
 
   Raises (when that is called):
     ValueError: labels or weights are not of the shape of hs but for its last axis.
@@ -34,7 +34,9 @@ def summed(loss):
 
   def run(params, hs, steps, _):
     params, rows = varying(params, hs), hs.reshape(-1, hs.shape[-1])
-    each = loss(params, rows, *(step.reshape(-1) for step in steps))
+    labels, weights = (step.reshape(-1) for step in steps)
+    labels = jnp.where(weights != 0, labels, 0)
+    each = loss(params, rows, labels, weights) if rows.size else rows.sum(dtype=wide(rows.dtype))
     return each.reshape((1,) * (hs.ndim - 2)), None
 
   def total(params: Params, hs: Array, labels: Array, weights: Array) -> Array:
@@ -84,7 +86,9 @@ def _chunks(run, W, b, h, labels, weights):
   """run on chunk after chunk: what it returns, summed; but its dh, if any, put together."""
   N, R = h.shape[0], _rows(h.shape[0], W.shape[0])
   W, b = W.astype(h.dtype), b.astype(h.dtype)
-  weights = jax.lax.stop_gradient(weights).astype(wide(h.dtype))
+  weights = weights.astype(wide(h.dtype))
+  if R == N:
+    return run(W, b, h, labels, weights)
   alive = weights != 0
   first, last = jnp.argmax(alive), N - jnp.argmax(alive[::-1])
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from rnnjax import dropout as drop
 from rnnjax.encoders import Encoder
 from rnnjax.softmax import Softmax
-from rnnjax.types import Array, Carry, Key
+from rnnjax.types import Array, Carry, Key, Params
 
 
 class LanguageModel(nn.Module):
@@ -69,17 +69,21 @@ class LanguageModel(nn.Module):
       total = (total + self.softmax.loss(self._last(), before, tokens[:-1], weights)) / 2
     return carry, total, hs, dropped
 
-  def logits(self, tokens: Array, lengths: Array | None, carry: Carry) -> tuple[Carry, Array]:
-    """What follows each token: tokens [T, B], lengths [B] -> carry, log p up to a constant.
+  def logits(self, tokens: Array, carry: Carry = None) -> tuple[Carry, Array, Array]:
+    """What follows each token of [T, B]: carry, hs [T, B, H], log p [T, B, V] up to a constant."""
+    carry, hs = self.encoder.apply(self._get("encoder"), self._read(tokens), carry=carry)
+    return carry, hs, self.softmax.logits(self._last(), self._narrow(hs))
 
-    The latter is [T, B, V]; no dropout.
-    """
-    carry, hs = self.encoder.apply(self._get("encoder"), self._read(tokens), lengths, carry=carry)
-    return carry, self.softmax.logits(self._last(), self._narrow(hs))
+  def following(self, tokens: Array, lengths: Array | None = None, carry: Carry = None):
+    """What follows each row's last token: tokens [T, B], lengths [B] -> carry, log p [B, V]."""
+    encoder = self._get("encoder")
+    carry, hs = self.encoder.apply(encoder, self._read(tokens), lengths, carry=carry)
+    h = hs[-1] if lengths is None else jnp.take_along_axis(hs, lengths[None, :, None] - 1, 0)[0]
+    return carry, self.softmax.logits(self._last(), self._narrow(h))
 
-  def hidden(self, tokens: Array) -> Array:
-    """tokens [T, B] -> hs [T, B, H], no dropout."""
-    return self.encoder.apply(self._get("encoder"), self._read(tokens))[1]
+  def read(self, params: Params, tokens: Array, lengths: Array | None = None, carry: Carry = None):
+    """`following` as a function of the parameters, which is what `generate` wants."""
+    return self.apply({"params": params}, tokens, lengths, carry, method="following")
 
   def _read(self, tokens, key=None):
     keys = [None] * 2 if key is None else jax.random.split(key)

@@ -24,14 +24,16 @@ class Checkpoints:
       self.manager.save(step, args=ocp.args.StandardSave(tree))
     self.manager.wait_until_finished()
 
-  def restore(self, like):
-    """The newest tree that can be read, shaped like `like`; None where there is none at all.
+  def restore(self, like=None):
+    """The newest tree that can be read; None where there is none at all.
+
+    It has the structure of `like`; without, all becomes dicts and lists of NumPy arrays.
 
     Raises:
       BadInput: there are checkpoints, but none can be read.
     """
     steps = sorted(self.manager.all_steps(), reverse=True)
-    abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+    abstract = like and jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
     for tried, step in enumerate(steps):
       try:
         tree = self.manager.restore(step, args=ocp.args.StandardRestore(abstract))

@@ -8,12 +8,11 @@ import subprocess
 
 from rnnjax.types import BadInput
 
-PLACES = ("out",)  # fields of a configuration that say where, not what
-
 
 def describe(config) -> dict:
-  """A configuration as a dict, without the fields that only say where its outputs lie."""
-  return {k: v for k, v in dataclasses.asdict(config).items() if k not in PLACES}
+  """A configuration as a dict, without the fields that do not decide what is learnt."""
+  aside = {f.name for f in dataclasses.fields(config) if f.metadata.get("aside")} | {"out"}
+  return {k: v for k, v in dataclasses.asdict(config).items() if k not in aside}
 
 
 def versions() -> dict[str, str]:

@@ -1,0 +1,126 @@
+"""What the language models of characters and of words share: flags, training, writing."""
+
+import dataclasses
+import logging
+import time
+
+from experiments import options
+from experiments.options import CELLS, option
+from rnnjax import forward, stack, tasks, training
+from rnnjax.data import corpus
+from rnnjax.data.vocabulary import Vocabulary
+from rnnjax.models import embedding
+from rnnjax.models.language_model import LanguageModel
+from rnnjax.models.writer import Writer
+from rnnjax.regularised import weight_drop, zoneout
+from rnnjax.search import sample
+from rnnjax.softmax import full
+from rnnjax.training import averages, optimizers
+from rnnjax.types import BadInput
+
+RATE = dict(low=0, below=1)
+END = {"": "\n", " ": corpus.END}  # what a text begins with where there is no prompt
+
+
+@dataclasses.dataclass(frozen=True)
+class Language(options.Common):
+  text: str = option("", "a text file, instead of a folder of them", file=True)
+  width: int = option(64, "features of the embedding", low=1)
+  window: int = option(100, "steps through which the gradient goes back", low=1)
+  epochs: int = option(30, "passes over the training part", low=1)
+  dropout: float = option(0.0, "rate between layers and before the softmax, locked", **RATE)
+  input_dropout: float = option(0.0, "rate at which features of the embedding vanish", **RATE)
+  type_dropout: float = option(0.0, "rate at which symbols vanish, wherever they stand", **RATE)
+  weight_drop: float = option(0.0, "rate at which recurrent weights vanish", **RATE)
+  zoneout: float = option(0.0, "rate at which hidden units keep their state", **RATE)
+  activation: float = option(0.0, "α of the penalty on activations", low=0)
+  temporal: float = option(0.0, "β of the penalty on their change over time", low=0)
+  tied: bool = option(False, "the softmax shares the table of the embedding")
+  average: float = option(0.99, "decay of the parameters' moving average; 0 for none", **RATE)
+  write: str = option("", "folder of a finished run: only write with its model", aside=True)
+  sample: int = option(500, "symbols written after training; 0 for none", low=0, aside=True)
+  prompt: str = option("", "what comes before them", aside=True)
+  temperature: float = option(0.8, "sharpness of what is drawn; 0 takes the likeliest", aside=True)
+  texts: int = option(1, "texts written at once; the first is shown", low=1, aside=True)
+  top_k: int = option(0, "draw among the k likeliest; 0 for all", low=0, aside=True)
+  top_p: float = option(1.0, "draw among the likeliest of this probability together", aside=True)
+
+  def __post_init__(self):
+    super().__post_init__()
+    try:
+      sample(self.temperature, self.top_k or None, self.top_p)
+    except ValueError as error:
+      raise BadInput(f"--{error}") from None
+
+
+def build(config: Language, V: int, softmax=None, back=None) -> LanguageModel:
+  """The model alone, of V symbols."""
+  cell = CELLS[config.cell](config.hidden)
+  layer = forward(cell, backend=config.backend)
+  if config.zoneout:
+    layer = zoneout(cell, config.zoneout, backend=config.backend)
+  encoder = stack(*[layer] * config.layers, dropout=config.dropout)
+  return LanguageModel(
+    embedding.trainable(V, config.width),
+    weight_drop(encoder, config.weight_drop) if config.weight_drop else encoder,
+    softmax or full(V), config.tied, back,
+    config.type_dropout, config.input_dropout, config.dropout,
+  )  # fmt: skip
+
+
+def optimize(config: Language, steps: int):
+  """The optimizer, and how its parameters are averaged."""
+  rate = optimizers.schedule(config.rate, steps, "cosine", warmup=0.02)
+  return training.adam(rate), averages.moving(config.average) if config.average else None
+
+
+def train(config: Language, text: corpus.Corpus, model: LanguageModel, blank="", optimize=optimize):
+  """Trains, shows on the way what it would write; returns the best writer and the scores."""
+  data = corpus.columns(text, config.batch, config.window, config.seed)
+  steps = config.epochs * len(data.train)
+  optimizer, average = optimize(config, steps)
+  task = tasks.language(model, config.activation, config.temporal)
+  beside = {"vocabulary": text.vocabulary.words}
+  writer = lambda params: Writer(model, params, text.vocabulary, blank)
+  every = -(-config.epochs // 10) * len(data.train)
+  with training.Run(
+    config, task, data, optimizer, steps, average=average, score="loss", beside=beside
+  ) as run:
+    for step, (state, _) in enumerate(run.train(), run.step + 1):
+      if step % every == 0 and config.sample:
+        logging.info("%s", _written(writer(state.evaluated), config, min(config.sample, 100)))
+    scores = {"dataset": text.name, "cell": config.cell, "seed": config.seed} | run.test()
+    return writer(run.progress.best), scores
+
+
+def load(out: str, Config, build, blank: str = "") -> Writer:
+  """The writer of what a run with --out has learnt; Config and build are its experiment's."""
+  saved = training.load(out)
+  names = {field.name for field in dataclasses.fields(Config)}
+  if not names >= set(saved.config) or "vocabulary" not in saved.beside:
+    raise BadInput(f"{out!r} is the --out of another experiment")
+  vocabulary = Vocabulary(saved.beside["vocabulary"], ())
+  config = Config(**saved.config | {"text": ""})
+  return Writer(build(config, len(vocabulary)), saved.params, vocabulary, blank)
+
+
+def write(config: Language, writer: Writer) -> dict[str, float]:
+  """Prints the prompt and what follows it; returns how fast it was written."""
+  if not config.sample:
+    return {}
+  print(_written(writer, config, config.sample))
+  if config.texts == 1:
+    return {}
+  begun = time.perf_counter()  # a second time, for the first one compiled
+  _written(writer, config, config.sample)
+  return {"symbols_per_second": config.texts * config.sample / (time.perf_counter() - begun)}
+
+
+def _written(writer, config, length):
+  """The prompt and the first of the texts that follow it."""
+  prompt = config.prompt or END[writer.blank]
+  texts = writer.write(
+    prompt, length, number=config.texts, seed=config.seed, temperature=config.temperature,
+    top_k=config.top_k or None, top_p=config.top_p,
+  )  # fmt: skip
+  return prompt + writer.blank + texts[0]

@@ -1,0 +1,114 @@
+"""A word at a time: the Penn Treebank, or any text cut into words.
+
+  python -m experiments.word_lm                                     # the text that comes along
+  python -m experiments.word_lm --preset=small --data_dir=ptb --out=runs/ptb
+  python -m experiments.word_lm --write=runs/ptb --prompt="the market"   # the likeliest next words
+"""
+
+import dataclasses
+import math
+
+import optax
+
+from experiments import language, options
+from experiments.options import CELLS, option
+from rnnjax import backward, stack, training
+from rnnjax.data import corpus
+from rnnjax.models.neural_cache import cached
+from rnnjax.models.writer import Writer
+from rnnjax.softmax import adaptive, full
+from rnnjax.training import averages
+from rnnjax.types import BadInput
+
+PRESETS = {
+  "small": dict(
+    hidden=400, layers=2, width=400, tied=True, batch=20, window=35, epochs=12, rate=2e-3,
+    dropout=0.4, input_dropout=0.3, type_dropout=0.1, weight_drop=0.2, average=0.998,
+  ),
+  "awd": dict(  # Merity, McCann & Socher 2017, with one cut-off for their trigger
+    hidden=1150, layers=3, width=400, tied=True, batch=80, window=70, epochs=500, rate=30.0,
+    dropout=0.4, input_dropout=0.4, type_dropout=0.1, weight_drop=0.5, activation=2.0, temporal=1.0,
+    optimizer="asgd",
+  ),
+}  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(language.Language):
+  dataset: str = option("auto", "which text", corpus.DATASETS)
+  hidden: int = option(128, "hidden units of each cell", low=1)
+  epochs: int = option(40, "passes over the training part", low=1)
+  batch: int = option(8, "columns of the text that are read side by side", low=1)
+  window: int = option(35, "steps through which the gradient goes back", low=1)
+  rate: float = option(4e-3, "peak learning rate", low=0)
+  vocabulary: int = option(10_000, "unknown, and the most frequent words", low=2)
+  cutoffs: str = option("", "ranks at which an adaptive softmax cuts, as 2000,10000")
+  both: bool = option(False, "learn to read backward, too, to start a bidirectional classifier")
+  optimizer: str = option("adam", "asgd: plain steps, averaged late", ("adam", "asgd"))
+  trigger: float = option(0.5, "share of the steps after which asgd averages", low=0, below=1)
+  decay: float = option(1.2e-6, "weight decay of asgd", low=0)
+  cache: int = option(0, "words that the neural cache remembers in the test; 0 for none", low=0)
+  flatness: float = option(0.3, "θ of the cache", low=0, aside=True)
+  share: float = option(0.1, "λ of the cache", low=0, below=1, aside=True)
+  sample: int = option(50, "words written after training; 0 for none", low=0, aside=True)
+
+
+def build(config: Config, V: int):
+  """The model alone, of V words."""
+  softmax = full(V)
+  if config.cutoffs:
+    if config.tied:
+      raise BadInput("--cutoffs needs --tied=false: the adaptive softmax has tables of its own")
+    try:
+      softmax = adaptive(V, tuple(map(int, config.cutoffs.split(","))))
+    except ValueError as error:
+      raise BadInput(f"--cutoffs={config.cutoffs}: {error}") from None
+  if config.both and config.layers > 1:
+    raise BadInput(f"--both needs --layers=1; got {config.layers}")
+  back = stack(backward(CELLS[config.cell](config.hidden), backend=config.backend))
+  return language.build(config, V, softmax, back if config.both else None)
+
+
+def optimize(config: Config, steps: int):
+  """AdamW with a decaying rate, or SGD that is averaged from its trigger on."""
+  if config.optimizer == "adam":
+    return language.optimize(config, steps)
+  parts = optax.clip_by_global_norm(0.25), optax.add_decayed_weights(config.decay)
+  optimizer = optax.chain(*parts, optax.scale_by_learning_rate(config.rate))
+  return optimizer, averages.polyak(round(config.trigger * steps))
+
+
+def load(out: str) -> Writer:
+  """The writer of a run's --out: load("runs/ptb").likeliest("the market")."""
+  return language.load(out, Config, build, " ")
+
+
+def write(config: Config, writer: Writer):
+  """Prints the words likeliest to follow the prompt, and a text."""
+  if config.prompt:
+    for word, p in writer.likeliest(config.prompt):
+      print(f"  {p:6.3f}  {config.prompt} {word}")
+  return language.write(config, writer)
+
+
+def run(config: Config = Config()):
+  """Trains, chooses on the validation part, tests once, and writes; returns the scores."""
+  if config.write:
+    return write(config, load(config.write))
+  training.mesh(config.batch)  # a batch that the devices cannot share is refused at once
+  text = corpus.tokens(config.dataset, config.text or config.data_dir, config.vocabulary)
+  model = build(config, len(text.vocabulary))
+  writer, scores = language.train(config, text, model, " ", optimize)
+  if config.cache:
+    data = corpus.columns(text, config.batch, config.window, config.seed)
+    task = cached(model, config.cache, config.flatness, config.share)
+    for part in ("valid", "test"):
+      score = training.evaluate(task, writer.params, getattr(data, part))
+      scores[f"{part}/cached_perplexity"] = math.exp(score["loss"])
+  for part in ("valid", "test"):
+    scores[f"{part}/perplexity"] = math.exp(scores[f"{part}/loss"])
+  return scores | write(config, writer)
+
+
+if __name__ == "__main__":
+  options.main(Config, run, PRESETS)
