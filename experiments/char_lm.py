@@ -21,7 +21,8 @@ from rnnjax.models.writer import Writer
 
 PRESETS = {
   "shakespeare": dict(
-    cell="gru", hidden=512, layers=2, batch=32, window=100, epochs=20, rate=2e-3, dropout=0.4, average=0.998,
+    cell="gru", hidden=512, layers=2, batch=32, window=100, epochs=20, rate=2e-3, dropout=0.4,
+    average=0.998,
   ),
 }  # fmt: skip
 SHOWN, HEARD = 500, 20_000  # characters of the figure, and those that decide what it shows

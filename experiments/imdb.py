@@ -11,8 +11,8 @@ from types import SimpleNamespace
 import numpy as np
 
 from experiments import options
-from experiments.options import CELLS, option
-from rnnjax import bidirectional, forward, stack, tasks, training
+from experiments.options import CELLS, RATE, option
+from rnnjax import bidirectional, forward, pretrained, stack, tasks, training
 from rnnjax.data import imdb
 from rnnjax.data.batches import KEEP, PADDING, Batches
 from rnnjax.data.evidence import Evidence
@@ -30,7 +30,6 @@ PRESETS = {
     embedding_dropout=0.0, dropout=0.3,
   ),
 }  # fmt: skip
-RATE = dict(low=0, below=1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +46,7 @@ class Config(options.Common):
   padding: str = option("back", "zeros in front count as words", PADDING)
   embedding: str = option("trainable", "words as vectors", ("trainable", "onehot"))
   vectors: str = option("", "word vectors, in GloVe's format, from which to start", file=True)
+  init_from: str = option("", "--out of a word_lm: its embedding and encoder are the start")
   width: int = option(32, "features of the embedding where no vectors are given", low=1)
   bidirectional: bool = option(True, "read in both directions")
   pooling: str = option("max_mean", "how outputs become one vector", POOLINGS)
@@ -96,21 +96,23 @@ def prepare(config: Config):
       features=features[part],
     )  # fmt: skip
 
-  train = batches("train", config.window, config.keep, config.seed)
   end = "first" if config.keep == "first" else "last"
-  valid, test = (batches(part, config.limit, end) for part in ("valid", "test"))
-  made = dict(vocabulary=vocabulary, train=train, valid=valid, test=test)
-  return SimpleNamespace(**reviews._asdict() | made)
+  made = {part: batches(part, config.limit, end) for part in ("valid", "test")}
+  made["train"] = batches("train", config.window, config.keep, config.seed)
+  return SimpleNamespace(**reviews._asdict() | made, vocabulary=vocabulary)
 
 
 def run(config: Config = Config()):
   """Trains, chooses on the validation part, tests once; returns the scores."""
   training.mesh(config.batch)  # a batch that the devices cannot share is refused at once
+  saved = config.init_from and training.load(config.init_from)
   data = prepare(config)
   task = tasks.classification(build(config, data.vocabulary, len(data.classes)))
+  if saved:
+    task = pretrained.begin(task, data.vocabulary, saved.params, saved.beside["vocabulary"])
   steps = config.epochs * len(data.train)
   optimizer = training.adam(optimizers.schedule(config.rate, steps, warmup=0.1))
-  average = averages.moving(config.average) if config.average else None
+  average = averages.moving(config.average)
   with training.Run(config, task, data, optimizer, steps, average=average) as run:
     for _ in run.train():
       pass

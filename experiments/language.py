@@ -5,7 +5,7 @@ import logging
 import time
 
 from experiments import options
-from experiments.options import CELLS, option
+from experiments.options import CELLS, RATE, option
 from rnnjax import forward, stack, tasks, training
 from rnnjax.data import corpus
 from rnnjax.data.vocabulary import Vocabulary
@@ -18,7 +18,6 @@ from rnnjax.softmax import full
 from rnnjax.training import averages, optimizers
 from rnnjax.types import BadInput
 
-RATE = dict(low=0, below=1)
 END = {"": "\n", " ": corpus.END}  # what a text begins with where there is no prompt
 
 
@@ -71,7 +70,7 @@ def build(config: Language, V: int, softmax=None, back=None) -> LanguageModel:
 def optimize(config: Language, steps: int):
   """The optimizer, and how its parameters are averaged."""
   rate = optimizers.schedule(config.rate, steps, "cosine", warmup=0.02)
-  return training.adam(rate), averages.moving(config.average) if config.average else None
+  return training.adam(rate), averages.moving(config.average)
 
 
 def train(config: Language, text: corpus.Corpus, model: LanguageModel, blank="", optimize=optimize):

@@ -13,6 +13,7 @@ from rnnjax.training import devices, records
 from rnnjax.types import BadInput
 from rnnjax.unroll import BACKENDS
 
+RATE = dict(low=0, below=1)  # what a rate of dropout may be
 CELLS = {"vanilla": vanilla, "lstm": lstm, "gru": gru}
 
 

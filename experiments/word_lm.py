@@ -14,8 +14,8 @@ from experiments import language, options
 from experiments.options import CELLS, option
 from rnnjax import backward, stack, training
 from rnnjax.data import corpus
-from rnnjax.models.neural_cache import cached
 from rnnjax.models.writer import Writer
+from rnnjax.neural_cache import cached
 from rnnjax.softmax import adaptive, full
 from rnnjax.training import averages
 from rnnjax.types import BadInput

@@ -84,9 +84,8 @@ def _zoned(cell: Cell) -> Cell:
     u, m = split(u)
     new, _ = cell.step(params, carry, u)
     ends = [sum(widths[: i + 1]) for i in range(len(widths) - 1)]
-    kept = tuple(
-      (m * old + (1 - m) * c).astype(c.dtype) for m, old, c in zip(jnp.split(m, ends, -1), carry, new)
-    )
+    parts = zip(jnp.split(m, ends, -1), carry, new)
+    kept = tuple((m * old + (1 - m) * c).astype(c.dtype) for m, old, c in parts)
     return kept, kept[0]
 
   return Cell(f"zoned({cell})", cell.features, cell.init, cell.start, project, step)

@@ -35,8 +35,9 @@ class Softmax(NamedTuple):
     return self.name
 
 
-def _uniform(key, rows, D):
-  return jax.random.uniform(key, (rows, D), minval=-1, maxval=1) / math.sqrt(D)
+def _uniform(key, shape, D):
+  """±1/√D, for D features that enter."""
+  return jax.random.uniform(key, shape, minval=-1, maxval=1) / math.sqrt(D)
 
 
 @functools.cache
@@ -51,7 +52,7 @@ def full(vocabulary: int) -> Softmax:
     raise ValueError(f"full needs a positive integer as its vocabulary; got {vocabulary!r}")
 
   def init(key, D):
-    return {"W": _uniform(key, vocabulary, D), "b": jnp.zeros(vocabulary)}
+    return {"W": _uniform(key, (vocabulary, D), D), "b": jnp.zeros(vocabulary)}
 
   def logits(params, hs):
     return hs @ params["W"].T + params["b"]
@@ -83,15 +84,13 @@ def adaptive(vocabulary: int, cutoffs: tuple[int, ...], factor: int = 4) -> Soft
   first, sizes = cutoffs[0], [b - a for a, b in itertools.pairwise(edges)]
 
   def init(key, D):
-    keys = jax.random.split(key, 1 + len(sizes))
-    rows = first + len(sizes)
-    params = {"W": _uniform(keys[0], rows, D), "b": jnp.zeros(rows)}
+    keys, rows = iter(jax.random.split(key, 1 + 2 * len(sizes))), first + len(sizes)
+    params = {"W": _uniform(next(keys), (rows, D), D), "b": jnp.zeros(rows)}
     for i, size in enumerate(sizes):
-      k0, k1 = jax.random.split(keys[i + 1])
       narrow = max(1, D // factor ** (i + 1))
       params |= {
-        f"P{i}": _uniform(k0, D, narrow) * math.sqrt(narrow / D),
-        f"W{i}": _uniform(k1, size, narrow),
+        f"P{i}": _uniform(next(keys), (D, narrow), D),
+        f"W{i}": _uniform(next(keys), (size, narrow), narrow),
         f"b{i}": jnp.zeros(size),
       }
     return params

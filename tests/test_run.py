@@ -15,6 +15,7 @@ import pytest
 from rnnjax import tasks, training
 from rnnjax.data.batches import Batches
 from rnnjax.metrics import Mean
+from rnnjax.training import averages
 from rnnjax.training.run import Diverged, Stopped
 from rnnjax.types import BadInput
 
@@ -47,15 +48,15 @@ def mean_of(params, batch):
   return jax.nn.one_hot(batch["tokens"][0], 8) @ params["w"]
 
 
-def loss(params, batch, key):
+def loss(params, carry, batch, key):
   noisy = mean_of(params, batch) + 0.1 * jax.random.normal(key, ())
   each = optax.sigmoid_binary_cross_entropy(noisy, batch["labels"])
-  return {"loss": Mean(each.sum(), each.size)}
+  return carry, {"loss": Mean(each.sum(), each.size)}
 
 
-def score(params, batch):
+def score(params, carry, batch):
   right = (mean_of(params, batch) > 0) == batch["labels"]
-  return {"accuracy": Mean((right * batch["weights"]).sum(), batch["weights"].sum())}
+  return carry, {"accuracy": Mean((right * batch["weights"]).sum(), batch["weights"].sum())}
 
 
 TASK = tasks.Task(lambda key, batch: {"w": jax.random.normal(key, (8,))}, loss, score)
@@ -63,7 +64,8 @@ STEPS = 12
 
 
 def make(config, steps=STEPS):
-  return training.Run(config, TASK, data(), training.adam(config.rate), steps, average=0.9)
+  adam, average = training.adam(config.rate), averages.moving(0.9)
+  return training.Run(config, TASK, data(), adam, steps, average=average)
 
 
 def finish(run, stop_at=None):

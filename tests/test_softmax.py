@@ -22,16 +22,16 @@ over_layers = pytest.mark.parametrize("layer", LAYERS.values(), ids=str)
 in_float64 = pytest.mark.usefixtures("float64")
 
 
-@pytest.fixture(params=[1, 7, 2_000])
+@pytest.fixture(params=[8, 16, 2_000])
 def chunk(request, monkeypatch):
-  """Chunks of about so many rows: one, some that do not divide T·B evenly, or all."""
+  """Chunks of so many rows, which do not divide T·B evenly, or of all."""
   monkeypatch.setattr(kernel, "LOGITS", 0)
   monkeypatch.setattr(kernel, "LEAST", request.param)
 
 
-def inputs(layer, seed=0, dtype=float):
+def inputs(layer, T=T, dtype=float):
   """Params away from 0, hs, labels and weights, of which some are 0."""
-  draw = np.random.default_rng(seed)
+  draw = np.random.default_rng(0)
   params = jax.tree.map(lambda p: draw.normal(0, 0.5, p.shape), layer.init(jax.random.key(0), D))
   hs, labels = draw.normal(size=(T, B, D)), draw.integers(0, V, (T, B))
   weights = draw.uniform(0, 2, (T, B)) * (draw.random((T, B)) < 0.8)
@@ -94,7 +94,7 @@ def test_definition(layer, chunk):
 @over_layers
 def test_gradients(layer, chunk):
   """They are those of the plain formula and of finite differences."""
-  args = params, hs, labels, weights = inputs(layer)
+  args = params, hs, *_ = inputs(layer)
   got = gradients(layer.loss, *args)
   close(got, gradients(functools.partial(plain, layer), *args))
   step = jax.tree.map(jnp.sin, (params, hs))
@@ -149,21 +149,32 @@ def test_batch_axes(layer, batch):
   close(gradients(layer.loss, *args), gradients(functools.partial(plain, layer), *args))
 
 
+@in_float64
 @over_layers
 @pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit])
-def test_devices(layer, kind):
-  """Four devices give what one gives; the loops over chunks do not meet."""
-  with jax.enable_x64(True):
-    args = inputs(layer)
-    expected = gradients(layer.loss, *args)
-    P = PartitionSpec
-    with jax.set_mesh(jax.make_mesh((4,), ("batch",), axis_types=(kind,))):
-      specs = P(), *[P(None, "batch")] * 3
-      close(gradients(layer.loss, *map(jax.device_put, args, specs)), expected)
+def test_devices(layer, kind, chunk):
+  """Four devices, of 19 rows each, give what one gives."""
+  args, P = inputs(layer, T=19), PartitionSpec
+  expected = gradients(layer.loss, *args)
+  with jax.set_mesh(jax.make_mesh((4,), ("batch",), axis_types=(kind,))):
+    specs = P(), *[P(None, "batch")] * 3
+    close(gradients(layer.loss, *map(jax.device_put, args, specs)), expected)
 
 
 @over_layers
-def test_bfloat16(layer):
+@pytest.mark.parametrize("least, whole", [(10, False), (20, True)])
+def test_memory(layer, least, whole, monkeypatch):
+  """With its gradients or without, nothing as large as all logits is ever held."""
+  monkeypatch.setattr(kernel, "LOGITS", 0)
+  monkeypatch.setattr(kernel, "LEAST", least)
+  args = inputs(layer, dtype=jnp.float32)
+  for f in (lambda *args: layer.loss(*args), jax.value_and_grad(layer.loss, (0, 1))):
+    text = jax.jit(f).lower(*args).as_text()
+    assert (f"tensor<{T * B}x{args[0]['W'].shape[0]}xf32>" in text) == whole
+
+
+@over_layers
+def test_bfloat16(layer, chunk):
   """Logits and gradients are summed in float32, and the types are those that came in."""
   args = inputs(layer, dtype=jnp.float32)
   half = args[0], args[1].astype(jnp.bfloat16), *args[2:]
@@ -210,9 +221,9 @@ def test_bad_cutoffs(cutoffs):
 
 def test_bad_sizes():
   """A vocabulary or a factor without meaning, or steps without labels."""
-  with pytest.raises(ValueError, match="positive integer.*got 0"):
+  with pytest.raises(ValueError, match=r"positive integer.*got 0"):
     softmax.full(0)
-  with pytest.raises(ValueError, match="factor.*got 0"):
+  with pytest.raises(ValueError, match=r"factor.*got 0"):
     softmax.adaptive(V, CUTS, factor=0)
   params, hs, labels, weights = inputs(LAYERS["full"], dtype=jnp.float32)
   with pytest.raises(ValueError, match=r"label and a weight for each step.*\(5, 4, 6\).*\(4,\)"):

@@ -77,10 +77,10 @@ def test_rows_of_no_weight():
     "labels": np.array([2, 0]), "weights": np.zeros(2, np.float32),
   }  # fmt: skip
   longer = {name: np.concatenate([batch[name], fill[name]], -1) for name in batch}
-  loss = jax.value_and_grad(lambda p, b: operator.truediv(*TASK.loss(p, b, None)["loss"]))
+  loss = jax.value_and_grad(lambda p, b: operator.truediv(*TASK.loss(p, (), b, None)[1]["loss"]))
   for a, b in zip(*(jax.tree.leaves(loss(params, b)) for b in (batch, longer)), strict=True):
     np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
-  one, two = (TASK.score(params, b) for b in (batch, longer))
+  one, two = (TASK.score(params, (), b)[1] for b in (batch, longer))
   for name in one:
     np.testing.assert_allclose(one[name].value, two[name].value, rtol=1e-6)
 
@@ -123,9 +123,9 @@ def test_compiles_once_for_each_length():
   """Three epochs trace the loss once for each value of T."""
   traced = []
 
-  def loss(params, batch, key):
+  def loss(params, carry, batch, key):
     traced.append(batch["tokens"].shape)
-    return TASK.loss(params, batch, key)
+    return TASK.loss(params, carry, batch, key)
 
   task = TASK._replace(loss=loss)
   state = training.start(task, OPTIMIZER, next(BATCHES.stream()), KEY)

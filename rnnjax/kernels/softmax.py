@@ -50,12 +50,11 @@ def summed(loss):
   return total
 
 
-@jax.custom_vjp
 def cross_entropy(W: Array, b: Array, h: Array, labels: Array, weights: Array) -> Array:
   """Σ weights · (−log softmax(h Wᵀ + b)_label), in nats and at least float32.
 
-  Only the rows from the first to the last of weight other than 0 are computed. The weights are
-  constants: they get no gradient. Not differentiable in forward mode (jvp).
+  Of many rows, only those from the first to the last of weight other than 0 are computed. The
+  weights are constants: they get no gradient. Not differentiable in forward mode (jvp).
 
   Args:
     W: [V, D]; computed in the type of h, as is b.
@@ -64,6 +63,15 @@ def cross_entropy(W: Array, b: Array, h: Array, labels: Array, weights: Array) -
     labels: [N], below V.
     weights: [N].
   """
+  weights = jax.lax.stop_gradient(weights.astype(wide(h.dtype)))
+  if _rows(h.shape[0], W.shape[0]) < h.shape[0]:
+    return _chunked(W, b, h, labels, weights)
+  # A single chunk gains nothing: the scalar that multiplies last costs one more pass over dh.
+  return _loss(W.astype(h.dtype), b.astype(h.dtype), h, labels, weights)[0]
+
+
+@jax.custom_vjp
+def _chunked(W, b, h, labels, weights):
   return _chunks(_loss, W, b, h, labels, weights)[0]
 
 
@@ -79,16 +87,13 @@ def _backward(saved, scale):
   return *((scale * d).astype(t) for d, t in zip((dW, db, dh), types)), None, None
 
 
-cross_entropy.defvjp(_forward, _backward)
+_chunked.defvjp(_forward, _backward)
 
 
 def _chunks(run, W, b, h, labels, weights):
   """run on chunk after chunk: what it returns, summed; but its dh, if any, put together."""
   N, R = h.shape[0], _rows(h.shape[0], W.shape[0])
   W, b = W.astype(h.dtype), b.astype(h.dtype)
-  weights = weights.astype(wide(h.dtype))
-  if R == N:
-    return run(W, b, h, labels, weights)
   alive = weights != 0
   first, last = jnp.argmax(alive), N - jnp.argmax(alive[::-1])
 

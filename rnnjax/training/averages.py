@@ -12,9 +12,9 @@ Average = Callable  # step -> μ
 
 
 @functools.cache
-def moving(decay: float) -> Average:
-  """The last 1/(1 − decay) steps or so: μ = max(1 − decay, 9/(10 + t))."""
-  return lambda step: 1 - jnp.minimum(decay, (1 + step) / (10 + step))
+def moving(decay: float) -> Average | None:
+  """The last 1/(1 − decay) steps or so: μ = max(1 − decay, 9/(10 + t)); none at all for 0."""
+  return None if decay == 0 else lambda step: 1 - jnp.minimum(decay, (1 + step) / (10 + step))
 
 
 @functools.cache

@@ -10,7 +10,7 @@ from rnnjax.tasks import Task, language
 
 
 def cached(model: Any, size: int, flatness: float = 0.3, share: float = 0.1) -> Task:
-  """The task of `language`, scored with a cache of the last `size` hidden states; nothing is learnt.
+  """The task of `language`, scored with a cache of the last hidden states; nothing is learnt.
 
       p_cache(w) ∝ Σᵢ 1[wᵢ₊₁ = w] exp(θ hₜ·hᵢ)           i < t, the last `size` steps
       p(w) = (1 − λ) p_model(w) + λ p_cache(w)            p_model alone where the cache is empty
@@ -27,7 +27,7 @@ def cached(model: Any, size: int, flatness: float = 0.3, share: float = 0.1) -> 
     return model.apply({"params": params}, tokens, carry, method="logits")
 
   def start(params, batch):
-    T, B = batch["weights"].shape
+    B = batch["weights"].shape[1]
     carry, hs, _ = jax.eval_shape(lambda: read(params, batch["tokens"][:-1]))
     zero = lambda a: jnp.zeros(a.shape, a.dtype)
     return jax.tree.map(zero, carry), jnp.zeros((B, size, hs.shape[-1])), -jnp.ones((B, size), int)
