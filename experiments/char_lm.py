@@ -74,7 +74,6 @@ def run(config: Config = Config()):
   text = corpus.characters(
     config.dataset, config.text or config.data_dir, config.strip, config.bytes
   )
-  text.vocabulary.encode(config.prompt)  # a character never seen is refused at once, too
   writer, scores = language.train(config, text, build(config, len(text.vocabulary)))
   scores["test/bits"] = scores["test/loss"] / math.log(2)
   if config.out:

@@ -91,10 +91,8 @@ def prepare(config: Config):
 
   def batches(part, limit, keep, seed=None):
     known = [np.where(text < len(vocabulary), text, UNKNOWN) for text in ids[part]]
-    return Batches(
-      known, labels[part], config.batch, limit, keep, config.padding, seed=seed,
-      features=features[part],
-    )  # fmt: skip
+    options = dict(seed=seed, features=features[part])
+    return Batches(known, labels[part], config.batch, limit, keep, config.padding, **options)
 
   end = "first" if config.keep == "first" else "last"
   made = {part: batches(part, config.limit, end) for part in ("valid", "test")}
@@ -110,9 +108,8 @@ def run(config: Config = Config()):
   task = tasks.classification(build(config, data.vocabulary, len(data.classes)))
   if saved:
     task = pretrained.begin(task, data.vocabulary, saved.params, saved.beside["vocabulary"])
-  steps = config.epochs * len(data.train)
+  steps, average = config.epochs * len(data.train), averages.moving(config.average)
   optimizer = training.adam(optimizers.schedule(config.rate, steps, warmup=0.1))
-  average = averages.moving(config.average)
   with training.Run(config, task, data, optimizer, steps, average=average) as run:
     for _ in run.train():
       pass

@@ -18,7 +18,7 @@ from rnnjax.softmax import full
 from rnnjax.training import averages, optimizers
 from rnnjax.types import BadInput
 
-END = {"": "\n", " ": corpus.END}  # what a text begins with where there is no prompt
+ENDS = ("\n", corpus.END)  # after one of which a text begins, where there is no prompt
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,6 +81,7 @@ def train(config: Language, text: corpus.Corpus, model: LanguageModel, blank="",
   task = tasks.language(model, config.activation, config.temporal)
   beside = {"vocabulary": text.vocabulary.words}
   writer = lambda params: Writer(model, params, text.vocabulary, blank)
+  writer(None).check(_prompt(config, text.vocabulary), config.top_k)  # before any long work
   every = -(-config.epochs // 10) * len(data.train)
   with training.Run(
     config, task, data, optimizer, steps, average=average, score="loss", beside=beside
@@ -115,11 +116,17 @@ def write(config: Language, writer: Writer) -> dict[str, float]:
   return {"symbols_per_second": config.texts * config.sample / (time.perf_counter() - begun)}
 
 
+def _prompt(config, vocabulary):
+  """That of the configuration, or the end of a line, or what is most frequent."""
+  ends = [end for end in ENDS if end in vocabulary.ids]
+  return config.prompt or [*ends, *vocabulary.words][0]
+
+
 def _written(writer, config, length):
   """The prompt and the first of the texts that follow it."""
-  prompt = config.prompt or END[writer.blank]
+  prompt = _prompt(config, writer.vocabulary)
   texts = writer.write(
     prompt, length, number=config.texts, seed=config.seed, temperature=config.temperature,
     top_k=config.top_k or None, top_p=config.top_p,
   )  # fmt: skip
-  return prompt + writer.blank + texts[0]
+  return (prompt + writer.blank + texts[0]).replace(f" {corpus.END} ", "\n")

@@ -95,7 +95,8 @@ def _chunks(run, W, b, h, labels, weights):
   N, R = h.shape[0], _rows(h.shape[0], W.shape[0])
   W, b = W.astype(h.dtype), b.astype(h.dtype)
   alive = weights != 0
-  first, last = jnp.argmax(alive), N - jnp.argmax(alive[::-1])
+  first = jnp.argmax(alive)
+  count = jnp.where(alive.any(), N - jnp.argmax(alive[::-1]) - first, 0)
 
   def chunk(i):
     """The last chunk ends where the rows do, and its rows that an earlier one had weigh 0."""
@@ -116,7 +117,7 @@ def _chunks(run, W, b, h, labels, weights):
 
   at, (*totals, dhr) = chunk(0)  # out of the loop, so that dW need not be set to zero and added to
   dh = None if dhr is None else place(jnp.zeros_like(h), at, dhr)
-  return jax.lax.fori_loop(1, (last - first + R - 1) // R, body, (*totals, dh))
+  return jax.lax.fori_loop(1, (count + R - 1) // R, body, (*totals, dh))
 
 
 def _rows(N, V):

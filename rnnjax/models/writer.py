@@ -47,9 +47,8 @@ class Writer(NamedTuple):
       BadInput: an empty prompt, a symbol in it that the model never saw, or values that `sample`
         refuses.
     """
+    self.check(prompt, top_k)
     tokens, lengths = self._encode(prompt, number)
-    if top_k and top_k > len(self.vocabulary):
-      raise BadInput(f"top_k must be at most {len(self.vocabulary)}, the vocabulary; got {top_k}")
     try:
       choose = sample(temperature, top_k, top_p)
     except ValueError as error:
@@ -59,6 +58,12 @@ class Writer(NamedTuple):
       steps=length, lengths=lengths, choose=choose,
     )  # fmt: skip
     return [self.blank.join(self.vocabulary.decode(row)) for row in np.asarray(written).T]
+
+  def check(self, prompt: str, top_k: int | None = None):
+    """Refuses what `write` would refuse."""
+    self._encode(prompt, 1)
+    if top_k and top_k > len(self.vocabulary):
+      raise BadInput(f"top_k must be at most {len(self.vocabulary)}, the vocabulary; got {top_k}")
 
   def likeliest(self, prompt: str, number: int = 10) -> list[tuple[str, float]]:
     """The symbols likeliest to follow the prompt, with their probabilities."""

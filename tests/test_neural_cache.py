@@ -1,0 +1,88 @@
+"""The neural cache against a loop from its definition."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from rnnjax import forward, gru, stack, tasks, training
+from rnnjax.models.language_model import LanguageModel
+from rnnjax.neural_cache import cached
+from rnnjax.softmax import full
+from tests.test_training import mesh
+
+V, D, H, T, B = 8, 3, 5, 4, 4
+MODEL = LanguageModel(nn.Embed(V, D), stack(forward(gru(H))), full(V))
+DRAW = np.random.default_rng(0)
+TOKENS = DRAW.integers(0, V, (3 * T + 1, B)).astype(np.int32)
+WEIGHTS = (DRAW.random((3 * T, B)) < 0.8).astype(np.float32)
+SHAPES = MODEL.init(jax.random.key(0), TOKENS, WEIGHTS)["params"]
+PARAMS = jax.tree.map(lambda p: jnp.asarray(DRAW.normal(size=p.shape), jnp.float32), SHAPES)
+WINDOWS = [
+  {"tokens": TOKENS[at : at + T + 1], "weights": WEIGHTS[at : at + T]} for at in range(0, 3 * T, T)
+]
+
+
+def evaluate(task, batches=WINDOWS):
+  return training.evaluate(task, PARAMS, batches, mesh(1))["loss"]
+
+
+def defined(size, flatness, share):
+  """The mean loss, from the definition, token by token."""
+  _, hs, logits = MODEL.apply({"params": PARAMS}, TOKENS[:-1], method="logits")
+  hs, logits, total = np.asarray(hs, np.float64), np.asarray(logits, np.float64), 0.0
+  for b in range(B):
+    for t in range(3 * T):
+      word = TOKENS[t + 1, b]
+      p = np.exp(logits[t, b, word]) / np.exp(logits[t, b]).sum()
+      near = {i: np.exp(flatness * hs[t, b] @ hs[i, b]) for i in range(max(0, t - size), t)}
+      if near:
+        hit = sum(weight for i, weight in near.items() if TOKENS[i + 1, b] == word)
+        p = (1 - share) * p + share * hit / sum(near.values())
+      total -= WEIGHTS[t, b] * np.log(p)
+  return total / WEIGHTS.sum()
+
+
+@pytest.mark.parametrize("size", [1, 3, 6, 50])
+def test_definition(size):
+  """Over three windows, with a memory of fewer steps than a window, of more, and of all."""
+  np.testing.assert_allclose(evaluate(cached(MODEL, size, 0.7, 0.4)), defined(size, 0.7, 0.4), 1e-5)
+
+
+def test_windows_are_no_matter():
+  """One long window scores what three score."""
+  task, whole = cached(MODEL, 5, 0.7, 0.4), [{"tokens": TOKENS, "weights": WEIGHTS}]
+  np.testing.assert_allclose(evaluate(task, whole), evaluate(task), rtol=1e-5)
+
+
+def test_probabilities_sum_to_one():
+  """Over all words that may follow the same past."""
+  past = np.broadcast_to(TOKENS[:, :1], (3 * T + 1, V)).copy()
+  past[-1] = np.arange(V)
+  batch = {"tokens": past, "weights": np.ones((3 * T, V), np.float32)}
+  sure = 0.0
+  for word in range(V):
+    only = np.zeros((3 * T, V), np.float32)
+    only[-1, word] = 1
+    sure += np.exp(-evaluate(cached(MODEL, 50, 0.7, 0.4), [batch | {"weights": only}]))
+  np.testing.assert_allclose(sure, 1, rtol=1e-5)
+
+
+def test_no_share_is_the_model_alone():
+  """The same loss as without a cache; and at a text's first step, whatever the share."""
+  plain = tasks.language(MODEL)
+  np.testing.assert_allclose(evaluate(cached(MODEL, 9, 0.3, 0.0)), evaluate(plain), rtol=1e-5)
+  first = [{"tokens": TOKENS[:2], "weights": np.ones((1, B), np.float32)}]
+  np.testing.assert_allclose(
+    evaluate(cached(MODEL, 9, 0.3, 0.9), first), evaluate(plain, first), rtol=1e-5
+  )
+
+
+def test_what_repeats_is_remembered():
+  """A model that never learnt a text finds it in the cache, the better the sharper."""
+  text = np.resize([3, 1, 4, 1, 5, 0, 2, 6], 65)
+  tokens = np.tile(text[:, None], B).astype(np.int32)
+  batch = [{"tokens": tokens, "weights": np.ones((64, B), np.float32)}]
+  blurred, sharp = (evaluate(cached(MODEL, 64, θ, 0.5), batch) for θ in (0.0, 10.0))
+  assert sharp < blurred < evaluate(tasks.language(MODEL), batch)

@@ -1,0 +1,130 @@
+"""A classifier that starts from a language model: what it takes over, and what it keeps."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from rnnjax import backward, bidirectional, forward, gru, lstm, pretrained, stack, tasks, training
+from rnnjax.data.vocabulary import Vocabulary
+from rnnjax.models.classifier import Classifier
+from rnnjax.models.language_model import LanguageModel
+from rnnjax.softmax import full
+from rnnjax.types import BadInput
+
+D, H, F = 3, 4, 2
+KEY = jax.random.key(0)
+WORDS = ["<unk>", "c", "<eos>", "b", "z"]
+VOCABULARY = Vocabulary(["a", "b", "c"])  # behind <pad> and <unk>
+BATCH = {
+  "tokens": np.array([[2, 3], [4, 1]], np.int32), "lengths": np.array([2, 1], np.int32),
+  "labels": np.array([0, 1]), "weights": np.ones(2, np.float32),
+}  # fmt: skip
+FEATURES = {"features": np.ones((2, 2, F), np.float32)}
+
+
+def language(cell=None, width=D, back=True):
+  """The parameters of a language model, away from 0."""
+  cell = cell or lstm(H)
+  reverse = stack(backward(cell)) if back else None
+  model = LanguageModel(nn.Embed(5, width), stack(forward(cell)), full(5), back=reverse)
+  params = model.init(KEY, np.zeros((2, 1), int), np.ones((1, 1)))["params"]
+  draw = np.random.default_rng(0)
+  return jax.tree.map(lambda p: jnp.asarray(draw.normal(size=p.shape), jnp.float32), params)
+
+
+def classification(encoder=None, width=D):
+  model = Classifier(nn.Embed(5, width), encoder or stack(bidirectional(lstm(H), lstm(H))), 2)
+  return tasks.classification(model)
+
+
+def begun(theirs, task=None, batch=BATCH, words=WORDS):
+  """Its first parameters without the language model, and with it."""
+  task = task or classification()
+  return task.init(KEY, batch), pretrained.begin(task, VOCABULARY, theirs, words).init(KEY, batch)
+
+
+def same(a, b):
+  jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def test_words_go_by_their_name():
+  """Known words have the vectors of the language model, the others their own."""
+  theirs = language()
+  before, after = (params["embedding"]["embedding"] for params in begun(theirs))
+  table = theirs["embedding"]["embedding"]
+  for i, word in enumerate(VOCABULARY.words):
+    same(after[i], table[WORDS.index(word)] if word in WORDS else before[i])
+  assert [word in WORDS for word in VOCABULARY.words] == [False, True, False, True, True]
+
+
+def test_cells_of_both_directions():
+  """Each arrives under its own name; pooling and the last layer stay."""
+  theirs = language()
+  before, after = begun(theirs)
+  layer = after["encoder"]["layer_0"]
+  same(layer["forward"], theirs["encoder"]["layer_0"]["forward"])
+  same(layer["backward"], theirs["back"]["layer_0"]["backward"])
+  same(after["logits"], before["logits"])
+
+
+def test_what_the_language_model_lacks_stays():
+  """A direction, a layer; and what the classifier lacks is left out."""
+  theirs = language(back=False)
+  one, both = lstm(H), bidirectional(lstm(H), lstm(H))
+  before, after = begun(theirs, classification(stack(both, forward(one))))
+  same(after["encoder"]["layer_0"]["forward"], theirs["encoder"]["layer_0"]["forward"])
+  same(after["encoder"]["layer_0"]["backward"], before["encoder"]["layer_0"]["backward"])
+  same(after["encoder"]["layer_1"], before["encoder"]["layer_1"])
+  _, after = begun(language(), classification(stack(forward(one))))
+  assert after["encoder"]["layer_0"].keys() == {"forward"}
+
+
+def test_further_inputs_keep_their_rows():
+  """Features beside the embedding: W has rows that the language model knows nothing of."""
+  theirs = language()
+  before, after = begun(theirs, batch=BATCH | FEATURES)
+  for name, part in (("forward", "encoder"), ("backward", "back")):
+    W, own = (params["encoder"]["layer_0"][name]["W"] for params in (after, before))
+    assert W.shape == (D + F, 4 * H)
+    same(W[:D], theirs[part]["layer_0"][name]["W"])
+    same(W[D:], own[D:])
+
+
+def test_training_starts_there():
+  """The state before the first step holds these parameters, its average too."""
+  theirs = language()
+  task = pretrained.begin(classification(), VOCABULARY, theirs, WORDS)
+  state = training.start(task, training.adam(0.01), BATCH, KEY, average=True)
+  for params in (state.params, state.average):
+    same(params["encoder"]["layer_0"]["forward"], theirs["encoder"]["layer_0"]["forward"])
+    same(params["embedding"]["embedding"][3], theirs["embedding"]["embedding"][3])
+
+
+@pytest.mark.parametrize(
+  "theirs, words",
+  [
+    (dict(width=D + 1), r"embedding is 3 wide, that of the language model 4.*--width"),
+    (dict(cell=lstm(H + 1)), r"encoder/layer_0/\w+/\w has shape .*--cell and --hidden"),
+    (dict(cell=lstm(H - 1)), r"encoder/layer_0/\w+/\w has shape .*--cell and --hidden"),
+    (dict(cell=gru(H)), r"encoder/layer_0/\w+/\w has shape .*--cell and --hidden"),
+  ],
+  ids=["width", "wider", "narrower", "gru"],
+)
+def test_misfits_are_refused(theirs, words):
+  """The flags that must agree are named."""
+  with pytest.raises(BadInput, match=words):
+    begun(language(**theirs))
+
+
+def test_another_cell_of_as_many_numbers_is_refused():
+  """A GRU of 4 and an LSTM of 3 both have 12 columns."""
+  task = classification(stack(bidirectional(gru(4), gru(4))))
+  with pytest.raises(BadInput, match="--cell and --hidden"):
+    begun(language(lstm(3)), task)
+
+
+def test_strange_words_are_refused():
+  with pytest.raises(BadInput, match="none of the 2 words of the language model"):
+    begun(language(), words=["x", "y"])

@@ -1,0 +1,174 @@
+"""The word language model as one uses it, and a classifier that starts from it."""
+
+import json
+import math
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from experiments import imdb, word_lm
+from experiments.word_lm import Config
+from rnnjax import training
+from rnnjax.types import BadInput
+
+TINY = dict(hidden=4, width=4, batch=4, window=8, epochs=1, sample=0)
+SMALL = dict(
+  hidden=16, width=8, batch=4, window=20, epochs=12, rate=0.03, average=0.9, sample=0
+)  # fmt: skip
+TRUTH = 2 ** (1 / 5)  # one bit for each line of five tokens
+
+
+@pytest.fixture(scope="module")
+def grammar(tmp_path_factory):
+  """A text whose lines are one of two by the toss of a coin, all else being determined."""
+  path = tmp_path_factory.mktemp("grammar") / "text"
+  toss = np.random.default_rng(0).integers(0, 2, 600)
+  path.write_text("".join(("x a b .\n", "y c d .\n")[n] for n in toss))
+  return str(path)
+
+
+def test_a_grammar_is_learnt(grammar, tmp_path, capsys):
+  """To its true perplexity; what a prompt leaves open and what not is shown."""
+  config = Config(**SMALL, text=grammar, out=str(tmp_path / "run"), prompt=". <eos> x")
+  scores = word_lm.run(config)
+  for part in ("valid", "test"):
+    assert 0.97 * TRUTH < scores[f"{part}/perplexity"] < 1.04 * TRUTH
+    np.testing.assert_allclose(scores[f"{part}/perplexity"], math.exp(scores[f"{part}/loss"]))
+  shown = [line.split() for line in capsys.readouterr().out.splitlines()]
+  assert len(shown) == 8  # all that there is: <unk>, <eos>, two marks of each line, and "."
+  assert shown[0][1:] == [".", "<eos>", "x", "a"] and float(shown[0][0]) > 0.9
+  writer = word_lm.load(config.out)
+  coin = dict(writer.likeliest("x a b . <eos>", 2))
+  assert coin.keys() == {"x", "y"} and all(0.3 < p < 0.7 for p in coin.values())
+  (text,) = writer.write("y", 4, temperature=0.0)
+  assert text == "c d . <eos>"
+
+
+@pytest.mark.parametrize(
+  "options",
+  [
+    dict(cutoffs="3,6"),
+    dict(tied=True, layers=2, cell="gru"),
+    dict(optimizer="asgd", rate=10.0, epochs=20, trigger=0.8),
+    dict(zoneout=0.1, weight_drop=0.1, type_dropout=0.05, activation=0.01, temporal=0.01),
+  ],
+  ids=["cutoffs", "tied", "asgd", "regularised"],
+)
+def test_all_that_can_be_asked_for_learns(grammar, options):
+  """From the perplexity of guessing, about 7, to that of the grammar or not far above."""
+  assert word_lm.run(Config(**SMALL | options, text=grammar))["test/perplexity"] < 1.25
+
+
+def test_the_cache_helps_a_poor_model(tmp_path):
+  """A text that repeats itself, and a model that has hardly learnt."""
+  (tmp_path / "text").write_text("a b c d e f g .\n" * 100)
+  config = Config(**TINY, text=str(tmp_path / "text"), cache=30, flatness=5.0, share=0.5)
+  scores = word_lm.run(config)
+  for part in ("valid", "test"):
+    assert scores[f"{part}/cached_perplexity"] < 0.9 * scores[f"{part}/perplexity"]
+
+
+@pytest.fixture(scope="module")
+def reviews(tmp_path_factory):
+  """A folder of reviews, told by their second word."""
+  folder = tmp_path_factory.mktemp("reviews")
+  for part, number in (("train", 80), ("test", 20)):
+    rows = [{"text": f"a {'good' if n % 2 else 'bad'} film", "label": n % 2} for n in range(number)]
+    (folder / f"{part}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+  return str(folder)
+
+
+@pytest.fixture(scope="module")
+def both(reviews, tmp_path_factory):
+  """The --out of a language model that has read them in both directions."""
+  out = str(tmp_path_factory.mktemp("both") / "run")
+  options = dict(TINY, hidden=6, epochs=30, rate=0.03, average=0.9)
+  scores = word_lm.run(
+    Config(**options, cell="gru", dataset="reviews", data_dir=reviews, both=True, out=out)
+  )
+  # Good or bad, and then what is sure: half a bit a token, ahead as back, were it learnt fully.
+  assert scores["test/perplexity"] < 1.5
+  return out
+
+
+def start(reviews, out, **options):
+  return imdb.Config(**dict(
+    cell="gru", hidden=6, width=4, data_dir=reviews, init_from=out, batch=8, epochs=1, evidence=0,
+    rate=1e-6, average=0.0
+  ) | options)  # fmt: skip
+
+
+@pytest.mark.parametrize("evidence", [0, 2])
+def test_a_classifier_starts_from_both_directions(reviews, both, tmp_path, evidence):
+  """At a rate of almost 0 it still has the language model's cells; features are no matter."""
+  out, theirs = str(tmp_path / "run"), training.load(both).params
+  scores = imdb.run(start(reviews, both, evidence=evidence, out=out))
+  assert 0 <= scores["test/accuracy"] <= 1
+  layer = training.load(out).params["encoder"]["layer_0"]
+  for name, part in (("forward", "encoder"), ("backward", "back")):
+    for weight, expected in theirs[part]["layer_0"][name].items():
+      np.testing.assert_allclose(layer[name][weight][: len(expected)], expected, atol=1e-3)
+  assert len(layer["forward"]["W"]) == 4 + 2 * evidence // 2
+
+
+@pytest.mark.parametrize(
+  "options, words",
+  [
+    (dict(hidden=5), r"encoder/layer_0/\w+/\w has shape .*--cell and --hidden"),
+    (dict(cell="lstm"), r"encoder/layer_0/\w+/\w has shape .*--cell and --hidden"),
+    (dict(width=5), r"embedding is 5 wide, that of the language model 4; the same --width"),
+    (dict(init_from="/nowhere"), r"'/nowhere' is not the --out of a run"),
+    (dict(embedding="onehot"), "embedding"),
+  ],
+)
+def test_a_classifier_unlike_it_is_refused(reviews, both, options, words):
+  with pytest.raises(BadInput, match=words):
+    imdb.run(start(reviews, both, **options))
+
+
+def test_a_classifier_does_not_start_from_a_classifier(reviews, tmp_path):
+  """Its --out has no vocabulary."""
+  out = str(tmp_path / "run")
+  imdb.run(start(reviews, "", out=out))
+  with pytest.raises(BadInput, match="another experiment|vocabulary"):
+    imdb.run(start(reviews, out))
+
+
+@pytest.mark.parametrize(
+  "options, words",
+  [
+    (dict(cutoffs="6,3"), r"--cutoffs=6,3: .*cutoffs that rise.*got \(6, 3\)"),
+    (dict(cutoffs="3,many"), r"--cutoffs=3,many: .*'many'"),
+    (dict(cutoffs="3", tied=True), r"--cutoffs needs --tied=false"),
+    (dict(both=True, layers=2), r"--both needs --layers=1; got 2"),
+    (dict(batch=6), r"a batch of 6 does not divide evenly among 4 devices"),
+    (dict(batch=400), r"cannot fill a batch of 400 columns.* A smaller --batch"),
+    (dict(temperature=-1.0), r"--temperature must be 0 or more, and finite; got -1"),
+    (dict(top_p=0.0), r"--top_p must lie in \(0, 1\]; got 0"),
+    (dict(dropout=1.0), r"--dropout must be less than 1; got 1"),
+    (dict(text="/nowhere"), r"--text must be a file; there is none at '/nowhere'"),
+    (dict(write="/nowhere"), r"'/nowhere' is not the --out of a run"),
+  ],
+)
+def test_misfits_are_refused(grammar, options, words):
+  """Each by a sentence that names the flag."""
+  with pytest.raises(BadInput, match=words):
+    word_lm.run(Config(**TINY | {"text": grammar} | options))
+
+
+def test_the_command_line(grammar, tmp_path):
+  """It trains and writes; the last line of stdout is one JSON object."""
+  flags = [f"--{name}={value}" for name, value in (TINY | {"sample": 3}).items()]
+  done = subprocess.run(
+    [sys.executable, "-m", "experiments.word_lm", *flags, f"--text={grammar}", "--prompt=x"],
+    capture_output=True, text=True, timeout=300,
+  )  # fmt: skip
+  assert done.returncode == 0, done.stderr
+  *likely, text, last = done.stdout.splitlines()
+  assert len(likely) == 8 and all(line.split()[1] == "x" for line in likely)
+  assert text.startswith("x ") and len(text.split()) == 4
+  result = json.loads(last)
+  assert result["experiment"] == "word_lm" and result["cell"] == "lstm"
+  assert result["test/perplexity"] == pytest.approx(math.exp(result["test/loss"]))
