@@ -55,14 +55,14 @@ def test_what_is_loaded_writes_the_same(hello, capsys):
   """The same seed, temperature and prompt, the same text: by --write, and by load."""
   config, _, written = hello
   assert char_lm.load(config.out).write("h", 10, temperature=0.0) == [written[1:-1]]
-  char_lm.run(dataclasses.replace(config, sample=30, temperature=1.5, seed=3, texts=2))
-  (text, _) = capsys.readouterr().out.rsplit("\n", 1)
-  char_lm.run(
-    Config(write=config.out, sample=30, temperature=1.5, seed=3, texts=2, prompt="h")
-  )
-  assert capsys.readouterr().out == text + "\n"
-  one, two = char_lm.load(config.out).write("h", 30, number=2, seed=3, temperature=1.5)
-  assert text == "h" + one and one != two
+  asked = dict(sample=30, temperature=1.5, texts=2, prompt="h")
+  scores = char_lm.run(dataclasses.replace(config, **asked))
+  text = capsys.readouterr().out
+  assert char_lm.run(Config(write=config.out, **asked)).keys() == {"symbols_per_second"}
+  assert capsys.readouterr().out == text and "symbols_per_second" in scores
+  one, two = char_lm.load(config.out).write("h", 30, number=2, seed=0, temperature=1.5)
+  assert text == f"h{one}\n" and one != two
+  assert char_lm.load(config.out).write("h", 30, number=2, seed=1, temperature=1.5) != [one, two]
 
 
 def test_another_text_is_refused(hello):

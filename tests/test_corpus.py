@@ -175,13 +175,16 @@ def test_an_unknown_dataset():
 
 
 def test_columns_of_each_part(tmp_path):
-  """Training goes round, the other parts are weighed whole; both begin where the text says."""
+  """Training goes round; the others are weighed whole, each column with a window before it."""
   text = corpus.characters("files", write(tmp_path / "mine.txt", "abcdefgh\n" * 60))
   parts = corpus.columns(text, 4, 5, seed=1)
   assert all(batch["weights"].all() for batch in itertools.islice(parts.train.stream(), 50))
   for part in ("valid", "test"):
     weight = sum(batch["weights"].sum() for batch in getattr(parts, part))
     assert weight == len(getattr(text, part)) - 1
+  first = next(iter(parts.test))  # 53 pairs in 4 columns: the second column has those from 14 on
+  np.testing.assert_array_equal(first["tokens"][:, 1], text.test[9:15])
+  assert not first["weights"].any()
 
 
 def test_columns_of_a_short_part(tmp_path):

@@ -5,7 +5,8 @@
              the Penn Treebank has them; or with a single .txt; or one file by its own name
   reviews    film reviews, as `rnnjax.data.imdb` reads them, one after the other
 
-A single text is cut into its first 85 %, the next 5 % and the last 10 %.
+Of a single text the last 10 % are the test part; of the rest, five pieces of 1 % each, far apart,
+are the validation part.
 """
 
 import gzip
@@ -23,6 +24,7 @@ from rnnjax.types import BadInput
 
 DATASETS = ("auto", "embedded", "files", "reviews")
 PARTS = ("train", "valid", "test")
+HELD = range(8, 90, 18)  # hundredths of a single text that are held out to choose with
 END = "<eos>"  # of a line, or of a review
 
 
@@ -158,7 +160,8 @@ def _read(path: pathlib.Path, raw: bool) -> str:
 
 
 def _cut(text: str) -> list[str]:
-  """The first 85 %, the next 5 %, the last 10 %."""
+  """Of 100 pieces the last 10 for the test, and five of the others, far apart, for validation."""
   N = len(text)
-  first, last = N * 85 // 100, N * 90 // 100
-  return [text[:first], text[first:last], text[last:]]
+  piece = lambda n: text[N * n // 100 : N * (n + 1) // 100]
+  train = "".join(piece(n) for n in range(90) if n not in HELD)
+  return [train, "".join(map(piece, HELD)), text[N * 90 // 100 :]]

@@ -16,7 +16,8 @@ class Checkpoints:
     logging.getLogger("absl").setLevel(logging.WARNING)
     self.folder = folder.resolve()  # orbax fails on relative paths, and only in its own thread
     options = ocp.CheckpointManagerOptions(max_to_keep=2, create=True)
-    self.manager = ocp.CheckpointManager(self.folder, options=options)
+    handler = ocp.StandardCheckpointHandler()
+    self.manager = ocp.CheckpointManager(self.folder, item_handlers=handler, options=options)
 
   def save(self, step: int, tree):
     """Writes a tree; it is whole on disk or not there at all."""
@@ -27,15 +28,17 @@ class Checkpoints:
   def restore(self, like=None):
     """The newest tree that can be read; None where there is none at all.
 
-    It has the structure of `like`; without, all becomes dicts and lists of NumPy arrays.
+    It has the structure of `like` and lies where that does; without, it becomes nested dicts and
+    lists, whole on one device, on however many it was before.
 
     Raises:
       BadInput: there are checkpoints, but none can be read.
     """
     steps = sorted(self.manager.all_steps(), reverse=True)
-    abstract = like and jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
     for tried, step in enumerate(steps):
       try:
+        abstract = self._abstract(step) if like is None else like
+        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, abstract)
         tree = self.manager.restore(step, args=ocp.args.StandardRestore(abstract))
       except Exception as error:
         logging.warning(
@@ -48,6 +51,12 @@ class Checkpoints:
     if steps:
       raise BadInput(f"none of the checkpoints of steps {steps} in {self.folder} can be read")
     return None
+
+  def _abstract(self, step):
+    """The tree of a step as shapes on one device."""
+    place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    shape = lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place)
+    return jax.tree.map(shape, self.manager.item_metadata(step).tree)
 
   def _set_aside(self, steps):
     """Moves broken checkpoints out of the way of those to come."""
