@@ -1,6 +1,6 @@
 """How fast is the loop over time, beside its peers? All in one run, interleaved; medians.
 
-  python -m experiments.benchmark --out=runs/benchmark   # pip install -e .[bench,plot]; 10 minutes
+  python -m experiments.benchmark --out=runs/benchmark   # pip install -e .[bench]; 10 minutes
 
 The loss is Σ ys², its gradient that for all parameters and xs. Each JAX peer runs on one device
 with all cores, and on a device a core with its rows of the batch; the faster counts. GFLOP/s

@@ -61,8 +61,9 @@ def draw(writer: Writer, text: str, path: pathlib.Path):
     (f"{name}: unit {unit}, r = {r:.2f}", text[shown], hs[shown, unit])
     for name, (unit, r) in sorted(found.items(), key=lambda item: -abs(item[1].correlation))
   ]
-  path.parent.mkdir(parents=True, exist_ok=True)
-  figures.coloured_text(path, rows[:3])
+  if rows:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figures.coloured_text(path, rows[:3])
   return {f"units/{name}": r for name, (_, r) in found.items()}
 
 
@@ -76,9 +77,10 @@ def run(config: Config = Config()):
   )
   writer, scores = language.train(config, text, build(config, len(text.vocabulary)))
   scores["test/bits"] = scores["test/loss"] / math.log(2)
-  if config.out:
-    heard = "".join(text.vocabulary.decode(text.test[:HEARD]))
-    scores |= draw(writer, heard, pathlib.Path(config.out) / "figures" / "units.png")
+  heard = "".join(text.vocabulary.decode(text.test[:HEARD]))
+  if config.out and len(heard) > 3:
+    path = pathlib.Path(config.out).expanduser() / "figures" / "units.png"
+    scores |= draw(writer, heard, path)
   return scores | language.write(config, writer)
 
 

@@ -107,7 +107,7 @@ def run(config: Config = Config()):
   data = prepare(config)
   task = tasks.classification(build(config, data.vocabulary, len(data.classes)))
   if saved:
-    task = pretrained.begin(task, data.vocabulary, saved.params, saved.beside["vocabulary"])
+    task = pretrained.begin(task, data.vocabulary, saved)
   steps, average = config.epochs * len(data.train), averages.moving(config.average)
   optimizer = training.adam(optimizers.schedule(config.rate, steps, warmup=0.1))
   with training.Run(config, task, data, optimizer, steps, average=average) as run:

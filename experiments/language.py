@@ -4,11 +4,14 @@ import dataclasses
 import logging
 import time
 
+import optax
+
 from experiments import options
 from experiments.options import CELLS, RATE, option
 from rnnjax import forward, stack, tasks, training
 from rnnjax.data import corpus
 from rnnjax.data.vocabulary import Vocabulary
+from rnnjax.dynamic import dynamic
 from rnnjax.models import embedding
 from rnnjax.models.language_model import LanguageModel
 from rnnjax.models.writer import Writer
@@ -36,6 +39,7 @@ class Language(options.Common):
   temporal: float = option(0.0, "β of the penalty on their change over time", low=0)
   tied: bool = option(False, "the softmax shares the table of the embedding")
   average: float = option(0.99, "decay of the parameters' moving average; 0 for none", **RATE)
+  dynamic: float = option(0.0, "Adam's rate in dynamic evaluation; 0 for none", low=0, aside=True)
   write: str = option("", "folder of a finished run: only write with its model", aside=True)
   sample: int = option(500, "symbols written after training; 0 for none", low=0, aside=True)
   prompt: str = option("", "what comes before them", aside=True)
@@ -90,7 +94,14 @@ def train(config: Language, text: corpus.Corpus, model: LanguageModel, blank="",
       if step % every == 0 and config.sample:
         logging.info("%s", _written(writer(state.evaluated), config, min(config.sample, 100)))
     scores = {"dataset": text.name, "cell": config.cell, "seed": config.seed} | run.test()
-    return writer(run.progress.best), scores
+    best = run.progress.best
+  if config.dynamic:
+    alone, one = training.devices.first(), corpus.columns(text, 1, config.window, config.seed)
+    adapting = dynamic(model, optax.adam(config.dynamic))
+    for part in ("valid", "test"):
+      score = training.evaluate(adapting, best, getattr(one, part), alone)
+      scores[f"{part}/dynamic_loss"] = score["loss"]
+  return writer(best), scores
 
 
 def load(out: str, Config, build, blank: str = "") -> Writer:

@@ -96,7 +96,7 @@ def main(config, run, presets=None):
     try:
       made = config(**values)
       if getattr(made, "out", ""):
-        records.check(pathlib.Path(made.out), made)  # before any long work
+        records.check(pathlib.Path(made.out).expanduser(), made)  # before any long work
       if hasattr(made, "batch"):
         devices.use_cores(made.batch)
       result = run(made)

@@ -20,7 +20,12 @@ def cached(model: Any, size: int, flatness: float = 0.3, share: float = 0.1) -> 
     size: steps that are remembered.
     flatness: θ.
     share: λ.
+
+  Raises:
+    ValueError: a size below 1.
   """
+  if size < 1:
+    raise ValueError(f"the cache must remember at least 1 step; got {size}")
   task = language(model)
 
   def read(params, tokens, carry=None):
@@ -39,9 +44,9 @@ def cached(model: Any, size: int, flatness: float = 0.3, share: float = 0.1) -> 
     hs = jnp.swapaxes(hs, 0, 1)
     keys, words = (jnp.concatenate(pair, 1) for pair in ((keys, hs), (words, targets)))
 
-    # Step t sees what came before it: the cache, and the steps of this window before its own.
-    seen = jnp.arange(size + T) < size + jnp.arange(T)[:, None]
-    seen = seen[None] & (words >= 0)[:, None]
+    # Step t sees the `size` steps before it, of the cache and of this window.
+    at, t = jnp.arange(size + T)[None], jnp.arange(T)[:, None]
+    seen = ((t <= at) & (at < size + t))[None] & (words >= 0)[:, None]
     scores = jnp.where(seen, flatness * jnp.einsum("bth,bnh->btn", hs, keys), -jnp.inf)
     attention = jnp.where(seen, jnp.exp(scores - scores.max(-1, keepdims=True)), 0)
     hit = words[:, None] == targets[..., None]

@@ -5,12 +5,19 @@ import numpy as np
 
 from rnnjax.data.vocabulary import Vocabulary
 from rnnjax.tasks import Task
+from rnnjax.training.saved import Saved
 from rnnjax.types import BadInput, Params
 
 
-def begin(task: Task, vocabulary: Vocabulary, language: Params, words: list[str]) -> Task:
-  """The classification whose first parameters `graft` makes; arguments as there."""
-  graft_on = lambda params: graft(params, vocabulary, language, words)
+def begin(task: Task, vocabulary: Vocabulary, saved: Saved) -> Task:
+  """The classification whose first parameters `graft` makes of what a run has saved.
+
+  Raises:
+    BadInput: it is not that of a language model.
+  """
+  if "vocabulary" not in saved.beside:
+    raise BadInput("what was saved is of another experiment: a language model has a vocabulary")
+  graft_on = lambda params: graft(params, vocabulary, saved.params, saved.beside["vocabulary"])
   return task._replace(init=lambda key, batch: graft_on(task.init(key, batch)))
 
 
@@ -30,6 +37,8 @@ def graft(params: Params, vocabulary: Vocabulary, language: Params, words: list[
   Raises:
     BadInput: nothing in common, or a width that differs.
   """
+  if "embedding" not in params:
+    raise BadInput("a language model can only start a classifier whose embedding is trainable")
   table, theirs = params["embedding"]["embedding"], language["embedding"]["embedding"]
   ranks = {word: i for i, word in enumerate(words)}
   known = [(i, ranks[word]) for i, word in enumerate(vocabulary.words) if word in ranks]
@@ -49,11 +58,12 @@ def graft(params: Params, vocabulary: Vocabulary, language: Params, words: list[
 
 
 def _over(params, theirs, name):
-  """The leaves of theirs laid over those of the same name; more rows than theirs are kept."""
+  """The leaves of theirs laid over those of the same name; what W has more of rows is kept."""
   if isinstance(params, dict):
-    both = {key: _over(params[key], theirs[key], f"{name}/{key}") for key in params.keys() & theirs}
-    return params | both
-  if params.shape[1:] != theirs.shape[1:] or params.shape[0] < theirs.shape[0]:
+    both = [key for key in params if key in theirs]
+    return params | {key: _over(params[key], theirs[key], f"{name}/{key}") for key in both}
+  rows = theirs.shape[0] if name.endswith("/W") else params.shape[0]
+  if (rows, *params.shape[1:]) != theirs.shape or params.shape[0] < rows:
     raise BadInput(
       f"{name} has shape {params.shape}, that of the language model {theirs.shape}; "
       "the same --cell and --hidden suit both"

@@ -38,7 +38,15 @@ def zoneout(cell: Cell, *rates: float, **options) -> Encoder:
     cell: whose y is its h.
     *rates: one for each array of the carry, as (h, c) of an LSTM; one alone is that of h.
     **options: remat and backend, as for `unroll`.
+
+  Raises:
+    ValueError: more rates than arrays, or a rate outside [0, 1].
   """
+  if len(rates) > len(_widths(cell)) or not all(0 <= rate <= 1 for rate in rates):
+    raise ValueError(
+      f"zoneout needs a rate in [0, 1] for each of the {len(_widths(cell))} arrays that {cell} "
+      f"carries, or for the first of them; got {rates}"
+    )
   zoned = _zoned(cell)
   encoder = forward(zoned, **options)
 
@@ -64,10 +72,8 @@ def _masks(widths, rates, xs, key: Key | None):
   rate = jnp.concatenate(
     [jnp.full(n, rate, xs.dtype) for n, rate in zip(widths, (*rates, *[0] * len(widths)))]
   )
-  shape = (*xs.shape[:-1], len(rate))
-  if key is None:
-    return jnp.broadcast_to(rate, shape)
-  return (jax.random.uniform(key, shape) < rate).astype(xs.dtype)
+  rate = jnp.broadcast_to(rate, (*xs.shape[:-1], len(rate)))
+  return rate if key is None else jax.random.bernoulli(key, rate).astype(xs.dtype)
 
 
 @functools.cache

@@ -29,10 +29,7 @@ def top_p(logits: Array, p: float) -> Array:
   return jnp.where(logits >= least, logits, -jnp.inf)
 
 
-@functools.cache
-def sample(
-  temperature: float = 1.0, k: int | None = None, p: float = 1.0
-) -> Choose:
+def sample(temperature: float = 1.0, k: int | None = None, p: float = 1.0) -> Choose:
   """Draws a token from softmax(logits / temperature), of the top k or top p alone.
 
   Args:
@@ -51,13 +48,21 @@ def sample(
   if not 0 < p <= 1:
     raise ValueError(f"top_p must lie in (0, 1]; got {p}")
 
+  return _sample(float(temperature), k, float(p))
+
+
+@functools.cache
+def _sample(temperature, k, p):
+  """The same function for the same arguments, so that jit compiles once."""
+
   def choose(key, logits):
     V = logits.shape[-1]
     if k is not None and k > V:
       raise ValueError(f"top_k must be at most the vocabulary's {V} entries; got {k}")
-    if temperature == 0:
+    if temperature < 1e-30:
       return jnp.argmax(logits, -1).astype(jnp.int32)
-    logits = logits.astype(jnp.float32) / temperature
+    logits = logits.astype(jnp.float32)
+    logits = (logits - logits.max(-1, keepdims=True)) / temperature
     if k is not None:
       logits = top_k(logits, k)
     if p < 1:
@@ -93,7 +98,7 @@ def generate(
     prompt: [T, B], T ≥ 1.
     key: of all that is drawn.
     steps: how many tokens are written.
-    lengths: [B], the tokens of each row's prompt; None where all have T.
+    lengths: [B], the tokens of each row's prompt, at least 1; None where all have T.
     carry: from where; None for the start.
     choose: key, logits -> tokens; `sample` makes one.
 

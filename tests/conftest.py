@@ -8,6 +8,9 @@ os.environ["XLA_FLAGS"] = (
   + " --xla_force_host_platform_device_count=4 --xla_backend_optimization_level=0"
 )
 
+# Two XLA threads a device: with one, all may wait for a device whose work finds no thread.
+os.environ.setdefault("NPROC", "8")
+
 import jax
 import pytest
 

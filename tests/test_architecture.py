@@ -13,7 +13,10 @@ FILES = [path.relative_to(ROOT) for part in PARTS for path in ROOT.glob(f"{part}
 TREES = {path: ast.parse((ROOT / path).read_text()) for path in FILES}
 LIBRARY = [path for path in FILES if path.parts[0] == "rnnjax"]
 # Later may import earlier; what stands in one set is independent of one another.
-ORDER = "types cells kernels unroll encoders,attention pooling,regularised,softmax,search models tasks neural_cache,pretrained experiments".split()
+ORDER = """
+  types cells kernels unroll encoders,attention pooling,regularised,softmax,search models tasks
+  dynamic,neural_cache,pretrained experiments
+""".split()
 RANKS = {name: rank for rank, names in enumerate(ORDER) for name in names.split(",")}
 
 

@@ -39,10 +39,15 @@ def classification(encoder=None, width=D):
   return tasks.classification(model)
 
 
+def saved(theirs, words=WORDS):
+  return training.Saved({}, theirs, {"vocabulary": words})
+
+
 def begun(theirs, task=None, batch=BATCH, words=WORDS):
   """Its first parameters without the language model, and with it."""
   task = task or classification()
-  return task.init(KEY, batch), pretrained.begin(task, VOCABULARY, theirs, words).init(KEY, batch)
+  after = pretrained.begin(task, VOCABULARY, saved(theirs, words))
+  return task.init(KEY, batch), after.init(KEY, batch)
 
 
 def same(a, b):
@@ -95,7 +100,7 @@ def test_further_inputs_keep_their_rows():
 def test_training_starts_there():
   """The state before the first step holds these parameters, its average too."""
   theirs = language()
-  task = pretrained.begin(classification(), VOCABULARY, theirs, WORDS)
+  task = pretrained.begin(classification(), VOCABULARY, saved(theirs))
   state = training.start(task, training.adam(0.01), BATCH, KEY, average=True)
   for params in (state.params, state.average):
     same(params["encoder"]["layer_0"]["forward"], theirs["encoder"]["layer_0"]["forward"])
@@ -106,9 +111,9 @@ def test_training_starts_there():
   "theirs, words",
   [
     (dict(width=D + 1), r"embedding is 3 wide, that of the language model 4.*--width"),
-    (dict(cell=lstm(H + 1)), r"encoder/layer_0/\w+/\w has shape .*--cell and --hidden"),
-    (dict(cell=lstm(H - 1)), r"encoder/layer_0/\w+/\w has shape .*--cell and --hidden"),
-    (dict(cell=gru(H)), r"encoder/layer_0/\w+/\w has shape .*--cell and --hidden"),
+    (dict(cell=lstm(H + 1)), r"encoder/layer_0/\w+/\w+ has shape .*--cell and --hidden"),
+    (dict(cell=lstm(H - 1)), r"encoder/layer_0/\w+/\w+ has shape .*--cell and --hidden"),
+    (dict(cell=gru(H)), r"encoder/layer_0/\w+/\w+ has shape .*--cell and --hidden"),
   ],
   ids=["width", "wider", "narrower", "gru"],
 )

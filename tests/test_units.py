@@ -103,7 +103,6 @@ def test_misfits_are_refused():
 
 @pytest.fixture(scope="module")
 def figures():
-  pytest.importorskip("matplotlib")
   from rnnjax.diagnostics import figures
 
   return figures

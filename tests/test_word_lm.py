@@ -37,7 +37,7 @@ def test_a_grammar_is_learnt(grammar, tmp_path, capsys):
     assert 0.97 * TRUTH < scores[f"{part}/perplexity"] < 1.04 * TRUTH
     np.testing.assert_allclose(scores[f"{part}/perplexity"], math.exp(scores[f"{part}/loss"]))
   shown = [line.split() for line in capsys.readouterr().out.splitlines()]
-  assert len(shown) == 8  # all that there is: <unk>, <eos>, two marks of each line, and "."
+  assert len(shown) == 9  # all that there is: <unk>, <eos>, three of each kind of line, and "."
   assert shown[0][1:] == [".", "<eos>", "x", "a"] and float(shown[0][0]) > 0.9
   writer = word_lm.load(config.out)
   coin = dict(writer.likeliest("x a b . <eos>", 2))
@@ -61,13 +61,15 @@ def test_all_that_can_be_asked_for_learns(grammar, options):
   assert word_lm.run(Config(**SMALL | options, text=grammar))["test/perplexity"] < 1.25
 
 
-def test_the_cache_helps_a_poor_model(tmp_path):
-  """A text that repeats itself, and a model that has hardly learnt."""
-  (tmp_path / "text").write_text("a b c d e f g .\n" * 100)
-  config = Config(**TINY, text=str(tmp_path / "text"), cache=30, flatness=5.0, share=0.5)
+def test_the_cache_helps(tmp_path):
+  """Where each line has two words of its own, of twelve in all, the recent past tells them."""
+  draw = np.random.default_rng(0)
+  lines = [draw.choice(draw.choice(list("abcdefghijkl"), 2, False), 40) for _ in range(60)]
+  (tmp_path / "text").write_text("".join(" ".join(line) + "\n" for line in lines))
+  config = Config(**TINY, text=str(tmp_path / "text"), cache=15, flatness=0.0, share=0.7)
   scores = word_lm.run(config)
   for part in ("valid", "test"):
-    assert scores[f"{part}/cached_perplexity"] < 0.9 * scores[f"{part}/perplexity"]
+    assert scores[f"{part}/cached_perplexity"] < 0.7 * scores[f"{part}/perplexity"]
 
 
 @pytest.fixture(scope="module")
@@ -93,9 +95,9 @@ def both(reviews, tmp_path_factory):
   return out
 
 
-def start(reviews, out, **options):
+def start(reviews, saved, **options):
   return imdb.Config(**dict(
-    cell="gru", hidden=6, width=4, data_dir=reviews, init_from=out, batch=8, epochs=1, evidence=0,
+    cell="gru", hidden=6, width=4, data_dir=reviews, init_from=saved, batch=8, epochs=1, evidence=0,
     rate=1e-6, average=0.0
   ) | options)  # fmt: skip
 
@@ -110,14 +112,14 @@ def test_a_classifier_starts_from_both_directions(reviews, both, tmp_path, evide
   for name, part in (("forward", "encoder"), ("backward", "back")):
     for weight, expected in theirs[part]["layer_0"][name].items():
       np.testing.assert_allclose(layer[name][weight][: len(expected)], expected, atol=1e-3)
-  assert len(layer["forward"]["W"]) == 4 + 2 * evidence // 2
+  assert len(layer["forward"]["W"]) == 4 + evidence
 
 
 @pytest.mark.parametrize(
   "options, words",
   [
-    (dict(hidden=5), r"encoder/layer_0/\w+/\w has shape .*--cell and --hidden"),
-    (dict(cell="lstm"), r"encoder/layer_0/\w+/\w has shape .*--cell and --hidden"),
+    (dict(hidden=5), r"encoder/layer_0/\w+/\w+ has shape .*--cell and --hidden"),
+    (dict(cell="lstm"), r"encoder/layer_0/\w+/\w+ has shape .*--cell and --hidden"),
     (dict(width=5), r"embedding is 5 wide, that of the language model 4; the same --width"),
     (dict(init_from="/nowhere"), r"'/nowhere' is not the --out of a run"),
     (dict(embedding="onehot"), "embedding"),
@@ -132,7 +134,7 @@ def test_a_classifier_does_not_start_from_a_classifier(reviews, tmp_path):
   """Its --out has no vocabulary."""
   out = str(tmp_path / "run")
   imdb.run(start(reviews, "", out=out))
-  with pytest.raises(BadInput, match="another experiment|vocabulary"):
+  with pytest.raises(BadInput, match=r"another experiment|vocabulary"):
     imdb.run(start(reviews, out))
 
 
@@ -167,7 +169,7 @@ def test_the_command_line(grammar, tmp_path):
   )  # fmt: skip
   assert done.returncode == 0, done.stderr
   *likely, text, last = done.stdout.splitlines()
-  assert len(likely) == 8 and all(line.split()[1] == "x" for line in likely)
+  assert len(likely) == 9 and all(line.split()[1] == "x" for line in likely)
   assert text.startswith("x ") and len(text.split()) == 4
   result = json.loads(last)
   assert result["experiment"] == "word_lm" and result["cell"] == "lstm"

@@ -12,7 +12,9 @@ are the validation part.
 import gzip
 import logging
 import pathlib
-from collections.abc import Iterable
+import zlib
+from collections.abc import Iterable, Sequence
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -74,8 +76,8 @@ def characters(dataset: str, data_dir: str, strip: bool = False, raw: bool = Fal
   """
   name, texts = _texts(dataset, data_dir, raw)
   if strip:
-    texts = ["".join(line.strip() + "\n" for line in text.splitlines()) for text in texts]
-  return _corpus(name, Vocabulary.of(texts, specials=()), texts)
+    texts = ["\n".join(line.strip(" \t\r") for line in text.split("\n")) for text in texts]
+  return _corpus(name, Vocabulary.of(texts, specials=()), _parts(texts))
 
 
 def tokens(dataset: str, data_dir: str, size: int | None = None) -> Corpus:
@@ -96,8 +98,9 @@ def tokens(dataset: str, data_dir: str, size: int | None = None) -> Corpus:
     return _corpus(reviews.name, Vocabulary.of(texts[:1], size, ("<unk>",)), texts)
   name, texts = _texts(dataset, data_dir)
   cut, least = (words, 2) if name == "embedded" else (str.split, 1)
-  texts = [[w for line in text.splitlines() for w in [*cut(line), END]] for text in texts]
-  return _corpus(name, Vocabulary.of(texts[:1], size, ("<unk>",), least), texts)
+  lines = [text.removesuffix("\n").split("\n") for text in texts]
+  parts = _parts([[w for line in text for w in [*cut(line), END]] for text in lines])
+  return _corpus(name, Vocabulary.of(parts[:1], size, ("<unk>",), least), parts)
 
 
 def _corpus(name: str, vocabulary: Vocabulary, texts: Iterable) -> Corpus:
@@ -112,7 +115,7 @@ def _corpus(name: str, vocabulary: Vocabulary, texts: Iterable) -> Corpus:
 
 
 def _texts(dataset: str, data_dir: str, raw: bool = False) -> tuple[str, list[str]]:
-  """The name of a text and its three parts."""
+  """The name of a text, and the text, or its three parts where they are files."""
   if dataset not in DATASETS:
     raise BadInput(f"dataset must be one of {DATASETS}; got {dataset!r}")
   if dataset == "embedded" or (dataset == "auto" and not data_dir):
@@ -121,10 +124,12 @@ def _texts(dataset: str, data_dir: str, raw: bool = False) -> tuple[str, list[st
         "training on the small text that comes with rnnjax; --data_dir=FOLDER or --text=FILE "
         "reads another"
       )
-    return "embedded", _cut(_read(pathlib.Path(__file__).with_name("hello.txt"), raw))
+    return "embedded", [_read(pathlib.Path(__file__).with_name("hello.txt"), raw)]
+  if not data_dir:
+    raise BadInput("--dataset=files needs a folder by --data_dir, or a file by --text")
   path = pathlib.Path(data_dir).expanduser()
   if path.is_file():
-    return path.name, _cut(_read(path, raw))
+    return path.name, [_read(path, raw)]
   if not path.is_dir():
     raise BadInput(f"there is neither a file nor a folder {data_dir!r}")
   found = {part: _find(path, f"*{part}.txt") for part in PARTS}
@@ -136,7 +141,7 @@ def _texts(dataset: str, data_dir: str, raw: bool = False) -> tuple[str, list[st
       f"{path} must hold either one text, or one file each that ends in train.txt, valid.txt and "
       f"test.txt (also .gz); it holds {[file.name for file in single]}"
     )
-  return path.name, _cut(_read(single[0], raw))
+  return path.name, [_read(single[0], raw)]
 
 
 def _find(folder: pathlib.Path, pattern: str) -> list[pathlib.Path]:
@@ -147,21 +152,25 @@ def _read(path: pathlib.Path, raw: bool) -> str:
   try:
     content = path.read_bytes()
     content = gzip.decompress(content) if path.suffix == ".gz" else content
-  except (EOFError, OSError) as error:
+  except (EOFError, OSError, zlib.error) as error:
     raise BadInput(f"{path} cannot be read to its end: {error}. Was it cut off?") from None
   if raw:
     return content.decode("latin-1")
   try:
-    return content.decode("utf-8")
+    return content.decode("utf-8-sig")
   except UnicodeDecodeError as error:
     raise BadInput(
-      f"{path} is not UTF-8: {error.reason} at byte {error.start}; --bytes reads it byte by byte"
+      f"{path} is not UTF-8: {error.reason} at byte {error.start}. "
+      "char_lm reads any bytes with --bytes"
     ) from None
 
 
-def _cut(text: str) -> list[str]:
-  """Of 100 pieces the last 10 for the test, and five of the others, far apart, for validation."""
-  N = len(text)
-  piece = lambda n: text[N * n // 100 : N * (n + 1) // 100]
-  train = "".join(piece(n) for n in range(90) if n not in HELD)
-  return [train, "".join(map(piece, HELD)), text[N * 90 // 100 :]]
+def _parts(texts: list[Sequence]) -> list[Sequence]:
+  """Three parts as they are; or of one text, in 100 pieces, HELD for validation, the last 10 for
+  the test, the others to learn from."""
+  if len(texts) == 3:
+    return texts
+  (text,) = texts
+  piece = lambda n: text[len(text) * n // 100 : len(text) * (n + 1) // 100]
+  join = lambda ns: list(chain.from_iterable(map(piece, ns)))
+  return [join(n for n in range(90) if n not in HELD), join(HELD), join(range(90, 100))]

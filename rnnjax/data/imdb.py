@@ -14,6 +14,7 @@ import pathlib
 import re
 import socket
 import threading
+import zlib
 from typing import NamedTuple
 
 from rnnjax.data import sentiment
@@ -152,7 +153,7 @@ def _lines(path):
         if not isinstance(row, dict) or not isinstance(row.get("text"), str) or "label" not in row:
           raise BadInput(f'{where} must be {{"text": "...", "label": ...}}; got {str(row)[:80]}')
         rows.append((where, row["text"], str(row["label"])))
-  except (EOFError, OSError) as error:
+  except (EOFError, OSError, zlib.error) as error:
     raise BadInput(f"{path} cannot be read to its end: {error}. Was it cut off?") from None
   return rows
 

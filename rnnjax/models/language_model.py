@@ -75,7 +75,7 @@ class LanguageModel(nn.Module):
     return carry, hs, self.softmax.logits(self._last(), self._narrow(hs))
 
   def following(self, tokens: Array, lengths: Array | None = None, carry: Carry = None):
-    """What follows each row's last token: tokens [T, B], lengths [B] -> carry, log p [B, V]."""
+    """What follows each row's last token: tokens [T, B], lengths [B] ≥ 1 -> carry, log p [B, V]."""
     encoder = self._get("encoder")
     carry, hs = self.encoder.apply(encoder, self._read(tokens), lengths, carry=carry)
     h = hs[-1] if lengths is None else jnp.take_along_axis(hs, lengths[None, :, None] - 1, 0)[0]

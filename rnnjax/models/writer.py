@@ -13,6 +13,9 @@ from rnnjax.types import BadInput, Params
 BUCKET = 16  # prompts are padded to this length times a power of 2, so that few are compiled
 
 
+_read = jax.jit(lambda read, *args: read(*args), static_argnums=0)
+
+
 class Writer(NamedTuple):
   """A language model, its parameters, and its vocabulary.
 
@@ -49,6 +52,8 @@ class Writer(NamedTuple):
     """
     self.check(prompt, top_k)
     tokens, lengths = self._encode(prompt, number)
+    if length < 1:
+      raise BadInput(f"at least one symbol must be written; got {length}")
     try:
       choose = sample(temperature, top_k, top_p)
     except ValueError as error:
@@ -67,14 +72,16 @@ class Writer(NamedTuple):
 
   def likeliest(self, prompt: str, number: int = 10) -> list[tuple[str, float]]:
     """The symbols likeliest to follow the prompt, with their probabilities."""
-    _, logits = jax.jit(self.model.read)(self.params, *self._encode(prompt, 1))
+    _, logits = _read(self.model.read, self.params, *self._encode(prompt, 1))
     p = np.asarray(jax.nn.softmax(logits[0]))
     best = np.argsort(-p)[:number]
     return list(zip(self.vocabulary.decode(best), p[best].tolist()))
 
   def _encode(self, prompt, number):
     """The prompt in `number` columns, padded to a bucket, and their lengths."""
-    ids = self.vocabulary.encode(prompt.split(self.blank) if self.blank else prompt)
+    known = self.vocabulary.ids
+    words = [w if w in known else w.lower() for w in prompt.split()] if self.blank else prompt
+    ids = self.vocabulary.encode(words)
     if not len(ids):
       raise BadInput("the prompt is empty; give at least one symbol, such as a line's end")
     bucket = BUCKET << max(0, (len(ids) - 1).bit_length() - BUCKET.bit_length() + 1)

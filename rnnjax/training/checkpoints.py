@@ -46,7 +46,8 @@ class Checkpoints:
           step, self.folder, str(error).splitlines()[0],
         )  # fmt: skip
       else:
-        self._set_aside(steps[:tried])
+        if like is not None:  # to go on from there
+          self._set_aside(steps[:tried])
         return tree
     if steps:
       raise BadInput(f"none of the checkpoints of steps {steps} in {self.folder} can be read")

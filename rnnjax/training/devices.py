@@ -39,14 +39,20 @@ def mesh(batch: int | None = None) -> Mesh:
   return jax.make_mesh((devices,), ("batch",), axis_types=(AxisType.Auto,))
 
 
+def first() -> Mesh:
+  """A mesh of the first device alone."""
+  return jax.make_mesh((1,), ("batch",), devices=jax.devices()[:1], axis_types=(AxisType.Auto,))
+
+
 def replicate(mesh: Mesh, tree):
   """Every leaf whole on every device."""
   return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
 
 
 def rows(mesh: Mesh, carry):
-  """Each leaf [B, ...] cut along its first axis."""
-  return jax.device_put(carry, NamedSharding(mesh, PartitionSpec("batch")))
+  """Each leaf [B, ...] cut along its first axis; numbers are whole on each device."""
+  spec = lambda a: PartitionSpec("batch") if a.ndim else PartitionSpec()
+  return jax.tree.map(lambda a: jax.device_put(a, NamedSharding(mesh, spec(a))), carry)
 
 
 def shard(mesh: Mesh, batch):

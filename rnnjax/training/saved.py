@@ -28,7 +28,9 @@ def load(out: str) -> Saved:
     raise BadInput(f"{out!r} is not the --out of a run: it has no config.json")
   read = lambda path: json.loads(path.read_text())
   beside = {path.stem: read(path) for path in folder.glob("*.json") if path.stem != "config"}
-  tree = Checkpoints(folder / "checkpoints").restore()
-  if tree is None:
+  if not any((folder / "checkpoints").glob("*")):
     raise BadInput(f"{out!r} has no checkpoint yet")
+  checkpoints = Checkpoints(folder / "checkpoints")
+  tree = checkpoints.restore()
+  checkpoints.close()
   return Saved(read(folder / "config.json")["config"], tree["best"], beside)
