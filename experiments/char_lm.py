@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from experiments import language, options
-from experiments.options import option
+from experiments.options import RATE, option
 from rnnjax import training
 from rnnjax.data import corpus
 from rnnjax.diagnostics import figures, units
@@ -21,8 +21,8 @@ from rnnjax.models.writer import Writer
 
 PRESETS = {
   "shakespeare": dict(
-    cell="gru", hidden=512, layers=2, batch=32, window=100, epochs=20, rate=2e-3, dropout=0.4,
-    average=0.998,
+    cell="gru", hidden=512, layers=2, batch=32, window=100, epochs=22, rate=2e-3, dropout=0.5,
+    input_dropout=0.1, weight_drop=0.4, average=0.998, dynamic=1e-4,
   ),
 }  # fmt: skip
 SHOWN, HEARD = 500, 20_000  # characters of the figure, and those that decide what it shows
@@ -31,7 +31,8 @@ SHOWN, HEARD = 500, 20_000  # characters of the figure, and those that decide wh
 @dataclasses.dataclass(frozen=True)
 class Config(language.Language):
   dataset: str = option("auto", "which text", corpus.DATASETS[:3])
-  hidden: int = option(256, "hidden units of each cell", low=1)
+  hidden: int = option(128, "hidden units of each cell", low=1)
+  dropout: float = option(0.4, "rate between layers and before the softmax, locked", **RATE)
   batch: int = option(8, "columns of the text that are read side by side", low=1)
   rate: float = option(4e-3, "peak learning rate", low=0)
   window: int = option(50, "steps through which the gradient goes back", low=1)

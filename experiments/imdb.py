@@ -2,6 +2,7 @@
 
   python -m experiments.imdb --cell=gru         # IMDB: test 0.924 (3 seeds), 5 min on 2 CPU cores
   python -m experiments.imdb --preset=notes     # 213,301 parameters: test 0.892, 3 min
+  python -m experiments.imdb --preset=pretrained --init_from=RUN    # of word_lm --preset=reviews
 """
 
 import dataclasses
@@ -25,10 +26,10 @@ from rnnjax.training import averages, optimizers
 
 PRESETS = {
   "notes": dict(
-    vocabulary=5000, width=32, cell="lstm", hidden=100, layers=1, bidirectional=False,
-    pooling="last", evidence=0, window=600, limit=600, epochs=6, rate=3e-3, word_dropout=0.2,
-    embedding_dropout=0.0, dropout=0.3,
+    hidden=100, bidirectional=False, pooling="last", evidence=0, window=600, limit=600, epochs=6,
+    rate=3e-3, word_dropout=0.2, embedding_dropout=0.0, dropout=0.3,
   ),
+  "pretrained": dict(cell="gru", vocabulary=20_000, width=128, hidden=256, epochs=4, rate=1e-3),
 }  # fmt: skip
 
 
@@ -59,9 +60,8 @@ class Config(options.Common):
 def build(config: Config, vocabulary: Vocabulary, classes: int) -> Classifier:
   """The model alone."""
   cell = CELLS[config.cell](config.hidden)
-  one = forward(cell, backend=config.backend)
-  both = bidirectional(cell, cell, backend=config.backend)
-  layers = [both if config.bidirectional else one] * config.layers
+  cells, direction = ([cell] * 2, bidirectional) if config.bidirectional else ([cell], forward)
+  layers = [direction(*cells, backend=config.backend)] * config.layers
   if config.embedding == "onehot":
     embed = embedding.OneHot(len(vocabulary))
   elif config.vectors:

@@ -11,7 +11,7 @@ import math
 import optax
 
 from experiments import language, options
-from experiments.options import CELLS, option
+from experiments.options import CELLS, RATE, option
 from rnnjax import backward, stack, training
 from rnnjax.data import corpus
 from rnnjax.models.writer import Writer
@@ -21,9 +21,13 @@ from rnnjax.training import averages
 from rnnjax.types import BadInput
 
 PRESETS = {
-  "small": dict(
-    hidden=400, layers=2, width=400, tied=True, batch=20, window=35, epochs=12, rate=2e-3,
-    dropout=0.4, input_dropout=0.3, type_dropout=0.1, weight_drop=0.2, average=0.998,
+  "small": dict(  # as many parameters as the small model of Zaremba et al. 2014
+    hidden=400, layers=2, width=200, tied=True, batch=40, epochs=14, rate=3e-3, dropout=0.3,
+    input_dropout=0.3, type_dropout=0.05, weight_drop=0.3, average=0.998,
+  ),
+  "reviews": dict(  # what `imdb --preset=pretrained` starts from
+    dataset="reviews", cell="gru", hidden=256, width=128, both=True, vocabulary=20_000,
+    cutoffs="2000,8000", batch=64, window=70, epochs=3, rate=2e-3, dropout=0.2, average=0.998,
   ),
   "awd": dict(  # Merity, McCann & Socher 2017, with one cut-off for their trigger
     hidden=1150, layers=3, width=400, tied=True, batch=80, window=70, epochs=500, rate=30.0,
@@ -36,6 +40,7 @@ PRESETS = {
 @dataclasses.dataclass(frozen=True)
 class Config(language.Language):
   dataset: str = option("auto", "which text", corpus.DATASETS)
+  dropout: float = option(0.4, "rate between layers and before the softmax, locked", **RATE)
   hidden: int = option(128, "hidden units of each cell", low=1)
   epochs: int = option(40, "passes over the training part", low=1)
   batch: int = option(8, "columns of the text that are read side by side", low=1)

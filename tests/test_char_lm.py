@@ -14,7 +14,7 @@ from experiments import char_lm, word_lm
 from experiments.char_lm import Config
 from rnnjax.types import BadInput
 
-TINY = dict(hidden=4, width=4, batch=4, window=10, epochs=1, sample=0)
+TINY = dict(hidden=4, width=4, batch=4, window=10, epochs=1, dropout=0.0, sample=0)
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,7 @@ def hello(tmp_path_factory):
   (folder / "text").write_text("hello " * 400)
   config = Config(
     text=str(folder / "text"), out=str(folder / "run"), hidden=32, width=8, batch=4, window=25,
-    epochs=8, rate=0.02, average=0.9, prompt="h", temperature=0.0, sample=10,
+    epochs=8, rate=0.02, dropout=0.0, average=0.9, prompt="h", temperature=0.0, sample=10,
   )  # fmt: skip
   with contextlib.redirect_stdout(open(folder / "stdout", "w")) as stdout:
     scores = char_lm.run(config)

@@ -12,7 +12,8 @@ BLOCKS = re.findall(r"```python\n(.*?)```", README, re.S)
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=range(len(BLOCKS)))
-def test_python_blocks_run(block):
+def test_python_blocks_run(block, tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
   exec(compile(block, "README.md", "exec"), {})
 
 

@@ -13,9 +13,9 @@ from experiments.word_lm import Config
 from rnnjax import training
 from rnnjax.types import BadInput
 
-TINY = dict(hidden=4, width=4, batch=4, window=8, epochs=1, sample=0)
+TINY = dict(hidden=4, width=4, batch=4, window=8, epochs=1, dropout=0.0, sample=0)
 SMALL = dict(
-  hidden=16, width=8, batch=4, window=20, epochs=12, rate=0.03, average=0.9, sample=0
+  hidden=16, width=8, batch=4, window=20, epochs=12, rate=0.03, dropout=0.0, average=0.9, sample=0
 )  # fmt: skip
 TRUTH = 2 ** (1 / 5)  # one bit for each line of five tokens
 
