@@ -1,8 +1,9 @@
 """A character at a time: hello, Shakespeare, the source of Linux.
 
-  python -m experiments.char_lm                                     # the text that comes along
-  python -m experiments.char_lm --text=FILE --out=runs/mine         # a text of one's own
-  python -m experiments.char_lm --write=runs/mine --prompt="O "     # what it has learnt to write
+  python -m experiments.char_lm                                 # the text that comes along
+  python -m experiments.char_lm --preset=shakespeare --text=FILE --out=runs/mine
+      # Tiny Shakespeare, 2 CPU cores, 30 min: 1.538 nats a character, 1.405 if it goes on learning
+  python -m experiments.char_lm --write=runs/mine --prompt="O " # what it has learnt to write
 """
 
 import dataclasses

@@ -52,7 +52,7 @@ class Config(language.Language):
   optimizer: str = option("adam", "asgd: plain steps, averaged late", ("adam", "asgd"))
   trigger: float = option(0.5, "share of the steps after which asgd averages", low=0, below=1)
   decay: float = option(1.2e-6, "weight decay of asgd", low=0)
-  cache: int = option(0, "words that the neural cache remembers in the test; 0 for none", low=0)
+  cache: int = option(0, "words that the neural cache remembers; 0 for none", low=0, aside=True)
   flatness: float = option(0.3, "θ of the cache", low=0, aside=True)
   share: float = option(0.1, "λ of the cache", low=0, below=1, aside=True)
   sample: int = option(50, "words written after training; 0 for none", low=0, aside=True)

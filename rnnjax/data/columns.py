@@ -18,7 +18,7 @@ class Columns:
 
   For evaluation (without) every token but the first is predicted exactly once: before its own part
   each column reads the `warm` tokens that precede it, which count nothing, so that cutting the
-  text costs no token its context.
+  text costs no token its context. Where nothing precedes, the first token stands for it.
 
   Attributes:
     tokens: [N], the text as ids.
