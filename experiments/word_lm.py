@@ -23,7 +23,7 @@ from rnnjax.types import BadInput
 PRESETS = {
   "small": dict(  # as many parameters as the small model of Zaremba et al. 2014
     hidden=400, layers=2, width=200, tied=True, batch=40, epochs=14, rate=3e-3, dropout=0.3,
-    input_dropout=0.3, type_dropout=0.05, weight_drop=0.3, average=0.998,
+    input_dropout=0.3, type_dropout=0.05, weight_drop=0.3, average=0.998, cache=500,
   ),
   "reviews": dict(  # what `imdb --preset=pretrained` starts from
     dataset="reviews", cell="gru", hidden=256, width=128, both=True, vocabulary=20_000,
@@ -53,8 +53,8 @@ class Config(language.Language):
   trigger: float = option(0.5, "share of the steps after which asgd averages", low=0, below=1)
   decay: float = option(1.2e-6, "weight decay of asgd", low=0)
   cache: int = option(0, "words that the neural cache remembers; 0 for none", low=0, aside=True)
-  flatness: float = option(0.3, "θ of the cache", low=0, aside=True)
-  share: float = option(0.1, "λ of the cache", low=0, below=1, aside=True)
+  flatness: float = option(2.0, "θ of the cache", low=0, aside=True)
+  share: float = option(0.15, "λ of the cache", low=0, below=1, aside=True)
   sample: int = option(50, "words written after training; 0 for none", low=0, aside=True)
 
 
