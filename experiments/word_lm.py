@@ -1,8 +1,9 @@
 """A word at a time: the Penn Treebank, or any text cut into words.
 
-  python -m experiments.word_lm                                     # the text that comes along
+  python -m experiments.word_lm                                 # the text that comes along
   python -m experiments.word_lm --preset=small --data_dir=ptb --out=runs/ptb
-  python -m experiments.word_lm --write=runs/ptb --prompt="the market"   # the likeliest next words
+      # Penn Treebank, 2 CPU cores, 36 min: perplexity 84.5, with the cache 76.3
+  python -m experiments.word_lm --write=runs/ptb --prompt="the market"  # the likeliest next words
 """
 
 import dataclasses
@@ -29,7 +30,7 @@ PRESETS = {
     dataset="reviews", cell="gru", hidden=256, width=128, both=True, vocabulary=20_000,
     cutoffs="2000,8000", batch=64, window=70, epochs=3, rate=2e-3, dropout=0.2, average=0.998,
   ),
-  "awd": dict(  # Merity, McCann & Socher 2017, with one cut-off for their trigger
+  "awd": dict(  # after Merity, McCann & Socher 2017, averaging from a fixed step; for a GPU, untried
     hidden=1150, layers=3, width=400, tied=True, batch=80, window=70, epochs=500, rate=30.0,
     dropout=0.4, input_dropout=0.4, type_dropout=0.1, weight_drop=0.5, activation=2.0, temporal=1.0,
     optimizer="asgd",

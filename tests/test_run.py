@@ -8,6 +8,7 @@ import shutil
 import signal
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -49,9 +50,9 @@ def mean_of(params, batch):
 
 
 def loss(params, carry, batch, key):
-  noisy = mean_of(params, batch) + 0.1 * jax.random.normal(key, ())
+  noisy = mean_of(params, batch) + 0.1 * jax.random.normal(key, ()) + carry
   each = optax.sigmoid_binary_cross_entropy(noisy, batch["labels"])
-  return carry, {"loss": Mean(each.sum(), each.size)}
+  return 0.5 * carry + 0.1 * batch["labels"], {"loss": Mean(each.sum(), each.size)}
 
 
 def score(params, carry, batch):
@@ -59,7 +60,16 @@ def score(params, carry, batch):
   return carry, {"accuracy": Mean((right * batch["weights"]).sum(), batch["weights"].sum())}
 
 
-TASK = tasks.Task(lambda key, batch: {"w": jax.random.normal(key, (8,))}, loss, score)
+def init(key, batch):
+  return {"w": jax.random.normal(key, (8,))}
+
+
+def start(params, batch):
+  """What is carried from step to step must be resumed, too."""
+  return jnp.zeros(len(batch["labels"]))
+
+
+TASK = tasks.Task(init, loss, score, start)
 STEPS = 12
 
 
