@@ -30,7 +30,7 @@ PRESETS = {
     dataset="reviews", cell="gru", hidden=256, width=128, both=True, vocabulary=20_000,
     cutoffs="2000,8000", batch=64, window=70, epochs=3, rate=2e-3, dropout=0.2, average=0.998,
   ),
-  "awd": dict(  # after Merity, McCann & Socher 2017, averaging from a fixed step; for a GPU, untried
+  "awd": dict(  # Merity, McCann & Socher 2017, but averaging from a fixed step; untried
     hidden=1150, layers=3, width=400, tied=True, batch=80, window=70, epochs=500, rate=30.0,
     dropout=0.4, input_dropout=0.4, type_dropout=0.1, weight_drop=0.5, activation=2.0, temporal=1.0,
     optimizer="asgd",
