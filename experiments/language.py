@@ -37,6 +37,7 @@ class Language(options.Common):
   zoneout: float = option(0.0, "rate at which hidden units keep their state", **RATE)
   activation: float = option(0.0, "α of the penalty on activations", low=0)
   temporal: float = option(0.0, "β of the penalty on their change over time", low=0)
+  restart: float = option(0.02, "rate at which a column starts anew with a window", **RATE)
   tied: bool = option(False, "the softmax shares the table of the embedding")
   average: float = option(0.99, "decay of the parameters' moving average; 0 for none", **RATE)
   dynamic: float = option(0.0, "Adam's rate in dynamic evaluation; 0 for none", low=0, aside=True)
@@ -82,7 +83,7 @@ def train(config: Language, text: corpus.Corpus, model: LanguageModel, blank="",
   data = corpus.columns(text, config.batch, config.window, config.seed)
   steps = config.epochs * len(data.train)
   optimizer, average = optimize(config, steps)
-  task = tasks.language(model, config.activation, config.temporal)
+  task = tasks.language(model, config.activation, config.temporal, config.restart)
   beside = {"vocabulary": text.vocabulary.words}
   writer = lambda params: Writer(model, params, text.vocabulary, blank)
   writer(None).check(_prompt(config, text.vocabulary), config.top_k)  # before any long work

@@ -61,7 +61,9 @@ def classification(model: Any, smoothing: float = 0.0) -> Task:
   return Task(init, loss, score)
 
 
-def language(model: Any, activation: float = 0.0, temporal: float = 0.0) -> Task:
+def language(
+  model: Any, activation: float = 0.0, temporal: float = 0.0, restart: float = 0.0
+) -> Task:
   """Each token from those before it, over a text that goes on from batch to batch.
 
   A batch is {"tokens": [T + 1, B], "weights": [T, B]}: a window of B columns of a text, whose
@@ -72,6 +74,8 @@ def language(model: Any, activation: float = 0.0, temporal: float = 0.0) -> Task
   Args:
     model: a LanguageModel.
     activation, temporal: α, β.
+    restart: rate at which a column starts anew with a window, in training. Else a model never
+      learns to begin: of columns that begin with nothing remembered, an LSTM can get stuck in some.
   """
 
   def apply(params, carry, batch, key=None):
@@ -85,6 +89,10 @@ def language(model: Any, activation: float = 0.0, temporal: float = 0.0) -> Task
     return jax.tree.map(lambda c: jnp.zeros(c.shape, c.dtype), carry)
 
   def loss(params, carry, batch, key):
+    if key is not None and restart:
+      key, drawn = jax.random.split(key)
+      kept = jax.random.bernoulli(drawn, 1 - restart, batch["tokens"].shape[1:])
+      carry = jax.tree.map(lambda c: jnp.where(kept[:, None], c, 0), carry)
     carry, total, ys, dropped = apply(params, carry, batch, key)
     penalty = activation * losses.activation(dropped).sum() if activation else 0.0
     penalty += temporal * losses.temporal(ys).sum() if temporal else 0.0
