@@ -23,7 +23,7 @@ from rnnjax.models.writer import Writer
 PRESETS = {
   "shakespeare": dict(
     cell="gru", hidden=512, layers=2, batch=32, window=100, epochs=22, rate=2e-3, dropout=0.5,
-    input_dropout=0.1, weight_drop=0.4, average=0.998, dynamic=2e-4,
+    input_dropout=0.1, weight_drop=0.4, average=0.998, restart=0.0, dynamic=2e-4,
   ),
 }  # fmt: skip
 SHOWN, HEARD = 300, 20_000  # characters of the figure, and those that decide what it shows

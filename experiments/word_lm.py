@@ -24,10 +24,10 @@ from rnnjax.types import BadInput
 PRESETS = {
   "small": dict(  # as many parameters as the small model of Zaremba et al. 2014
     hidden=400, layers=2, width=200, tied=True, batch=40, epochs=14, rate=3e-3, dropout=0.3,
-    input_dropout=0.3, type_dropout=0.05, weight_drop=0.3, average=0.998, cache=500,
+    input_dropout=0.3, type_dropout=0.05, weight_drop=0.3, average=0.998, restart=0.0, cache=500,
   ),
   "reviews": dict(  # what `imdb --preset=pretrained` starts from
-    dataset="reviews", cell="gru", hidden=256, width=128, both=True, vocabulary=20_000,
+    dataset="reviews", cell="gru", hidden=256, width=128, both=True, vocabulary=20_000, restart=0.0,
     cutoffs="2000,8000", batch=64, window=70, epochs=3, rate=2e-3, dropout=0.2, average=0.998,
   ),
   "awd": dict(  # Merity, McCann & Socher 2017, but averaging from a fixed step; untried

@@ -240,3 +240,25 @@ def test_four_devices_equal_one():
   for one, four in zip(steps(1), steps(4), strict=True):
     for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(four), strict=True):
       np.testing.assert_allclose(a, b, rtol=1e-6, atol=2e-6)
+
+
+def test_columns_start_anew_by_chance():
+  """Each goes on from the carry or from nothing, in training; in evaluation all go on."""
+  whole, chance = (tasks.language(made(), restart=rate) for rate in (0.0, 0.5))
+  params, batch = drawn(whole), window()
+  carry = jax.tree.map(lambda c: c + 1.0, whole.start(params, batch))
+  went_on, anew = (loss(whole, params, batch, c)[0] for c in (carry, None))
+  seen = set()
+  for n in range(6):
+    after, _ = loss(chance, params, batch, carry, jax.random.key(n))
+    for column in range(B):
+      same = [
+        all(np.allclose(a[column], b[column]) for a, b in zip(*map(jax.tree.leaves, (after, c))))
+        for c in (went_on, anew)
+      ]
+      assert sum(same) == 1
+      seen.add(same.index(True))
+  assert seen == {0, 1}
+  np.testing.assert_array_equal(
+    chance.score(params, carry, batch)[1]["loss"], whole.score(params, carry, batch)[1]["loss"]
+  )
