@@ -46,7 +46,7 @@ class Config(options.Common):
   limit: int = option(1200, "longer reviews are cut to so many words in evaluation", low=1)
   padding: str = option("back", "zeros in front count as words", PADDING)
   embedding: str = option("trainable", "words as vectors", ("trainable", "onehot"))
-  vectors: str = option("", "word vectors, in GloVe's format, from which to start", file=True)
+  vectors: str = option("", "word vectors from which to start: GloVe's or word2vec's", file=True)
   init_from: str = option("", "--out of a word_lm: its embedding and encoder are the start")
   width: int = option(32, "features of the embedding where no vectors are given", low=1)
   bidirectional: bool = option(True, "read in both directions")
@@ -83,16 +83,17 @@ def prepare(config: Config):
   labels = {part: [label for _, label in rows] for part, rows in parts.items()}
   vocabulary = Vocabulary.of(texts["train"])
   ids = {part: [vocabulary.encode(text) for text in texts[part]] for part in parts}
-  features = dict.fromkeys(parts)
+  beside = {part: {} for part in parts}
   if config.evidence:
     evidence = Evidence(ids["train"], labels["train"], len(reviews.classes), config.evidence)
-    features = {part: evidence(ids[part]) for part in parts} | {"train": evidence.cross_fitted}
+    found = {part: evidence(ids[part]) for part in parts} | {"train": evidence.cross_fitted}
+    beside = {part: {"features": rows} for part, rows in found.items()}
   vocabulary = vocabulary.cut(config.vocabulary)
 
   def batches(part, limit, keep, seed=None):
     known = [np.where(text < len(vocabulary), text, UNKNOWN) for text in ids[part]]
-    options = dict(seed=seed, features=features[part])
-    return Batches(known, labels[part], config.batch, limit, keep, config.padding, **options)
+    how = dict(padding=config.padding, seed=seed, beside=beside[part])
+    return Batches(known, labels[part], config.batch, limit, keep, **how)
 
   end = "first" if config.keep == "first" else "last"
   made = {part: batches(part, config.limit, end) for part in ("valid", "test")}

@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 
 from rnnjax.types import Array
@@ -25,3 +26,31 @@ class Mean(NamedTuple):
 def mean(values: Array, weights: Array) -> Mean:
   """The Mean of values under weights, both of one shape."""
   return Mean(jnp.sum(values * weights), jnp.sum(weights))
+
+
+def f1(found: Array, true: Array, live: Array, pieces: tuple[Array, Array, Array]) -> Mean:
+  """F1 of spans, each found exactly or not at all: 2 Σ correct / Σ (found + true).
+
+  A tag that begins a span, tags that go on with it, and one that ends it make a span; what breaks
+  off is none. So it is the strict F1 of whole corpora, being a ratio of sums.
+
+  Args:
+    found, true: [T, B], tags.
+    live: [T, B], false beyond a row's end.
+    pieces: begins [K], ends [K], joins [K, K]: which tags begin a span, end it, go on with it.
+  """
+  begins, ends, joins = map(jnp.asarray, pieces)
+  steps = jnp.arange(found.shape[0])[:, None]
+
+  def spans(tags):
+    """Whether a span ends at each step, and where it began."""
+    begin, end = begins[tags] & live, ends[tags] & live
+    joined = jnp.pad(joins[tags[:-1], tags[1:]], [(1, 0), (0, 0)])
+    breaks = jnp.cumsum(~joined & ~begin, 0)
+    begun = jax.lax.cummax(jnp.where(begin, steps, -1))
+    whole = breaks == jnp.take_along_axis(breaks, jnp.maximum(begun, 0), 0)
+    return end & (begun >= 0) & whole, begun
+
+  (one, here), (other, there) = spans(found), spans(true)
+  correct = one & other & (here == there) & (found == true)
+  return Mean(2.0 * correct.sum(), (one.sum() + other.sum()).astype(jnp.float32))

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from rnnjax import losses, metrics
+from rnnjax.lengths import alive
 from rnnjax.types import Carry, Key, Params
 
 
@@ -57,6 +58,45 @@ def classification(model: Any, smoothing: float = 0.0) -> Task:
 
   def score(params, carry, batch):
     return carry, measure(model.apply({"params": params}, *inputs(batch)), batch)
+
+  return Task(init, loss, score)
+
+
+def tagging(model: Any, pieces: tuple | None = None) -> Task:
+  """A tag for each token (many to many, in step).
+
+  A batch is {"tokens": [T, B], "lengths": [B], "tags": [T, B], "weights": [B]}; weight 0 marks a
+  row that only fills the batch; "characters" [T, B, C] and "columns" [T, B, N] may come along. The
+  loss is −Σ log p(y) / Σ lengths: nats per token.
+
+  Args:
+    model: a Tagger.
+    pieces: of `metrics.f1`, where the tags are of spans.
+  """
+
+  inputs = lambda batch: map(batch.get, ("tokens", "lengths", "characters", "columns"))
+
+  def init(key, batch):
+    return model.init(key, *inputs(batch))["params"]
+
+  def read(params, batch, key=None):
+    return model.apply({"params": params}, *inputs(batch), key)
+
+  def measure(last, scores, batch):
+    p = model.tags.log_likelihood(last, scores, batch["tags"], batch["lengths"])
+    return {"loss": metrics.Mean(-p @ batch["weights"], batch["lengths"] @ batch["weights"])}
+
+  def loss(params, carry, batch, key):
+    return carry, measure(*read(params, batch, key), batch)
+
+  def score(params, carry, batch):
+    last, scores = read(params, batch)
+    found = model.tags.best(last, scores, batch["lengths"])
+    live = alive(scores, batch["lengths"]) & (batch["weights"] > 0)
+    scored = {"accuracy": metrics.mean(found == batch["tags"], live)}
+    if pieces:
+      scored["f1"] = metrics.f1(found, batch["tags"], live, pieces)
+    return carry, measure(last, scores, batch) | scored
 
   return Task(init, loss, score)
 

@@ -1,6 +1,7 @@
-"""Word vectors from a file: the rows of the vocabulary, and errors that name the line."""
+"""Word vectors: formats agree, other spellings help out, and errors name the line."""
 
 import gzip
+import logging
 
 import numpy as np
 import pytest
@@ -13,31 +14,115 @@ ROWS = "the 1 2 3\nof 4 5 6\nfilm -1 0.5 1e-1\n"
 WORDS = Vocabulary(["film", "the", "unheard"])
 
 
+def write(path, content):
+  """Writes text or bytes to a file, packed where it ends in .gz."""
+  data = content if isinstance(content, bytes) else content.encode()
+  path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
+  return str(path)
+
+
+def formats(words, numbers):
+  """The same rows in each format, after its name."""
+  names = [word.encode() for word in words]
+  texts = [b" ".join([name, *(str(x).encode() for x in row)]) for name, row in zip(names, numbers)]
+  packed = [name + b" " + row.astype("<f4").tobytes() for name, row in zip(names, numbers)]
+  header = f"{len(words)} {numbers.shape[1]}\n".encode()
+  yield "glove.txt", b"".join(row + b"\n" for row in texts)
+  yield "word2vec.txt", header + b"".join(row + b" \n" for row in texts)
+  yield "word2vec.bin", header + b"".join(packed)
+  yield "lines.bin", header + b"".join(row + b"\n" for row in packed)
+
+
 @pytest.mark.parametrize("suffix", ["", ".gz"])
 def test_rows_go_to_the_ids_of_their_words(tmp_path, suffix):
-  path = tmp_path / f"glove.txt{suffix}"
-  with (gzip.open if suffix else open)(path, "wt") as file:
-    file.write(ROWS)
-  table = vectors.read(str(path), WORDS)
+  table = vectors.read(write(tmp_path / f"glove.txt{suffix}", ROWS), WORDS)
   expected = np.float32([[-1, 0.5, 0.1], [1, 2, 3]])
   np.testing.assert_array_equal(table[WORDS.encode(["film", "the"])], expected)
   np.testing.assert_array_equal(table[0], np.zeros(3))
   assert np.isfinite(table).all() and table[WORDS.ids["unheard"]].any()
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_all_formats_give_the_numbers_that_were_written(tmp_path, seed):
+  draw = np.random.default_rng(seed)
+  count, width = draw.integers(1, 40), draw.integers(2, 60)
+  words = [f"{'äx€'[n % 3]}{'y' * (n // 3)}" for n in range(count)]
+  numbers = draw.normal(0, 10.0 ** draw.integers(-9, 9), (count, width)).astype(np.float32)
+  some = Vocabulary([*draw.permutation(words)[: (count + 1) // 2].tolist(), "unheard"])
+  tables = []
+  for name, content in formats(words, numbers):
+    for path in (tmp_path / name, tmp_path / f"{name}.gz"):
+      tables.append(vectors.read(write(path, content), some))
+  for word in some.words[2:-1]:
+    np.testing.assert_array_equal(tables[0][some.ids[word]], numbers[words.index(word)])
+  for table in tables[1:]:
+    np.testing.assert_array_equal(table, tables[0])
+
+
+def test_noise_has_the_mean_and_deviation_of_the_rest(tmp_path):
+  words = Vocabulary(["the", *(f"unheard{'x' * n}" for n in range(500))])
+  numbers = np.random.default_rng(0).normal(5, 2, (1, 200)).astype(np.float32)
+  table = vectors.read(write(tmp_path / "f", dict(formats(["the"], numbers))["glove.txt"]), words)
+  noise = np.delete(table, [0, words.ids["the"]], axis=0)
+  np.testing.assert_allclose(noise.mean(), numbers.mean(), rtol=0.01)
+  np.testing.assert_allclose(noise.std(), numbers.std(), rtol=0.01)
+
+
+def test_words_hold_blanks_and_bytes_of_no_encoding(tmp_path):
+  rows = b"the 1 2\n. . . 3 4\n\xff\xfe 5 6\n  7 8\nat a@b.com 9 10\n"
+  table = vectors.read(write(tmp_path / "glove.txt", rows), Vocabulary([". . .", "at a@b.com"]))
+  np.testing.assert_array_equal(table[2:], [[3, 4], [9, 10]])
+
+
 @pytest.mark.parametrize(
-  "rows, message",
+  "word, rows, number",
   [
-    (ROWS + "late 1 2\n", r":4 has 2 numbers where the first row has 3"),
-    ("the 1 two 3\n", r":1 is not a word and 3 numbers"),
-    ("le 1 2 3\n", r"holds none of the 5 words"),
+    ("It", "IT 3\nit 2\nIt 1\n", 1),  # the exact match, wherever it stands
+    ("iT", "IT 3\nIt 4\nit 2\n", 2),
+    ("paris", "PARIS 3\nParis 4\n", 4),
+    ("nato", "NATO 3\n", 3),
+    ("1998", "#### 6\n0000 5\n", 5),
+    ("7th", "#TH 6\n#th 7\n", 7),
+    ("<unk>", "<unk> 8\n", 8),
   ],
 )
-def test_a_broken_file_is_named(tmp_path, rows, message):
-  path = tmp_path / "glove.txt"
-  path.write_text(rows)
+def test_other_spellings_help_out_in_order(tmp_path, word, rows, number, caplog):
+  words, path = Vocabulary({word} - {"<unk>"}), write(tmp_path / "vectors", rows + "another 9\n")
+  with caplog.at_level(logging.INFO):
+    assert vectors.read(path, words)[words.ids[word]] == number
+  exact = f"{word} " in rows
+  assert f"1 of {len(words) - 1} words: {exact:d} as they are, {not exact:d} in" in caplog.text
+
+
+BINARY = dict(formats(["the", "of"], np.float32([[1, 2, 3], [4, 5, 6]])))["word2vec.bin"]
+
+
+@pytest.mark.parametrize(
+  "content, message",
+  [
+    (ROWS + "late 1 2\n", r":4 has 2 numbers where the first row has 3"),
+    (ROWS + "late 1 2 3 4\n", r":4 has 4 numbers where the first row has 3"),
+    ("the 1 two 3\n", r":1 is not a word and 3 numbers"),
+    ("of 1 2\nthe nan 3\n", r":2 is not a word and 2 numbers, all finite: b'the'"),
+    ("of 1 2\nthe 1 1e39\n", r":2 is not a word and 2 numbers, all finite"),
+    ("le 1 2 3\n", r"holds none of the 5 words"),
+    ("", r"no file of word vectors .*, or it is empty"),
+    (gzip.compress(b""), r":1 is not a word and numbers"),
+    (gzip.compress(ROWS.encode())[:-9], r"cannot be read.*Is the download whole"),
+    ("5 3\n" + ROWS, r":1 promises 5 rows, but 3 came"),
+    ("2 3\n" + ROWS, r":1 promises 2 rows, but 3 came"),
+    ("3 3\nthe 1 two 3\nof 4 5 6\n", r"If it is text, its line 2 is not a word and 3 numbers"),
+    (BINARY[:-1], r":1 promises 2 rows, but 1 came whole"),
+    (BINARY.replace(b"2", b"3", 1), r":1 promises 3 rows, but 2 came whole"),
+    (BINARY + b"film", r":1 promises 2 rows, but more bytes follow"),
+    (BINARY.replace(np.float32(2).tobytes(), np.float32(np.inf).tobytes()), r", row 1, is not a"),
+    (BINARY.replace(b"2 3", b"2 999"), r":1 promises 2 rows of 999 numbers: \d+ bytes"),
+    (BINARY.replace(b"2", b"0", 1), r":1 promises 0 rows"),
+  ],
+)
+def test_a_broken_file_is_named(tmp_path, content, message):
   with pytest.raises(BadInput, match=message):
-    vectors.read(str(path), WORDS)
+    vectors.read(write(tmp_path / "vectors", content), WORDS)
 
 
 def test_a_missing_file_is_named():

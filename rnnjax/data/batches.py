@@ -1,4 +1,4 @@
-"""Batches of labelled sequences, of few shapes and little padding.
+"""Batches of sequences, of few shapes and little padding.
 
 Which rows make up the n-th batch is a function of the seed and n alone, so the whole state of
 the data is the number of steps taken: a run that resumes at step n sees what it would have seen.
@@ -6,7 +6,8 @@ the data is the number of steps taken: a run that resumes at step n sees what it
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -18,40 +19,42 @@ PADDING = ("back", "front")
 
 @dataclasses.dataclass(frozen=True)
 class Batches:
-  """Batches {"tokens": [T, B], "lengths": [B], "labels": [B], "weights": [B]}, time-major, and
-  "features": [T, B, F] where there are any.
+  """Batches {"tokens": [T, B], "lengths": [B], "weights": [B]}, time-major, with "labels": [B] and
+  what goes along with the tokens, [T, B, ...] under its own names, where there are any.
 
   Rows of like length share a batch: T is one of at most `buckets` lengths. A batch that runs
   short is filled with rows of weight 0.
 
   Attributes:
     sequences: arrays of token ids, any lengths.
-    labels: one for each.
+    labels: one for each, or None.
     batch: B.
-    limit: longer sequences are cut to so many tokens.
+    limit: longer sequences are cut to so many tokens; none are where it is left out.
     keep: what survives the cut: the "first" or "last" tokens, or a "window" drawn each time.
     padding: "back" (lengths tell where a row ends) or "front" (every row is filled with zeros in
       front to `limit` and counts as full, the way many lecture notes do it).
     buckets: how many values of T.
     seed: of the shuffle; None keeps the order of lengths, for evaluation.
-    features: arrays [T, F] beside the sequences, or None.
+    beside: {name: arrays [T, ...], one for each sequence}, which go along with the tokens.
   """
 
   sequences: Sequence[np.ndarray]
-  labels: Sequence[int]
+  labels: Sequence[int] | None
   batch: int
-  limit: int
+  limit: int = sys.maxsize
   keep: str = "first"
   padding: str = "back"
   buckets: int = 10
   seed: int | None = None
-  features: Sequence[np.ndarray] | None = None
+  beside: Mapping[str, Sequence[np.ndarray]] = dataclasses.field(default_factory=dict)
 
   def __post_init__(self):
     if self.keep not in KEEP:
       raise ValueError(f"keep must be one of {KEEP}; got {self.keep!r}")
     if self.padding not in PADDING:
       raise ValueError(f"padding must be one of {PADDING}; got {self.padding!r}")
+    if self.padding == "front" and self.limit == sys.maxsize:
+      raise ValueError("padding='front' fills every row to the limit, which it needs")
     if not len(self.sequences):
       raise ValueError("there are no sequences to make batches of")
 
@@ -112,12 +115,11 @@ class Batches:
     batch = {
       "tokens": stack(self.sequences, np.zeros(0, np.int32)),
       "lengths": np.full(self.batch, T, np.int32) if front else pad(ends).astype(np.int32),
-      "labels": pad(np.asarray(self.labels, np.int32)[rows]),
       "weights": pad(np.ones(len(rows), np.float32)),
     }
-    if self.features is not None:
-      batch["features"] = stack(self.features, self.features[0])
-    return batch
+    if self.labels is not None:
+      batch["labels"] = pad(np.asarray(self.labels, np.int32)[rows])
+    return batch | {name: stack(arrays, arrays[0]) for name, arrays in self.beside.items()}
 
   def _span(self, length, draw):
     """Which part of a sequence of so many tokens is kept."""

@@ -1,50 +1,130 @@
-"""Word vectors in GloVe's text format: a word and its D numbers on each line."""
+"""Word vectors in the formats of GloVe (text) and word2vec (text and binary), each also .gz."""
 
 import gzip
+import io
+import itertools
+import logging
+import mmap
 import pathlib
+import re
+import zlib
 
 import numpy as np
 
 from rnnjax.data.vocabulary import PAD, Vocabulary
 from rnnjax.types import BadInput
 
+DIGITS = (r"\g<0>", "0", "#")  # what stands for a digit in a file, itself first
+CASES = (str, str.lower, str.capitalize, str.upper)
+LONGEST = 1 << 20  # bytes of a first line or a word
+
 
 def read(path: str, vocabulary: Vocabulary, seed: int = 0) -> np.ndarray:
   """The vectors of a vocabulary's words, [V, D].
 
-  The file is streamed, and only the rows that are needed are kept. A word it lacks gets noise of
-  the same mean and deviation as the rest; padding gets zeros.
+  The content tells the format. Rows are streamed, and only those of the words are looked at and
+  kept. A word that the file lacks gets the vector of another spelling, else noise of the same mean
+  and deviation as the rest; padding gets zeros.
 
   Args:
-    path: a text file, or .gz.
+    path: rows of a word and D numbers; before them may stand a line "rows D".
     vocabulary: whose words are looked up.
     seed: of the noise.
 
   Raises:
-    BadInput: no such file, a row that is not a word and numbers or of another width than the
-      first, each named with its line; or a file that holds none of the words.
+    BadInput: no such file, or one that is empty, broken off or without any of the words; a row,
+      named by its line, that is not a word and finite numbers or has more or fewer than the first.
   """
   file = pathlib.Path(path).expanduser()
-  if not file.is_file():
-    raise BadInput(f"there is no file of word vectors {path!r}")
-  found: dict[int, np.ndarray] = {}
-  width = None
-  with (gzip.open if file.suffix == ".gz" else open)(file, "rt", encoding="utf-8") as lines:
-    for n, line in enumerate(lines, 1):
-      word, *numbers = line.rstrip().split(" ")
-      width = width or len(numbers)
-      if len(numbers) != width or not width:
-        raise BadInput(f"{file}:{n} has {len(numbers)} numbers where the first row has {width}")
-      if word in vocabulary.ids:
-        try:
-          found[vocabulary.ids[word]] = np.array(numbers, np.float32)
-        except ValueError:
-          raise BadInput(f"{file}:{n} is not a word and {width} numbers: {line[:60]!r}") from None
-  if not found:
+  if not file.is_file() or not file.stat().st_size:
+    raise BadInput(f"there is no file of word vectors {path!r}, or it is empty")
+  spellings = {i: _spellings(word) for i, word in enumerate(vocabulary.words) if i != PAD}
+  found = {}
+  try:
+    for where, word, vector in _rows(file, set(itertools.chain(*spellings.values()))):
+      if not np.isfinite(vector).all():
+        raise BadInput(f"{where} is not a word and {len(vector)} numbers, all finite: {word!r}")
+      found[word] = vector
+  except (OSError, EOFError, zlib.error) as error:
+    raise BadInput(f"{file} cannot be read: {error}. Is the download whole?") from error
+  # The preferred comes last, and stays.
+  best = {i: word for i, words in spellings.items() for word in words[::-1] if word in found}
+  if not best:
     raise BadInput(f"{file} holds none of the {len(vocabulary)} words. Is it of this language?")
-  known = np.stack(list(found.values()))
-  draw = np.random.default_rng(seed)
-  table = draw.normal(known.mean(), known.std(), (len(vocabulary), width)).astype(np.float32)
-  table[list(found)] = known
+  exact = sum(word == spellings[i][0] for i, word in best.items())
+  logging.info("%s holds %d of %d words: %d as they are, %d in another spelling",
+               file, len(best), len(spellings), exact, len(best) - exact)  # fmt: skip
+  known = np.stack([found[word] for word in best.values()])
+  draw, shape = np.random.default_rng(seed), (len(vocabulary), known.shape[1])
+  table = draw.normal(known.mean(), known.std(), shape).astype(np.float32)
+  table[list(best)] = known
   table[PAD] = 0
   return table
+
+
+def _spellings(word):
+  """How a file may spell a word, the preferred first: itself, in another case, digits masked."""
+  words = [case(re.sub(r"\d", digit, word)) for digit in DIGITS for case in CASES]
+  return [word.encode("utf-8", "surrogatepass") for word in dict.fromkeys(words)]
+
+
+def _rows(file, wanted):
+  """Place, word and vector of the rows wanted. Words stay bytes: no bad UTF-8 can do harm."""
+  with file.open("rb") as raw:  # what is unzipped and what is mapped read alike
+    zipped = raw.read(2) == b"\x1f\x8b"
+    mapped = mmap.mmap(raw.fileno(), 0, access=mmap.ACCESS_READ)
+  with io.BufferedReader(gzip.open(mapped)) if zipped else mapped as stream:
+    first, _, rest = stream.read(LONGEST).partition(b"\n")
+    stream.seek(0)
+    header = re.fullmatch(rb"(\d{1,18}) (\d{1,18})\s*", first)
+    rows, width = map(int, header.groups()) if header else (None, first.rstrip().count(b" "))
+    if not width:
+      raise BadInput(f"{file}:1 is not a word and numbers, one blank between: {first[:60]!r}")
+    text = not header
+    if header:
+      # A number takes two bytes at least, as text, and a byte of a .gz makes 1032 at most.
+      if not 0 < 2 * rows * width <= len(mapped) * (1032 if zipped else 1):
+        raise BadInput(f"{file}:1 promises {rows} rows of {width} numbers: {len(mapped)} bytes "
+                       "cannot hold them. Is the download whole?")  # fmt: skip
+      stream.readline()
+      second = rest.partition(b"\n")[0].rstrip().rsplit(b" ", width)[1:]
+      text = len(second) == width and np.isfinite(_floats(second)).any()
+    yield from (_text if text else _binary)(stream, file, rows, width, wanted)
+
+
+def _text(stream, file, rows, width, wanted):
+  """Rows as lines. A word may hold blanks (". . ."), but not end in a number."""
+  for n, line in enumerate(iter(stream.readline, b""), 1 if rows is None else 2):
+    word, *numbers = line.rstrip().rsplit(b" ", width)
+    wider = b" " in word and np.isfinite(_floats(word.split(b" ")[-1:])).all()
+    if wider or len(numbers) < width:
+      raise BadInput(f"{file}:{n} has {line.rstrip().count(b' ')} numbers where the first row has "
+                     f"{width}. Is it broken, or are there not single blanks?")  # fmt: skip
+    if word in wanted:
+      yield f"{file}:{n}", word, _floats(numbers)
+  if rows not in (None, n - 1):
+    raise BadInput(f"{file}:1 promises {rows} rows, but {n - 1} came. Is the download whole?")
+
+
+def _binary(stream, file, rows, width, wanted):
+  """Rows as a word, a blank and numbers of four bytes; a line break between them is optional."""
+  hint = f"Is the download whole? If it is text, its line 2 is not a word and {width} numbers."
+  for n in range(1, rows + 1):
+    letters = iter(lambda: stream.read(1) or b" ", b" ")  # the file's end is a word's end too
+    word = b"".join(itertools.islice(letters, LONGEST)).lstrip(b"\n")
+    numbers = stream.read(4 * width)
+    if len(numbers) < 4 * width:
+      raise BadInput(f"{file}:1 promises {rows} rows, but {n - 1} came whole. {hint}")
+    if word in wanted:
+      yield f"{file}, row {n},", word, np.frombuffer(numbers, "<f4")
+  if stream.read(LONGEST).strip():
+    raise BadInput(f"{file}:1 promises {rows} rows, but more bytes follow. {hint}")
+
+
+def _floats(fields):
+  """Numbers from text; NaN for all where any is none."""
+  try:
+    with np.errstate(over="ignore"):
+      return np.array(fields, np.float32)
+  except ValueError:
+    return np.full(len(fields), np.nan)

@@ -1,0 +1,189 @@
+"""Sentences with a tag for each word: parts of speech, named entities, chunks.
+
+  embedded   generated sentences in which the tags hang on later words
+  files      a folder or .zip archive with one file each whose name holds train, test and, if there
+             is one, valid or dev, and ends in .txt .conll .conllu .tsv (also .gz)
+
+One word a line, an empty line between sentences; the number of columns tells the format:
+
+  2    word, tag, for any task; words may hold blanks where tabs part the columns
+  3    word, pos, chunk, as CoNLL-2000
+  4    word, pos, chunk, ner, as CoNLL-2003
+  10   CoNLL-U, of which the words and the universal parts of speech are read
+"""
+
+import gzip
+import io
+import logging
+import pathlib
+import re
+import zipfile
+import zlib
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+from rnnjax.data import spans, teddy
+from rnnjax.types import BadInput
+
+DATASETS = ("auto", "embedded", "files")
+TASKS = ("pos", "ner", "chunk")
+PARTS = {"train": "train", "valid": "valid|dev", "test": "test"}  # and what is in a file's name
+ENDING = r"[^.].*\.(txt|conllu?|tsv)(\.gz)?"  # a leading dot hides a file
+READ = {  # of so many columns: the word, what stands between, the tag
+  2: {"pos": (0, 1), "chunk": (0, 1), "ner": (0, 1)},
+  3: {"pos": (0, 1), "chunk": (0, 1, 2)},
+  4: {"pos": (0, 1), "chunk": (0, 1, 2), "ner": (0, 1, 2, 3)},
+  10: {"pos": (1, 3)},
+}
+UNREADABLE = (EOFError, OSError, RuntimeError, zlib.error, zipfile.BadZipFile)
+
+
+class Sentence(NamedTuple):
+  """Words with a tag each."""
+
+  words: list[str]
+  tags: list[str]
+  columns: list[list[str]]  # those between word and tag, each as long as words
+  document: int  # the number of its document, from 0 in each part
+  place: str  # "file:line" of its first word
+
+
+class Tagged(NamedTuple):
+  """Tagged sentences in three parts."""
+
+  name: str
+  train: list[Sentence]
+  valid: list[Sentence]
+  test: list[Sentence]
+
+
+def load(dataset: str, data_dir: str, task: str) -> Tagged:
+  """Loads tagged sentences.
+
+  Args:
+    dataset: one of DATASETS; "auto" is files where data_dir is given, else embedded.
+    data_dir: the folder or archive of the files.
+    task: one of TASKS.
+
+  Raises:
+    BadInput: files that are missing or malformed, each named with its line.
+  """
+  if dataset not in DATASETS or task not in TASKS:
+    raise BadInput(f"must be one of {DATASETS} and of {TASKS}; got {dataset!r} and {task!r}")
+  if dataset == "files" or (dataset == "auto" and data_dir):
+    return files(data_dir, task)
+  if dataset == "auto":
+    logging.warning("training on a small generated set; --data_dir=FOLDER reads real sentences")
+  place = lambda part, n: f"embedded {part}:{n + 1}"
+  return Tagged("embedded", *(
+    [Sentence(*row, [], n, place(part, n)) for n, row in enumerate(rows)]
+    for part, rows in zip(PARTS, teddy.splits(task))
+  ))  # fmt: skip
+
+
+def files(data_dir: str, task: str) -> Tagged:
+  """Reads a folder or an archive; tags of spans become BIO, whatever scheme they come in.
+
+  Without a validation file the last tenth of the training sentences is held out.
+
+  Raises:
+    BadInput: as for `load`.
+  """
+  contents = _contents(data_dir)
+  found = {part: [name for name in contents if _part(name) == part] for part in PARTS}
+  if [len(names) for names in found.values()] not in ([1, 0, 1], [1, 1, 1]):
+    raise BadInput(
+      f"{data_dir} must hold one file each with train, test and, if there is one, valid or dev in "
+      f"its name, ending in .txt .conll .conllu .tsv (also .gz); it holds {sorted(contents)[:12]}"
+    )
+  parts = {
+    part: [s for name in names for s in _sentences(name, _text(name, contents[name]), task)]
+    for part, names in found.items()
+  }
+  if not found["valid"]:
+    cut = -max(round(len(parts["train"]) / 10), 1)
+    parts["train"], held = parts["train"][:cut], parts["train"][cut:]
+    parts["valid"] = [s._replace(document=s.document - held[0].document) for s in held]
+  for part, sentences in parts.items():
+    if not sentences:
+      raise BadInput(f"the {part} part of {data_dir} has no sentence. Is its file empty?")
+  if task != "pos":
+    scheme = spans.scheme(s.tags for sentences in parts.values() for s in sentences)
+    parts = {part: [_bio(s, scheme) for s in sentences] for part, sentences in parts.items()}
+  return Tagged(pathlib.Path(data_dir).name, **parts)
+
+
+def _contents(data_dir: str) -> dict[str, Callable[[], bytes]]:
+  """What reads each file of a folder or archive, by name."""
+  path = pathlib.Path(data_dir).expanduser()
+  if data_dir and path.is_dir():
+    return {str(file): file.read_bytes for file in path.iterdir() if file.is_file()}
+  if path.suffix != ".zip" or not path.is_file():
+    raise BadInput(f"--data_dir must be a folder or a .zip archive that exists; got {data_dir!r}")
+  try:
+    archive = zipfile.ZipFile(io.BytesIO(path.read_bytes()))
+  except UNREADABLE as error:
+    raise BadInput(f"{path} cannot be read as an archive: {error}. Was it cut off?") from None
+  return {f"{path}/{name}": partial(archive.read, name) for name in archive.namelist()}
+
+
+def _part(name: str) -> str | None:
+  """The first part that a file's name speaks of, in their order: "latest_train" is train."""
+  name = pathlib.PurePath(name).name.lower()
+  found = (part for part, words in PARTS.items() if re.search(words, name))
+  return next(found, None) if re.fullmatch(ENDING, name) else None
+
+
+def _text(name: str, read: Callable[[], bytes]) -> str:
+  try:
+    content = read()
+    content = gzip.decompress(content) if name.lower().endswith(".gz") else content
+  except UNREADABLE as error:
+    raise BadInput(f"{name} cannot be read to its end: {error}. Was it cut off?") from None
+  try:
+    return content.decode("utf-8-sig")
+  except UnicodeDecodeError as error:
+    raise BadInput(f"{name} is not UTF-8: {error.reason} at byte {error.start}") from None
+
+
+def _sentences(name: str, text: str, task: str) -> list[Sentence]:
+  """The sentences of one file."""
+  lines = [line.strip(" \t\r") for line in text.split("\n")]
+  # "#" may be a word: only where the first other line is of CoNLL-U does it begin a comment.
+  first = next((line for line in lines if line and not line.startswith(("#", "-DOCSTART-"))), "")
+  blank = "\t" if "\t" in first else " "
+  cut = lambda line: [cell.strip(" ") for cell in line.split(blank) if cell.strip(" ")]
+  width = len(cut(first))
+  conllu = width == 10
+  tasks = READ.get(width, {})
+  if first and task not in tasks:
+    has = f"word, {', '.join(tasks)}" if tasks else f"not one of the formats, which have {[*READ]}"
+    raise BadInput(f"{name} has no column for {task!r}: {width} columns are {has}")
+  sentences, rows, document = [], [], 0
+  for n, line in enumerate([*lines, ""], 1):
+    begins = line.startswith("# newdoc" if conllu else "-DOCSTART-")
+    if rows and (begins or not line):
+      (start, *_), words, *columns, tags = map(list, zip(*rows))
+      sentences.append(Sentence(words, tags, columns, document, f"{name}:{start}"))
+      rows = []
+    if begins:
+      document += bool(sentences) and sentences[-1].document == document
+    elif line and not (conllu and line.startswith("#")):
+      row = cut(line)
+      if len(row) != width:
+        raise BadInput(
+          f"{name}:{n} has {len(row)} columns, and the first row {width}: {line[:60]!r}. "
+          "Is an empty line or a column missing?"
+        )
+      # A number alone: neither a contraction (2-3) nor a word that is left out (8.1).
+      if not conllu or row[0].isdigit():
+        rows.append((n, *(row[column] for column in tasks[task])))
+  return sentences
+
+
+def _bio(sentence: Sentence, scheme: str) -> Sentence:
+  try:
+    return sentence._replace(tags=spans.bio(sentence.tags, scheme))
+  except ValueError as error:
+    raise BadInput(f"{sentence.place}: {error}, the scheme that all together show") from None

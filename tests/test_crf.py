@@ -1,0 +1,134 @@
+"""The last layer of a tagger, against all sequences of tags written down one by one, in float64."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import jax.test_util
+import numpy as np
+import pytest
+
+from rnnjax import crf
+
+T, B, K = 5, 4, 3
+LENGTHS = np.array([5, 3, 1, 0])
+ALLOWED = {  # tag 2 never begins, 0 and 2 are no neighbours in this order, 1 never ends
+  "start": np.array([1, 1, 0], bool),
+  "inner": np.array([[1, 1, 0], [1, 1, 1], [0, 1, 1]], bool),
+  "end": np.array([1, 0, 1], bool),
+}
+FREE = {name: np.ones_like(allowed) for name, allowed in ALLOWED.items()}
+CASES = {"free": ({}, FREE), "constrained": (ALLOWED, ALLOWED)}
+
+
+def drawn(seed=0):
+  """Scores and parameters, float64."""
+  draw = np.random.default_rng(seed)
+  params = {name: draw.normal(size=allowed.shape) for name, allowed in FREE.items()}
+  return draw.normal(size=(T, B, K)), params
+
+
+def enumerated(scores, params, allowed):
+  """{y: s(y)} of one row [n, K], over all sequences that are allowed, straight from the sum."""
+  found = {}
+  for y in itertools.product(range(K), repeat=len(scores)):
+    pairs = list(itertools.pairwise(y))
+    legal = allowed["start"][y[0]] and allowed["end"][y[-1]]
+    if legal and all(allowed["inner"][i, j] for i, j in pairs):
+      found[y] = sum(scores[t, tag] for t, tag in enumerate(y)) + params["start"][y[0]]
+      found[y] += sum(params["inner"][i, j] for i, j in pairs) + params["end"][y[-1]]
+  return found
+
+
+@pytest.fixture(params=CASES, ids=str)
+def case(request, float64):
+  """A layer, its scores and parameters, and the sequences of each row that is not empty."""
+  given, allowed = CASES[request.param]
+  scores, params = drawn()
+  rows = [enumerated(scores[:n, b], params, allowed) for b, n in enumerate(LENGTHS) if n]
+  return crf.linear_chain(K, **given), jnp.array(scores), params, rows
+
+
+def test_the_likelihood_of_each_sequence(case):
+  """log p(y) = s(y) − log Σ exp s, of every y there is; and they sum to one."""
+  layer, scores, params, rows = case
+  for b, row in enumerate(rows):
+    log_Z = np.logaddexp.reduce(list(row.values()))
+    number = len(row)
+    tags = np.zeros((T, number), int)
+    tags[: LENGTHS[b]] = np.array(list(row)).T
+    same = jnp.repeat(scores[:, b : b + 1], number, 1)
+    p = layer.log_likelihood(params, same, jnp.array(tags), jnp.full(number, LENGTHS[b]))
+    np.testing.assert_allclose(p, np.array(list(row.values())) - log_Z, atol=1e-12)
+    np.testing.assert_allclose(np.exp(p).sum(), 1, atol=1e-12)
+
+
+def test_marginals(case):
+  layer, scores, params, rows = case
+  found = np.asarray(layer.marginals(params, scores, jnp.array(LENGTHS)))
+  expected = np.zeros((T, B, K))
+  for b, row in enumerate(rows):
+    log_Z = np.logaddexp.reduce(list(row.values()))
+    for y, s in row.items():
+      expected[np.arange(len(y)), b, y] += np.exp(s - log_Z)
+  np.testing.assert_allclose(found, expected, atol=1e-12)
+
+
+def test_the_best_path(case):
+  layer, scores, params, rows = case
+  found = np.asarray(layer.best(params, scores, jnp.array(LENGTHS)))
+  for b, row in enumerate(rows):
+    assert tuple(found[: LENGTHS[b], b]) == max(row, key=row.get)
+  beyond = np.arange(T)[:, None] >= LENGTHS
+  assert not found[beyond].any()
+
+
+def test_equals_still_make_one_path(float64):
+  """Where all sequences score the same, what is found is one of those allowed."""
+  layer = crf.linear_chain(K, **ALLOWED)
+  params = layer.init(jax.random.key(0))
+  path = tuple(np.asarray(layer.best(params, jnp.zeros((T, 1, K))))[:, 0])
+  zero = {name: np.zeros(np.shape(p)) for name, p in params.items()}
+  assert path in enumerated(np.zeros((T, K)), zero, ALLOWED)
+
+
+def test_padding_changes_nothing(float64):
+  """NaN beyond a row's end reaches neither the likelihood nor its gradient."""
+  layer, (scores, params) = crf.linear_chain(K, **ALLOWED), drawn(1)
+  tags, lengths = np.zeros((T, B), int), jnp.array(LENGTHS)
+  broken = np.where(np.arange(T)[:, None, None] >= LENGTHS[:, None], np.nan, scores)
+  of = jax.value_and_grad(
+    lambda params, s: layer.log_likelihood(params, s, tags, lengths).sum(), (0, 1)
+  )
+  jax.tree.map(np.testing.assert_array_equal, of(params, scores), of(params, broken))
+
+
+def test_gradients_against_finite_differences(float64):
+  layer, (scores, params) = crf.linear_chain(K), drawn(2)
+  tags = jnp.array(np.random.default_rng(3).integers(0, K, (T, B)))
+  of = lambda params, s: layer.log_likelihood(params, s, tags, jnp.array(LENGTHS)).sum()
+  jax.test_util.check_grads(of, (params, jnp.array(scores)), order=1, modes=["rev"])
+
+
+def test_a_chain_without_transitions_is_a_softmax_at_each_step(float64):
+  """Two layers, three functions, one distribution."""
+  scores, _ = drawn(4)
+  tags, lengths = np.random.default_rng(5).integers(0, K, (T, B)), jnp.array(LENGTHS)
+  tags = jnp.where(np.arange(T)[:, None] < LENGTHS, tags, 0)
+  chain, alone = crf.linear_chain(K), crf.independent(K)
+  params = chain.init(jax.random.key(0))
+  both = [(chain, params), (alone, {})]
+  for name, close in (("marginals", 1e-12), ("best", 0)):
+    one, other = (getattr(layer, name)(p, jnp.array(scores), lengths) for layer, p in both)
+    np.testing.assert_allclose(one, other, atol=close)
+  one, other = (layer.log_likelihood(p, jnp.array(scores), tags, lengths) for layer, p in both)
+  np.testing.assert_allclose(one, other, atol=1e-12)
+
+
+def test_long_sequences_stay_finite():
+  """10,000 steps in float32: the likelihood of the best path is at most 0, and finite."""
+  layer = crf.linear_chain(K, **ALLOWED)
+  scores = jnp.array(np.random.default_rng(6).normal(size=(10_000, 1, K)), jnp.float32)
+  params = layer.init(jax.random.key(0))
+  p = layer.log_likelihood(params, scores, layer.best(params, scores))
+  assert np.isfinite(p).all() and (p <= 0).all()

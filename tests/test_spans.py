@@ -1,0 +1,175 @@
+"""Schemes of tags against every division of a short sentence into spans, written by hand."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from rnnjax.data import spans
+
+TYPES = ("LOC", "PER")
+SCHEMES = ("bio", "iob1", "iobes")
+
+
+def divisions(length, types, start=0):
+  """All ways to lay spans of some types into a sentence, each as [(type, start, end), ...]."""
+  if start == length:
+    yield []
+    return
+  yield from divisions(length, types, start + 1)
+  for end in range(start + 1, length + 1):
+    for kind, rest in itertools.product(types, list(divisions(length, types, end))):
+      yield [(kind, start, end), *rest]
+
+
+def written(division, length, scheme):
+  """The tags of spans, as the three schemes are defined."""
+  tags = ["O"] * length
+  for kind, start, end in division:
+    prefixes = ["I"] * (end - start)
+    touching = any(other == kind and stop == start for other, _, stop in division)
+    if scheme != "iob1" or touching:
+      prefixes[0] = "B"
+    if scheme == "iobes":
+      prefixes[-1] = "S" if end - start == 1 else "E"
+    tags[start:end] = [f"{prefix}-{kind}" for prefix in prefixes]
+  return tags
+
+
+def cases(longest, types=TYPES):
+  for length in range(longest + 1):
+    for division in divisions(length, types):
+      yield division, {scheme: written(division, length, scheme) for scheme in SCHEMES}
+
+
+def names(scheme, types):
+  prefixes = "BIES" if scheme == "iobes" else "BI"
+  return ["O", *(f"{prefix}-{kind}" for kind in types for prefix in prefixes)]
+
+
+def accepted(tags, scheme):
+  try:
+    spans.bio(tags, scheme)
+  except ValueError:
+    return False
+  return True
+
+
+def test_by_hand():
+  """Two names that touch, in each scheme."""
+  bio = "B-PER B-PER I-PER O B-LOC".split()
+  iob1 = "I-PER B-PER I-PER O I-LOC".split()
+  iobes = "S-PER B-PER E-PER O S-LOC".split()
+  bilou = "U-PER B-PER L-PER O U-LOC".split()
+  assert spans.iobes(bio) == iobes
+  assert [spans.bio(tags, scheme) for tags, scheme in zip((bio, iob1, iobes), SCHEMES)] == [bio] * 3
+  assert spans.bio(bilou, "iobes") == bio
+  found = {("PER", 0, 1), ("PER", 1, 3), ("LOC", 4, 5)}
+  assert [spans.spans(tags) for tags in (bio, iobes, bilou)] == [found] * 3
+
+
+def test_every_division():
+  """To BIO and back loses nothing, whatever spans there are; `spans` finds exactly them."""
+  for division, tags in cases(5):
+    assert [spans.bio(tags[scheme], scheme) for scheme in SCHEMES] == [tags["bio"]] * 3
+    assert spans.iobes(tags["bio"]) == tags["iobes"]
+    assert spans.spans(tags["bio"]) == spans.spans(tags["iobes"]) == set(division)
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("types, longest", [(TYPES, 4), (("PER",), 5)])
+def test_nothing_else_is_legal(scheme, types, longest):
+  """Of all sequences the converter accepts those that some division is written as."""
+  legal = {tuple(tags[scheme]) for _, tags in cases(longest, types)}
+  for length in range(longest + 1):
+    for tags in itertools.product(names(scheme, types), repeat=length):
+      assert accepted(list(tags), scheme) == (tags in legal)
+
+
+@pytest.mark.parametrize("scheme", ["bio", "iobes"])
+@pytest.mark.parametrize("types, longest", [(TYPES, 4), (("PER",), 5)])
+def test_transitions_allow_what_is_legal(scheme, types, longest):
+  """Paths through the transitions are the legal sequences, no fewer and no more."""
+  tags = names(scheme, types)
+  start, inner, end = spans.transitions(tags)
+  for length in range(1, longest + 1):
+    for path in itertools.product(range(len(tags)), repeat=length):
+      allowed = start[path[0]] and end[path[-1]] and all(inner[p] for p in itertools.pairwise(path))
+      assert allowed == accepted([tags[i] for i in path], scheme)
+
+
+def test_transitions_by_hand():
+  """Of BIO, in an order of their own; BILOU is IOBES by other names; I alone is BIO."""
+  start, inner, end = spans.transitions(["I-X", "O", "B-X"])
+  np.testing.assert_array_equal(start, [False, True, True])
+  np.testing.assert_array_equal(inner, [[1, 1, 1], [0, 1, 1], [1, 1, 1]])
+  assert end.all()
+  for ours, theirs in zip(
+    spans.transitions(["O", "B-X", "I-X", "E-X", "S-X"]),
+    spans.transitions(["O", "B-X", "I-X", "L-X", "U-X"]),
+    strict=True,
+  ):
+    np.testing.assert_array_equal(ours, theirs)
+  assert spans.transitions(["O", "I-X"])[0].tolist() == [True, False]
+
+
+def test_parts_of_speech_are_free():
+  """Even where some look like tags of spans."""
+  for tags in (["NOUN", "VERB", "X"], ["O", "-LRB-", "NP-TL", "B-X", "I-X"]):
+    assert all(allowed.all() for allowed in spans.transitions(tags))
+
+
+@pytest.mark.parametrize(
+  "sentences, scheme",
+  [
+    (["O B-X I-X", "B-Y"], "bio"),
+    (["O O", ""], "bio"),
+    (["O I-X I-X", "O I-X B-X"], "iob1"),
+    (["I-X I-Y O"], "iob1"),
+    (["B-X I-X O", "I-X"], "bio"),  # neither: B begins a span elsewhere; what is wrong is BIO
+    (["I-X I-X", "S-X"], "iobes"),
+    (["O B-X L-X"], "iobes"),
+  ],
+)
+def test_scheme(sentences, scheme):
+  assert spans.scheme(tags.split() for tags in sentences) == scheme
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_scheme_of_every_division_together(scheme):
+  assert spans.scheme(tags[scheme] for _, tags in cases(4)) == scheme
+
+
+def test_spans_of_illegal_tags():
+  """As conlleval counts what a net predicts: I begins a span where none of its type is open."""
+  assert spans.spans("I-X I-X O I-Y I-X B-X".split()) == {
+    ("X", 0, 2), ("Y", 3, 4), ("X", 4, 5), ("X", 5, 6),
+  }  # fmt: skip
+  assert spans.spans("B-X E-X I-X S-X E-X".split()) == {
+    ("X", 0, 2), ("X", 2, 3), ("X", 3, 4), ("X", 4, 5),
+  }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+  "tags, scheme, message",
+  [
+    ("B-X O I-X", "bio", r"^'I-X' at position 2 cannot follow 'O' in BIO$"),
+    ("I-X", "bio", r"^'I-X' at position 0 cannot follow the beginning in BIO$"),
+    ("B-X I-Y", "bio", r"^'I-Y' at position 1 cannot follow 'B-X'"),
+    ("I-X I-Y B-X", "iob1", r"^'B-X' at position 2 cannot follow 'I-Y' in IOB1$"),
+    ("O B-X", "iobes", r"^the end at position 2 cannot follow 'B-X' in IOBES$"),
+    ("S-X E-X", "iobes", r"^'E-X' at position 1 cannot follow 'S-X'"),
+    ("O E-X", "bio", r"^'E-X' at position 1 is no tag of BIO, which has O and B, I, each with a"),
+    ("O NN", "iobes", r"^'NN' at position 1 is no tag of IOBES"),
+    ("B- O", "bio", r"^'B-' at position 0 is no tag"),
+    ("O-X", "bio", r"^'O-X' at position 0 is no tag"),
+  ],
+)
+def test_illegal_tags_are_named(tags, scheme, message):
+  with pytest.raises(ValueError, match=message):
+    spans.bio(tags.split(), scheme)
+
+
+def test_iobes_takes_legal_bio_alone():
+  with pytest.raises(ValueError, match=r"^'I-X' at position 1 cannot follow 'O' in BIO$"):
+    spans.iobes(["O", "I-X"])

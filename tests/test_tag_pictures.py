@@ -1,0 +1,89 @@
+"""Where a tagger errs, and a sentence in colours: by hand."""
+
+import pytest
+
+from rnnjax.diagnostics import tags
+
+TRUE = ["S-PER O B-LOC E-LOC", "S-LOC O S-PER", "S-PER"]
+FOUND = ["S-LOC O B-LOC E-LOC", "S-LOC O O", "S-LOC"]
+RED, END = "\033[{}m", "\033[0m"
+
+
+def cut(rows):
+  return [row.split() for row in rows]
+
+
+def fields(table):
+  """{type: what stands in its row}."""
+  return {name: rest for name, *rest in cut(table.splitlines()[1:])}
+
+
+def test_errors_of_spans():
+  """Of three persons none is found, two are taken for places and one for nothing."""
+  table = tags.errors(cut(TRUE), cut(FOUND))
+  assert table.splitlines()[0].split() == "true precision recall F1 taken for".split()
+  assert fields(table) == {
+    "PER": ["3", "0.000", "0.000", "LOC", "2,", "O", "1"],  # no precision where none was found
+    "LOC": ["2", "0.500", "1.000", "0.667"],
+  }
+  assert [line.split()[0] for line in table.splitlines()[1:]] == ["PER", "LOC"]  # by number
+  assert not any(line.endswith(" ") for line in table.splitlines())
+
+
+def test_what_is_found_alone_has_no_recall():
+  """A span of other bounds is a miss and a find; a type that is nowhere true counts 0."""
+  table = tags.errors(cut(["B-LOC E-LOC O"]), cut(["S-LOC O S-ORG"]))
+  assert fields(table) == {"LOC": ["1", "0.000", "0.000", "0.000", "O", "1"],
+                           "ORG": ["0", "0.000", "0.000"]}  # fmt: skip
+
+
+def test_errors_of_words():
+  """Parts of speech count word by word: a noun taken for a verb is told as such."""
+  true, found = ["NOUN VERB NOUN", "NOUN"], ["NOUN VERB VERB", "NOUN"]
+  assert fields(tags.errors(cut(true), cut(found), tags.words)) == {
+    "NOUN": ["3", "1.000", "0.667", "0.800", "VERB", "1"],
+    "VERB": ["1", "0.500", "1.000", "0.667"],
+  }
+
+
+def test_three_at_most_are_told_the_most_frequent_first():
+  true, found = [["N"] * 10], [[*"AABBBCCCCD"]]
+  row = fields(tags.errors(true, found, tags.words))["N"]
+  assert " ".join(row) == "10 0.000 0.000 C 4, B 3, A 2"
+
+
+def test_coloured():
+  """Each span in its type's colour with its name behind, the rest as it was; then each word."""
+  words = "Teddy Roosevelt left Paris and Ann".split()
+  shown = tags.coloured(
+    words, "B-PER E-PER O S-LOC O S-PER".split(), [1, 0.5, 0.25, 0.125, 0, 0.9996]
+  )
+  first, *rows = shown.splitlines()
+  loc, per = (f"\033[{colour}m" for colour in tags.COLOURS[:2])
+  assert first == f"{per}Teddy Roosevelt{END}[PER] left {loc}Paris{END}[LOC] and {per}Ann{END}[PER]"
+  assert cut(rows) == [
+    ["Teddy", "B-PER", "1.000"], ["Roosevelt", "E-PER", "0.500"], ["left", "O", "0.250"],
+    ["Paris", "S-LOC", "0.125"], ["and", "O", "0.000"], ["Ann", "S-PER", "1.000"],
+  ]  # fmt: skip
+  assert len({len(row) for row in rows}) == 1  # in columns
+
+
+def test_coloured_words():
+  """Where each word is a piece of its own."""
+  first, *_ = tags.coloured(["a", "b"], ["X", "Y"], [1, 1], tags.words).splitlines()
+  one, two = (f"\033[{colour}m" for colour in tags.COLOURS[:2])
+  assert first == f"{one}a{END}[X] {two}b{END}[Y]"
+
+
+def test_more_types_than_colours():
+  """The colours begin anew."""
+  kinds = [f"T{n}" for n in range(len(tags.COLOURS) + 1)]
+  shown = tags.coloured(kinds, kinds, [1] * len(kinds), tags.words).split("m")
+  assert shown[0] == shown[-2][-len(shown[0]) :]
+
+
+@pytest.mark.parametrize("tag", ["B-PER", "B-person", "B-corporation"])
+def test_a_tag_and_its_probability_stand_apart(tag):
+  """However long the tag's name."""
+  *_, row = tags.coloured(["Acme"], [tag], [0.5]).splitlines()
+  assert row.split() == ["Acme", tag, "0.500"]
