@@ -12,8 +12,8 @@ from types import SimpleNamespace
 import numpy as np
 
 from experiments import options
-from experiments.options import CELLS, RATE, option
-from rnnjax import bidirectional, forward, pretrained, stack, tasks, training
+from experiments.options import RATE, option
+from rnnjax import pretrained, tasks, training
 from rnnjax.data import imdb
 from rnnjax.data.batches import KEEP, PADDING, Batches
 from rnnjax.data.evidence import Evidence
@@ -59,9 +59,6 @@ class Config(options.Common):
 
 def build(config: Config, vocabulary: Vocabulary, classes: int) -> Classifier:
   """The model alone."""
-  cell = CELLS[config.cell](config.hidden)
-  cells, direction = ([cell] * 2, bidirectional) if config.bidirectional else ([cell], forward)
-  layers = [direction(*cells, backend=config.backend)] * config.layers
   if config.embedding == "onehot":
     embed = embedding.OneHot(len(vocabulary))
   elif config.vectors:
@@ -69,7 +66,7 @@ def build(config: Config, vocabulary: Vocabulary, classes: int) -> Classifier:
   else:
     embed = embedding.trainable(len(vocabulary), config.width)
   return Classifier(
-    embed, stack(*layers, dropout=config.dropout), classes, config.pooling,
+    embed, options.encoder(config), classes, config.pooling,
     config.word_dropout, config.embedding_dropout, config.dropout,
   )  # fmt: skip
 

@@ -8,7 +8,7 @@ import sys
 
 from absl import app, flags
 
-from rnnjax.cells import gru, lstm, vanilla
+from rnnjax import bidirectional, forward, gru, lstm, stack, vanilla
 from rnnjax.training import devices, records
 from rnnjax.types import BadInput
 from rnnjax.unroll import BACKENDS
@@ -56,6 +56,14 @@ class Common:
         raise BadInput(f"--{field.name} must be less than {meta['below']}; got {value}")
       if meta["file"] and value and not pathlib.Path(value).expanduser().is_file():
         raise BadInput(f"--{field.name} must be a file; there is none at {value!r}")
+
+
+def encoder(config):
+  """The stack of layers that a configuration describes, in one direction or both."""
+  cell = CELLS[config.cell](config.hidden)
+  cells, direction = ([cell] * 2, bidirectional) if config.bidirectional else ([cell], forward)
+  layers = [direction(*cells, backend=config.backend)] * config.layers
+  return stack(*layers, dropout=config.dropout)
 
 
 def define(config):

@@ -6,19 +6,13 @@
 """
 
 import dataclasses
-import logging
-import time
 from types import SimpleNamespace
-
-from seqeval.metrics import f1_score
-from seqeval.scheme import IOBES
 
 from experiments import options
 from experiments.options import CELLS, RATE, option
-from rnnjax import bidirectional, crf, forward, stack, tasks, training
+from rnnjax import bidirectional, crf, tasks, training
 from rnnjax.data import spans, tagged
 from rnnjax.data.lexicon import Lexicon
-from rnnjax.diagnostics import tags as shown
 from rnnjax.interop import vectors
 from rnnjax.models import embedding, spelling
 from rnnjax.models.labeller import Labeller
@@ -27,6 +21,7 @@ from rnnjax.training import averages, optimizers
 from rnnjax.types import BadInput
 
 SPELLINGS = ("convolution", "recurrent", "none")
+LETTER, COLUMN, EVALUATED = 30, 10, 64  # features of a character and a column; B in evaluation
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +39,6 @@ class Config(options.Common):
   vectors: str = option("", "word vectors from which to start: GloVe's or word2vec's", file=True)
   least: int = option(2, "words that occur less often are unknown", low=1)
   spelling: str = option("convolution", "how characters become a vector", SPELLINGS)
-  letters: int = option(30, "features of a character", low=1)
   filters: int = option(60, "features of a spelling", low=2)
   limit: int = option(400, "words of a longer sentence that are trained on", low=1)
   word_dropout: float = option(0.2, "rate at which words vanish, but not their spelling", **RATE)
@@ -57,14 +51,10 @@ class Config(options.Common):
 
 def build(config: Config, lexicon: Lexicon) -> Tagger:
   """The model alone."""
-  cell = CELLS[config.cell](config.hidden)
-  cells, direction = ([cell] * 2, bidirectional) if config.bidirectional else ([cell], forward)
-  layers = [direction(*cells, backend=config.backend)] * config.layers
-  symbols, K = (len(lexicon.characters), config.letters), len(lexicon.tags)
-  half = CELLS[config.cell](config.filters // 2)
+  half, K = CELLS[config.cell](config.filters // 2), len(lexicon.tags)
   spelled = {
-    "convolution": spelling.Convolution(*symbols, config.filters),
-    "recurrent": spelling.Recurrent(*symbols, bidirectional(half, half)),
+    "convolution": spelling.Convolution(len(lexicon.characters), LETTER, config.filters),
+    "recurrent": spelling.Recurrent(len(lexicon.characters), LETTER, bidirectional(half, half)),
   }
   if config.vectors:
     embed = embedding.given(vectors.read(config.vectors, lexicon.words))
@@ -72,34 +62,21 @@ def build(config: Config, lexicon: Lexicon) -> Tagger:
     embed = embedding.trainable(len(lexicon.words), config.width)
   last = crf.linear_chain(K, *spans.transitions(lexicon.tags)) if config.crf else crf.independent(K)
   return Tagger(
-    embed, stack(*layers, dropout=config.dropout), last, spelled.get(config.spelling),
-    tuple((len(column), 10) for column in lexicon.columns),
+    embed, options.encoder(config), last, spelled.get(config.spelling),
+    tuple((len(column), COLUMN) for column in lexicon.columns),
     config.word_dropout, config.input_dropout, config.dropout,
   )  # fmt: skip
 
 
 def prepare(config: Config):
-  """The sentences as batches, and the lexicon of the training part."""
-  text = tagged.load(config.dataset, config.data_dir, config.task)
-  whole = list if config.task == "pos" else spans.iobes
-
-  def ready(sentence, limit=None):
-    words, tags, columns = sentence.words[:limit], sentence.tags[:limit], sentence.columns
-    columns = [column[:limit] for column in columns] if config.columns else []
-    return sentence._replace(words=words, tags=whole(tags), columns=columns)
-
-  train = [ready(sentence, config.limit) for sentence in text.train]
-  valid, test = (list(map(ready, part)) for part in (text.valid, text.test))
-  tags = lambda sentences: {tag for sentence in sentences for tag in sentence.tags}
-  lexicon = Lexicon.of(train, tags([*train, *valid, *test]), config.least)
-  missed = set(lexicon.tags) - tags(train)
-  if missed:
-    logging.warning("the training part has no %s, which therefore will be missed", sorted(missed))
-  return SimpleNamespace(
-    name=text.name, lexicon=lexicon, sentences=test,
-    train=lexicon.batches(train, config.batch, config.seed),
-    valid=lexicon.batches(valid, 64), test=lexicon.batches(test, 64),
-  )  # fmt: skip
+  """The sentences, as batches, too, and what is known of their words and tags."""
+  which = config.dataset, config.data_dir, config.task
+  text = tagged.load(*which, config.limit, config.columns)
+  tags = {tag for part in text[1:] for sentence in part for tag in sentence.tags}
+  lexicon = Lexicon.of(text.train, tags, config.least)
+  train = lexicon.batches(text.train, config.batch, config.seed)
+  valid, test = (lexicon.batches(part, EVALUATED) for part in (text.valid, text.test))
+  return SimpleNamespace(text=text, lexicon=lexicon, train=train, valid=valid, test=test)
 
 
 def load(out: str) -> Labeller:
@@ -115,27 +92,10 @@ def load(out: str) -> Labeller:
 
 def tag(config: Config, labeller: Labeller) -> dict[str, str]:
   """Prints the sentence of --tag with its tags."""
-  words = config.tag.split()
-  if not words:
+  if not config.tag:
     return {}
-  (one,) = labeller([words])
-  whole = shown.words if config.task == "pos" else spans.spans
-  print(shown.coloured(words, one.tags, one.probabilities, whole))
-  return {"tags": " ".join(one.tags)}
-
-
-def judge(config: Config, labeller: Labeller, sentences) -> dict[str, float]:
-  """Prints where the tagger errs; returns seqeval's strict F1, and words tagged in a second."""
-  words, columns = [s.words for s in sentences], [s.columns for s in sentences]
-  labeller(words, columns)  # compiles
-  begun = time.perf_counter()
-  found = [one.tags for one in labeller(words, columns)]
-  scores = {"words_per_second": sum(map(len, words)) / (time.perf_counter() - begun)}
-  true, of_words = [s.tags for s in sentences], config.task == "pos"
-  print(shown.errors(true, found, shown.words if of_words else spans.spans))
-  if of_words:
-    return scores
-  return scores | {"test/seqeval": f1_score(true, found, mode="strict", scheme=IOBES)}
+  print(labeller.show(config.tag.split()))
+  return {"tags": " ".join(labeller([config.tag.split()])[0].tags)}
 
 
 def run(config: Config = Config()):
@@ -144,21 +104,20 @@ def run(config: Config = Config()):
     return tag(config, load(config.load))
   training.mesh(config.batch)  # a batch that the devices cannot share is refused at once
   data = prepare(config)
-  model = build(config, data.lexicon)
-  pieces = None if config.task == "pos" else spans.pieces(data.lexicon.tags)
+  model, pieces = build(config, data.lexicon), spans.pieces(data.lexicon.tags)
   steps, average = config.epochs * len(data.train), averages.moving(config.average)
   optimizer = training.adam(optimizers.schedule(config.rate, steps, warmup=0.05))
-  how = dict(average=average, beside={"lexicon": data.lexicon.json()})
-  with training.Run(
-    config, tasks.tagging(model, pieces), data, optimizer, steps,
-    score="f1" if pieces else "accuracy", **how,
-  ) as run:  # fmt: skip
+  how = dict(average=average, score="f1" if pieces else "accuracy")
+  beside, task = {"lexicon": data.lexicon.json()}, tasks.tagging(model, pieces)
+  with training.Run(config, task, data, optimizer, steps, beside=beside, **how) as run:
     for _ in run.train():
       pass
-    scores = {"dataset": data.name, "task": config.task, "cell": config.cell, "seed": config.seed}
-    scores |= run.test()
-  labeller = Labeller(model, run.progress.best, data.lexicon)
-  return scores | judge(config, labeller, data.sentences) | tag(config, labeller)
+    scores = {"dataset": data.text.name, "task": config.task, "cell": config.cell}
+    scores |= {"seed": config.seed} | run.test()
+    labeller = Labeller(model, run.progress.best, data.lexicon)
+  judged, errors = labeller.judge(data.text.test)
+  print(errors)
+  return scores | judged | tag(config, labeller)
 
 
 if __name__ == "__main__":

@@ -277,9 +277,20 @@ def test_the_embedded_set(caplog, task):
   assert not caplog.text
   assert read.name == "embedded"
   for part, rows in zip(read[1:], teddy.splits(task), strict=True):
-    assert [(s.words, s.tags) for s in part] == rows
+    whole = list if task == "pos" else spans.iobes
+    assert [(s.words, s.tags) for s in part] == [(words, whole(tags)) for words, tags in rows]
     assert [s.document for s in part] == list(range(len(rows)))
   assert read.test[4].place == "embedded test:5"
-  assert task == "pos" or spans.scheme(s.tags for s in read.train) == "bio"
   assert tagged.load("auto", "", task) == read
   assert "--data_dir=FOLDER" in caplog.text
+
+
+def test_long_sentences_and_columns_are_cut(tmp_path):
+  """Training sentences keep their first words, and a span that is cut still ends; tests are whole."""
+  rows = "a DT B-NP\nbig JJ I-NP\ndog NN I-NP\n\n"
+  for part in ("train", "valid", "test"):
+    (tmp_path / f"{part}.txt").write_text(rows)
+  read = tagged.load("files", str(tmp_path), "chunk", limit=2)
+  assert read.train[0][:3] == (["a", "big"], ["B-NP", "E-NP"], [["DT", "JJ"]])
+  assert read.test[0][:3] == (["a", "big", "dog"], ["B-NP", "I-NP", "E-NP"], [["DT", "JJ", "NN"]])
+  assert tagged.load("files", str(tmp_path), "chunk", columns=False).test[0].columns == []

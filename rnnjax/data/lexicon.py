@@ -1,5 +1,6 @@
 """What a tagger knows of its language: words, characters, columns and tags as ids."""
 
+import logging
 import re
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
@@ -53,13 +54,16 @@ class Lexicon(NamedTuple):
   @classmethod
   def of(cls, sentences: Sequence[Sentence], tags: Iterable[str], least: int = 1) -> "Lexicon":
     """That of sentences to learn from; words that occur less often than `least` are unknown."""
+    missed = set(tags) - {tag for sentence in sentences for tag in sentence.tags}
+    if missed:
+      logging.warning("no sentence to learn from has %s: they will be missed", sorted(missed))
     words = [sentence.words for sentence in sentences]
     shapes = Vocabulary.of([map(shape, sentence) for sentence in words], least=RARE)
-    others = [Vocabulary.of(column) for column in zip(*(s.columns for s in sentences))]
+    columns = [Vocabulary.of(column) for column in zip(*(s.columns for s in sentences))]
     return cls(
       Vocabulary.of([map(normal, sentence) for sentence in words], least=least),
       Vocabulary.of([word for sentence in words for word in sentence], least=RARE),
-      [shapes, *others],
+      [shapes, *columns],
       sorted(set(tags)),
     )
 

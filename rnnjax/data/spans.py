@@ -90,8 +90,13 @@ def transitions(tags: list[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
   return np.array(start, bool), np.array(inner, bool), np.array(end, bool)
 
 
-def pieces(tags: list[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """Of which tags spans are made, in IOBES: begins [K], ends [K], joins [K, K] (j goes on i)."""
+def pieces(tags: list[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+  """Of which tags spans are made, in IOBES: begins [K], ends [K], joins [K, K] (j goes on i).
+
+  None where some are no tags of spans, as with parts of speech.
+  """
+  if not all(_known(tag, "iobes") for tag in tags):
+    return None
   cut = [_cut(tag) for tag in tags]
   begins, ends = ([prefix in {*of} for prefix, _ in cut] for of in ("BSU", "ESLU"))
   joins = [[a[0] in {*"BI"} and b[0] in {*"IEL"} and a[1] == b[1] for b in cut] for a in cut]

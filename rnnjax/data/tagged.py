@@ -58,13 +58,17 @@ class Tagged(NamedTuple):
   test: list[Sentence]
 
 
-def load(dataset: str, data_dir: str, task: str) -> Tagged:
-  """Loads tagged sentences.
+def load(
+  dataset: str, data_dir: str, task: str, limit: int | None = None, columns: bool = True
+) -> Tagged:
+  """Loads tagged sentences; tags of spans become IOBES.
 
   Args:
     dataset: one of DATASETS; "auto" is files where data_dir is given, else embedded.
     data_dir: the folder or archive of the files.
     task: one of TASKS.
+    limit: words of a longer training sentence that are kept; None for all.
+    columns: whether those between word and tag are kept.
 
   Raises:
     BadInput: files that are missing or malformed, each named with its line.
@@ -72,9 +76,23 @@ def load(dataset: str, data_dir: str, task: str) -> Tagged:
   if dataset not in DATASETS or task not in TASKS:
     raise BadInput(f"must be one of {DATASETS} and of {TASKS}; got {dataset!r} and {task!r}")
   if dataset == "files" or (dataset == "auto" and data_dir):
-    return files(data_dir, task)
-  if dataset == "auto":
-    logging.warning("training on a small generated set; --data_dir=FOLDER reads real sentences")
+    text = files(data_dir, task)
+  else:
+    text = _generated(task)
+    if dataset == "auto":
+      logging.warning("training on a small generated set; --data_dir=FOLDER reads real sentences")
+  whole = list if task == "pos" else spans.iobes
+
+  def ready(part, limit=None):
+    for words, tags, others, *place in part:
+      kept = [column[:limit] for column in others] if columns else []
+      yield Sentence(words[:limit], whole(tags[:limit]), kept, *place)
+
+  parts = ready(text.train, limit), ready(text.valid), ready(text.test)
+  return Tagged(text.name, *map(list, parts))
+
+
+def _generated(task: str) -> Tagged:
   place = lambda part, n: f"embedded {part}:{n + 1}"
   return Tagged("embedded", *(
     [Sentence(*row, [], n, place(part, n)) for n, row in enumerate(rows)]

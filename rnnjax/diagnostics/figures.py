@@ -1,4 +1,4 @@
-"""Text coloured by what a unit does at each character, as in Karpathy, Johnson & Li 2015."""
+"""Pictures: a text coloured by what a unit does (Karpathy, Johnson & Li 2015), and curves."""
 
 import unicodedata
 from collections.abc import Sequence
@@ -93,3 +93,26 @@ def coloured_text(path, rows: Sequence[tuple[str, str, np.ndarray]]):
                 va="center", weight="bold", parse_math=False)  # fmt: skip
     top += BAR + lines * line
   figure.savefig(path, format="png", dpi=DPI, facecolor=PAPER)
+
+
+def curves(path, lines: dict, levels: dict, across: str, upward: str):
+  """Draw lines over 1, 2, ..., and levels across them. A PNG.
+
+  Args:
+    path: where to.
+    lines: {name: values}.
+    levels: {name: value}, dashed.
+    across, upward: what the axes say.
+  """
+  from matplotlib.figure import Figure
+
+  figure = Figure(figsize=(7, 3.5), dpi=DPI, layout="constrained")
+  axes = figure.add_subplot(xlabel=across, ylabel=upward)
+  for name, values in lines.items():
+    axes.plot(range(1, len(values) + 1), values, marker="o", markersize=3, label=name)
+  for name, value in levels.items():
+    axes.axhline(value, color=INK, linestyle="--", linewidth=1, label=f"{name}: {value:.3f}")
+  axes.xaxis.get_major_locator().set_params(integer=True)
+  axes.spines[["top", "right"]].set_visible(False)
+  axes.legend(frameon=False, fontsize=8)
+  figure.savefig(path, format="png")

@@ -1,15 +1,20 @@
 """A trained tagger that one can ask."""
 
 import functools
+import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from seqeval.metrics import f1_score
+from seqeval.scheme import IOBES
 
+from rnnjax.data import spans
 from rnnjax.data.lexicon import Lexicon
 from rnnjax.data.tagged import Sentence
+from rnnjax.diagnostics import tags
 from rnnjax.models.tagger import Tagger
 from rnnjax.types import BadInput, Params
 
@@ -57,12 +62,39 @@ class Labeller(NamedTuple):
     batches = self.lexicon.batches(bare, min(batch, len(bare)))
     labelled: list = [None] * len(sentences)
     for made in batches:  # by length
-      tags, p = map(np.asarray, _read(self.model, self.params, made))
+      best, p = map(np.asarray, _read(self.model, self.params, made))
       for b in np.flatnonzero(made["weights"]):
         n = made["lengths"][b]
-        names = [self.lexicon.tags[tag] for tag in tags[:n, b]]
+        names = [self.lexicon.tags[tag] for tag in best[:n, b]]
         labelled[made["labels"][b]] = Labelled(names, p[:n, b])
     return labelled
+
+
+  @property
+  def pieces(self):
+    """What is counted: spans, or words where the tags are not of spans."""
+    return spans.spans if spans.pieces(self.lexicon.tags) else tags.words
+
+  def judge(self, sentences: Sequence[Sentence]) -> tuple[dict[str, float], str]:
+    """Tags sentences whose tags are known.
+
+    Returns:
+      seqeval's strict F1, where the tags are of spans, and how many words are tagged in a second
+      once all is compiled; and a table of errors.
+    """
+    both = [s.words for s in sentences], [s.columns for s in sentences]
+    self(*both)
+    begun = time.perf_counter()
+    found, true = [one.tags for one in self(*both)], [s.tags for s in sentences]
+    scores = {"words_per_second": sum(map(len, true)) / (time.perf_counter() - begun)}
+    if self.pieces is spans.spans:
+      scores["seqeval"] = float(f1_score(true, found, mode="strict", scheme=IOBES))
+    return scores, tags.errors(true, found, self.pieces)
+
+  def show(self, words: Sequence[str]) -> str:
+    """A sentence in the colours of its tags, and their probabilities."""
+    (one,) = self([words])
+    return tags.coloured(words, *one, self.pieces)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -70,6 +102,6 @@ def _read(model, params, batch):
   """The best tags and their marginals, [T, B] each."""
   inputs = map(batch.get, ("tokens", "lengths", "characters", "columns"))
   last, scores = model.apply({"params": params}, *inputs)
-  tags = model.tags.best(last, scores, batch["lengths"])
+  best = model.tags.best(last, scores, batch["lengths"])
   marginals = model.tags.marginals(last, scores, batch["lengths"])
-  return tags, jnp.take_along_axis(marginals, tags[..., None], -1)[..., 0]
+  return best, jnp.take_along_axis(marginals, best[..., None], -1)[..., 0]

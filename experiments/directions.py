@@ -1,0 +1,52 @@
+"""Does a tagger need the future? Forward against both directions, where later words decide.
+
+  python -m experiments.directions --out=runs/directions
+
+"Teddy bears are on sale !", "Teddy Roosevelt was a great president !": a net that has read only
+"Teddy" can be right in one of the two. The best that any such net can reach is counted, and drawn
+beside what two nets learn on the generated sentences of `tagging`.
+"""
+
+import dataclasses
+import json
+import pathlib
+
+from experiments import options, tagging
+from experiments.options import CELLS, option
+from rnnjax.data import tagged, teddy
+from rnnjax.diagnostics import figures
+
+NAMES = {"forward": False, "both directions": True}
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+  task: str = option("ner", "what the tags say", tagged.TASKS)
+  cell: str = option("lstm", "the recurrent cell", CELLS)
+  hidden: int = option(64, "hidden units of each cell", low=1)
+  epochs: int = option(8, "passes over the training part", low=2)
+  batch: int = option(32, "sentences of a batch", low=1)
+  seed: int = option(0, "seed of everything drawn", low=0)
+  out: str = option("runs/directions", "folder of both runs and the figure")
+
+
+def run(config: Config = Config()):
+  """Trains both; returns what they reach on the test part, and the ceiling of the first."""
+  out, curves, scores = pathlib.Path(config.out).expanduser(), {}, {}
+  shared = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+  for name, both in NAMES.items():
+    place = out / name.replace(" ", "_")
+    net = tagging.Config(
+      **shared | {"out": str(place)}, dataset="embedded", bidirectional=both, average=0.9, rate=1e-2
+    )
+    scores[f"test/{name}"] = tagging.run(net)["test/accuracy"]
+    rows = [json.loads(line) for line in (place / "metrics.jsonl").read_text().splitlines()]
+    curves[name] = [row["valid/accuracy"] for row in rows]
+  _, valid, test = teddy.splits(config.task)
+  ceiling = {"what any net can reach that reads forward": teddy.ceiling(valid)}
+  figures.curves(out / "directions.png", curves, ceiling, "epoch", "accuracy in validation")
+  return {"dataset": "embedded", "cell": config.cell, "test/ceiling": teddy.ceiling(test)} | scores
+
+
+if __name__ == "__main__":
+  options.main(Config, run)
