@@ -4,7 +4,8 @@
 
 "Teddy bears are on sale !", "Teddy Roosevelt was a great president !": a net that has read only
 "Teddy" can be right in one of the two. The best that any such net can reach is counted, and drawn
-beside what two nets learn on the generated sentences of `tagging`.
+beside what nets learn on the generated sentences of `tagging`. A random field on top of the forward
+net goes beyond it: the tag of "Roosevelt" decides on that of "Teddy", too.
 """
 
 import dataclasses
@@ -16,7 +17,11 @@ from experiments.options import CELLS, option
 from rnnjax.data import tagged, teddy
 from rnnjax.diagnostics import figures
 
-NAMES = {"forward": False, "both directions": True}
+NETS = {
+  "forward": dict(bidirectional=False, crf=False),
+  "forward, random field": dict(bidirectional=False, crf=True),
+  "both directions": dict(bidirectional=True, crf=False),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,19 +32,17 @@ class Config:
   epochs: int = option(8, "passes over the training part", low=2)
   batch: int = option(32, "sentences of a batch", low=1)
   seed: int = option(0, "seed of everything drawn", low=0)
-  out: str = option("runs/directions", "folder of both runs and the figure")
+  out: str = option("runs/directions", "folder of the runs and of the figure")
 
 
 def run(config: Config = Config()):
-  """Trains both; returns what they reach on the test part, and the ceiling of the first."""
+  """Trains each; returns what they reach on the test part, and the ceiling of the first."""
   out, curves, scores = pathlib.Path(config.out).expanduser(), {}, {}
   shared = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
-  for name, both in NAMES.items():
-    place = out / name.replace(" ", "_")
-    net = tagging.Config(
-      **shared | {"out": str(place)}, dataset="embedded", bidirectional=both, average=0.9, rate=1e-2
-    )
-    scores[f"test/{name}"] = tagging.run(net)["test/accuracy"]
+  for name, net in NETS.items():
+    place = out / name.replace(", ", "_").replace(" ", "_")
+    shared |= {"out": str(place), "dataset": "embedded", "average": 0.9, "rate": 1e-2}
+    scores[f"test/{name}"] = tagging.run(tagging.Config(**shared | net))["test/accuracy"]
     rows = [json.loads(line) for line in (place / "metrics.jsonl").read_text().splitlines()]
     curves[name] = [row["valid/accuracy"] for row in rows]
   _, valid, test = teddy.splits(config.task)

@@ -18,7 +18,6 @@ from rnnjax.data import imdb
 from rnnjax.data.batches import KEEP, PADDING, Batches
 from rnnjax.data.evidence import Evidence
 from rnnjax.data.vocabulary import UNKNOWN, Vocabulary, words
-from rnnjax.interop import vectors
 from rnnjax.models import embedding
 from rnnjax.models.classifier import Classifier
 from rnnjax.pooling import POOLINGS
@@ -61,10 +60,8 @@ def build(config: Config, vocabulary: Vocabulary, classes: int) -> Classifier:
   """The model alone."""
   if config.embedding == "onehot":
     embed = embedding.OneHot(len(vocabulary))
-  elif config.vectors:
-    embed = embedding.given(vectors.read(config.vectors, vocabulary))
   else:
-    embed = embedding.trainable(len(vocabulary), config.width)
+    embed = embedding.begun(vocabulary, config.width, config.vectors)
   return Classifier(
     embed, options.encoder(config), classes, config.pooling,
     config.word_dropout, config.embedding_dropout, config.dropout,

@@ -107,12 +107,8 @@ def train(config: Language, text: corpus.Corpus, model: LanguageModel, blank="",
 
 def load(out: str, Config, build, blank: str = "") -> Writer:
   """The writer of what a run with --out has learnt; Config and build are its experiment's."""
-  saved = training.load(out)
-  names = {field.name for field in dataclasses.fields(Config)}
-  if not names >= set(saved.config) or "vocabulary" not in saved.beside:
-    raise BadInput(f"{out!r} is the --out of another experiment")
+  saved, config = options.restore(Config, out, "vocabulary", text="")
   vocabulary = Vocabulary(saved.beside["vocabulary"], ())
-  config = Config(**saved.config | {"text": ""})
   return Writer(build(config, len(vocabulary)), saved.params, vocabulary, blank)
 
 

@@ -8,7 +8,7 @@ import sys
 
 from absl import app, flags
 
-from rnnjax import bidirectional, forward, gru, lstm, stack, vanilla
+from rnnjax import bidirectional, forward, gru, lstm, stack, training, vanilla
 from rnnjax.training import devices, records
 from rnnjax.types import BadInput
 from rnnjax.unroll import BACKENDS
@@ -66,6 +66,20 @@ def encoder(config):
   return stack(*layers, dropout=config.dropout)
 
 
+def restore(config, out: str, beside: str, **changes):
+  """What a run with --out has saved, and its configuration, of this class; changes win.
+
+  Raises:
+    BadInput: there is none, or of another experiment: of other fields, or without what its
+      parameters need beside them.
+  """
+  saved = training.load(out)
+  names = {field.name for field in dataclasses.fields(config)}
+  if not names >= set(saved.config) or beside not in saved.beside:
+    raise BadInput(f"{out!r} is the --out of another experiment, or of another version of this one")
+  return saved, config(**saved.config | changes)
+
+
 def define(config):
   """Defines one flag for each field of a configuration class."""
   kinds = {int: flags.DEFINE_integer, float: flags.DEFINE_float, bool: flags.DEFINE_bool}
@@ -112,6 +126,7 @@ def main(config, run, presets=None):
       sys.exit(f"error: {error}")
     except KeyboardInterrupt:
       sys.exit(130)
+    result = {name: None if value != value else value for name, value in result.items()}
     print(json.dumps({"experiment": sys.modules["__main__"].__spec__.name.split(".")[-1]} | result))
 
   app.run(start)

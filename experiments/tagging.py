@@ -13,7 +13,7 @@ from experiments.options import CELLS, RATE, option
 from rnnjax import bidirectional, crf, tasks, training
 from rnnjax.data import spans, tagged
 from rnnjax.data.lexicon import Lexicon
-from rnnjax.interop import vectors
+from rnnjax.data.vocabulary import cut
 from rnnjax.models import embedding, spelling
 from rnnjax.models.labeller import Labeller
 from rnnjax.models.tagger import Tagger
@@ -21,7 +21,7 @@ from rnnjax.training import averages, optimizers
 from rnnjax.types import BadInput
 
 SPELLINGS = ("convolution", "recurrent", "none")
-LETTER, COLUMN, EVALUATED = 30, 10, 64  # features of a character and a column; B in evaluation
+LETTER, COLUMN = 30, 10  # features of a character, and of each column
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Config(options.Common):
   dropout: float = option(0.5, "rate between layers and before the last one", **RATE)
   average: float = option(0.998, "decay of the parameters' moving average; 0 for none", **RATE)
   load: str = option("", "folder of a finished run: only tag with its model", aside=True)
-  tag: str = option("", "a sentence to tag, cut at blanks", aside=True)
+  tag: str = option("", "a sentence to tag", aside=True)
 
 
 def build(config: Config, lexicon: Lexicon) -> Tagger:
@@ -56,10 +56,7 @@ def build(config: Config, lexicon: Lexicon) -> Tagger:
     "convolution": spelling.Convolution(len(lexicon.characters), LETTER, config.filters),
     "recurrent": spelling.Recurrent(len(lexicon.characters), LETTER, bidirectional(half, half)),
   }
-  if config.vectors:
-    embed = embedding.given(vectors.read(config.vectors, lexicon.words))
-  else:
-    embed = embedding.trainable(len(lexicon.words), config.width)
+  embed = embedding.begun(lexicon.words, config.width, config.vectors)
   last = crf.linear_chain(K, *spans.transitions(lexicon.tags)) if config.crf else crf.independent(K)
   return Tagger(
     embed, options.encoder(config), last, spelled.get(config.spelling),
@@ -70,36 +67,37 @@ def build(config: Config, lexicon: Lexicon) -> Tagger:
 
 def prepare(config: Config):
   """The sentences, as batches, too, and what is known of their words and tags."""
-  which = config.dataset, config.data_dir, config.task
-  text = tagged.load(*which, config.limit, config.columns)
+  text = tagged.load(config.dataset, config.data_dir, config.task, config.limit, config.columns)
   tags = {tag for part in text[1:] for sentence in part for tag in sentence.tags}
   lexicon = Lexicon.of(text.train, tags, config.least)
   train = lexicon.batches(text.train, config.batch, config.seed)
-  valid, test = (lexicon.batches(part, EVALUATED) for part in (text.valid, text.test))
+  valid, test = (lexicon.batches(part, 4 * config.batch) for part in (text.valid, text.test))
   return SimpleNamespace(text=text, lexicon=lexicon, train=train, valid=valid, test=test)
 
 
 def load(out: str) -> Labeller:
   """The tagger of a run's --out: load("runs/ner")([["Teddy", "left"]])[0].tags."""
-  saved = training.load(out)
-  if "lexicon" not in saved.beside:
-    raise BadInput(f"{out!r} is the --out of another experiment: a tagger has a lexicon")
+  saved, config = options.restore(Config, out, "lexicon", vectors="")
   lexicon = Lexicon.load(saved.beside["lexicon"])
   width = saved.params["embedding"]["embedding"].shape[1]
-  config = Config(**saved.config | {"vectors": "", "width": width})
-  return Labeller(build(config, lexicon), saved.params, lexicon)
+  model = build(dataclasses.replace(config, width=width), lexicon)
+  return Labeller(model, saved.params, lexicon)
 
 
 def tag(config: Config, labeller: Labeller) -> dict[str, str]:
   """Prints the sentence of --tag with its tags."""
   if not config.tag:
     return {}
-  print(labeller.show(config.tag.split()))
-  return {"tags": " ".join(labeller([config.tag.split()])[0].tags)}
+  print(labeller.show(cut(config.tag)))
+  return {"tags": " ".join(labeller([cut(config.tag)])[0].tags)}
 
 
 def run(config: Config = Config()):
   """Trains, chooses on the validation part, tests once; returns the scores."""
+  if config.tag and not cut(config.tag):
+    raise BadInput(f"--tag must have a word; got {config.tag!r}")
+  if config.tag and config.columns:
+    raise BadInput("--tag gives no columns beside the words: train with --columns=false for it")
   if config.load:
     return tag(config, load(config.load))
   training.mesh(config.batch)  # a batch that the devices cannot share is refused at once

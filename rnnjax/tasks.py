@@ -92,7 +92,7 @@ def tagging(model: Any, pieces: tuple | None = None) -> Task:
   def score(params, carry, batch):
     last, scores = read(params, batch)
     found = model.tags.best(last, scores, batch["lengths"])
-    live = alive(scores, batch["lengths"]) & (batch["weights"] > 0)
+    live = alive(scores, batch["lengths"]) & (batch["weights"] > 0)[None]
     scored = {"accuracy": metrics.mean(found == batch["tags"], live)}
     if pieces:
       scored["f1"] = metrics.f1(found, batch["tags"], live, pieces)

@@ -17,7 +17,7 @@ def sentence(words, tags="", *columns):
 TRAIN = [
   sentence("Anna saw Anna 1996", "S-PER O S-PER O", "N V N C"),
   sentence("anna saw a Zoo", "S-PER O O S-LOC", "N V D N"),
-  sentence("saw 2024", "O O", "V C"),
+  sentence("so 2024", "O O", "V C"),
 ]
 TAGS = ["S-PER", "O", "S-LOC", "S-ORG", "O"]
 LEXICON = Lexicon.of(TRAIN, TAGS, least=2)
@@ -33,10 +33,16 @@ def test_normal_words_and_shapes():
 def test_what_is_known():
   """Words in lower case and with digits masked, from `least` on; the rest from three on."""
   assert set(LEXICON.words.words[2:]) == {"anna", "saw", "0000"}
-  assert set(LEXICON.characters.words[2:]) == set("anwso")  # saw, saw, saw, Anna, anna, a, Zoo
+  assert set(LEXICON.characters.words[2:]) == {*"anso"}
   shapes, marks = LEXICON.columns
   assert set(shapes.words[2:]) == {"Xx", "x"} and set(marks.words[2:]) == {*"NVCD"}
   assert LEXICON.tags == ["O", "S-LOC", "S-ORG", "S-PER"]
+
+
+def test_a_tag_that_is_nowhere_to_be_learnt_is_warned_of(caplog):
+  Lexicon.of(TRAIN, TAGS)
+  (record,) = caplog.records
+  assert "['S-ORG']" in record.getMessage() and "missed" in record.getMessage()
 
 
 def test_encoded():
@@ -44,7 +50,7 @@ def test_encoded():
   made = LEXICON.encode(TRAIN[1])
   assert LEXICON.words.decode(made["tokens"]) == ["anna", "saw", "<unk>", "<unk>"]
   spelt = [LEXICON.characters.decode(row[row != PAD]) for row in made["characters"]]
-  assert spelt == [[*"anna"], [*"saw"], ["a"], ["<unk>", "o", "o"]]
+  assert spelt == [[*"anna"], ["s", "a", "<unk>"], ["a"], ["<unk>", "o", "o"]]
   assert made["characters"].shape == (4, LONGEST)
   told = [own.decode(ids) for own, ids in zip(LEXICON.columns, made["columns"].T, strict=True)]
   assert told == [["x", "x", "x", "Xx"], [*"NVDN"]]

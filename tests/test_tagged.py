@@ -286,7 +286,7 @@ def test_the_embedded_set(caplog, task):
 
 
 def test_long_sentences_and_columns_are_cut(tmp_path):
-  """Training sentences keep their first words, and a span that is cut still ends; tests are whole."""
+  """Only training sentences are, and a span that is cut still ends."""
   rows = "a DT B-NP\nbig JJ I-NP\ndog NN I-NP\n\n"
   for part in ("train", "valid", "test"):
     (tmp_path / f"{part}.txt").write_text(rows)

@@ -14,13 +14,22 @@ SPECIALS = ("<pad>", "<unk>")
 _WORD = re.compile(r"\w+(?:['’]\w+)*|[^\w\s]")
 
 
+def cut(text: str) -> list[str]:
+  """A text as words and marks.
+
+  >>> cut("It isn't BAD, is it?")
+  ['It', "isn't", 'BAD', ',', 'is', 'it', '?']
+  """
+  return _WORD.findall(text)
+
+
 def words(text: str) -> list[str]:
   """A text as lower-case words and marks; line breaks of HTML vanish.
 
   >>> words("It isn't BAD,<br /><br />is it?")
   ['it', "isn't", 'bad', ',', 'is', 'it', '?']
   """
-  return _WORD.findall(text.replace("<br />", " ").lower())
+  return cut(text.replace("<br />", " ").lower())
 
 
 class Vocabulary:

@@ -51,6 +51,6 @@ def coloured(words: Sequence[str], tags: Sequence[str], probabilities, pieces=sp
     shown += words[end:start]
     shown.append(f"\033[{colours[kind]}m{' '.join(words[start:stop])}\033[0m[{kind}]")
     end = stop
-  width = max(map(len, words))
-  rows = [f"  {w:{width}}  {tag:8}{p:.3f}" for w, tag, p in zip(words, tags, probabilities)]
+  wide, long = (max(map(len, some)) for some in (words, tags))
+  rows = [f"  {w:{wide}}  {tag:{long}}  {p:.3f}" for w, tag, p in zip(words, tags, probabilities)]
   return "\n".join([" ".join([*shown, *words[end:]]), *rows])

@@ -4,6 +4,8 @@ import flax.linen as nn
 import jax
 import numpy as np
 
+from rnnjax.data.vocabulary import Vocabulary
+from rnnjax.interop import vectors
 from rnnjax.types import Array
 
 
@@ -23,6 +25,11 @@ class OneHot(nn.Module):
 def trainable(vocabulary: int, width: int) -> nn.Embed:
   """A table [V, D] that starts as N(0, 0.1²) and is learnt."""
   return nn.Embed(vocabulary, width, embedding_init=nn.initializers.normal(0.1))
+
+
+def begun(vocabulary: Vocabulary, width: int, path: str = "") -> nn.Embed:
+  """A trainable table, which starts as the vectors of a file where there is one."""
+  return given(vectors.read(path, vocabulary)) if path else trainable(len(vocabulary), width)
 
 
 def given(table: np.ndarray) -> nn.Embed:

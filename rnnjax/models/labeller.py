@@ -49,14 +49,15 @@ class Labeller(NamedTuple):
     Raises:
       BadInput: no sentence, an empty one, or columns that are missing.
     """
-    if not sentences or not all(sentences):
-      raise BadInput("there must be a sentence, and each must have a word")
-    columns = columns or [[]] * len(sentences)
+    if not sentences or not all(sentences) or any(isinstance(words, str) for words in sentences):
+      raise BadInput("sentences must be lists of words, at least one, and none of them empty")
+    columns = [[]] * len(sentences) if columns is None else columns
     needed = len(self.lexicon.columns) - 1
-    if any(len(own) != needed for own in columns):
+    fit = lambda words, own: [len(column) for column in own] == [len(words)] * needed
+    if len(columns) != len(sentences) or not all(map(fit, sentences, columns)):
       raise BadInput(
-        f"this tagger reads {needed} columns beside the words, such as parts of speech; "
-        "one that shall tag bare sentences is trained with --columns=false"
+        f"this tagger reads {needed} columns beside the words, such as parts of speech, each as "
+        "long as its sentence; one that shall tag bare sentences is trained with --columns=false"
       )
     bare = [Sentence(list(words), [], own, 0, "") for words, own in zip(sentences, columns)]
     batches = self.lexicon.batches(bare, min(batch, len(bare)))

@@ -170,7 +170,7 @@ class Run:
   def _look(self, step, since):
     """Validates, keeps the best parameters, saves."""
     scores = evaluate(self.task, self.progress.state.evaluated, self.data.valid, self.mesh)
-    if self.sign * scores[self.metric] > self.progress.score:
+    if not self.sign * scores[self.metric] <= self.progress.score:  # nan, of nothing, is no bar
       best = jax.tree.map(jnp.copy, self.progress.state.evaluated)
       self.progress = self.progress._replace(best=best, score=self.sign * scores[self.metric])
     values = {f"train/{name}": mean.value for name, mean in since.items()}
