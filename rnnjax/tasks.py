@@ -101,6 +101,40 @@ def tagging(model: Any, pieces: tuple | None = None) -> Task:
   return Task(init, loss, score)
 
 
+def rewriting(model: Any, smoothing: float = 0.0) -> Task:
+  """A sequence for each sequence (many to many, not in step), by teacher forcing.
+
+  A batch is {"tokens": [S, B], "lengths": [B], "targets": [T + 1, B], "target_lengths": [B],
+  "weights": [B]}, of which a target begins with what the decoder first reads and ends with what
+  ends it. The loss is nats per token of the target.
+
+  Args:
+    model: a Translator.
+    smoothing: label smoothing, in training only.
+  """
+
+  def inputs(batch):
+    tokens, lengths, targets = (batch[name] for name in ("tokens", "lengths", "targets"))
+    weights = alive(targets[1:, :, None], batch["target_lengths"] - 1) * batch["weights"][None]
+    return tokens, lengths, targets, weights
+
+  def init(key, batch):
+    return model.init(key, *inputs(batch))["params"]
+
+  def measure(params, batch, *how):
+    *_, weights = given = inputs(batch)
+    total, _ = model.apply({"params": params}, *given, *how)
+    return {"loss": metrics.Mean(total, weights.sum())}
+
+  def loss(params, carry, batch, key):
+    return carry, measure(params, batch, smoothing, key)
+
+  def score(params, carry, batch):
+    return carry, measure(params, batch)
+
+  return Task(init, loss, score)
+
+
 def language(
   model: Any, activation: float = 0.0, temporal: float = 0.0, restart: float = 0.0
 ) -> Task:

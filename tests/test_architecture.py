@@ -47,11 +47,11 @@ def test_flax_stays_in_the_shell(path):
 
 @pytest.mark.parametrize("path", LIBRARY, ids=str)
 def test_loops_over_time(path):
-  """lax loops stand in unroll.py, kernels/ and search.py alone."""
+  """lax loops stand in unroll.py, kernels/ and search/ alone."""
   loops = {"scan", "while_loop", "fori_loop"}
   used = [n.attr for n in ast.walk(TREES[path]) if isinstance(n, ast.Attribute) and n.attr in loops]
   named = [name for name in imports(path) if name.split(".")[-1] in loops and "lax" in name]
-  assert path.parts[1] in ("unroll.py", "kernels", "search.py") or not used + named
+  assert path.parts[1] in ("unroll.py", "kernels", "search") or not used + named
 
 
 @pytest.mark.parametrize("path", LIBRARY, ids=str)

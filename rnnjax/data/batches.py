@@ -19,11 +19,12 @@ PADDING = ("back", "front")
 
 @dataclasses.dataclass(frozen=True)
 class Batches:
-  """Batches {"tokens": [T, B], "lengths": [B], "weights": [B]}, time-major, with "labels": [B] and
-  what goes along with the tokens, [T, B, ...] under its own names, where there are any.
+  """Batches {"tokens": [T, B], "lengths": [B], "weights": [B]}, time-major, and where there are any
+  "labels": [B], "targets": [U, B] and "target_lengths": [B], and what goes along with the tokens,
+  [T, B, ...] under its own names.
 
-  Rows of like length share a batch: T is one of at most `buckets` lengths. A batch that runs
-  short is filled with rows of weight 0.
+  Rows of like lengths share a batch: T and U are each one of at most `buckets` lengths. A batch
+  that runs short is filled with rows of weight 0.
 
   Attributes:
     sequences: arrays of token ids, any lengths.
@@ -35,6 +36,7 @@ class Batches:
       front to `limit` and counts as full, the way many lecture notes do it).
     buckets: how many values of T.
     seed: of the shuffle; None keeps the order of lengths, for evaluation.
+    targets: sequences of ids that the sequences become, of their own lengths, or None.
     beside: {name: arrays [T, ...], one for each sequence}, which go along with the tokens.
   """
 
@@ -46,6 +48,7 @@ class Batches:
   padding: str = "back"
   buckets: int = 10
   seed: int | None = None
+  targets: Sequence[np.ndarray] | None = None
   beside: Mapping[str, Sequence[np.ndarray]] = dataclasses.field(default_factory=dict)
 
   def __post_init__(self):
@@ -66,11 +69,12 @@ class Batches:
     """The rows of each batch of an epoch: sorted by length up to chance, cut, shuffled."""
     cuts = range(self.batch, len(self.lengths), self.batch)
     if self.seed is None:
-      return np.split(np.argsort(self.lengths, kind="stable"), cuts)
+      return np.split(np.lexsort((self.target_lengths, self.lengths)), cuts)
     draw = np.random.default_rng((self.seed, epoch))
     order = draw.permutation(len(self.lengths))
-    bucket = np.searchsorted(self.bounds, self.lengths)
-    batches = np.split(order[np.argsort(bucket[order], kind="stable")], cuts)
+    both = (self.target_bounds, self.target_lengths), (self.bounds, self.lengths)
+    buckets = [np.searchsorted(bounds, lengths[order]) for bounds, lengths in both]
+    batches = np.split(order[np.lexsort(buckets)], cuts)
     return [batches[i] for i in draw.permutation(len(batches))]
 
   @functools.cached_property
@@ -79,10 +83,25 @@ class Batches:
     return np.minimum([len(s) for s in self.sequences], self.limit)
 
   @functools.cached_property
+  def target_lengths(self) -> np.ndarray:
+    """The length of each target; 0 where there are none."""
+    if self.targets is None:
+      return np.zeros(len(self.sequences), int)
+    return np.array([len(target) for target in self.targets])
+
+  @functools.cached_property
   def bounds(self) -> np.ndarray:
     """The values of T, rising: quantiles of the lengths, rounded up to multiples of 8."""
-    tops = np.quantile(self.lengths, np.linspace(0, 1, self.buckets + 1)[1:])
-    return np.unique(np.minimum(np.ceil(np.maximum(tops, 1) / 8) * 8, self.limit)).astype(int)
+    return np.unique(np.minimum(self._tops(self.lengths), self.limit))
+
+  @functools.cached_property
+  def target_bounds(self) -> np.ndarray:
+    """The values of U."""
+    return np.unique(self._tops(self.target_lengths))
+
+  def _tops(self, lengths):
+    tops = np.quantile(lengths, np.linspace(0, 1, self.buckets + 1)[1:])
+    return (np.ceil(np.maximum(tops, 1) / 8) * 8).astype(int)
 
   def stream(self, step: int = 0) -> Iterator[dict[str, np.ndarray]]:
     """Batches without end, from that of the given step on, epoch after epoch."""
@@ -104,7 +123,7 @@ class Batches:
     front = self.padding == "front"
     T = self.limit if front else int(self.bounds[np.searchsorted(self.bounds, ends.max())])
     fill = self.batch - len(rows)
-    pad = lambda values: np.pad(values, (0, fill))
+    pad = lambda values: np.pad(values, (0, fill)).astype(np.int32)
 
     def stack(arrays, like):
       out = np.full((T, self.batch, *like.shape[1:]), PAD, like.dtype)
@@ -114,11 +133,18 @@ class Batches:
 
     batch = {
       "tokens": stack(self.sequences, np.zeros(0, np.int32)),
-      "lengths": np.full(self.batch, T, np.int32) if front else pad(ends).astype(np.int32),
-      "weights": pad(np.ones(len(rows), np.float32)),
+      "lengths": np.full(self.batch, T, np.int32) if front else pad(ends),
+      "weights": pad(np.ones(len(rows))).astype(np.float32),
     }
     if self.labels is not None:
-      batch["labels"] = pad(np.asarray(self.labels, np.int32)[rows])
+      batch["labels"] = pad(np.asarray(self.labels)[rows])
+    if self.targets is not None:
+      ends = self.target_lengths[rows]
+      U = self.target_bounds[np.searchsorted(self.target_bounds, ends.max())]
+      batch["targets"] = np.full((U, self.batch), PAD, np.int32)
+      for b, (i, n) in enumerate(zip(rows, ends)):
+        batch["targets"][:n, b] = self.targets[i]
+      batch["target_lengths"] = pad(ends)
     return batch | {name: stack(arrays, arrays[0]) for name, arrays in self.beside.items()}
 
   def _span(self, length, draw):

@@ -116,3 +116,27 @@ def curves(path, lines: dict, levels: dict, across: str, upward: str):
   axes.spines[["top", "right"]].set_visible(False)
   axes.legend(frameon=False, fontsize=8)
   figure.savefig(path, format="png")
+
+
+def heat(path, across: Sequence[str], down: Sequence[str], weights: np.ndarray):
+  """Draw weights in [0, 1] between two texts, the darker the more. A PNG.
+
+  Args:
+    path: where to.
+    across: S pieces of what was read.
+    down: T pieces of what was written.
+    weights: [T, S].
+  """
+  from matplotlib.figure import Figure
+
+  if np.shape(weights) != (len(down), len(across)):
+    raise ValueError(f"weights must be {(len(down), len(across))}; got {np.shape(weights)}")
+  size = (1.5 + 0.3 * len(across), 1.2 + 0.3 * len(down))
+  figure = Figure(figsize=size, dpi=DPI, layout="constrained")
+  axes = figure.add_subplot()
+  axes.imshow(weights, "Blues", vmin=0, vmax=1, aspect="equal")
+  axes.set_xticks(range(len(across)), across, rotation=60, ha="left", rotation_mode="anchor")
+  axes.set_yticks(range(len(down)), down)
+  axes.tick_params(top=True, labeltop=True, bottom=False, labelbottom=False, length=0)
+  axes.spines[:].set_visible(False)
+  figure.savefig(path, format="png")

@@ -1,0 +1,110 @@
+"""What translation and summaries share: flags, model, training, and texts from texts."""
+
+import dataclasses
+from types import SimpleNamespace
+
+import numpy as np
+
+from experiments import options
+from experiments.options import CELLS, RATE, option
+from rnnjax import attention, tasks, training
+from rnnjax.data import pairs
+from rnnjax.data.batches import Batches
+from rnnjax.data.subwords import BEGIN, END, KINDS, Subwords
+from rnnjax.decoders import decoder
+from rnnjax.models import embedding
+from rnnjax.models.rewriter import Rewriter, ended
+from rnnjax.models.translator import Translator
+from rnnjax.softmax import full
+from rnnjax.training import averages, optimizers
+from rnnjax.types import BadInput
+
+ATTENTIONS = {
+  "none": lambda H: None,
+  "dot": lambda H: attention.dot(),
+  "general": lambda H: attention.general(),
+  "additive": attention.additive,
+  "multi_head": lambda H: attention.multi_head(4, H),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Rewriting(options.Common):
+  dataset: str = option("auto", "which pairs of texts", pairs.DATASETS)
+  cell: str = option("gru", "the recurrent cell", CELLS)
+  hidden: int = option(128, "hidden units of each cell", low=1)
+  batch: int = option(32, "pairs of a batch", low=1)
+  rate: float = option(3e-3, "peak learning rate", low=0)
+  epochs: int = option(12, "passes over the training part", low=1)
+  attention: str = option("general", "how the decoder sees the source", ATTENTIONS)
+  feed: bool = option(False, "the decoder reads what it last attended to: input feeding")
+  subwords: str = option("bpe", "what a text is cut into", KINDS)
+  vocabulary: int = option(4000, "how many of them", low=5)
+  lower: bool = option(False, "everything is written in lower case")
+  width: int = option(128, "features of the embeddings", low=1)
+  limit: int = option(100, "subwords of a longer text that are trained on", low=1)
+  dropout: float = option(0.2, "rate at which features vanish, locked", **RATE)
+  word_dropout: float = option(0.0, "rate at which words vanish", **RATE)
+  smoothing: float = option(0.0, "label smoothing", **RATE)
+  sampled: float = option(0.0, "rate of scheduled sampling", **RATE)
+  average: float = option(0.998, "decay of the parameters' moving average; 0 for none", **RATE)
+  beam: int = option(5, "hypotheses of beam search; 1 is greedy", low=1, aside=True)
+  length_penalty: float = option(1.0, "α: longer texts gain", low=0, aside=True)
+  load: str = option("", "folder of a finished run: only use its model", aside=True)
+
+
+def build(config: Rewriting, source: int, target: int) -> Translator:
+  """The model alone, of so many words on either side."""
+  cell = CELLS[config.cell](2 * config.hidden)
+  made = ATTENTIONS[config.attention](config.hidden)
+  try:
+    writer = decoder(*[cell] * config.layers, attention=made, feed=config.feed)
+  except ValueError as error:
+    raise BadInput(str(error)) from None
+  reader = options.encoder(SimpleNamespace(**vars(config), bidirectional=True))
+  return Translator(
+    embedding.trainable(source, config.width), embedding.trainable(target, config.width),
+    reader, writer, full(target), config.dropout, config.word_dropout, config.sampled,
+  )  # fmt: skip
+
+
+def prepare(config: Rewriting, text: pairs.Pairs):
+  """The subwords of both sides, and the pairs as batches."""
+  sides = zip(*text.train)
+  cut = lambda side: Subwords.train(side, config.vocabulary, config.subwords, config.lower)
+  source, target = map(cut, sides)
+
+  def batches(rows, size, limit=None, seed=None):
+    ahead = [ended(source.encode(one)[:limit]) for one, _ in rows]
+    after = [np.array([BEGIN, *target.encode(other)[:limit], END], np.int32) for _, other in rows]
+    return Batches(ahead, None, size, buckets=6, seed=seed, targets=after)
+
+  valid, test = (batches(rows, 2 * config.batch) for rows in (text.valid, text.test))
+  train = batches(text.train, config.batch, config.limit, config.seed)
+  return SimpleNamespace(source=source, target=target, train=train, valid=valid, test=test)
+
+
+def train(config: Rewriting, text: pairs.Pairs):
+  """Trains, chooses on the validation part; returns what rewrites, and the scores."""
+  training.mesh(config.batch)  # a batch that the devices cannot share is refused at once
+  data = prepare(config, text)
+  model = build(config, len(data.source), len(data.target))
+  steps, average = config.epochs * len(data.train), averages.moving(config.average)
+  optimizer = training.adam(optimizers.schedule(config.rate, steps, "cosine", warmup=0.05))
+  beside = {"subwords": {"source": data.source.to_json(), "target": data.target.to_json()}}
+  task = tasks.rewriting(model, config.smoothing)
+  with training.Run(
+    config, task, data, optimizer, steps, average=average, score="loss", beside=beside
+  ) as run:
+    for _ in run.train():
+      pass
+    scores = {"dataset": text.name, "cell": config.cell, "seed": config.seed} | run.test()
+    return Rewriter(model, run.progress.best, data.source, data.target), scores
+
+
+def load(out: str, Config) -> Rewriter:
+  """What rewrites, of a run's --out; Config is its experiment's."""
+  saved, config = options.restore(Config, out, "subwords")
+  sides = (Subwords.from_json(saved.beside["subwords"][side]) for side in ("source", "target"))
+  source, target = sides
+  return Rewriter(build(config, len(source), len(target)), saved.params, source, target)

@@ -1,0 +1,83 @@
+"""A sentence in another language: encoder, attention, decoder, beam.
+
+  python -m experiments.translate                                # a generated pair of languages
+  python -m experiments.translate --preset=multi30k --data_dir=multi30k --out=runs/ende
+  python -m experiments.translate --load=runs/ende --translate="Two dogs play in the snow."
+"""
+
+import dataclasses
+import pathlib
+import time
+
+import sacrebleu
+
+from experiments import options, rewriting
+from experiments.options import option
+from rnnjax.data import pairs
+from rnnjax.diagnostics import figures
+from rnnjax.models.rewriter import Rewriter
+
+PRESETS = {
+  "multi30k": dict(
+    hidden=256, width=256, vocabulary=6000, batch=64, epochs=20, rate=2e-3, dropout=0.4,
+    word_dropout=0.1, smoothing=0.1, average=0.998,
+  ),
+}  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(rewriting.Rewriting):
+  source: str = option("en", "language of the source, as the ending of its files")
+  target: str = option("de", "language of the target")
+  translate: str = option("", "a sentence to translate", aside=True)
+
+
+def load(out: str) -> Rewriter:
+  """The translator of a run's --out: load("runs/ende")(["Two dogs play in the snow."])."""
+  return rewriting.load(out, Config)
+
+
+def judge(config: Config, rewriter: Rewriter, rows) -> dict:
+  """BLEU of the translations of rows, with its signature, and how long they took."""
+  sources, references = map(list, zip(*rows))
+  how = dict(width=config.beam, length_penalty=config.length_penalty)
+  rewriter(sources, **how)  # compiles
+  begun = time.perf_counter()
+  written = rewriter(sources, **how)
+  seconds = time.perf_counter() - begun
+  bleu = sacrebleu.BLEU(force=True)  # texts are as they are read; their full stops may stand apart
+  score = bleu.corpus_score(written, [references])
+  if config.out:
+    lines = ("\n".join(three) for three in zip(sources, references, written))
+    path = pathlib.Path(config.out).expanduser() / "translations.txt"
+    path.write_text("\n\n".join(lines) + "\n")
+  return {
+    "test/bleu": score.score, "signature": str(bleu.get_signature()), "search_seconds": seconds
+  }  # fmt: skip
+
+
+def show(config: Config, rewriter: Rewriter, text: str) -> dict:
+  """Prints a translation; with --out draws what it attended to."""
+  (written,) = rewriter([text], width=config.beam, length_penalty=config.length_penalty)
+  print(written)
+  if config.out and config.attention != "none":
+    folder = pathlib.Path(config.out).expanduser() / "figures"
+    folder.mkdir(parents=True, exist_ok=True)
+    figures.heat(folder / "attention.png", *rewriter.attention(text, written))
+  return {"translation": written}
+
+
+def run(config: Config = Config()):
+  """Trains, chooses on the validation part, tests once; returns the scores."""
+  if config.load:
+    return show(config, load(config.load), config.translate)
+  text = pairs.load(
+    config.dataset, config.data_dir, config.source, config.target, "translations"
+  )
+  rewriter, scores = rewriting.train(config, text)
+  scores |= judge(config, rewriter, text.test)
+  return scores | show(config, rewriter, config.translate or text.test[0][0])
+
+
+if __name__ == "__main__":
+  options.main(Config, run, PRESETS)

@@ -1,0 +1,253 @@
+"""Pairs of texts: a source, and the target that is to be written from it.
+
+  embedded   generated translations or summaries, as `rnnjax.data.rewriting` makes them
+  files      a folder                         line-aligned files, one for each language: `parallel`
+             .csv .jsonl .json (also .gz)     two columns of a table: `table`
+             cmudict.zip                      spellings and how they are spoken: `pronunciations`
+             any other .zip, of .txt          news and their headlines: `articles`
+
+Any run of blanks and line breaks within a text becomes one blank. Where nobody has divided the
+pairs, CRC-32 of the source does, 80/10/10, so a source is always in the same part.
+"""
+
+import csv
+import gzip
+import io
+import json
+import logging
+import pathlib
+import re
+import zipfile
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from types import MappingProxyType
+from typing import NamedTuple
+
+from rnnjax.data import rewriting
+from rnnjax.types import BadInput
+
+DATASETS = ("auto", "embedded", "files")
+PARTS = {"train": "train", "valid": "val|dev", "test": "test"}  # how the names of files begin
+UNREADABLE = (EOFError, OSError, RuntimeError, zlib.error, zipfile.BadZipFile)
+Rows = list[tuple[str, str]]
+
+
+class Pairs(NamedTuple):
+  """Sources and targets in three parts."""
+
+  name: str
+  train: Rows
+  valid: Rows
+  test: Rows
+  references: Mapping[str, list[str]] = MappingProxyType({})  # all targets of sources with several
+
+
+def load(dataset: str, data_dir: str, source: str, target: str, task: str) -> Pairs:
+  """Loads pairs.
+
+  Args:
+    dataset: one of DATASETS; "auto" is files where data_dir is given, else embedded.
+    data_dir: the folder or file.
+    source, target: languages of a folder, or columns of a table; archives need neither.
+    task: one of `rewriting.TASKS`, which of the embedded sets.
+
+  Raises:
+    BadInput: files that are missing or malformed, each named with its line.
+  """
+  if dataset not in DATASETS or task not in rewriting.TASKS:
+    raise BadInput(
+      f"must be one of {DATASETS} and of {rewriting.TASKS}; got {dataset!r} and {task!r}"
+    )
+  if dataset == "files" or (dataset == "auto" and data_dir):
+    path = pathlib.Path(data_dir).expanduser()
+    if not data_dir or not path.exists():
+      raise BadInput(f"--data_dir must be a folder or a file that exists; got {data_dir!r}")
+    if path.is_dir():
+      return parallel(path, source, target)
+    if path.suffix == ".zip":
+      return pronunciations(path) if path.name.startswith("cmudict") else articles(path)
+    return table(path, source, target)
+  if dataset == "auto":
+    logging.warning("training on a small generated set; --data_dir=PATH reads real texts")
+  return Pairs("embedded", *rewriting.splits(task))
+
+
+def parallel(folder: str | pathlib.Path, source: str, target: str) -> Pairs:
+  """Reads line-aligned files: train.en and train.de, val, valid or dev, and one test (also .gz).
+
+  A pair that lacks a side is dropped from the training part, and elsewhere an error.
+
+  Raises:
+    BadInput: files that are missing, unlike in length, unreadable or not UTF-8; an empty line.
+  """
+  folder = pathlib.Path(folder).expanduser()
+  if not folder.is_dir():
+    raise BadInput(f"there is no folder {str(folder)!r} with texts in {source!r} and {target!r}")
+  files = {language: _stems(folder, language) for language in (source, target)}
+  parts = {}
+  for part, begins in PARTS.items():
+    stems = sorted(s for s in files[source] if s in files[target] and re.match(begins, s))
+    if len(stems) != 1:
+      raise BadInput(
+        f"{folder} must hold one pair of files {part}*.{source} and {part}*.{target} (also .gz; "
+        f"valid is val or dev too); it holds {sorted(p.name for p in folder.iterdir())[:16]}"
+      )
+    parts[part] = _aligned(part, *(files[language][stems[0]] for language in (source, target)))
+  return Pairs(f"{folder.name} {source}-{target}", **parts)
+
+
+def table(path: str | pathlib.Path, source: str, target: str) -> Pairs:
+  """Reads two columns of a CSV file with a header, or two keys of JSON lines (also .gz).
+
+  Rows that lack either are dropped, and so are those whose source came before.
+
+  Raises:
+    BadInput: a column that there is not, a malformed row, a file that is unreadable or not UTF-8.
+  """
+  path = pathlib.Path(path).expanduser()
+  kind = re.search(r"\.(csv|jsonl?)(\.gz)?$", path.name)
+  if not kind:
+    raise BadInput(f"a table must end in .csv, .json or .jsonl (also .gz); got {path}")
+  rows = list((_csv if kind[1] == "csv" else _json)(path))
+  columns = [*dict.fromkeys(column for row in rows for column in row)]
+  if not {source, target} <= {*columns}:
+    raise BadInput(f"{path} must have columns {source!r} and {target!r}; it has {columns}")
+  return _hashed(path.name, [(row.get(source), row.get(target)) for row in rows])
+
+
+def articles(path: str | pathlib.Path) -> Pairs:
+  """Reads the .txt files of an archive, as BBC news are: a headline, then the article, the source.
+
+  What is not UTF-8 is replaced. Articles under one headline are mostly versions of one: the first
+  stays.
+
+  Raises:
+    BadInput: the archive is unreadable, or holds no .txt file.
+  """
+  first = {}
+  files = _unzipped(path, r"(.*/)?[^./][^/]*\.txt")  # neither README.TXT nor ._hidden
+  for raw in files.values():
+    headline, _, article = raw.decode(errors="replace").strip().partition("\n")
+    first.setdefault(_plain(headline), article)
+  logging.info("%s: of %d articles %d have a headline of their own", path, len(files), len(first))
+  return _hashed(pathlib.Path(path).name, [(article, line) for line, article in first.items()])
+
+
+def pronunciations(path: str | pathlib.Path) -> Pairs:
+  """Reads CMUdict as NLTK packs it, lines "WORD 1 W ER1 D": from "word" to "W ER D".
+
+  Stress is left out, and so are words with other characters than letters. A word is one pair, with
+  its first pronunciation; where it has several, `references` holds them all.
+
+  Raises:
+    BadInput: the archive is unreadable, holds no cmudict, or a line of it is malformed.
+  """
+  name, raw = _unzipped(path, "(.*/)?cmudict").popitem()
+  spoken = {}
+  for n, line in enumerate(raw.decode(errors="replace").split("\n"), 1):
+    word, *rest = line.split() or [""]
+    if word and len(rest) < 2:
+      raise BadInput(f'{path}/{name}:{n} must be like "WORD 1 W ER1 D"; got {line[:60]!r}')
+    if word.isalpha():
+      spoken.setdefault(word.lower(), []).append(re.sub(r"\d", "", " ".join(rest[1:])))
+  unlike = {word: [*dict.fromkeys(ways)] for word, ways in spoken.items()}
+  pairs = _hashed(pathlib.Path(path).name, [(word, ways[0]) for word, ways in unlike.items()])
+  return pairs._replace(references={word: ways for word, ways in unlike.items() if len(ways) > 1})
+
+
+def _hashed(name: str, rows: Iterable[tuple[object, object]]) -> Pairs:
+  """Three parts by the source; of the rows of one source the first stays."""
+  rows = [(_plain(source), _plain(target)) for source, target in rows]
+  whole = [row for row in rows if all(row)]
+  first = {}
+  for source, target in whole:
+    first.setdefault(source, target)
+  logging.info("%s: of %d rows %d lack a text, and %d have a source that came before",
+               name, len(rows), len(rows) - len(whole), len(whole) - len(first))  # fmt: skip
+  parts = {part: [] for part in PARTS}
+  for source, target in first.items():
+    n = zlib.crc32(source.encode()) % 10
+    parts[{8: "valid", 9: "test"}.get(n, "train")].append((source, target))
+  if not all(parts.values()):
+    raise BadInput(f"{name} has {len(first)} pairs, too few to be divided into three parts")
+  return Pairs(name, **parts)
+
+
+def _stems(folder: pathlib.Path, language: str) -> dict[str, pathlib.Path]:
+  """The files of a language, each by what its counterpart in another language begins with."""
+  names = {re.sub(r"\.gz$", "", file.name): file for file in sorted(folder.iterdir())}
+  return {n.removesuffix(f".{language}"): f for n, f in names.items() if n.endswith(f".{language}")}
+
+
+def _aligned(part: str, *paths: pathlib.Path) -> Rows:
+  sides = [*map(_lines, paths)]
+  (one, other), (n, m) = paths, map(len, sides)
+  if n != m:
+    raise BadInput(
+      f"{one} and {other} must have as many lines as each other; they have {n} and {m}. "
+      "Was a file cut off, or a line broken in two?"
+    )
+  empty = [place for row in zip(*sides) for place, line in row if not line]
+  if empty and part != "train":
+    raise BadInput(f"{empty[0]} is empty, as only a line of the training part may be")
+  if empty:
+    logging.warning("%d lines are empty, the first %s; their pairs are dropped",
+                    len(empty), empty[0])  # fmt: skip
+  return [(s, t) for (_, s), (_, t) in zip(*sides) if s and t]
+
+
+def _csv(path: pathlib.Path) -> Iterator[dict[str, str]]:
+  reader = csv.reader(io.StringIO(_text(path), newline=""), strict=True)
+  try:
+    header = next(reader, [])
+    for row in filter(None, reader):
+      if len(row) != len(header):
+        raise csv.Error(f"{len(row)} fields, and the header has {len(header)}")
+      yield dict(zip(header, row))
+  except csv.Error as error:
+    raise BadInput(
+      f"{path}:{reader.line_num} is not CSV: {error}. Is a quotation mark missing, or not doubled?"
+    ) from None
+
+
+def _json(path: pathlib.Path) -> Iterator[dict[str, object]]:
+  for place, line in _lines(path):
+    try:
+      yield dict(**json.loads(line or "{}"))
+    except (json.JSONDecodeError, TypeError) as error:
+      raise BadInput(f"{place} is not a JSON object on a line of its own: {error}") from None
+
+
+def _unzipped(path: str | pathlib.Path, pattern: str) -> dict[str, bytes]:
+  """The files of an archive whose names match, in memory."""
+  try:
+    with zipfile.ZipFile(path) as archive:
+      names = archive.namelist()
+      files = {name: archive.read(name) for name in names if re.fullmatch(pattern, name)}
+  except UNREADABLE as error:
+    raise BadInput(f"{path} cannot be read as an archive: {error}. Was it cut off?") from None
+  if not files:
+    raise BadInput(f"{path} must hold a file whose name matches {pattern!r}; it holds {names[:8]}")
+  return files
+
+
+def _lines(path: pathlib.Path) -> list[tuple[str, str]]:
+  """[("file:line", line)]; only line feeds end one."""
+  lines = _text(path).removesuffix("\n").split("\n")
+  return [(f"{path}:{n}", _plain(line)) for n, line in enumerate(lines, 1)]
+
+
+def _text(path: pathlib.Path) -> str:
+  try:
+    raw = path.read_bytes()
+    raw = gzip.decompress(raw) if path.suffix == ".gz" else raw
+    return raw.decode("utf-8-sig")
+  except UnicodeDecodeError as error:
+    line = raw[: error.start].count(b"\n") + 1
+    raise BadInput(f"{path}:{line} is not UTF-8: {error.reason} at byte {error.start}") from None
+  except UNREADABLE as error:
+    raise BadInput(f"{path} cannot be read to its end: {error}. Was it cut off?") from None
+
+
+def _plain(text: object) -> str:
+  return "" if text is None else " ".join(str(text).split())

@@ -1,0 +1,130 @@
+"""Two small generated sets in which a text is rewritten; needs no file.
+
+  translations   from English into a made-up language that says when first, where before whom, and
+                 the verb last; the adjective follows its noun. Articles and adjectives agree with
+                 their noun, and the verb with its subject, which may be seven words away:
+
+                   the old farmers helped my queen near the small river today .
+                   diva los belos drenos la suma pika ku ma tira kovin .
+
+  summaries      from a report to its headline, which copies two of its words; what the report says
+                 was done decides which, and in what order:
+
+                   in Zadiro on friday , Velako lost to Kodani before 38211 guests .
+                   Kodani beats Velako
+
+                 No name and no number is in two reports: what is learnt by heart is of no use.
+"""
+
+import itertools
+from collections.abc import Iterator
+
+import numpy as np
+
+TASKS = ("translations", "summaries")
+SIZES = (4000, 300, 300)
+Rows = list[tuple[str, str]]
+
+_dictionary = lambda keys, values: dict(zip(keys.split(), values.split(), strict=True))
+DETERMINERS = _dictionary("the my your", "l m t")
+NOUNS = _dictionary(  # those in -a, and those in -o
+  "queen river cat house song road star nurse farmer king dog garden book ship tree singer",
+  "tira suma niva pola lera vada zita mora belo kamo ruto deno filo garo savo wino",
+)
+ADJECTIVES = _dictionary("old young red small happy strange", "dren fim gul pik lat xor")
+VERBS = _dictionary("help follow paint visit call remember", "kov sul dar min feg bor")
+PLACES = _dictionary("near behind without", "ku ra si")
+TIMES = _dictionary("today again alone together", "diva nolu teme gami")
+
+EVENTS = {  # headlines, and three ways in which reports say so: A and B are names, N a number
+  "A beats B": ("A won against B", "B lost to A", "B had no chance against A"),
+  "A buys B": ("A bought B", "B was sold to A", "B now belongs to A"),
+  "A hires B": ("A hired B", "B joined A", "B will work for A"),
+  "A sues B": ("A took B to court", "B must answer to A in court", "B is in trouble with A"),
+  "A visits B": ("A came to see B", "B welcomed A", "B saw A come"),
+  "A earns N": ("A was paid N crowns by C", "C gave A N crowns", "N crowns went from C to A"),
+  "A owes N": ("A borrowed N crowns from C", "C lent A N crowns", "N crowns are due from A to C"),
+}
+OPENINGS = (  # C is another name each time, N another number, D a day
+  "", "in C on D ,", "on D ,", "as C reports ,", "C says that", "after N days in C ,",
+  "while C was away ,", "according to C and C ,",
+)  # fmt: skip
+CLOSINGS = (
+  ".", "before N guests .", "in C .", "on D , and C laughed .", ". C did not say why .",
+  ", for the first time in N days .", ". C had seen it come .", ", said C of C .",
+)  # fmt: skip
+DAYS = "monday tuesday wednesday thursday friday saturday sunday".split()
+SYLLABLES = [c + v for c in "bdfgklmnprstvz" for v in "aeiou"]
+
+
+def splits(task: str) -> tuple[Rows, Rows, Rows]:
+  """Pairs to learn from, to choose with and to test, of one of TASKS; no source is in two parts."""
+  made = {"translations": translations, "summaries": summaries}[task](sum(SIZES))
+  train, valid, _ = np.cumsum(SIZES)
+  return made[:train], made[train:valid], made[valid:]
+
+
+def translations(number: int, seed: int = 0) -> Rows:
+  """Pairs of a sentence and its translation; no sentence is there twice."""
+  made = {}
+  for n in itertools.count():
+    if len(made) == number:
+      return list(made.items())
+    sentence, translation = _translation(np.random.default_rng((seed, n)))
+    made[" ".join(sentence)] = " ".join(translation)
+
+
+def summaries(number: int, seed: int = 0) -> Rows:
+  """Pairs of a report and its headline; no name and no number is in two reports.
+
+  Raises:
+    ValueError: names or numbers do not suffice.
+  """
+  if number > 30_000:  # each takes up to three numbers and seven names
+    raise ValueError(f"names and numbers suffice for 30,000 reports, not for {number:,}")
+  draw = np.random.default_rng(seed)
+  size = len(SYLLABLES)
+  spell = lambda i: "".join(SYLLABLES[j] for j in (i // size**2, i // size % size, i % size))
+  names = (spell(i).capitalize() for i in draw.permutation(size**3))
+  numbers = map(str, draw.permutation(np.arange(1_000, 100_000)))
+  return [_summary(draw, names, numbers) for _ in range(number)]
+
+
+def _translation(draw) -> tuple[list[str], list[str]]:
+  """The words of a sentence, and of its translation."""
+  some = lambda words: list(words.items())[draw.integers(len(words))]
+  flip = lambda: bool(draw.integers(2))
+
+  def phrase(plural):
+    (the, article), (noun, its_noun) = some(DETERMINERS), some(NOUNS)
+    like, stem = some(ADJECTIVES)
+    ending, full = its_noun[-1] + "s" * plural, flip()
+    english = [the, *[like] * full, noun + "s" * plural]
+    return english, [article + ending, its_noun[:-1] + ending, *[stem + ending] * full]
+
+  plural, past = flip(), flip()
+  subject, other, spot = phrase(plural), phrase(flip()), phrase(flip())
+  (verb, stem), (near, its_near), (when, its_when) = map(some, (VERBS, PLACES, TIMES))
+  verb += "ed" if past else "s" * (not plural)
+  stem += ("i" if past else "a") + "n" * plural
+  where, its_where = ([near, *spot[0]], [*spot[1], its_near]) if flip() else ([], [])
+  when, its_when = ([when], [its_when]) if flip() else ([], [])
+  return (
+    [*subject[0], verb, *other[0], *where, *when, "."],
+    [*its_when, *subject[1], *its_where, *other[1], stem, "."],
+  )
+
+
+def _summary(draw, names: Iterator[str], numbers: Iterator[str]) -> tuple[str, str]:
+  """A report and its headline."""
+  told = {"A": next(names), "B": next(names), "N": next(numbers)}
+  slots = {"C": names, "N": numbers, "D": iter(draw.permutation(DAYS).tolist())}
+  one = lambda texts: texts[draw.integers(len(texts))]
+
+  def fill(text, told):
+    new = lambda token: next(slots[token]) if token in slots else token
+    return [told[token] if token in told else new(token) for token in text.split()]
+
+  headline = one([*EVENTS])
+  report = fill(one(OPENINGS), {}) + fill(one(EVENTS[headline]), told) + fill(one(CLOSINGS), {})
+  return " ".join(report), " ".join(fill(headline, told))

@@ -1,0 +1,159 @@
+"""Texts as ids of subwords, words or characters, and back.
+
+Every word begins with MARK, the blank before it: pieces that are joined give the text again, marks
+of punctuation and all. The pieces are chosen by the `tokenizers` library.
+"""
+
+import itertools
+import json
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from rnnjax.data.vocabulary import PAD, UNKNOWN
+from rnnjax.types import BadInput
+
+BEGIN, END = 2, 3
+SPECIALS = ("<pad>", "<unk>", "<begin>", "<end>")  # at PAD, UNKNOWN, BEGIN, END
+KINDS = ("bpe", "word", "character")
+MARK = "▁"
+WORD = rf"{MARK}?(?:\w+|[^\w{MARK}])"  # letters and digits, or one mark of punctuation
+
+
+class Subwords:
+  """Pieces of text and their ids; PAD, UNKNOWN, BEGIN and END come first.
+
+  >>> subwords = Subwords.train(["low lower, lowest"], size=24)
+  >>> subwords.pieces("slower,  low")
+  ['▁', 's', 'lo', 'w', 'e', 'r', ',', '▁low']
+  >>> subwords.decode(subwords.encode("slower,  low"))
+  'slower, low'
+
+  Attributes:
+    words: the piece of each id.
+  """
+
+  def __init__(self, tokenizer, kind: str, lower: bool = False):
+    """Wraps a `tokenizers.Tokenizer`, which `train` and `from_json` make."""
+    tokenizer.encode_special_tokens = True  # "<pad>" in a text is text
+    ids = tokenizer.get_vocab()
+    self.words = sorted(ids, key=ids.get)
+    self._ids, self._tokenizer, self._kind, self._lower = ids, tokenizer, kind, lower
+    merges = json.loads(tokenizer.to_str())["model"].get("merges", [])
+    self._ranks = {tuple(pair): rank for rank, pair in enumerate(merges)}
+
+  @classmethod
+  def train(
+    cls, texts: Iterable[str], size: int, kind: str = "bpe", lower: bool = False, least: int = 1
+  ) -> "Subwords":
+    """Learns pieces; from texts of two languages, those of both.
+
+    Args:
+      texts: to learn from; the result is a function of them.
+      size: at most so many ids, SPECIALS included; the most frequent pieces have them.
+      kind: "bpe" (byte-pair encoding, Sennrich et al. 2016: every character is a piece, and then
+        the most frequent pairs of pieces), "word" or "character".
+      lower: all is taken as lower case.
+      least: what occurs less often is no piece; with bpe, single characters always are.
+
+    Raises:
+      BadInput: there is no such kind; the texts are empty; `size` cannot hold their characters.
+    """
+    import tokenizers as hf
+
+    if kind not in KINDS:
+      raise BadInput(f"kind must be one of {KINDS}; got {kind!r}")
+    bpe, cut = kind == "bpe", "." if kind == "character" else WORD
+    marked = [_marked(text, kind, lower) for text in texts]
+    characters = set(itertools.chain.from_iterable(marked))
+    need = len(SPECIALS) + (len(characters) if bpe else 1)
+    if not characters or size < need:
+      raise BadInput(
+        f"size must be at least {need}, for {SPECIALS} and, with bpe, every character; got {size}, "
+        f"and {len(marked)} texts of {len(characters)} characters. Are they empty?"
+      )
+    model = hf.models.BPE if bpe else hf.models.WordLevel
+    tokenizer = hf.Tokenizer(model(unk_token=SPECIALS[UNKNOWN]))
+    tokenizer.pre_tokenizer = hf.pre_tokenizers.Split(hf.Regex(cut), "isolated")
+    trainer = hf.trainers.BpeTrainer if bpe else hf.trainers.WordLevelTrainer
+    tokenizer.train_from_iterator(marked, trainer(
+      vocab_size=size, min_frequency=least, special_tokens=[*SPECIALS], show_progress=False
+    ))  # fmt: skip
+    return cls(tokenizer, kind, lower)
+
+  def __len__(self):
+    return len(self.words)
+
+  def encode(self, text: str, dropout: float = 0.0, seed: int | Sequence[int] = 0) -> np.ndarray:
+    """A text to ids [T], without BEGIN and END.
+
+    Args:
+      text: any; each unseen word, or character, is UNKNOWN.
+      dropout: of kind "bpe", each merge is left out so often (Provilkov et al. 2020), and the same
+        text is cut in many ways; 0 is for evaluation.
+      seed: of the dropout.
+    """
+    marked = _marked(text, self._kind, self._lower)
+    if not (dropout and self._ranks):
+      return np.array(self._tokenizer.encode(marked, add_special_tokens=False).ids, np.int32)
+    draw = np.random.default_rng(seed)
+    cut = self._tokenizer.pre_tokenizer.pre_tokenize_str(marked)
+    parts = [part for piece, _ in cut for part in self._merged(piece, dropout, draw)]
+    return np.array([self._ids.get(part, UNKNOWN) for part in parts], np.int32)
+
+  def pieces(self, text: str) -> list[str]:
+    """What the ids of a text stand for, the unknown in its own letters: a text to copy from."""
+    marked = _marked(text, self._kind, self._lower)
+    spans = self._tokenizer.encode(marked, add_special_tokens=False).offsets
+    return [marked[start:end] for start, end in spans]
+
+  def join(self, pieces: Iterable[str]) -> str:
+    """Pieces to a text."""
+    return "".join(pieces).replace(MARK, " ").strip()
+
+  def decode(self, ids: Iterable[int]) -> str:
+    """Ids to a text; PAD, BEGIN and END vanish, and UNKNOWN is "<unk>"."""
+    blank = MARK if self._kind == "word" else ""
+    shown = {PAD: "", UNKNOWN: f"{blank}<unk>", BEGIN: "", END: ""}
+    return self.join(shown.get(int(i), self.words[i]) for i in ids)
+
+  def to_json(self) -> dict:
+    """All there is to it, as a value that `json` can write."""
+    return {"kind": self._kind, "lower": self._lower,
+            "tokenizer": json.loads(self._tokenizer.to_str())}  # fmt: skip
+
+  @classmethod
+  def from_json(cls, value: dict) -> "Subwords":
+    """The inverse of `to_json`.
+
+    Raises:
+      BadInput: the value is not what `to_json` returns.
+    """
+    import tokenizers as hf
+
+    try:
+      tokenizer = hf.Tokenizer.from_str(json.dumps(value["tokenizer"]))
+      return cls(tokenizer, value["kind"], value["lower"])
+    except Exception as error:  # the library raises nothing more particular
+      raise BadInput(
+        f"subwords must be what to_json returned; got {str(value)[:60]}: {error}. "
+        "Was it written by another version of tokenizers?"
+      ) from None
+
+  def _merged(self, word: str, dropout: float, draw: np.random.Generator) -> list[str]:
+    """Byte-pair encoding that overlooks each possible merge, at each step, with some chance."""
+    parts = [*word]
+    while True:
+      seen = draw.random(len(parts)) >= dropout
+      pairs = enumerate(itertools.pairwise(parts))
+      possible = [(self._ranks[p], i) for i, p in pairs if p in self._ranks and seen[i]]
+      if not possible:
+        return parts
+      _, i = min(possible)
+      parts[i : i + 2] = ["".join(parts[i : i + 2])]
+
+
+def _marked(text: str, kind: str, lower: bool) -> str:
+  """A text with MARK for each run of blanks, and, where pieces are of words, for its beginning."""
+  words = (text.lower() if lower else text).replace(MARK, " ").split()
+  return (MARK if words and kind != "character" else "") + MARK.join(words)

@@ -1,0 +1,86 @@
+"""A trained translator that one can ask."""
+
+import functools
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from rnnjax.data.batches import Batches
+from rnnjax.data.subwords import BEGIN, END, Subwords
+from rnnjax.models.translator import Source, Translator
+from rnnjax.search import beam
+from rnnjax.types import BadInput, Params
+
+
+class Rewriter(NamedTuple):
+  """A translator, its parameters, and its subwords.
+
+      rewriter = translate.load("runs/ende")
+      rewriter(["Two dogs play in the snow."])[0]
+
+  Attributes:
+    model, params: what reads and writes.
+    source, target: texts and ids.
+  """
+
+  model: Translator
+  params: Params
+  source: Subwords
+  target: Subwords
+
+  def __call__(
+    self,
+    texts: Sequence[str],
+    *,
+    width: int = 5,
+    length_penalty: float = 1.0,
+    block: int = 0,
+    batch: int = 50,
+  ) -> list[str]:
+    """The best that beam search finds for each text; `width` 1 is greedy.
+
+    Raises:
+      BadInput: no text, an empty one, or a beam wider than the vocabulary.
+    """
+    if not texts or not all(text.strip() for text in texts):
+      raise BadInput("there must be a text, and none may be empty")
+    if width > len(self.target):
+      raise BadInput(f"the beam must be at most {len(self.target)}, the vocabulary; got {width}")
+    encoded = [ended(self.source.encode(text)) for text in texts]
+    written: list = [None] * len(texts)
+    for made in Batches(encoded, range(len(texts)), min(batch, len(texts))):
+      how = width, 2 * len(made["tokens"]) + 8, length_penalty, block
+      tokens, lengths = map(np.asarray, _search(self.model, self.params, made, how))
+      for b in np.flatnonzero(made["weights"]):
+        written[made["labels"][b]] = self.target.decode(tokens[: lengths[b], b])
+    return written
+
+  def attention(self, text: str, written: str) -> tuple[list[str], list[str], np.ndarray]:
+    """The pieces of both texts, and how much each written one attends to each read. α [T, S]"""
+    source, target = self.source.encode(text), self.target.encode(written)
+    tokens, targets = ended(source), np.array([BEGIN, *target, END], np.int32)
+    ones = np.ones((len(targets) - 1, 1), np.float32)
+    _, α = self.model.apply(
+      {"params": self.params}, tokens[:, None], np.array([len(tokens)]), targets[:, None], ones
+    )
+    pieces = self.source.pieces(text), self.target.pieces(written)
+    return *([*some, "⏎"] for some in pieces), np.asarray(α[..., 0])
+
+
+def ended(ids: np.ndarray) -> np.ndarray:
+  """The ids of a source, with what ends it."""
+  return np.append(ids, END).astype(np.int32)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 3))
+def _search(model, params, batch, how):
+  width, steps, length_penalty, block = how
+  tokens, lengths = batch["tokens"], batch["lengths"]
+  memory, carry = model.apply({"params": params}, tokens, lengths, method="remember")
+  found = beam(
+    model.read, Source(params, memory), carry, jax.numpy.full_like(lengths, BEGIN),
+    width=width, steps=steps, end=END, length_penalty=length_penalty, block=block,
+  )  # fmt: skip
+  return found.tokens[0], found.lengths[0]

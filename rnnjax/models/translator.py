@@ -1,0 +1,130 @@
+"""A sequence from another one: encoder, memory, decoder, softmax."""
+
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from rnnjax import dropout as drop
+from rnnjax.decoders import Decoder, Memory
+from rnnjax.encoders import Encoder
+from rnnjax.softmax import Softmax
+from rnnjax.types import Array, Carry, Key, Params
+
+
+class Source(NamedTuple):
+  """What does not change while a text is written: the parameters, and what was remembered."""
+
+  params: Params
+  memory: Memory
+
+
+class Translator(nn.Module):
+  """Many to many, not in step: p(wₜ₊₁ | w₁ ... wₜ, source).
+
+      memory = encoder(E_s[source]);   carry = bridge(where the encoder ended)
+      ys = decoder(E_t[w₁ ... w_T], memory, carry);   p(wₜ₊₁) = softmax(yₜ Wᵀ + b)
+
+  In training the decoder reads what was true (teacher forcing, Williams & Zipser 1989), in use what
+  it has written itself.
+
+  Attributes:
+    source, target: tables of vectors, E_s [V, D] and E_t.
+    encoder, decoder: the recurrent parts.
+    softmax: the last layer; W is E_t (Press & Wolf 2017), with a linear map before it.
+    dropout: rate at which features of E_s, E_t, the memory and ys vanish, for all steps at once.
+    word_dropout: rate at which whole words of the source and of what the decoder reads vanish.
+    sampled: rate at which in training the decoder reads its own guess instead of what was true
+      (scheduled sampling, Bengio et al. 2015), a guess made all at once from what was true before.
+  """
+
+  source: nn.Embed
+  target: nn.Embed
+  encoder: Encoder
+  decoder: Decoder
+  softmax: Softmax
+  dropout: float = 0.0
+  word_dropout: float = 0.0
+  sampled: float = 0.0
+
+  def setup(self):
+    D, M = self.source.features, self.encoder.features
+    self.param("encoder", self.encoder.init, D)
+    self.param("decoder", self.decoder.init, self.target.features, M, M)
+    self.narrow = nn.Dense(self.target.features, use_bias=False)
+    self.param("softmax", lambda key: {"b": self.softmax.init(key, self.target.features)["b"]})
+
+  def __call__(
+    self,
+    tokens: Array,
+    lengths: Array,
+    targets: Array,
+    weights: Array,
+    smoothing: float = 0.0,
+    key: Key | None = None,
+  ) -> tuple[Array, Array]:
+    """tokens [S, B], lengths [B], targets [T + 1, B], weights [T, B] -> Σ weights · nats,
+    α [T, S, B].
+
+    Dropout and sampling act where a key is given.
+
+    Args:
+      smoothing: of the true words; what it takes from them is shared by all.
+    """
+    keys = [None] * 4 if key is None else jax.random.split(key, 4)
+    memory, carry = self.remember(tokens, lengths, keys[0])
+    read, labels = targets[:-1], targets[1:]
+    ys, α = self._decode(read, memory, carry, keys[1])
+    if self.sampled and key is not None:
+      # Each guess follows what was true before it; then the guesses are read.
+      guess = jnp.argmax(self.softmax.logits(self._last(), ys), -1)[:-1]
+      own = jax.random.bernoulli(keys[2], self.sampled, guess.shape)
+      read = read.at[1:].set(jnp.where(own, guess, read[1:]))
+      ys, α = self._decode(jax.lax.stop_gradient(read), memory, carry, keys[3])
+    total = self.softmax.loss(self._last(), ys, labels, weights)
+    if smoothing:
+      total += smoothing * self._spread(ys, labels, weights)
+    return total, α
+
+  def remember(self, tokens: Array, lengths: Array, key: Key | None = None):
+    """tokens [S, B], lengths [B] -> the decoder's memory and first carry."""
+    keys = [None] * 4 if key is None else jax.random.split(key, 4)
+    xs = drop.words(self.source(tokens), self.word_dropout, keys[0])
+    xs = drop.locked(xs, self.dropout, keys[1])
+    carry, hs = self.encoder.apply(self._get("encoder"), xs, lengths, key=keys[2])
+    hs = drop.locked(hs, self.dropout, keys[3])
+    memory = self.decoder.remember(self._get("decoder"), hs, lengths)
+    return memory, self.decoder.start(self._get("decoder"), self.encoder.last(carry), memory)
+
+  def following(self, memory: Memory, tokens: Array, carry: Carry) -> tuple[Carry, Array]:
+    """tokens [T, B] -> carry, log p of what follows the last of them, up to a constant, [B, V]."""
+    carry, ys, _ = self.decoder.apply(
+      self._get("decoder"), self.target(tokens), memory, carry=carry
+    )
+    return carry, self.softmax.logits(self._last(), self.narrow(ys[-1]))
+
+  def read(self, known: Source, tokens: Array, lengths: None, carry: Carry):
+    """`following` as a function, which is what `generate` and `beam` want."""
+    del lengths
+    params = {"params": known.params}
+    return self.apply(params, known.memory, tokens, carry, method="following")
+
+  def _decode(self, tokens, memory, carry, key):
+    keys = [None] * 4 if key is None else jax.random.split(key, 4)
+    xs = drop.words(self.target(tokens), self.word_dropout, keys[0])
+    xs = drop.locked(xs, self.dropout, keys[1])
+    _, ys, α = self.decoder.apply(self._get("decoder"), xs, memory, carry=carry, key=keys[2])
+    return self.narrow(drop.locked(ys, self.dropout, keys[3])), α
+
+  def _spread(self, ys, labels, weights):
+    """Σ weights (z_label − mean of z): what smoothing adds to −log p, in logits z."""
+    last = self._last()
+    own = jnp.sum(ys * last["W"][labels], -1) + last["b"][labels]
+    return jnp.sum(weights * (own - ys @ last["W"].mean(0) - last["b"].mean()))
+
+  def _last(self):
+    return self._get("softmax") | {"W": self.target.embedding}
+
+  def _get(self, name):
+    return self.get_variable("params", name)

@@ -1,0 +1,246 @@
+"""Pairs of texts from files: every format, how each is divided, and what is wrong in them."""
+
+import gzip
+import io
+import json
+import logging
+import zipfile
+import zlib
+
+import pytest
+
+from rnnjax.data import pairs, rewriting
+from rnnjax.types import BadInput
+
+PARTS = ("train", "valid", "test")
+
+
+def write(path, text):
+  path.parent.mkdir(exist_ok=True, parents=True)
+  raw = text.encode() if isinstance(text, str) else text
+  path.write_bytes(gzip.compress(raw) if path.suffix == ".gz" else raw)
+  return path
+
+
+def packed(path, files):
+  made = io.BytesIO()
+  with zipfile.ZipFile(made, "w") as archive:
+    for name, text in files.items():
+      archive.writestr(name, text)
+  return write(path, made.getvalue())
+
+
+def folder(path, **texts):
+  """Files train, val and test in English and German; train_en="..." is what one holds."""
+  for stem in ("train", "val", "test"):
+    for language in ("en", "de"):
+      write(path / f"{stem}.{language}", texts.get(f"{stem}_{language}", f"{stem} {language}\n"))
+  return path
+
+
+def divided(read):
+  """{source: (part, target)} of all parts."""
+  return {s: (part, t) for part in PARTS for s, t in getattr(read, part)}
+
+
+def expected(sources):
+  """The part that CRC-32 gives each source, as `zlib.crc32` of Python's manual counts it."""
+  tenths = {s: zlib.crc32(s.encode()) % 10 for s in sources}
+  return {s: "valid" if n == 8 else "test" if n == 9 else "train" for s, n in tenths.items()}
+
+
+@pytest.mark.parametrize("valid", ["val", "valid", "dev"])
+def test_line_aligned_files(tmp_path, valid):
+  """Compressed or not, in either direction, beside other files; line feeds alone end lines."""
+  write(tmp_path / "own" / "train.en.gz", "\ufeffA  dog.\nTwo\u2028cats .\r\n")
+  write(tmp_path / "own" / "train.de", "Ein Hund.\nZwei\tKatzen .")
+  write(tmp_path / "own" / f"{valid}.en", "b\nb\n")
+  write(tmp_path / "own" / f"{valid}.de.gz", "B\nC\n")
+  write(tmp_path / "own" / "test_2016.de", "D\n")
+  write(tmp_path / "own" / "test_2016.en", "d\n")
+  write(tmp_path / "own" / "test_2016.fr", "quatre\n")
+  write(tmp_path / "own" / "test_2017.en", "alone\n")
+  read = pairs.parallel(str(tmp_path / "own"), "en", "de")
+  assert read == (
+    "own en-de",
+    [("A dog.", "Ein Hund."), ("Two cats .", "Zwei Katzen .")],
+    [("b", "B"), ("b", "C")],
+    [("d", "D")],
+    {},
+  )
+  back = pairs.load("auto", str(tmp_path / "own"), "de", "en", "summaries")
+  assert back.name == "own de-en"
+  assert [[(t, s) for s, t in part] for part in back[1:4]] == list(read[1:4])
+
+
+def test_empty_lines_to_learn_from_are_dropped(tmp_path, caplog):
+  data = folder(tmp_path, train_en="a\n\nc\nd\n", train_de="A\nB\n \nD\n")
+  assert pairs.parallel(data, "en", "de").train == [("a", "A"), ("d", "D")]
+  assert f"2 lines are empty, the first {tmp_path}/train.en:2" in caplog.text
+
+
+TABLE = [(f"text {n}", f"title {n}") for n in range(60)]
+
+
+def csv_of(rows, header="id,Title,Text"):
+  quoted = lambda text: '"' + text.replace('"', '""') + '"'
+  return "\n".join([header, *(f"{n},{quoted(t)},{quoted(s)}" for n, (s, t) in enumerate(rows))])
+
+
+def json_of(rows):
+  return "".join(json.dumps({"Text": s, "Title": t, "n": 1}) + "\n" for s, t in rows)
+
+
+@pytest.mark.parametrize("name", ["own.csv", "own.csv.gz", "own.jsonl", "own.json.gz"])
+def test_tables(tmp_path, name, caplog):
+  """What lacks a column or comes again is dropped; a hash of the source divides the rest."""
+  caplog.set_level(logging.INFO)
+  odd = [('say "yes",\n  my\tdear ', " well\n"), (" \n", "no source"), ("no target", "")]
+  rows = [*TABLE, *odd, (" text  7\n", "another")]
+  path = write(tmp_path / name, (csv_of if "csv" in name else json_of)(rows))
+  read = divided(pairs.load("files", str(path), "Text", "Title", "summaries"))
+  plain = {**dict(TABLE), 'say "yes", my dear': "well"}
+  assert {source: target for source, (_, target) in read.items()} == plain
+  assert {source: part for source, (part, _) in read.items()} == expected(plain)
+  assert f"{name}: of 64 rows 2 lack a text, and 1 have a source that came before" in caplog.text
+
+
+def test_a_source_stays_in_its_part(tmp_path):
+  """In another order, and among others."""
+  one = pairs.table(write(tmp_path / "one.csv", csv_of(TABLE)), "Text", "Title")
+  more = [(f"more {n}", "x") for n in range(9)] + TABLE[::-1]
+  other = divided(pairs.table(write(tmp_path / "two.csv", csv_of(more)), "Text", "Title"))
+  assert divided(one).items() <= other.items()
+  assert one.train == [row for row in TABLE if row in one.train]
+
+
+def test_a_key_may_be_missing_in_some_lines(tmp_path):
+  lines = json_of(TABLE) + '\n{"Text": "alone"}\n{"Text": "null", "Title": null}\n'
+  lines += '{"Text": 5, "Title": 0}\n'
+  read = divided(pairs.table(write(tmp_path / "a.jsonl", lines), "Text", "Title"))
+  assert {source: target for source, (_, target) in read.items()} == {**dict(TABLE), "5": "0"}
+
+
+def test_articles(tmp_path):
+  """A headline, then the article; of those under one headline the first; what is no article."""
+  news = {f"bbc/{n % 3}/{n:03}.txt": f"Title {n}\n\nOne\n\n two {n}.\n" for n in range(40)}
+  path = packed(tmp_path / "news.zip", {
+    "bbc/": "", "bbc/README.TXT": "a\nb", "__MACOSX/bbc/._001.txt": "c\nd",
+    **news,
+    "bbc/x/900.txt": b"Pounds\n\nIt cost \xa35.",
+    "bbc/x/901.txt": "Title 3\n\nanother version",
+    "bbc/x/902.txt": "Other\n\nOne two 3.",
+    "bbc/x/903.txt": "Only a headline",
+  })  # fmt: skip
+  read = divided(pairs.load("files", str(path), "", "", "summaries"))
+  plain = {f"One two {n}.": f"Title {n}" for n in range(40)} | {"It cost \ufffd5.": "Pounds"}
+  assert {source: target for source, (_, target) in read.items()} == plain
+  assert {source: part for source, (part, _) in read.items()} == expected(plain)
+  assert sorted(p.name for p in tmp_path.iterdir()) == ["news.zip"]
+
+
+def test_pronunciations(tmp_path):
+  """Letters to phonemes without stress; each word once; all ways to say it are references."""
+  letters = "bcdfghjklmnpqrstvwxz"
+  lines = [f"{a}O{b} 1 {a} AO1 {b}" for a in letters.upper() for b in "BDG"]
+  lines += ["READ 1 R EH1 D", "READ 2 R IY1 D", "READ 3 R EH0 D"]
+  lines += ["RECORD 1 R AH0 K AO1 R D", "RECORD 2 R AH2 K AO0 R D"]
+  lines += ["'TIS 1 T IH1 Z", "A. 1 EY1", "A42128 1 EY1 F", ""]
+  files = {"cmudict/README": "x", "cmudict/cmudict": "\n".join(lines)}
+  path = packed(tmp_path / "cmudict.zip", files)
+  read = pairs.load("auto", str(path), "", "", "summaries")
+  said = {f"{a}o{b}": f"{a} AO {b}".upper() for a in letters for b in "bdg"}
+  said |= {"read": "R EH D", "record": "R AH K AO R D"}
+  assert {source: target for source, (_, target) in divided(read).items()} == said
+  assert {source: part for source, (part, _) in divided(read).items()} == expected(said)
+  assert read.references == {"read": ["R EH D", "R IY D"]}
+
+
+def cut_off(path, keep):
+  path.write_bytes(path.read_bytes()[:keep])
+  return path
+
+
+def several_tests(tmp_path):
+  write(tmp_path / "test_2017.en", "a\n")
+  write(tmp_path / "test_2017.de", "a\n")
+  return folder(tmp_path)
+
+
+def truncated(tmp_path):
+  (folder(tmp_path) / "train.en").unlink()
+  cut_off(write(tmp_path / "train.en.gz", "train en\n" * 99), -9)
+  return tmp_path
+
+
+def without(tmp_path, name):
+  (folder(tmp_path) / name).unlink()
+  return tmp_path
+
+
+def broken_inside(tmp_path):
+  """The directory of the archive is whole, a file in it is not."""
+  path = packed(tmp_path / "a.zip", {"a.txt": "Title\nPeter"})
+  return write(path, path.read_bytes().replace(b"Peter", b"Pater", 1))
+
+
+@pytest.mark.parametrize(
+  "make, message",
+  [
+    (lambda p: "", r"--data_dir must be a folder or a file that exists; got ''"),
+    (lambda p: p / "no", r"--data_dir must be a folder or a file that exists; got '.*no'"),
+    (lambda p: folder(p, train_en="a\nb\n"), r"train\.en and .*train\.de must .* have 2 and 1"),
+    (lambda p: folder(p, val_en="a\n\n", val_de="A\nB\n"), r"val\.en:2 is empty, as only"),
+    (lambda p: folder(p, test_de=" \n"), r"test\.de:1 is empty, as only"),
+    (lambda p: folder(p, train_en=b"a\n\xff\n"), r"train\.en:2 is not UTF-8: .* at byte 2$"),
+    (several_tests, r"one pair of files test\*\.en and test\*\.de .*'test_2017\.en'"),
+    (lambda p: without(p, "val.de"), r"one pair of files valid\*\.en .*it holds .*'val\.en'\]"),
+    (truncated, r"train\.en\.gz cannot be read to its end: .*cut off\?"),
+    (lambda p: write(p / "a.txt", "a"), r"a table must end in .csv, .*; got .*a\.txt"),
+    (
+      lambda p: write(p / "a.csv", csv_of(TABLE, "id,title,text")),
+      r"a\.csv must have columns 'en' and 'de'; it has \['id', 'title', 'text'\]",
+    ),
+    (lambda p: write(p / "a.csv", "en,de\na,b\na,b,c\n"), r"a\.csv:3 is not CSV: 3 fields, and"),
+    (lambda p: write(p / "a.csv", 'en,de\na,b\na,"b\nc\n'), r"a\.csv:4 is not CSV: .*quotation"),
+    (lambda p: write(p / "a.csv", "en,de\na,b\n"), r"a\.csv has 1 pairs, too few to be divided"),
+    (lambda p: write(p / "a.csv", b"en,de\na,\xe9\n"), r"a\.csv:2 is not UTF-8"),
+    (
+      lambda p: write(p / "a.jsonl", '{"en": "a"}\n\n{"b": "a"}\n'),
+      r"must have columns 'en' and 'de'; it has \['en', 'b'\]",
+    ),
+    (lambda p: write(p / "a.jsonl", '{"en": "a"}\n\n{"b"\n'), r"a\.jsonl:3 is not a JSON object"),
+    (lambda p: write(p / "a.jsonl", '{"en": "a"}\n["b"]\n'), r"a\.jsonl:2 is not a JSON object"),
+    (
+      lambda p: cut_off(write(p / "a.csv.gz", csv_of(TABLE)), -9),
+      r"a\.csv\.gz cannot be read to its end: .*cut off\?",
+    ),
+    (lambda p: write(p / "a.zip", "PK"), r"a\.zip cannot be read as an archive: .*cut off\?"),
+    (broken_inside, r"a\.zip cannot be read as an archive: Bad CRC"),
+    (lambda p: packed(p / "a.zip", {"a.md": "x"}), r"a\.zip must hold .*; it holds \['a\.md'\]"),
+    (lambda p: packed(p / "cmudict.zip", {"a.txt": "x"}), r"cmudict\.zip must hold .*\['a\.txt'\]"),
+    (
+      lambda p: packed(p / "cmudict.zip", {"cmudict": "WORD 1 W ER1 D\nWORD 2\n"}),
+      r"cmudict\.zip/cmudict:2 must be like .*; got 'WORD 2'",
+    ),
+  ],
+)
+def test_bad_files_are_named(tmp_path, make, message):
+  with pytest.raises(BadInput, match=message):
+    pairs.load("files", str(make(tmp_path)), "en", "de", "translations")
+
+
+@pytest.mark.parametrize("dataset, task", [("linux", "summaries"), ("embedded", "poems")])
+def test_an_unknown_dataset_or_task(dataset, task):
+  with pytest.raises(BadInput, match=rf"of \('auto', .*'summaries'\); got '{dataset}' and '{task}"):
+    pairs.load(dataset, "", "en", "de", task)
+
+
+@pytest.mark.parametrize("task", rewriting.TASKS)
+def test_the_embedded_sets(caplog, task):
+  """They are those of rewriting; auto takes one with a warning where no files are."""
+  read = pairs.load("embedded", "", "", "", task)
+  assert not caplog.text
+  assert read == ("embedded", *rewriting.splits(task), {})
+  assert pairs.load("auto", "", "", "", task) == read
+  assert "--data_dir=PATH" in caplog.text
