@@ -25,6 +25,7 @@ ATTENTIONS = {
   "general": lambda H: attention.general(),
   "additive": attention.additive,
   "multi_head": lambda H: attention.multi_head(4, H),
+  "coverage": lambda H: attention.additive(H, coverage=True),
 }
 
 
@@ -40,6 +41,9 @@ class Rewriting(options.Common):
   feed: bool = option(False, "the decoder reads what it last attended to: input feeding")
   subwords: str = option("bpe", "what a text is cut into", KINDS)
   vocabulary: int = option(4000, "how many of them", low=5)
+  joint: bool = option(False, "source and target have one vocabulary and one table of vectors")
+  copy: bool = option(False, "words of the source can be copied; needs --joint")
+  coverage: float = option(0.0, "λ of the penalty on attending twice", low=0)
   lower: bool = option(False, "everything is written in lower case")
   width: int = option(128, "features of the embeddings", low=1)
   limit: int = option(100, "subwords of a longer text that are trained on", low=1)
@@ -61,18 +65,21 @@ def build(config: Rewriting, source: int, target: int) -> Translator:
     writer = decoder(*[cell] * config.layers, attention=made, feed=config.feed)
   except ValueError as error:
     raise BadInput(str(error)) from None
+  if config.copy and not (config.joint and made):
+    raise BadInput("--copy needs --joint, for words to be the same on both sides, and an attention")
   reader = options.encoder(SimpleNamespace(**vars(config), bidirectional=True))
+  table = embedding.trainable(target, config.width)
   return Translator(
-    embedding.trainable(source, config.width), embedding.trainable(target, config.width),
-    reader, writer, full(target), config.dropout, config.word_dropout, config.sampled,
+    table if config.joint else embedding.trainable(source, config.width), table, reader, writer,
+    full(target), config.dropout, config.word_dropout, config.copy, config.sampled,
   )  # fmt: skip
 
 
 def prepare(config: Rewriting, text: pairs.Pairs):
   """The subwords of both sides, and the pairs as batches."""
-  sides = zip(*text.train)
+  sides = list(zip(*text.train))
   cut = lambda side: Subwords.train(side, config.vocabulary, config.subwords, config.lower)
-  source, target = map(cut, sides)
+  source, target = [cut(sides[0] + sides[1])] * 2 if config.joint else map(cut, sides)
 
   def batches(rows, size, limit=None, seed=None):
     ahead = [ended(source.encode(one)[:limit]) for one, _ in rows]
@@ -92,7 +99,7 @@ def train(config: Rewriting, text: pairs.Pairs):
   steps, average = config.epochs * len(data.train), averages.moving(config.average)
   optimizer = training.adam(optimizers.schedule(config.rate, steps, "cosine", warmup=0.05))
   beside = {"subwords": {"source": data.source.to_json(), "target": data.target.to_json()}}
-  task = tasks.rewriting(model, config.smoothing)
+  task = tasks.rewriting(model, config.smoothing, config.coverage)
   with training.Run(
     config, task, data, optimizer, steps, average=average, score="loss", beside=beside
   ) as run:

@@ -31,7 +31,7 @@ class Config(options.Common):
   hidden: int = option(200, "hidden units of each cell", low=1)
   batch: int = option(16, "sentences of a batch", low=1)
   rate: float = option(3e-3, "peak learning rate", low=0)
-  epochs: int = option(15, "passes over the training part", low=1)
+  epochs: int = option(10, "passes over the training part", low=1)
   bidirectional: bool = option(True, "read in both directions")
   crf: bool = option(True, "tags of a sentence as a whole, instead of each by itself")
   columns: bool = option(False, "read the file's columns between word and tag, too")

@@ -16,6 +16,7 @@ from experiments.options import option
 from rnnjax.data import pairs
 from rnnjax.diagnostics import figures
 from rnnjax.models.rewriter import Rewriter
+from rnnjax.types import BadInput
 
 PRESETS = {
   "multi30k": dict(
@@ -69,6 +70,8 @@ def show(config: Config, rewriter: Rewriter, text: str) -> dict:
 
 def run(config: Config = Config()):
   """Trains, chooses on the validation part, tests once; returns the scores."""
+  if config.load and not config.translate.strip():
+    raise BadInput("--load needs a sentence to --translate")
   if config.load:
     return show(config, load(config.load), config.translate)
   text = pairs.load(

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from rnnjax import losses, metrics
+from rnnjax.attention import coverage_loss
 from rnnjax.lengths import alive
 from rnnjax.types import Carry, Key, Params
 
@@ -101,7 +102,7 @@ def tagging(model: Any, pieces: tuple | None = None) -> Task:
   return Task(init, loss, score)
 
 
-def rewriting(model: Any, smoothing: float = 0.0) -> Task:
+def rewriting(model: Any, smoothing: float = 0.0, coverage: float = 0.0) -> Task:
   """A sequence for each sequence (many to many, not in step), by teacher forcing.
 
   A batch is {"tokens": [S, B], "lengths": [B], "targets": [T + 1, B], "target_lengths": [B],
@@ -111,6 +112,8 @@ def rewriting(model: Any, smoothing: float = 0.0) -> Task:
   Args:
     model: a Translator.
     smoothing: label smoothing, in training only.
+    coverage: λ; in training λ Σₜ Σₛ min(αₜₛ, cₜₛ) is added, what is attended to again (See, Liu &
+      Manning 2017).
   """
 
   def inputs(batch):
@@ -121,13 +124,15 @@ def rewriting(model: Any, smoothing: float = 0.0) -> Task:
   def init(key, batch):
     return model.init(key, *inputs(batch))["params"]
 
-  def measure(params, batch, *how):
+  def measure(params, batch, *how, coverage=0.0):
     *_, weights = given = inputs(batch)
-    total, _ = model.apply({"params": params}, *given, *how)
+    total, α = model.apply({"params": params}, *given, *how)
+    if coverage:
+      total += coverage * jnp.sum(weights * coverage_loss(α))
     return {"loss": metrics.Mean(total, weights.sum())}
 
   def loss(params, carry, batch, key):
-    return carry, measure(params, batch, smoothing, key)
+    return carry, measure(params, batch, smoothing, key, coverage=coverage)
 
   def score(params, carry, batch):
     return carry, measure(params, batch)

@@ -80,7 +80,7 @@ def _search(model, params, batch, how):
   tokens, lengths = batch["tokens"], batch["lengths"]
   memory, carry = model.apply({"params": params}, tokens, lengths, method="remember")
   found = beam(
-    model.read, Source(params, memory), carry, jax.numpy.full_like(lengths, BEGIN),
+    model.read, Source(params, tokens, memory), carry, jax.numpy.full_like(lengths, BEGIN),
     width=width, steps=steps, end=END, length_penalty=length_penalty, block=block,
   )  # fmt: skip
   return found.tokens[0], found.lengths[0]

@@ -14,9 +14,10 @@ from rnnjax.types import Array, Carry, Key, Params
 
 
 class Source(NamedTuple):
-  """What does not change while a text is written: the parameters, and what was remembered."""
+  """What does not change while a text is written: the parameters, and what was read."""
 
   params: Params
+  tokens: Array
   memory: Memory
 
 
@@ -25,6 +26,11 @@ class Translator(nn.Module):
 
       memory = encoder(E_s[source]);   carry = bridge(where the encoder ended)
       ys = decoder(E_t[w₁ ... w_T], memory, carry);   p(wₜ₊₁) = softmax(yₜ Wᵀ + b)
+
+  A pointer-generator (See, Liu & Manning 2017) can also copy what it attends to, where source and
+  target have one vocabulary:
+
+      p(wₜ₊₁ = w) = g softmax(yₜ Wᵀ + b)_w + (1 − g) Σₛ αₜₛ [sourceₛ = w],   g = σ(yₜ · u + b_g)
 
   In training the decoder reads what was true (teacher forcing, Williams & Zipser 1989), in use what
   it has written itself.
@@ -35,6 +41,7 @@ class Translator(nn.Module):
     softmax: the last layer; W is E_t (Press & Wolf 2017), with a linear map before it.
     dropout: rate at which features of E_s, E_t, the memory and ys vanish, for all steps at once.
     word_dropout: rate at which whole words of the source and of what the decoder reads vanish.
+    copy: the model is a pointer-generator.
     sampled: rate at which in training the decoder reads its own guess instead of what was true
       (scheduled sampling, Bengio et al. 2015), a guess made all at once from what was true before.
   """
@@ -46,6 +53,7 @@ class Translator(nn.Module):
   softmax: Softmax
   dropout: float = 0.0
   word_dropout: float = 0.0
+  copy: bool = False
   sampled: float = 0.0
 
   def setup(self):
@@ -53,6 +61,8 @@ class Translator(nn.Module):
     self.param("encoder", self.encoder.init, D)
     self.param("decoder", self.decoder.init, self.target.features, M, M)
     self.narrow = nn.Dense(self.target.features, use_bias=False)
+    if self.copy:
+      self.gate = nn.Dense(1)
     self.param("softmax", lambda key: {"b": self.softmax.init(key, self.target.features)["b"]})
 
   def __call__(
@@ -82,9 +92,13 @@ class Translator(nn.Module):
       own = jax.random.bernoulli(keys[2], self.sampled, guess.shape)
       read = read.at[1:].set(jnp.where(own, guess, read[1:]))
       ys, α = self._decode(jax.lax.stop_gradient(read), memory, carry, keys[3])
-    total = self.softmax.loss(self._last(), ys, labels, weights)
-    if smoothing:
-      total += smoothing * self._spread(ys, labels, weights)
+    if self.copy:
+      log_p = self._mixed(ys, α, tokens)
+      own = jnp.take_along_axis(log_p, labels[..., None], -1)[..., 0]
+      total = -jnp.sum(weights * ((1 - smoothing) * own + smoothing * log_p.mean(-1)))
+    else:
+      total = self.softmax.loss(self._last(), ys, labels, weights)
+      total += smoothing * self._spread(ys, labels, weights) if smoothing else 0.0
     return total, α
 
   def remember(self, tokens: Array, lengths: Array, key: Key | None = None):
@@ -97,18 +111,22 @@ class Translator(nn.Module):
     memory = self.decoder.remember(self._get("decoder"), hs, lengths)
     return memory, self.decoder.start(self._get("decoder"), self.encoder.last(carry), memory)
 
-  def following(self, memory: Memory, tokens: Array, carry: Carry) -> tuple[Carry, Array]:
-    """tokens [T, B] -> carry, log p of what follows the last of them, up to a constant, [B, V]."""
-    carry, ys, _ = self.decoder.apply(
+  def following(self, source: Array, memory: Memory, tokens: Array, carry: Carry):
+    """source [S, B], its memory, tokens [T, B] -> carry, log p of what follows the last of them, up
+    to a constant, [B, V]."""
+    carry, ys, α = self.decoder.apply(
       self._get("decoder"), self.target(tokens), memory, carry=carry
     )
-    return carry, self.softmax.logits(self._last(), self.narrow(ys[-1]))
+    ys = self.narrow(ys[-1:])
+    if self.copy:
+      return carry, self._mixed(ys, α[-1:], source)[0]
+    return carry, self.softmax.logits(self._last(), ys[0])
 
   def read(self, known: Source, tokens: Array, lengths: None, carry: Carry):
     """`following` as a function, which is what `generate` and `beam` want."""
     del lengths
     params = {"params": known.params}
-    return self.apply(params, known.memory, tokens, carry, method="following")
+    return self.apply(params, known.tokens, known.memory, tokens, carry, method="following")
 
   def _decode(self, tokens, memory, carry, key):
     keys = [None] * 4 if key is None else jax.random.split(key, 4)
@@ -116,6 +134,14 @@ class Translator(nn.Module):
     xs = drop.locked(xs, self.dropout, keys[1])
     _, ys, α = self.decoder.apply(self._get("decoder"), xs, memory, carry=carry, key=keys[2])
     return self.narrow(drop.locked(ys, self.dropout, keys[3])), α
+
+  def _mixed(self, ys, α, source):
+    """log p [T, B, V] of a pointer-generator, from narrow ys [T, B, D], α [T, S, B] and [S, B]."""
+    log_g, log_not = (jax.nn.log_sigmoid(sign * self.gate(ys)) for sign in (1, -1))
+    written = log_g + jax.nn.log_softmax(self.softmax.logits(self._last(), ys))
+    steps, rows = jnp.arange(len(ys))[:, None, None], jnp.arange(source.shape[1])
+    copied = jnp.zeros_like(written).at[steps, rows, source[None]].add(α.astype(written.dtype))
+    return jnp.logaddexp(written, log_not + jnp.log(jnp.maximum(copied, 1e-30)))
 
   def _spread(self, ys, labels, weights):
     """Σ weights (z_label − mean of z): what smoothing adds to −log p, in logits z."""

@@ -1,0 +1,94 @@
+"""A short text from a long one: attention that can copy.
+
+  python -m experiments.summarize                                   # generated reports, headlines
+  python -m experiments.summarize --preset=titles --data_dir=womens_clothing_reviews.csv.gz
+  python -m experiments.summarize --load=runs/titles --text="..."
+"""
+
+import dataclasses
+import pathlib
+from collections import Counter
+
+from rouge_score import rouge_scorer
+from sklearn.feature_extraction.text import TfidfVectorizer
+
+from experiments import options, rewriting
+from experiments.options import option
+from rnnjax.data import pairs
+from rnnjax.models.rewriter import Rewriter
+from rnnjax.types import BadInput
+
+PRESETS = {
+  "titles": dict(
+    hidden=128, width=128, vocabulary=5000, batch=32, epochs=10, rate=2e-3, dropout=0.3,
+    word_dropout=0.1, smoothing=0.1, average=0.998,
+  ),
+}  # fmt: skip
+KINDS = ("rouge1", "rouge2", "rougeL")
+LEADS = range(1, 16)  # words of a text that may stand for its summary
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(rewriting.Rewriting):
+  source: str = option("Review Text", "column of the texts, where they are a table")
+  target: str = option("Title", "column of the summaries")
+  attention: str = option("additive", "how the decoder sees the source", rewriting.ATTENTIONS)
+  joint: bool = option(True, "source and target have one vocabulary and one table of vectors")
+  copy: bool = option(True, "words of the source can be copied; needs --joint")
+  text: str = option("", "a text to summarize", aside=True)
+
+
+def load(out: str) -> Rewriter:
+  """The summarizer of a run's --out: load("runs/titles")(["..."])."""
+  return rewriting.load(out, Config)
+
+
+def rouge(written, rows) -> dict[str, float]:
+  """Mean F1 of ROUGE-1, 2 and L, on stems: Lin 2004."""
+  scorer = rouge_scorer.RougeScorer(KINDS, use_stemmer=True)
+  scores = [scorer.score(true, one) for one, (_, true) in zip(written, rows)]
+  return {kind: sum(score[kind].fmeasure for score in scores) / len(rows) for kind in KINDS}
+
+
+def baselines(text: pairs.Pairs) -> dict[str, float]:
+  """ROUGE-L of what needs no net.
+
+  The first k words, k by the validation part; the commonest summary; and that of the text which is
+  nearest by TF-IDF, all of the training part.
+  """
+  lead = lambda rows, k: [" ".join(source.split()[:k]) for source, _ in rows]
+  k = max(LEADS, key=lambda k: rouge(lead(text.valid, k), text.valid)["rougeL"])
+  sources, targets = zip(*text.train)
+  table = TfidfVectorizer(sublinear_tf=True)
+  known = table.fit_transform(sources)
+  near = (table.transform([source for source, _ in text.test]) @ known.T).argmax(1)
+  written = {
+    f"first_{k}_words": lead(text.test, k),
+    "commonest": [Counter(targets).most_common(1)[0][0]] * len(text.test),
+    "nearest": [targets[i] for i in near.A1],
+  }
+  return {f"{name}/rougeL": rouge(found, text.test)["rougeL"] for name, found in written.items()}
+
+
+def run(config: Config = Config()):
+  """Trains, chooses on the validation part, tests once; returns the scores."""
+  how = dict(width=config.beam, length_penalty=config.length_penalty)
+  if config.load:
+    if not config.text.strip():
+      raise BadInput("--load needs a --text to summarize")
+    (written,) = load(config.load)([config.text], **how)
+    print(written)
+    return {"summary": written}
+  text = pairs.load(config.dataset, config.data_dir, config.source, config.target, "summaries")
+  rewriter, scores = rewriting.train(config, text)
+  written = rewriter([source for source, _ in text.test], **how)
+  if config.out:
+    lines = ("\n".join((*pair, one)) for pair, one in zip(text.test, written))
+    path = pathlib.Path(config.out).expanduser() / "summaries.txt"
+    path.write_text("\n\n".join(lines) + "\n")
+  found = {f"test/{kind}": value for kind, value in rouge(written, text.test).items()}
+  return scores | found | baselines(text)
+
+
+if __name__ == "__main__":
+  options.main(Config, run, PRESETS)
