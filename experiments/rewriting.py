@@ -1,6 +1,8 @@
 """What translation and summaries share: flags, model, training, and texts from texts."""
 
 import dataclasses
+import json
+import pathlib
 from types import SimpleNamespace
 
 import numpy as np
@@ -107,6 +109,14 @@ def train(config: Rewriting, text: pairs.Pairs):
       pass
     scores = {"dataset": text.name, "cell": config.cell, "seed": config.seed} | run.test()
     return Rewriter(model, run.progress.best, data.source, data.target), scores
+
+
+def keep(out: str, rows, written):
+  """Writes what was read, what is true, and what was written into OUT/written.jsonl."""
+  if out:
+    names = "source", "target", "written"
+    lines = [json.dumps(dict(zip(names, (*row, one)))) for row, one in zip(rows, written)]
+    (pathlib.Path(out).expanduser() / "written.jsonl").write_text("\n".join(lines) + "\n")
 
 
 def load(out: str, Config) -> Rewriter:

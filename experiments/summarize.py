@@ -6,7 +6,6 @@
 """
 
 import dataclasses
-import pathlib
 from collections import Counter
 
 from rouge_score import rouge_scorer
@@ -82,10 +81,7 @@ def run(config: Config = Config()):
   text = pairs.load(config.dataset, config.data_dir, config.source, config.target, "summaries")
   rewriter, scores = rewriting.train(config, text)
   written = rewriter([source for source, _ in text.test], **how)
-  if config.out:
-    lines = ("\n".join((*pair, one)) for pair, one in zip(text.test, written))
-    path = pathlib.Path(config.out).expanduser() / "summaries.txt"
-    path.write_text("\n\n".join(lines) + "\n")
+  rewriting.keep(config.out, text.test, written)
   found = {f"test/{kind}": value for kind, value in rouge(written, text.test).items()}
   return scores | found | baselines(text)
 

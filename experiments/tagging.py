@@ -94,10 +94,8 @@ def tag(config: Config, labeller: Labeller) -> dict[str, str]:
 
 def run(config: Config = Config()):
   """Trains, chooses on the validation part, tests once; returns the scores."""
-  if config.tag and not cut(config.tag):
-    raise BadInput(f"--tag must have a word; got {config.tag!r}")
-  if config.tag and config.columns:
-    raise BadInput("--tag gives no columns beside the words: train with --columns=false for it")
+  if config.tag and (config.columns or not cut(config.tag)):
+    raise BadInput("--tag must have a word; and it has no columns beside: it needs --columns=false")
   if config.load:
     return tag(config, load(config.load))
   training.mesh(config.batch)  # a batch that the devices cannot share is refused at once

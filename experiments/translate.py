@@ -48,10 +48,7 @@ def judge(config: Config, rewriter: Rewriter, rows) -> dict:
   seconds = time.perf_counter() - begun
   bleu = sacrebleu.BLEU(force=True)  # texts are as they are read; their full stops may stand apart
   score = bleu.corpus_score(written, [references])
-  if config.out:
-    lines = ("\n".join(three) for three in zip(sources, references, written))
-    path = pathlib.Path(config.out).expanduser() / "translations.txt"
-    path.write_text("\n\n".join(lines) + "\n")
+  rewriting.keep(config.out, rows, written)
   return {
     "test/bleu": score.score, "signature": str(bleu.get_signature()), "search_seconds": seconds
   }  # fmt: skip

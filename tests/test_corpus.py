@@ -113,7 +113,7 @@ def test_bytes_of_any_encoding(tmp_path):
   path = write(tmp_path / "noise.txt", raw)
   read = joined(corpus.characters("files", path, raw=True))
   assert sorted("".join(read).encode("latin-1")) == sorted(raw)
-  with pytest.raises(BadInput, match=r"noise\.txt is not UTF-8: .* at byte 128.*--bytes"):
+  with pytest.raises(BadInput, match=r"noise\.txt:2 is not UTF-8: .* at byte 117 .*--bytes"):
     corpus.characters("files", path)
 
 
@@ -144,12 +144,6 @@ def test_reviews_one_after_the_other(tmp_path):
   assert sorted(train) == sorted(itertools.chain(*map(review, range(36))))
 
 
-def cut_off(folder):
-  path = pathlib.Path(write(folder / "long.txt.gz", "some words\n" * 50))
-  path.write_bytes(path.read_bytes()[:-9])
-  return path
-
-
 def two_texts(folder):
   for name in "ab":
     write(folder / f"{name}.txt", "some words\n" * 50)
@@ -166,7 +160,6 @@ def two_texts(folder):
     (lambda folder: write(folder / "no.txt", ""), r"the train part of no\.txt has 0 tokens"),
     (lambda folder: write(folder / "no.txt.gz", ""), r"the train part of no\.txt\.gz has 0 tokens"),
     (lambda folder: write(folder / "a.txt", "a"), r"part of a\.txt has [01] tokens.* too short"),
-    (cut_off, r"long\.txt\.gz cannot be read to its end: .*cut off\?"),
     (lambda folder: write(folder / "a.gz", "?")[:-2] + "txt", "neither a file nor a folder"),
   ],
 )

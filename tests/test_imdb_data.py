@@ -60,12 +60,9 @@ def test_stars_are_classes_in_the_order_of_numbers(tmp_path):
 @pytest.mark.parametrize(
   "line, message",
   [
-    (b'{"text": "fine", "label": 1', r"train\.jsonl:41 is not a line of JSON"),
     (b'{"review": "fine", "label": 1}', r'train\.jsonl:41 must be \{"text"'),
     (b'{"text": "fine"}', r"train\.jsonl:41 must be"),
     (b'{"text": 7, "label": 1}', r"train\.jsonl:41 must be"),
-    (b'["fine", 1]', r"train\.jsonl:41 must be"),
-    (b'{"text": "caf\xe9", "label": 1}', r"train\.jsonl:41 is not UTF-8.* at byte 13"),
   ],
 )
 def test_a_malformed_line_is_named(tmp_path, line, message):
@@ -91,15 +88,6 @@ def test_missing_files_are_named(tmp_path):
     imdb.load(data_dir=str(tmp_path))
   write_lines(tmp_path, "train")
   with pytest.raises(BadInput, match=r"neither test\.jsonl"):
-    imdb.load(data_dir=str(tmp_path))
-
-
-def test_a_cut_off_archive_is_named(tmp_path):
-  for part in ("train", "test"):
-    write_lines(tmp_path, part, opener=gzip.open, suffix=".gz")
-  path = tmp_path / "train.jsonl.gz"
-  path.write_bytes(path.read_bytes()[:-20])
-  with pytest.raises(BadInput, match=r"train\.jsonl\.gz cannot be read to its end"):
     imdb.load(data_dir=str(tmp_path))
 
 

@@ -156,32 +156,15 @@ def test_pronunciations(tmp_path):
   assert read.references == {"read": ["R EH D", "R IY D"]}
 
 
-def cut_off(path, keep):
-  path.write_bytes(path.read_bytes()[:keep])
-  return path
-
-
 def several_tests(tmp_path):
   write(tmp_path / "test_2017.en", "a\n")
   write(tmp_path / "test_2017.de", "a\n")
   return folder(tmp_path)
 
 
-def truncated(tmp_path):
-  (folder(tmp_path) / "train.en").unlink()
-  cut_off(write(tmp_path / "train.en.gz", "train en\n" * 99), -9)
-  return tmp_path
-
-
 def without(tmp_path, name):
   (folder(tmp_path) / name).unlink()
   return tmp_path
-
-
-def broken_inside(tmp_path):
-  """The directory of the archive is whole, a file in it is not."""
-  path = packed(tmp_path / "a.zip", {"a.txt": "Title\nPeter"})
-  return write(path, path.read_bytes().replace(b"Peter", b"Pater", 1))
 
 
 @pytest.mark.parametrize(
@@ -192,10 +175,8 @@ def broken_inside(tmp_path):
     (lambda p: folder(p, train_en="a\nb\n"), r"train\.en and .*train\.de must .* have 2 and 1"),
     (lambda p: folder(p, val_en="a\n\n", val_de="A\nB\n"), r"val\.en:2 is empty, as only"),
     (lambda p: folder(p, test_de=" \n"), r"test\.de:1 is empty, as only"),
-    (lambda p: folder(p, train_en=b"a\n\xff\n"), r"train\.en:2 is not UTF-8: .* at byte 2$"),
     (several_tests, r"one pair of files test\*\.en and test\*\.de .*'test_2017\.en'"),
     (lambda p: without(p, "val.de"), r"one pair of files valid\*\.en .*it holds .*'val\.en'\]"),
-    (truncated, r"train\.en\.gz cannot be read to its end: .*cut off\?"),
     (lambda p: write(p / "a.txt", "a"), r"a table must end in .csv, .*; got .*a\.txt"),
     (
       lambda p: write(p / "a.csv", csv_of(TABLE, "id,title,text")),
@@ -204,19 +185,10 @@ def broken_inside(tmp_path):
     (lambda p: write(p / "a.csv", "en,de\na,b\na,b,c\n"), r"a\.csv:3 is not CSV: 3 fields, and"),
     (lambda p: write(p / "a.csv", 'en,de\na,b\na,"b\nc\n'), r"a\.csv:4 is not CSV: .*quotation"),
     (lambda p: write(p / "a.csv", "en,de\na,b\n"), r"a\.csv has 1 pairs, too few to be divided"),
-    (lambda p: write(p / "a.csv", b"en,de\na,\xe9\n"), r"a\.csv:2 is not UTF-8"),
     (
       lambda p: write(p / "a.jsonl", '{"en": "a"}\n\n{"b": "a"}\n'),
       r"must have columns 'en' and 'de'; it has \['en', 'b'\]",
     ),
-    (lambda p: write(p / "a.jsonl", '{"en": "a"}\n\n{"b"\n'), r"a\.jsonl:3 is not a JSON object"),
-    (lambda p: write(p / "a.jsonl", '{"en": "a"}\n["b"]\n'), r"a\.jsonl:2 is not a JSON object"),
-    (
-      lambda p: cut_off(write(p / "a.csv.gz", csv_of(TABLE)), -9),
-      r"a\.csv\.gz cannot be read to its end: .*cut off\?",
-    ),
-    (lambda p: write(p / "a.zip", "PK"), r"a\.zip cannot be read as an archive: .*cut off\?"),
-    (broken_inside, r"a\.zip cannot be read as an archive: Bad CRC"),
     (lambda p: packed(p / "a.zip", {"a.md": "x"}), r"a\.zip must hold .*; it holds \['a\.md'\]"),
     (lambda p: packed(p / "cmudict.zip", {"a.txt": "x"}), r"cmudict\.zip must hold .*\['a\.txt'\]"),
     (

@@ -9,10 +9,9 @@ Of a single text the last 10 % are the test part; of the rest, five pieces of 1 
 are the validation part.
 """
 
-import gzip
 import logging
 import pathlib
-import zlib
+import re
 from collections.abc import Iterable, Sequence
 from itertools import chain
 from typing import NamedTuple
@@ -21,6 +20,7 @@ import numpy as np
 
 from rnnjax.data import imdb
 from rnnjax.data.columns import Columns
+from rnnjax.data.files import File, contents, read_bytes, read_text
 from rnnjax.data.vocabulary import Vocabulary, words
 from rnnjax.types import BadInput
 
@@ -132,37 +132,22 @@ def _texts(dataset: str, data_dir: str, raw: bool = False) -> tuple[str, list[st
     return path.name, [_read(path, raw)]
   if not path.is_dir():
     raise BadInput(f"there is neither a file nor a folder {data_dir!r}")
-  found = {part: _find(path, f"*{part}.txt") for part in PARTS}
-  if all(len(files) == 1 for files in found.values()):
-    return path.name, [_read(files[0], raw) for files in found.values()]
-  single = _find(path, "*.txt")
-  if len(single) != 1:
+  ending = r"\.txt(\.gz)?$"
+  texts = [file for file in contents(path) if re.search(ending, file.name)]
+  parts = [[file for file in texts if re.search(part + ending, file.name)] for part in PARTS]
+  chosen = parts if all(len(files) == 1 for files in parts) else [texts]
+  if len(chosen[0]) != 1:
     raise BadInput(
       f"{path} must hold either one text, or one file each that ends in train.txt, valid.txt and "
-      f"test.txt (also .gz); it holds {[file.name for file in single]}"
+      f"test.txt (also .gz); it holds {[file.name for file in texts]}"
     )
-  return path.name, [_read(single[0], raw)]
+  return path.name, [_read(file, raw) for (file,) in chosen]
 
 
-def _find(folder: pathlib.Path, pattern: str) -> list[pathlib.Path]:
-  return sorted([*folder.glob(pattern), *folder.glob(f"{pattern}.gz")])
-
-
-def _read(path: pathlib.Path, raw: bool) -> str:
-  try:
-    content = path.read_bytes()
-    content = gzip.decompress(content) if path.suffix == ".gz" else content
-  except (EOFError, OSError, zlib.error) as error:
-    raise BadInput(f"{path} cannot be read to its end: {error}. Was it cut off?") from None
+def _read(file: File, raw: bool) -> str:
   if raw:
-    return content.decode("latin-1")
-  try:
-    return content.decode("utf-8-sig")
-  except UnicodeDecodeError as error:
-    raise BadInput(
-      f"{path} is not UTF-8: {error.reason} at byte {error.start}. "
-      "char_lm reads any bytes with --bytes"
-    ) from None
+    return read_bytes(file).decode("latin-1")
+  return read_text(file, "char_lm reads any bytes with --bytes")
 
 
 def _parts(texts: list[Sequence]) -> list[Sequence]:

@@ -7,17 +7,16 @@
                  {"text": ..., "label": ...}; any number of classes, labels numbers or words
 """
 
-import gzip
-import json
+import contextlib
 import logging
 import pathlib
 import re
 import socket
 import threading
-import zlib
 from typing import NamedTuple
 
 from rnnjax.data import sentiment
+from rnnjax.data.files import objects, read_text
 from rnnjax.types import BadInput
 
 DATASETS = ("auto", "embedded", "imdb_reviews", "files")
@@ -128,41 +127,21 @@ def _part(folder, part):
   """[(where, text, label)] of one part, from JSON lines or folders; empty where there is none."""
   for path in (folder / f"{part}.jsonl", folder / f"{part}.jsonl.gz"):
     if path.exists():
-      return _lines(path)
+      return [_row(place, row) for place, row in objects(path)]
   labels = [p for p in sorted(folder.glob(f"{part}/*")) if p.is_dir() and p.name != "unsup"]
   number = lambda path: [int(n) for n in re.findall(r"\d+", path.stem)] or [0]
   return [
-    (str(path), _decode(path.read_bytes(), str(path)), label.name)
+    (str(path), read_text(path), label.name)
     for label in labels
     for path in sorted(label.glob("*.txt"), key=lambda path: (number(path), path.name))
   ]
 
 
-def _lines(path):
-  rows = []
-  try:
-    with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as lines:
-      for n, line in enumerate(lines, 1):
-        where = f"{path}:{n}"
-        if not line.strip():
-          continue
-        try:
-          row = json.loads(_decode(line, where))
-        except json.JSONDecodeError as error:
-          raise BadInput(f"{where} is not a line of JSON: {error}") from None
-        if not isinstance(row, dict) or not isinstance(row.get("text"), str) or "label" not in row:
-          raise BadInput(f'{where} must be {{"text": "...", "label": ...}}; got {str(row)[:80]}')
-        rows.append((where, row["text"], str(row["label"])))
-  except (EOFError, OSError, zlib.error) as error:
-    raise BadInput(f"{path} cannot be read to its end: {error}. Was it cut off?") from None
-  return rows
-
-
-def _decode(raw, where):
-  try:
-    return raw.decode("utf-8")
-  except UnicodeDecodeError as error:
-    raise BadInput(f"{where} is not UTF-8: {error.reason} at byte {error.start}") from None
+def _row(place, row):
+  match row:
+    case {"text": str(text), "label": label}:
+      return place, text, str(label)
+  raise BadInput(f'{place} must be {{"text": "...", "label": ...}}; got {str(row)[:80]}')
 
 
 def prepared(data_dir: str = "") -> Reviews:
@@ -180,9 +159,7 @@ def prepared(data_dir: str = "") -> Reviews:
       f"IMDB is prepared in {builder.data_path}, but as tfrecord, which only TensorFlow reads; "
       "prepare it with file_format='array_record'"
     ) from None
-  part = lambda split: [
-    (_decode(row["text"], f"imdb_reviews {split}"), int(row["label"])) for row in source[split]
-  ]
+  part = lambda split: [(row["text"].decode(), int(row["label"])) for row in source[split]]
   train, valid = hold_out(part("train"))
   return Reviews("imdb_reviews", ("negative", "positive"), train, valid, part("test"))
 
@@ -192,11 +169,8 @@ def _reach(host, port, seconds=4.0):
   reached = []
 
   def call():
-    try:
-      socket.create_connection((host, port), seconds).close()
-      reached.append(True)
-    except OSError:
-      pass
+    with contextlib.suppress(OSError), socket.create_connection((host, port), seconds):
+      reached.append(host)
 
   caller = threading.Thread(target=call, daemon=True)
   caller.start()

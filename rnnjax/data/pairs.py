@@ -11,24 +11,21 @@ pairs, CRC-32 of the source does, 80/10/10, so a source is always in the same pa
 """
 
 import csv
-import gzip
 import io
-import json
 import logging
 import pathlib
 import re
-import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
 from rnnjax.data import rewriting
+from rnnjax.data.files import File, contents, lines, objects, read_bytes, read_text
 from rnnjax.types import BadInput
 
 DATASETS = ("auto", "embedded", "files")
 PARTS = {"train": "train", "valid": "val|dev", "test": "test"}  # how the names of files begin
-UNREADABLE = (EOFError, OSError, RuntimeError, zlib.error, zipfile.BadZipFile)
 Rows = list[tuple[str, str]]
 
 
@@ -80,20 +77,18 @@ def parallel(folder: str | pathlib.Path, source: str, target: str) -> Pairs:
   Raises:
     BadInput: files that are missing, unlike in length, unreadable or not UTF-8; an empty line.
   """
-  folder = pathlib.Path(folder).expanduser()
-  if not folder.is_dir():
-    raise BadInput(f"there is no folder {str(folder)!r} with texts in {source!r} and {target!r}")
-  files = {language: _stems(folder, language) for language in (source, target)}
+  present = contents(folder)
+  ours, theirs = (_stems(present, language) for language in (source, target))
   parts = {}
   for part, begins in PARTS.items():
-    stems = sorted(s for s in files[source] if s in files[target] and re.match(begins, s))
+    stems = [stem for stem in ours if stem in theirs and re.match(begins, stem)]
     if len(stems) != 1:
       raise BadInput(
         f"{folder} must hold one pair of files {part}*.{source} and {part}*.{target} (also .gz; "
-        f"valid is val or dev too); it holds {sorted(p.name for p in folder.iterdir())[:16]}"
+        f"valid is val or dev too); it holds {[file.name for file in present][:16]}"
       )
-    parts[part] = _aligned(part, *(files[language][stems[0]] for language in (source, target)))
-  return Pairs(f"{folder.name} {source}-{target}", **parts)
+    parts[part] = _aligned(part, ours[stems[0]], theirs[stems[0]])
+  return Pairs(f"{pathlib.Path(folder).name} {source}-{target}", **parts)
 
 
 def table(path: str | pathlib.Path, source: str, target: str) -> Pairs:
@@ -108,7 +103,7 @@ def table(path: str | pathlib.Path, source: str, target: str) -> Pairs:
   kind = re.search(r"\.(csv|jsonl?)(\.gz)?$", path.name)
   if not kind:
     raise BadInput(f"a table must end in .csv, .json or .jsonl (also .gz); got {path}")
-  rows = list((_csv if kind[1] == "csv" else _json)(path))
+  rows = list(_csv(path)) if kind[1] == "csv" else [row for _, row in objects(path)]
   columns = [*dict.fromkeys(column for row in rows for column in row)]
   if not {source, target} <= {*columns}:
     raise BadInput(f"{path} must have columns {source!r} and {target!r}; it has {columns}")
@@ -125,9 +120,10 @@ def articles(path: str | pathlib.Path) -> Pairs:
     BadInput: the archive is unreadable, or holds no .txt file.
   """
   first = {}
-  files = _unzipped(path, r"(.*/)?[^./][^/]*\.txt")  # neither README.TXT nor ._hidden
-  for raw in files.values():
-    headline, _, article = raw.decode(errors="replace").strip().partition("\n")
+  files = _named(path, r"[^.].*\.txt")  # neither README.TXT nor ._hidden
+  for file in files:
+    text = read_bytes(file).decode(errors="replace")
+    headline, _, article = text.strip().partition("\n")
     first.setdefault(_plain(headline), article)
   logging.info("%s: of %d articles %d have a headline of their own", path, len(files), len(first))
   return _hashed(pathlib.Path(path).name, [(article, line) for line, article in first.items()])
@@ -142,12 +138,11 @@ def pronunciations(path: str | pathlib.Path) -> Pairs:
   Raises:
     BadInput: the archive is unreadable, holds no cmudict, or a line of it is malformed.
   """
-  name, raw = _unzipped(path, "(.*/)?cmudict").popitem()
-  spoken = {}
-  for n, line in enumerate(raw.decode(errors="replace").split("\n"), 1):
+  file, spoken = _named(path, "cmudict")[0], {}
+  for n, line in enumerate(read_bytes(file).decode(errors="replace").split("\n"), 1):
     word, *rest = line.split() or [""]
     if word and len(rest) < 2:
-      raise BadInput(f'{path}/{name}:{n} must be like "WORD 1 W ER1 D"; got {line[:60]!r}')
+      raise BadInput(f'{file}:{n} must be like "WORD 1 W ER1 D"; got {line[:60]!r}')
     if word.isalpha():
       spoken.setdefault(word.lower(), []).append(re.sub(r"\d", "", " ".join(rest[1:])))
   unlike = {word: [*dict.fromkeys(ways)] for word, ways in spoken.items()}
@@ -173,14 +168,14 @@ def _hashed(name: str, rows: Iterable[tuple[object, object]]) -> Pairs:
   return Pairs(name, **parts)
 
 
-def _stems(folder: pathlib.Path, language: str) -> dict[str, pathlib.Path]:
+def _stems(files: list[File], language: str) -> dict[str, File]:
   """The files of a language, each by what its counterpart in another language begins with."""
-  names = {re.sub(r"\.gz$", "", file.name): file for file in sorted(folder.iterdir())}
-  return {n.removesuffix(f".{language}"): f for n, f in names.items() if n.endswith(f".{language}")}
+  ending = re.compile(rf"(.*)\.{re.escape(language)}(\.gz)?")
+  return {named[1]: file for file in files if (named := ending.fullmatch(file.name))}
 
 
-def _aligned(part: str, *paths: pathlib.Path) -> Rows:
-  sides = [*map(_lines, paths)]
+def _aligned(part: str, *paths: File) -> Rows:
+  sides = [[(place, _plain(line)) for place, line in lines(path)] for path in paths]
   (one, other), (n, m) = paths, map(len, sides)
   if n != m:
     raise BadInput(
@@ -197,7 +192,7 @@ def _aligned(part: str, *paths: pathlib.Path) -> Rows:
 
 
 def _csv(path: pathlib.Path) -> Iterator[dict[str, str]]:
-  reader = csv.reader(io.StringIO(_text(path), newline=""), strict=True)
+  reader = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
   try:
     header = next(reader, [])
     for row in filter(None, reader):
@@ -210,43 +205,14 @@ def _csv(path: pathlib.Path) -> Iterator[dict[str, str]]:
     ) from None
 
 
-def _json(path: pathlib.Path) -> Iterator[dict[str, object]]:
-  for place, line in _lines(path):
-    try:
-      yield dict(**json.loads(line or "{}"))
-    except (json.JSONDecodeError, TypeError) as error:
-      raise BadInput(f"{place} is not a JSON object on a line of its own: {error}") from None
-
-
-def _unzipped(path: str | pathlib.Path, pattern: str) -> dict[str, bytes]:
-  """The files of an archive whose names match, in memory."""
-  try:
-    with zipfile.ZipFile(path) as archive:
-      names = archive.namelist()
-      files = {name: archive.read(name) for name in names if re.fullmatch(pattern, name)}
-  except UNREADABLE as error:
-    raise BadInput(f"{path} cannot be read as an archive: {error}. Was it cut off?") from None
-  if not files:
-    raise BadInput(f"{path} must hold a file whose name matches {pattern!r}; it holds {names[:8]}")
-  return files
-
-
-def _lines(path: pathlib.Path) -> list[tuple[str, str]]:
-  """[("file:line", line)]; only line feeds end one."""
-  lines = _text(path).removesuffix("\n").split("\n")
-  return [(f"{path}:{n}", _plain(line)) for n, line in enumerate(lines, 1)]
-
-
-def _text(path: pathlib.Path) -> str:
-  try:
-    raw = path.read_bytes()
-    raw = gzip.decompress(raw) if path.suffix == ".gz" else raw
-    return raw.decode("utf-8-sig")
-  except UnicodeDecodeError as error:
-    line = raw[: error.start].count(b"\n") + 1
-    raise BadInput(f"{path}:{line} is not UTF-8: {error.reason} at byte {error.start}") from None
-  except UNREADABLE as error:
-    raise BadInput(f"{path} cannot be read to its end: {error}. Was it cut off?") from None
+def _named(path: str | pathlib.Path, pattern: str) -> list[File]:
+  """The files of an archive whose names match."""
+  files = contents(path)
+  found = [file for file in files if re.fullmatch(pattern, file.name)]
+  if not found:
+    names = [file.name for file in files][:8]
+    raise BadInput(f"{path} must hold a file whose name matches {pattern!r}; it holds {names}")
+  return found
 
 
 def _plain(text: object) -> str:

@@ -12,18 +12,13 @@ One word a line, an empty line between sentences; the number of columns tells th
   10   CoNLL-U, of which the words and the universal parts of speech are read
 """
 
-import gzip
-import io
 import logging
 import pathlib
 import re
-import zipfile
-import zlib
-from collections.abc import Callable
-from functools import partial
 from typing import NamedTuple
 
 from rnnjax.data import spans, teddy
+from rnnjax.data.files import File, contents, lines
 from rnnjax.types import BadInput
 
 DATASETS = ("auto", "embedded", "files")
@@ -36,7 +31,6 @@ READ = {  # of so many columns: the word, what stands between, the tag
   4: {"pos": (0, 1), "chunk": (0, 1, 2), "ner": (0, 1, 2, 3)},
   10: {"pos": (1, 3)},
 }
-UNREADABLE = (EOFError, OSError, RuntimeError, zlib.error, zipfile.BadZipFile)
 
 
 class Sentence(NamedTuple):
@@ -108,17 +102,15 @@ def files(data_dir: str, task: str) -> Tagged:
   Raises:
     BadInput: as for `load`.
   """
-  contents = _contents(data_dir)
-  found = {part: [name for name in contents if _part(name) == part] for part in PARTS}
-  if [len(names) for names in found.values()] not in ([1, 0, 1], [1, 1, 1]):
+  present = contents(data_dir)
+  found = {part: [file for file in present if _part(file.name) == part] for part in PARTS}
+  if [*map(len, found.values())] not in ([1, 0, 1], [1, 1, 1]):
+    names = [file.name for file in present][:12]
     raise BadInput(
       f"{data_dir} must hold one file each with train, test and, if there is one, valid or dev in "
-      f"its name, ending in .txt .conll .conllu .tsv (also .gz); it holds {sorted(contents)[:12]}"
+      f"its name, ending in .txt .conll .conllu .tsv (also .gz); it holds {names}"
     )
-  parts = {
-    part: [s for name in names for s in _sentences(name, _text(name, contents[name]), task)]
-    for part, names in found.items()
-  }
+  parts = {part: [s for f in chosen for s in _sentences(f, task)] for part, chosen in found.items()}
   if not found["valid"]:
     cut = -max(round(len(parts["train"]) / 10), 1)
     parts["train"], held = parts["train"][:cut], parts["train"][cut:]
@@ -132,71 +124,45 @@ def files(data_dir: str, task: str) -> Tagged:
   return Tagged(pathlib.Path(data_dir).name, **parts)
 
 
-def _contents(data_dir: str) -> dict[str, Callable[[], bytes]]:
-  """What reads each file of a folder or archive, by name."""
-  path = pathlib.Path(data_dir).expanduser()
-  if data_dir and path.is_dir():
-    return {str(file): file.read_bytes for file in path.iterdir() if file.is_file()}
-  if path.suffix != ".zip" or not path.is_file():
-    raise BadInput(f"--data_dir must be a folder or a .zip archive that exists; got {data_dir!r}")
-  try:
-    archive = zipfile.ZipFile(io.BytesIO(path.read_bytes()))
-  except UNREADABLE as error:
-    raise BadInput(f"{path} cannot be read as an archive: {error}. Was it cut off?") from None
-  return {f"{path}/{name}": partial(archive.read, name) for name in archive.namelist()}
-
-
 def _part(name: str) -> str | None:
   """The first part that a file's name speaks of, in their order: "latest_train" is train."""
-  name = pathlib.PurePath(name).name.lower()
+  name = name.lower()
   found = (part for part, words in PARTS.items() if re.search(words, name))
   return next(found, None) if re.fullmatch(ENDING, name) else None
 
 
-def _text(name: str, read: Callable[[], bytes]) -> str:
-  try:
-    content = read()
-    content = gzip.decompress(content) if name.lower().endswith(".gz") else content
-  except UNREADABLE as error:
-    raise BadInput(f"{name} cannot be read to its end: {error}. Was it cut off?") from None
-  try:
-    return content.decode("utf-8-sig")
-  except UnicodeDecodeError as error:
-    raise BadInput(f"{name} is not UTF-8: {error.reason} at byte {error.start}") from None
-
-
-def _sentences(name: str, text: str, task: str) -> list[Sentence]:
+def _sentences(file: File, task: str) -> list[Sentence]:
   """The sentences of one file."""
-  lines = [line.strip(" \t\r") for line in text.split("\n")]
+  rows = [(place, line.strip(" \t\r")) for place, line in lines(file)]
   # "#" may be a word: only where the first other line is of CoNLL-U does it begin a comment.
-  first = next((line for line in lines if line and not line.startswith(("#", "-DOCSTART-"))), "")
+  first = next((line for _, line in rows if line and not line.startswith(("#", "-DOCSTART-"))), "")
   blank = "\t" if "\t" in first else " "
   cut = lambda line: [cell.strip(" ") for cell in line.split(blank) if cell.strip(" ")]
   width = len(cut(first))
-  conllu = width == 10
   tasks = READ.get(width, {})
   if first and task not in tasks:
     has = f"word, {', '.join(tasks)}" if tasks else f"not one of the formats, which have {[*READ]}"
-    raise BadInput(f"{name} has no column for {task!r}: {width} columns are {has}")
-  sentences, rows, document = [], [], 0
-  for n, line in enumerate([*lines, ""], 1):
+    raise BadInput(f"{file} has no column for {task!r}: {width} columns are {has}")
+  conllu = width == 10
+  sentences, own, number = [], [], 0
+  for place, line in [*rows, ("", "")]:
     begins = line.startswith("# newdoc" if conllu else "-DOCSTART-")
-    if rows and (begins or not line):
-      (start, *_), words, *columns, tags = map(list, zip(*rows))
-      sentences.append(Sentence(words, tags, columns, document, f"{name}:{start}"))
-      rows = []
+    if own and (begins or not line):
+      (start, *_), words, *columns, tags = map(list, zip(*own))
+      sentences.append(Sentence(words, tags, columns, number, start))
+      own = []
     if begins:
-      document += bool(sentences) and sentences[-1].document == document
+      number = sentences[-1].document + 1 if sentences else 0
     elif line and not (conllu and line.startswith("#")):
       row = cut(line)
       if len(row) != width:
         raise BadInput(
-          f"{name}:{n} has {len(row)} columns, and the first row {width}: {line[:60]!r}. "
+          f"{place} has {len(row)} columns, and the first row {width}: {line[:60]!r}. "
           "Is an empty line or a column missing?"
         )
       # A number alone: neither a contraction (2-3) nor a word that is left out (8.1).
       if not conllu or row[0].isdigit():
-        rows.append((n, *(row[column] for column in tasks[task])))
+        own.append((place, *(row[column] for column in tasks[task])))
   return sentences
 
 

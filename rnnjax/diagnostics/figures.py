@@ -95,7 +95,7 @@ def coloured_text(path, rows: Sequence[tuple[str, str, np.ndarray]]):
   figure.savefig(path, format="png", dpi=DPI, facecolor=PAPER)
 
 
-def curves(path, lines: dict, levels: dict, across: str, upward: str):
+def curves(path, lines: dict, levels: dict, across: str, upward: str, ticks: Sequence[str] = ()):
   """Draw lines over 1, 2, ..., and levels across them. A PNG.
 
   Args:
@@ -103,6 +103,7 @@ def curves(path, lines: dict, levels: dict, across: str, upward: str):
     lines: {name: values}.
     levels: {name: value}, dashed.
     across, upward: what the axes say.
+    ticks: what stands for 1, 2, ...
   """
   from matplotlib.figure import Figure
 
@@ -112,7 +113,10 @@ def curves(path, lines: dict, levels: dict, across: str, upward: str):
     axes.plot(range(1, len(values) + 1), values, marker="o", markersize=3, label=name)
   for name, value in levels.items():
     axes.axhline(value, color=INK, linestyle="--", linewidth=1, label=f"{name}: {value:.3f}")
-  axes.xaxis.get_major_locator().set_params(integer=True)
+  if ticks:
+    axes.set_xticks(range(1, len(ticks) + 1), ticks)
+  else:
+    axes.xaxis.get_major_locator().set_params(integer=True)
   axes.spines[["top", "right"]].set_visible(False)
   axes.legend(frameon=False, fontsize=8)
   figure.savefig(path, format="png")

@@ -1,0 +1,60 @@
+"""What does attention remove? Translation with and without it, by the length of the sentence.
+
+  python -m experiments.bottleneck --out=runs/bottleneck
+  python -m experiments.bottleneck --preset=multi30k --data_dir=multi30k --out=runs/bottleneck
+
+Without attention all that a decoder knows of a sentence is one vector, however long the sentence.
+Flags are those of `translate`; a run that has finished in --out is not trained again.
+"""
+
+import dataclasses
+import json
+import pathlib
+
+import sacrebleu
+
+from experiments import options, translate
+from experiments.options import option
+from rnnjax.diagnostics import figures
+
+ENDS = (5, 10, 15, 20, 1000)  # of the groups, in words of the source
+LONG = 15  # a sentence of more words is long
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(translate.Config):
+  out: str = option("runs/bottleneck", "folder of both runs and of the figure")
+
+
+def bleu(rows) -> float:
+  """Corpus BLEU of {"target", "written"}; 0 of none."""
+  if not rows:
+    return 0.0
+  written, true = ([row[name] for row in rows] for name in ("written", "target"))
+  return sacrebleu.corpus_bleu(written, [true], force=True).score
+
+
+def run(config: Config = Config()):
+  """Trains both; returns BLEU of each, of all and of long sentences, and draws it by length."""
+  out, curves, scores, ticks = pathlib.Path(config.out).expanduser(), {}, {}, []
+  names = [field.name for field in dataclasses.fields(translate.Config)]
+  for name, attention in (("attention", config.attention), ("one vector", "none")):
+    place = out / name.replace(" ", "_")
+    changed = {"out": str(place), "attention": attention}
+    translate.run(translate.Config(**{n: getattr(config, n) for n in names} | changed))
+    rows = [json.loads(line) for line in (place / "written.jsonl").read_text().splitlines()]
+    length = lambda row: len(row["source"].split())
+    groups = [
+      [row for row in rows if low < length(row) <= high] for low, high in zip((0, *ENDS), ENDS)
+    ]
+    curves[name] = [bleu(group) for group in groups]
+    ticks = [f"{high if high < 1000 else 'more'}\n({len(g)})" for high, g in zip(ENDS, groups)]
+    scores[f"{name}/bleu"] = bleu(rows)
+    scores[f"{name}/long_bleu"] = bleu([row for row in rows if length(row) > LONG])
+  across = "words of the source, at most (and how many sentences)"
+  figures.curves(out / "bottleneck.png", curves, {}, across, "BLEU", ticks)
+  return {"dataset": config.data_dir or "embedded", "cell": config.cell} | scores
+
+
+if __name__ == "__main__":
+  options.main(Config, run, translate.PRESETS)

@@ -1,0 +1,146 @@
+"""Files: the same text however it is packed, what is wrong in them, what would fill memory."""
+
+import gzip
+import tracemalloc
+import zipfile
+
+import pytest
+
+from rnnjax.data import files
+from rnnjax.types import BadInput
+
+TEXT = "a\tone\r\n\nbé\u2028c\n"
+LINES = [(1, "a\tone\r"), (2, ""), (3, "bé\u2028c")]  # only line feeds end a line
+MEMBERS = {
+  "own/": b"",
+  "own/TEXT.GZ": gzip.compress(TEXT.encode()),
+  "../text": TEXT.encode(),
+  "text": b"\xef\xbb\xbf" + TEXT.encode(),
+}
+
+
+def write(path, content):
+  path.write_bytes(content)
+  return path
+
+
+def packed(path, members, way=zipfile.ZIP_DEFLATED):
+  with zipfile.ZipFile(path, "w", way) as archive:
+    for name, content in members.items():
+      archive.writestr(name, content)
+  return path
+
+
+@pytest.mark.parametrize("way", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_an_archive(tmp_path, way):
+  """Its files with those in its folders, in its order; nothing is written, wherever it asks to."""
+  path = packed(tmp_path / "a.zip", MEMBERS, way)
+  read = files.contents(str(path))
+  assert [file.name for file in read] == ["TEXT.GZ", "text", "text"]
+  places = [f"{path}/own/TEXT.GZ", f"{path}/../text", f"{path}/text"]
+  assert [str(file) for file in read] == places
+  assert [files.lines(file) for file in read] == [
+    [(f"{place}:{n}", line) for n, line in LINES] for place in places
+  ]
+  assert [*tmp_path.iterdir()] == [path]
+  assert not (tmp_path.parent / "text").exists()
+
+
+def test_a_folder(tmp_path):
+  """Its files, sorted; a .gz may be of several that were joined."""
+  raw = TEXT.encode()
+  (tmp_path / "folder").mkdir()
+  for name in "fbdhacge":
+    write(tmp_path / name, raw)
+  write(tmp_path / "a.gz", gzip.compress(raw[:4]) + gzip.compress(raw[4:]))
+  read = files.contents(tmp_path)
+  assert read == [tmp_path / name for name in ("a", "a.gz", *"bcdefgh")]
+  assert {files.read_text(file) for file in read} == {TEXT}
+  assert {files.read_bytes(file) for file in read} == {raw}
+
+
+def test_objects(tmp_path):
+  """Of the lines of JSON those that are not empty."""
+  path = write(tmp_path / "a.jsonl", '{"a": 1}\n \n{"b": "é", "c": null}'.encode())
+  assert [*files.objects(path)] == [(f"{path}:1", {"a": 1}), (f"{path}:3", {"b": "é", "c": None})]
+
+
+def broken(path, old, new):
+  """An archive of which a few bytes were changed."""
+  packed(path, {"b": b"Peter", "é": b""}, zipfile.ZIP_STORED)
+  return write(path, path.read_bytes().replace(old, new))
+
+
+@pytest.mark.parametrize(
+  "make, message",
+  [
+    (lambda p: "", r"^--data_dir must be a folder or a \.zip archive that exists; got ''$"),
+    (lambda p: p / "no", r"^--data_dir must be .*; got '.*no'$"),
+    (lambda p: p / "no.zip", r"^--data_dir must be .*; got '.*no\.zip'$"),
+    (lambda p: write(p / "a.txt", b""), r"^--data_dir must be .*; got '.*a\.txt'$"),
+    (lambda p: write(p / "a.zip", b"PK"), r"a\.zip cannot be read as an archive: .*cut off\?$"),
+    (lambda p: broken(p / "a.zip", b"\xc3", b"?"), r"a\.zip cannot be read as an archive: 'utf-8'"),
+    (
+      lambda p: broken(p / "a.zip", b"Peter", b"Pater"),
+      r"a\.zip/b cannot be read to its end: Bad CRC",
+    ),
+    (lambda p: packed(p / "a.zip", {"b.gz": b"no"}), r"b\.gz cannot be read .*Not a gzipped"),
+  ],
+)
+def test_bad_folders_and_archives(tmp_path, make, message):
+  with pytest.raises(BadInput, match=message):
+    [files.read_bytes(file) for file in files.contents(make(tmp_path))]
+
+
+@pytest.mark.parametrize(
+  "name, content, message",
+  [
+    ("a.gz", gzip.compress(b"some words")[:-9], r"a\.gz cannot be read to its end: .*cut off\?$"),
+    ("a.txt", b"\xef\xbb\xbfa\n\nb\xc3\xa9\xff", r"a\.txt:3 is not UTF-8: .* at byte 3 of the"),
+    ("a.txt", b"\xe9", r"a\.txt:1 is not UTF-8: .* at byte 0 of the line\. Is it in another enc"),
+    ("a.jsonl", b'{}\n\n{"b"\n', r"a\.jsonl:3 is not a line of JSON: "),
+    ("a.jsonl", b'{}\n["b"]\n', r"""a\.jsonl:2 must be like \{"key": \.\.\.\}; got \["b"\]$"""),
+  ],
+)
+def test_bad_files(tmp_path, name, content, message):
+  with pytest.raises(BadInput, match=message):
+    [*files.objects(write(tmp_path / name, content))]
+
+
+ZEROS = bytes(0x2345678)  # 36 kB when deflated
+
+
+def lying(path):
+  """An archive that promises 5 bytes and holds more."""
+  size = len(ZEROS).to_bytes(4, "little")
+  packed(path, {"b": ZEROS})
+  return write(path, path.read_bytes().replace(size, (5).to_bytes(4, "little")))
+
+
+@pytest.mark.parametrize(
+  "make, message",
+  [
+    (
+      lambda p: packed(p / "a.zip", {"b": ZEROS}),
+      r"a\.zip must hold 2097152 .*; it promises 36984440",
+    ),
+    (lambda p: packed(p / "a.zip", dict.fromkeys("abc", ZEROS[: 1 << 20])), "it promises 3145728"),
+    (lambda p: packed(p / "a.zip", {"b": b"x"}, zipfile.ZIP_BZIP2), r"stored or deflated; it prom"),
+    (lambda p: lying(p / "a.zip"), r"a\.zip/b cannot be read to its end: Bad CRC"),
+    (lambda p: write(p / "a.gz", gzip.compress(ZEROS)).parent, r"a\.gz must unpack to 2097152 by"),
+    (
+      lambda p: packed(p / "a.zip", {"b.gz": gzip.compress(ZEROS)}),
+      r"a\.zip/b\.gz must unpack to 2097152 bytes at most; a plain file may hold more",
+    ),
+  ],
+)
+def test_what_would_fill_the_memory(tmp_path, monkeypatch, make, message):
+  """It is refused before it does, whatever it promises."""
+  monkeypatch.setattr(files, "LIMIT", 1 << 21)
+  path = make(tmp_path)
+  tracemalloc.start()
+  with pytest.raises(BadInput, match=message):
+    [files.read_bytes(file) for file in files.contents(path)]
+  _, peak = tracemalloc.get_traced_memory()
+  tracemalloc.stop()
+  assert peak < 1 << 23
