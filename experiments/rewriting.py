@@ -54,7 +54,7 @@ class Rewriting(options.Common):
   smoothing: float = option(0.0, "label smoothing", **RATE)
   sampled: float = option(0.0, "rate of scheduled sampling", **RATE)
   average: float = option(0.998, "decay of the parameters' moving average; 0 for none", **RATE)
-  beam: int = option(5, "hypotheses of beam search; 1 is greedy", low=1, aside=True)
+  beam: int = option(5, "hypotheses of beam search", low=1, aside=True)
   length_penalty: float = option(1.0, "α: longer texts gain", low=0, aside=True)
   load: str = option("", "folder of a finished run: only use its model", aside=True)
 
@@ -62,11 +62,11 @@ class Rewriting(options.Common):
 def build(config: Rewriting, source: int, target: int) -> Translator:
   """The model alone, of so many words on either side."""
   cell = CELLS[config.cell](2 * config.hidden)
-  made = ATTENTIONS[config.attention](config.hidden)
   try:
+    made = ATTENTIONS[config.attention](config.hidden)
     writer = decoder(*[cell] * config.layers, attention=made, feed=config.feed)
   except ValueError as error:
-    raise BadInput(str(error)) from None
+    raise BadInput(f"--attention={config.attention} --hidden={config.hidden}: {error}") from None
   if config.copy and not (config.joint and made):
     raise BadInput("--copy needs --joint, for words to be the same on both sides, and an attention")
   reader = options.encoder(SimpleNamespace(**vars(config), bidirectional=True))
@@ -96,7 +96,10 @@ def prepare(config: Rewriting, text: pairs.Pairs):
 def train(config: Rewriting, text: pairs.Pairs):
   """Trains, chooses on the validation part; returns what rewrites, and the scores."""
   training.mesh(config.batch)  # a batch that the devices cannot share is refused at once
+  build(config, 5, 5)  # and flags that do not fit each other
   data = prepare(config, text)
+  if config.beam > len(data.target):
+    raise BadInput(f"--beam must be at most {len(data.target)}, the vocabulary; got {config.beam}")
   model = build(config, len(data.source), len(data.target))
   steps, average = config.epochs * len(data.train), averages.moving(config.average)
   optimizer = training.adam(optimizers.schedule(config.rate, steps, "cosine", warmup=0.05))

@@ -58,17 +58,18 @@ def show(config: Config, rewriter: Rewriter, text: str) -> dict:
   """Prints a translation; with --out draws what it attended to."""
   (written,) = rewriter([text], width=config.beam, length_penalty=config.length_penalty)
   print(written)
-  if config.out and config.attention != "none":
+  *pieces, α = rewriter.attention(text, written)
+  if config.out and α.any():  # not without attention
     folder = pathlib.Path(config.out).expanduser() / "figures"
     folder.mkdir(parents=True, exist_ok=True)
-    figures.heat(folder / "attention.png", *rewriter.attention(text, written))
+    figures.heat(folder / "attention.png", *pieces, α)
   return {"translation": written}
 
 
 def run(config: Config = Config()):
   """Trains, chooses on the validation part, tests once; returns the scores."""
-  if config.load and not config.translate.strip():
-    raise BadInput("--load needs a sentence to --translate")
+  if (config.load or config.translate) and not config.translate.strip():
+    raise BadInput("--load needs a sentence to --translate, and none may be empty")
   if config.load:
     return show(config, load(config.load), config.translate)
   text = pairs.load(

@@ -122,7 +122,7 @@ def decoder(
     if feed:
       carry["fed"] = zeros(last, F)
     if feed and attention.coverage:
-      carry["coverage"] = jnp.zeros_like(memory.values[..., 0])
+      carry["coverage"] = _behind(jnp.zeros_like(memory.values[..., 0]))
     return carry
 
   def combine(params, h, context):
@@ -144,18 +144,18 @@ def decoder(
 
     def step(params, carry, x):
       new, h = {}, jnp.concatenate([x, carry["fed"]], -1)
-      for i, (cell, (name, p)) in enumerate(zip(cells, params["layers"].items())):
-        h = h * masks[i - 1] if i else h
-        inner, h = cell.step(p["forward"], carry[name]["forward"], cell.project(p["forward"], h))
+      for i, cell in enumerate(cells):
+        name = f"layer_{i}"
+        p, h = params["layers"][name]["forward"], h * masks[i - 1] if i else h
+        inner, h = cell.step(p, carry[name]["forward"], cell.project(p, h))
         new[name] = {"forward": inner}
-      seen = carry.get("coverage")
-      context, α = attend(
-        attention, params["attention"], h, memory.keys, memory.values, memory.lengths, seen
-      )
-      new["fed"] = y = combine(params, h, context)
+      seen = jnp.moveaxis(carry["coverage"], -1, 0) if attention.coverage else None
+      asked = memory.keys, memory.values, memory.lengths
+      context, α = attend(attention, params["attention"], h, *asked, seen)
+      new["fed"], α = combine(params, h, context), _behind(α).astype(h.dtype)
       if attention.coverage:
-        new["coverage"] = seen + α
-      return new, jnp.concatenate([y, jnp.moveaxis(α, 0, -1).astype(y.dtype)], -1)
+        new["coverage"] = carry["coverage"] + α
+      return new, jnp.concatenate([new["fed"], α], -1)
 
     bound = Cell(
       f"bound({layers})", F + memory.values.shape[0], None,
@@ -167,3 +167,8 @@ def decoder(
 
   name = f"decoder({', '.join(map(str, [*cells, attention]))}{', feed=True' if feed else ''})"
   return Decoder(name, F, init, remember, start, in_turn if feed else at_once)
+
+
+def _behind(α):
+  """[S, ...] as [..., S], as what a carry holds of each row."""
+  return jnp.moveaxis(α, 0, -1)

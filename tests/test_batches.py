@@ -82,6 +82,56 @@ def test_few_shapes():
     assert all(bound < batch["lengths"].max() for bound in smaller)
 
 
+TARGETS = [np.full(3 * (i % 4) + i + 1, 100 + i) for i in range(len(SIZES))]
+PAIRED = {"limit": 20, "batch": 2, "targets": TARGETS}
+
+
+@pytest.mark.parametrize("seed, epoch", [(None, 0), (1, 0), (1, 2)])
+def test_targets_stay_with_their_sequences(seed, epoch):
+  """Each pair once an epoch, whole, zeros behind it; what fills up has no length."""
+  batches, seen = make(**PAIRED, seed=seed), []
+  for batch in itertools.islice(batches.stream(epoch * len(batches)), len(batches)):
+    for b, weight in enumerate(batch["weights"]):
+      n, m = batch["lengths"][b], batch["target_lengths"][b]
+      assert not batch["targets"][m:, b].any() and not batch["tokens"][n:, b].any()
+      if not weight:
+        assert n == m == 0
+        continue
+      row = batch["targets"][0, b] - 100
+      np.testing.assert_array_equal(batch["targets"][:m, b], TARGETS[row])
+      np.testing.assert_array_equal(batch["tokens"][:n, b], SEQUENCES[row])
+      assert batch["labels"][b] == LABELS[row]
+      seen.append(row)
+  assert sorted(seen) == list(range(len(SIZES)))
+
+
+def test_targets_follow_from_seed_and_step():
+  """In the middle of an epoch as from its start."""
+  expected = list(itertools.islice(make(**PAIRED).stream(), 4, 12))
+  assert all(map(same, make(**PAIRED).stream(4), expected))
+
+
+def test_few_shapes_of_targets():
+  """No more values of T or of U than buckets, and each U the tightest of its bounds."""
+  batches = make(**PAIRED)
+  taken = list(itertools.islice(batches.stream(), 6 * len(batches)))
+  lengths = {len(batch["targets"]) for batch in taken}
+  assert lengths <= {*batches.target_bounds.tolist()} and len(batches.target_bounds) <= 3
+  assert len(lengths) > 1 and len({len(batch["tokens"]) for batch in taken}) <= 3
+  for batch in taken:
+    smaller = [bound for bound in batches.target_bounds if bound < len(batch["targets"])]
+    assert all(bound < batch["target_lengths"].max() for bound in smaller)
+
+
+def test_targets_share_batches_by_length():
+  """Sources of one length are told apart by their targets': little is padding."""
+  targets = [np.full(n, 1) for n in np.random.default_rng(0).permutation(np.repeat([8, 80], 50))]
+  sequences = [np.full(4, 1)] * 100
+  for seed in (None, 0):
+    batches = Batches(sequences, None, 10, seed=seed, targets=targets)
+    assert all(len({*batch["target_lengths"].tolist()}) == 1 for batch in batches)
+
+
 def test_wrong_options():
   """Misspelt options and empty data are refused."""
   with pytest.raises(ValueError, match=r"^keep must be .*'first'.*'last'.*; got 'middle'"):

@@ -95,7 +95,7 @@ def test_bad_folders_and_archives(tmp_path, make, message):
 @pytest.mark.parametrize(
   "name, content, message",
   [
-    ("a.gz", gzip.compress(b"some words")[:-9], r"a\.gz cannot be read to its end: .*cut off\?$"),
+    ("a.gz", gzip.compress(b"words", mtime=0)[:-9], r"a\.gz cannot be read to its end: .*cut off"),
     ("a.txt", b"\xef\xbb\xbfa\n\nb\xc3\xa9\xff", r"a\.txt:3 is not UTF-8: .* at byte 3 of the"),
     ("a.txt", b"\xe9", r"a\.txt:1 is not UTF-8: .* at byte 0 of the line\. Is it in another enc"),
     ("a.jsonl", b'{}\n\n{"b"\n', r"a\.jsonl:3 is not a line of JSON: "),

@@ -37,9 +37,10 @@ class Rewriter(NamedTuple):
     width: int = 5,
     length_penalty: float = 1.0,
     block: int = 0,
+    steps: int = 100,
     batch: int = 50,
   ) -> list[str]:
-    """The best that beam search finds for each text; `width` 1 is greedy.
+    """The best that beam search finds for each text, of at most so many steps; arguments as there.
 
     Raises:
       BadInput: no text, an empty one, or a beam wider than the vocabulary.
@@ -51,7 +52,7 @@ class Rewriter(NamedTuple):
     encoded = [ended(self.source.encode(text)) for text in texts]
     written: list = [None] * len(texts)
     for made in Batches(encoded, range(len(texts)), min(batch, len(texts))):
-      how = width, 2 * len(made["tokens"]) + 8, length_penalty, block
+      how = width, steps, length_penalty, block
       tokens, lengths = map(np.asarray, _search(self.model, self.params, made, how))
       for b in np.flatnonzero(made["weights"]):
         written[made["labels"][b]] = self.target.decode(tokens[: lengths[b], b])

@@ -1,0 +1,210 @@
+"""Decoders: against NumPy loops straight from the equations, and by their laws."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from rnnjax import gru, lstm, vanilla
+from rnnjax.attention import additive, dot, general, multi_head
+from rnnjax.decoders import Memory, decoder
+from tests import oracle
+from tests.test_attention import A, scores
+from tests.test_tagger import drawn
+
+KEY = jax.random.key(0)
+T, S, B, D, M, L, F = 4, 5, 3, 3, 4, 6, 4
+LENGTHS = np.array([5, 2, 3])
+PADDING = np.arange(S)[:, None] >= LENGTHS
+CELLS, TICKS = (gru(3), lstm(F)), (oracle.gru_after, oracle.lstm)
+KINDS = {
+  "none": {}, "dot": {"attention": dot()}, "general": {"attention": general()},
+  "additive": {"attention": additive(A)}, "multi_head": {"attention": multi_head(2, A)},
+  "fed": {"attention": general(), "feed": True},
+  "fed heads": {"attention": multi_head(2, A), "feed": True},
+  "coverage": {"attention": additive(A, coverage=True), "feed": True},
+}  # fmt: skip
+every = pytest.mark.parametrize("kind", KINDS)
+
+
+@functools.cache
+def made(kind, *cells, **more):
+  """The same decoder each time, so that it compiles once."""
+  return decoder(*(cells or CELLS), **KINDS[kind], **more)
+
+
+@functools.cache
+def parameters(kind, *cells):
+  return drawn(made(kind, *cells).init(KEY, D, M, L))
+
+
+def given(seed=0):
+  """xs [T, B, D], values [S, B, M] with zeros as padding, and last [B, L]."""
+  draw = np.random.default_rng(seed)
+  xs, values, last = (
+    draw.normal(size=shape).astype(np.float32) for shape in ((T, B, D), (S, B, M), (B, L))
+  )
+  return xs, np.where(PADDING[..., None], 0, values), last
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def run(two, params, xs, values, last, lengths, key=None):
+  """carry, ys, α from the start."""
+  memory = two.remember(params, values, lengths)
+  return two.apply(params, xs, memory, carry=two.start(params, last, memory), key=key)
+
+
+def close(got, expected, atol=1e-5):
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=atol), got, expected)
+
+
+def by_hand(kind, params, xs, values, last):
+  """ys [T, B, F] and α [T, S, B]: bridge, cells, attention, tanh, row by row and step by step."""
+  p = jax.tree.map(np.float64, params)
+  how, ys, α = KINDS[kind], np.zeros((T, B, F)), np.zeros((T, S, B))
+  dense = lambda x, layer: np.tanh(x @ layer["W"] + layer["b"])
+  names = [f"layer_{i}" for i in range(len(CELLS))]
+  for b, n in enumerate(LENGTHS):
+    m, seen, y = np.float64(values[:n, b]), np.zeros(n), np.zeros(F)
+    states = [[dense(last[b], part) for part in p["bridge"][name].values()] for name in names]
+    for t in range(T):
+      h = np.concatenate([xs[t, b], y]) if "feed" in how else np.float64(xs[t, b])
+      for i, (name, tick) in enumerate(zip(names, TICKS)):
+        states[i], h = tick(p["layers"][name]["forward"], h, states[i])
+      y = h
+      if "attention" in how:
+        own = p["attention"]
+        es, mixed = scores(how["attention"].name, own, h, m, seen)
+        weights = [np.exp(e) / np.exp(e).sum() for e in es]
+        context = np.concatenate([w @ v for w, v in zip(weights, mixed)])
+        y = dense(np.concatenate([h, context @ own.get("W_o", np.eye(M))]), p["combine"])
+        α[t, :n, b] = np.mean(weights, 0)
+        seen = seen + α[t, :n, b]
+      ys[t, b] = y
+  return ys, α
+
+
+@every
+def test_equals_the_equations(kind):
+  """Outputs and weights, whatever the memory is asked by and whatever is fed."""
+  params, inputs = parameters(kind), given()
+  carry, *found = run(made(kind), params, *inputs, LENGTHS)
+  close(found, [*by_hand(kind, params, *inputs)])
+  if "coverage" in carry:
+    np.testing.assert_allclose(carry["coverage"], found[1].sum(0).T, atol=1e-5)
+  if "fed" in carry:
+    np.testing.assert_array_equal(carry["fed"], found[0][-1])
+
+
+@every
+def test_step_by_step_is_the_whole(kind):
+  """The carry is all that one step leaves to the next."""
+  two, params, (xs, values, last) = made(kind), parameters(kind), given()
+  whole = run(two, params, xs, values, last, LENGTHS)
+  memory = two.remember(params, values, LENGTHS)
+  carry, rows = two.start(params, last, memory), []
+  apply = jax.jit(two.apply)
+  for t in range(T):
+    carry, *row = apply(params, xs[t : t + 1], memory, carry=carry)
+    rows.append(row)
+  close((carry, *map(jnp.concatenate, zip(*rows))), whole, atol=1e-6)
+
+
+@every
+def test_padding_of_the_memory_changes_nothing(kind):
+  """NaN stands there, and outputs and gradients are those of zeros; of padding they are 0."""
+  (xs, values, last), probe = given(), np.random.default_rng(1).normal(size=(T, B, F + S))
+  probe = probe.astype(np.float32)
+
+  @jax.jit
+  def gradients(params, xs, values, last):
+    def loss(*inputs):
+      _, ys, α = run(made(kind), *inputs, LENGTHS)
+      return (probe * jnp.concatenate([ys, jnp.moveaxis(α, 1, 2)], -1)).sum(), (ys, α)
+
+    return jax.grad(loss, (0, 1, 2, 3), has_aux=True)(params, xs, values, last)
+
+  broken = np.where(PADDING[..., None], np.nan, values).astype(np.float32)
+  one, two = (gradients(parameters(kind), xs, v, last) for v in (values, broken))
+  jax.tree.map(np.testing.assert_array_equal, one, two)
+  own = np.asarray(one[0][2])
+  assert not own[PADDING].any() and own[~PADDING].any() == (kind != "none")
+
+
+@every
+def test_rows_know_nothing_of_each_other(kind):
+  """One alone, its memory cut at its end, is as in company; and so in other company."""
+  two, params, (xs, values, last), b = made(kind), parameters(kind), given(), 1
+  _, ys, α = run(two, params, xs, values, last, LENGTHS)
+  n = LENGTHS[b]
+  _, y, a = run(two, params, xs[:, [b]], values[:n, [b]], last[[b]], LENGTHS[[b]])
+  close((y[:, 0], a[..., 0]), (ys[:, b], α[:, :n, b]), atol=1e-6)
+  inputs = (np.where(np.arange(B)[:, None] == b, one, two) for one, two in zip(
+    (xs, values, last), given(1)))  # fmt: skip
+  _, y, a = run(two, params, *inputs, LENGTHS)
+  np.testing.assert_array_equal(y[:, b], ys[:, b])
+  np.testing.assert_array_equal(a[..., b], α[..., b])
+
+
+@pytest.mark.parametrize("kind", ["none", "fed"])
+def test_dropout_needs_a_key(kind):
+  """And two cells, for it acts between them; it is the same for the same key."""
+  params, inputs = parameters(kind), given()
+  total = lambda two, key, params=params: float(run(two, params, *inputs, LENGTHS, key)[1].sum())
+  plain, dropped = made(kind), made(kind, dropout=0.5)
+  assert total(dropped, None) == pytest.approx(total(plain, KEY), rel=1e-5)
+  one, again, other = (total(dropped, jax.random.key(seed)) for seed in (1, 1, 2))
+  assert one == again and len({one, other, total(plain, None)}) == 3
+  single, params = made(kind, lstm(F), dropout=0.5), parameters(kind, lstm(F))
+  assert total(single, KEY, params) == total(single, None, params)
+
+
+@pytest.mark.parametrize("kind", ["general", "fed"])
+def test_dropped_features_stay_dropped(kind):
+  """Of what the lower cell says the same is lost at every step."""
+  two, params = made(kind, gru(3), vanilla(F), dropout=0.5), parameters(kind, gru(3), vanilla(F))
+  inputs = [x[..., :1, :] for x in given()]
+  # The upper cell hears one lower unit alone: it comes through at all steps, doubled, or at none.
+  upper = params["layers"]["layer_1"]["forward"]
+  upper = upper | {"W": upper["W"] * np.eye(3, 1)}
+  params = params | {"layers": params["layers"] | {"layer_1": {"forward": upper}}}
+  total = lambda seed: float(run(two, params, *inputs, LENGTHS[:1], jax.random.key(seed))[1].sum())
+  assert len({*map(total, range(8))}) == 2
+
+
+def test_a_tower_of_eleven():
+  """Layer 10 stands above layer 9, also where `jit` has sorted the names."""
+  cells = [vanilla(n) for n in (*range(1, 11), F)]
+  two = decoder(*cells, attention=general(), feed=True)
+  _, ys, _ = run(two, drawn(two.init(KEY, D, M, L)), *given(), LENGTHS)
+  assert ys.shape == (T, B, F)
+
+
+def test_memory_and_name():
+  """Without attention nothing is prepared; the name is the call."""
+  _, values, _ = given()
+  memory = made("none").remember(parameters("none"), values, LENGTHS)
+  assert isinstance(memory, Memory) and memory.keys == ()
+  assert made("none").features == F
+  assert repr(made("fed")) == "decoder(gru(3), lstm(4), general(), feed=True)"
+
+
+@pytest.mark.parametrize("cells, options, message", [
+  ((), {}, "at least one cell"),
+  (CELLS, {"feed": True}, "feed=True needs attention"),
+  (CELLS, {"attention": additive(A, coverage=True)}, r"additive\(6, coverage=True\) needs feed"),
+  (CELLS, {"dropout": 1.0}, r"dropout must lie in \[0, 1\); got 1.0"),
+])  # fmt: skip
+def test_misfits_are_refused(cells, options, message):
+  with pytest.raises(ValueError, match=message):
+    decoder(*cells, **options)
+
+
+@pytest.mark.parametrize("feed", [False, True])
+def test_a_dot_product_of_unlike_widths_is_refused(feed):
+  """The error says what would learn to compare them."""
+  two = decoder(gru(3), attention=dot(), feed=feed)
+  with pytest.raises(ValueError, match="as wide as the keys, 4; got 3"):
+    run(two, two.init(KEY, D, M, L), *given(), LENGTHS)
