@@ -10,7 +10,6 @@ import logging
 from types import SimpleNamespace
 
 import numpy as np
-import optax
 
 from experiments import options
 from experiments.options import RATE, option
@@ -29,7 +28,7 @@ PRESETS = {
     hidden=100, bidirectional=False, pooling="last", evidence=0, window=600, limit=600, epochs=6,
     rate=3e-3, word_dropout=0.2, embedding_dropout=0.0, dropout=0.3,
   ),
-  "pretrained": dict(cell="gru", vocabulary=20_000, width=128, hidden=256, epochs=4, rate=1e-3),
+  "pretrained": dict(cell="gru", vocabulary=10_000, width=64),
 }  # fmt: skip
 
 
@@ -48,7 +47,6 @@ class Config(options.Common):
   embedding: str = option("trainable", "words as vectors", ("trainable", "onehot"))
   vectors: str = option("", "word vectors from which to start: GloVe's or word2vec's", file=True)
   init_from: str = option("", "--out of a word_lm: its embedding and encoder are the start")
-  tuning: float = option(1.0, "its rate over that of the rest, with --init_from", low=0)
   width: int = option(32, "features of the embedding where no vectors are given", low=1)
   bidirectional: bool = option(True, "read in both directions")
   pooling: str = option("max_mean", "how outputs become one vector", POOLINGS)
@@ -103,11 +101,10 @@ def run(config: Config = Config()):
   saved = config.init_from and training.load(config.init_from)
   data = prepare(config)
   task = tasks.classification(build(config, data.vocabulary, len(data.classes)))
-  steps, average = config.epochs * len(data.train), averages.moving(config.average)
-  optimizer = training.adam(optimizers.schedule(config.rate, steps, warmup=0.1))
   if saved:
     task = pretrained.begin(task, data.vocabulary, saved)
-    optimizer = optax.chain(optimizer, pretrained.slower(config.tuning))
+  steps, average = config.epochs * len(data.train), averages.moving(config.average)
+  optimizer = training.adam(optimizers.schedule(config.rate, steps, warmup=0.1))
   with training.Run(config, task, data, optimizer, steps, average=average) as run:
     for _ in run.train():
       pass

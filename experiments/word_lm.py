@@ -27,8 +27,8 @@ PRESETS = {
     input_dropout=0.3, type_dropout=0.05, weight_drop=0.3, average=0.998, restart=0.0, cache=500,
   ),
   "reviews": dict(  # what `imdb --preset=pretrained` starts from
-    dataset="reviews", cell="gru", hidden=256, width=128, both=True, vocabulary=20_000, restart=0.0,
-    cutoffs="2000,8000", batch=64, window=70, epochs=3, rate=2e-3, dropout=0.2, average=0.998,
+    dataset="reviews", cell="gru", hidden=128, width=64, both=True, vocabulary=10_000, restart=0.0,
+    cutoffs="2000", batch=64, window=50, epochs=4, rate=3e-3, dropout=0.1, average=0.998,
   ),
   "awd": dict(  # Merity, McCann & Socher 2017, but averaging from a fixed step; untried
     hidden=1150, layers=3, width=400, tied=True, batch=80, window=70, epochs=500, rate=30.0,

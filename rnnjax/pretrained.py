@@ -2,14 +2,11 @@
 
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from rnnjax.data.vocabulary import Vocabulary
 from rnnjax.tasks import Task
 from rnnjax.training.saved import Saved
 from rnnjax.types import BadInput, Params
-
-GRAFTED = ("embedding", "encoder")  # of a classifier's parameters
 
 
 def begin(task: Task, vocabulary: Vocabulary, saved: Saved) -> Task:
@@ -22,15 +19,6 @@ def begin(task: Task, vocabulary: Vocabulary, saved: Saved) -> Task:
     raise BadInput("what was saved is of another experiment: a language model has a vocabulary")
   graft_on = lambda params: graft(params, vocabulary, saved.params, saved.beside["vocabulary"])
   return task._replace(init=lambda key, batch: graft_on(task.init(key, batch)))
-
-
-def slower(factor: float) -> optax.GradientTransformation:
-  """Updates of what `graft` brings are scaled: what has learnt already moves less.
-
-  Howard & Ruder 2018 (discriminative fine-tuning). It stands after the learning rate.
-  """
-  kind = lambda params: {name: name in GRAFTED for name in params}
-  return optax.multi_transform({True: optax.scale(factor), False: optax.identity()}, kind)
 
 
 def graft(params: Params, vocabulary: Vocabulary, language: Params, words: list[str]) -> Params:
