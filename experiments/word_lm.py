@@ -26,7 +26,7 @@ PRESETS = {
     hidden=400, layers=2, width=200, tied=True, batch=40, epochs=14, rate=3e-3, dropout=0.3,
     input_dropout=0.3, type_dropout=0.05, weight_drop=0.3, average=0.998, restart=0.0, cache=500,
   ),
-  "reviews": dict(  # what `imdb --preset=pretrained` starts from
+  "reviews": dict(  # what `imdb --preset=pretrained` starts from; 32 min
     dataset="reviews", cell="gru", hidden=128, width=64, both=True, vocabulary=10_000, restart=0.0,
     cutoffs="2000", batch=64, window=50, epochs=4, rate=3e-3, dropout=0.1, average=0.998,
   ),

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from rnnjax.cells.cell import wide
-from rnnjax.lengths import alive
+from rnnjax.lengths import alive, checked
 from rnnjax.types import Array, Key, Params
 
 
@@ -144,15 +144,8 @@ def attend_all(
 
 def _living(params, memory, lengths):
   """params in the memory's type, the memory with 0 for padding, and which of its steps live."""
-  memory, batch = jnp.asarray(memory), memory.shape[1:-1]
-  if lengths is not None:
-    lengths = jnp.asarray(lengths)
-    if lengths.shape != batch or not jnp.issubdtype(lengths.dtype, jnp.integer):
-      raise ValueError(
-        f"lengths must be integers of the batch shape {batch} of memory {memory.shape}, which is "
-        f"time-major [S, *batch, M]; got {lengths.dtype} {lengths.shape}. Is memory batch-major?"
-      )
-  mask = alive(memory, lengths)
+  memory = jnp.asarray(memory)
+  mask = alive(memory, None if lengths is None else checked(lengths, memory, "memory", "S"))
   params = jax.tree.map(lambda p: jnp.asarray(p, memory.dtype), params)
   return params, jnp.where(mask[..., None], memory, 0), mask
 

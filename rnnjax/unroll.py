@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from rnnjax.cells.cell import Cell
 from rnnjax.kernels.deferred import deferred
 from rnnjax.kernels.scan import scan
-from rnnjax.lengths import alive
+from rnnjax.lengths import alive, checked
 from rnnjax.types import Array, Carry, Params
 
 BACKENDS = {"scan": scan, "deferred": deferred}
@@ -63,7 +63,7 @@ def unroll(
     )
   if xs.ndim < 2:
     raise ValueError(f"xs must be [T, *batch, D], at least two axes; got shape {xs.shape}")
-  T, batch = xs.shape[0], xs.shape[1:-1]
+  T = xs.shape[0]
   if remat is not None and remat < 1:
     raise ValueError(f"remat must be a positive number of steps; got {remat}")
   if backend != "auto" and backend not in BACKENDS:
@@ -72,13 +72,7 @@ def unroll(
 
   mask = None
   if lengths is not None:
-    lengths = jnp.asarray(lengths)
-    if lengths.shape != batch or not jnp.issubdtype(lengths.dtype, jnp.integer):
-      raise ValueError(
-        f"lengths must be integers of the batch shape {batch} of xs {xs.shape}, which is "
-        f"time-major [T, *batch, D]; got {lengths.dtype} {lengths.shape}. Is xs batch-major?"
-      )
-    mask = alive(xs, lengths)
+    mask = alive(xs, checked(lengths, xs))
     xs = jnp.where(mask[..., None], xs, 0)
 
   start = cell.start(first(xs))
