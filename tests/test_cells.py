@@ -129,7 +129,8 @@ def test_names_are_calls():
 
 @pytest.mark.parametrize("features", [0, -1, 2.0, "8", None])
 def test_features_must_be_a_positive_integer(features):
-  """The message names the factory and shows what came."""
+  """The message names the factory and shows what came, also where 2 was asked for before."""
+  assert lstm(2).features == 2
   with pytest.raises(ValueError, match=rf"^lstm needs a positive integer.*got {features!r}$"):
     lstm(features)
 

@@ -151,4 +151,4 @@ def test_a_review_of_a_million_words_is_cut(tmp_path):
   data = imdb.prepare(imdb.Config(data_dir=str(tmp_path), batch=8, window=20, limit=50))
   assert max(batch["lengths"].max() for batch in data.test) == 50
   assert all(len(batch["tokens"]) <= 20 for batch in data.train)
-  assert len(data.test.sequences[-1]) == len(data.test.features[-1]) == 1_000_000
+  assert len(data.test.sequences[-1]) == len(data.test.beside["features"][-1]) == 1_000_000

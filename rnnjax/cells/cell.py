@@ -56,29 +56,26 @@ def factory(make: Callable) -> Callable:
   title = make.__name__
 
   @functools.cache
-  def cached(arguments):
-    given = dict(arguments)
-    try:
-      features = operator.index(next(iter(given.values())))
-    except TypeError:
-      features = 0
-    if features < 1:
-      raise ValueError(
-        f"{title} needs a positive integer as its number of features; "
-        f"got {next(iter(given.values()))!r}"
-      )
-    options = [
-      f"{key}={value!r}"
-      for key, value in list(given.items())[1:]
-      if value != signature.parameters[key].default
-    ]
-    return Cell(f"{title}({', '.join([str(features), *options])})", features, **make(**given))
+  def cached(features, *given):
+    parameters = signature.parameters
+    options = [f"{key}={value!r}" for key, value in given if value != parameters[key].default]
+    name = f"{title}({', '.join([str(features), *options])})"
+    return Cell(name, features, **make(features, **dict(given)))
 
   @functools.wraps(make)
   def call(*args, **kwargs):
     bound = signature.bind(*args, **kwargs)
     bound.apply_defaults()
-    return cached(tuple(bound.arguments.items()))
+    (_, features), *options = bound.arguments.items()
+    try:
+      number = operator.index(features)  # before the cache, for which 2.0 is 2
+    except TypeError:
+      number = 0
+    if number < 1:
+      raise ValueError(
+        f"{title} needs a positive integer as its number of features; got {features!r}"
+      )
+    return cached(number, *options)
 
   return call
 
