@@ -94,7 +94,7 @@ def tag(config: Config, labeller: Labeller) -> dict[str, str]:
 
 def run(config: Config = Config()):
   """Trains, chooses on the validation part, tests once; returns the scores."""
-  if config.tag and (config.columns or not cut(config.tag)):
+  if (config.load or config.tag) and (config.columns or not cut(config.tag)):
     raise BadInput("--tag must have a word; and it has no columns beside: it needs --columns=false")
   if config.load:
     return tag(config, load(config.load))
