@@ -118,8 +118,9 @@ def keep(out: str, rows, written):
   """Writes what was read, what is true, and what was written into OUT/written.jsonl."""
   if out:
     names = "source", "target", "written"
-    lines = [json.dumps(dict(zip(names, (*row, one)))) for row, one in zip(rows, written)]
-    (pathlib.Path(out).expanduser() / "written.jsonl").write_text("\n".join(lines) + "\n")
+    lines = [dict(zip(names, (*row, one))) for row, one in zip(rows, written)]
+    text = "\n".join(json.dumps(line, ensure_ascii=False) for line in lines) + "\n"
+    (pathlib.Path(out).expanduser() / "written.jsonl").write_text(text, encoding="utf-8")
 
 
 def load(out: str, Config) -> Rewriter:
