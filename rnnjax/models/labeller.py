@@ -8,8 +8,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from seqeval.metrics import f1_score
-from seqeval.scheme import IOBES
 
 from rnnjax.data import spans
 from rnnjax.data.lexicon import Lexicon
@@ -83,6 +81,9 @@ class Labeller(NamedTuple):
       seqeval's strict F1, where the tags are of spans, and how many words are tagged in a second
       once all is compiled; and a table of errors.
     """
+    from seqeval.metrics import f1_score  # and with it scikit-learn, a second
+    from seqeval.scheme import IOBES
+
     both = [s.words for s in sentences], [s.columns for s in sentences]
     self(*both)
     begun = time.perf_counter()
@@ -92,10 +93,10 @@ class Labeller(NamedTuple):
       scores["seqeval"] = float(f1_score(true, found, mode="strict", scheme=IOBES))
     return scores, tags.errors(true, found, self.pieces)
 
-  def show(self, words: Sequence[str]) -> str:
-    """A sentence in the colours of its tags, and their probabilities."""
+  def show(self, words: Sequence[str]) -> tuple[str, list[str]]:
+    """A sentence in the colours of its tags, with their probabilities; and the tags."""
     (one,) = self([words])
-    return tags.coloured(words, *one, self.pieces)
+    return tags.coloured(words, *one, self.pieces), one.tags
 
 
 @functools.partial(jax.jit, static_argnums=0)
