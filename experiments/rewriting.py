@@ -1,4 +1,4 @@
-"""What translation and summaries share: flags, model, training, and texts from texts."""
+"""What translation, summaries and pronunciation share: flags, model, training, and texts from texts."""
 
 import dataclasses
 import json
@@ -14,6 +14,7 @@ from rnnjax.data import pairs
 from rnnjax.data.batches import Batches
 from rnnjax.data.subwords import BEGIN, END, KINDS, Subwords
 from rnnjax.decoders import decoder
+from rnnjax.diagnostics import figures
 from rnnjax.models import embedding
 from rnnjax.models.rewriter import Rewriter, ended
 from rnnjax.models.translator import Translator
@@ -42,6 +43,7 @@ class Rewriting(options.Common):
   attention: str = option("general", "how the decoder sees the source", ATTENTIONS)
   feed: bool = option(False, "the decoder reads what it last attended to: input feeding")
   subwords: str = option("bpe", "what a text is cut into", KINDS)
+  target_subwords: str = option("same", "what a target is cut into", ("same", *KINDS))
   vocabulary: int = option(4000, "how many of them", low=5)
   joint: bool = option(False, "source and target have one vocabulary and one table of vectors")
   copy: bool = option(False, "words of the source can be copied; needs --joint")
@@ -67,6 +69,9 @@ def build(config: Rewriting, source: int, target: int) -> Translator:
     writer = decoder(*[cell] * config.layers, attention=made, feed=config.feed)
   except ValueError as error:
     raise BadInput(f"--attention={config.attention} --hidden={config.hidden}: {error}") from None
+  if config.joint and config.target_subwords not in ("same", config.subwords):
+    raise BadInput(f"--joint needs one kind of subwords; got --subwords={config.subwords} and "
+                   f"--target_subwords={config.target_subwords}")  # fmt: skip
   if config.copy and not (config.joint and made):
     raise BadInput("--copy needs --joint, for words to be the same on both sides, and an attention")
   reader = options.encoder(SimpleNamespace(**vars(config), bidirectional=True))
@@ -79,9 +84,11 @@ def build(config: Rewriting, source: int, target: int) -> Translator:
 
 def prepare(config: Rewriting, text: pairs.Pairs):
   """The subwords of both sides, and the pairs as batches."""
-  sides = list(zip(*text.train))
-  cut = lambda side: Subwords.train(side, config.vocabulary, config.subwords, config.lower)
-  source, target = [cut(sides[0] + sides[1])] * 2 if config.joint else map(cut, sides)
+  sides, kinds = list(zip(*text.train)), [config.subwords, config.target_subwords]
+  kinds = [config.subwords if kind == "same" else kind for kind in kinds]
+  cut = lambda side, kind: Subwords.train(side, config.vocabulary, kind, config.lower)
+  joined = [cut(sides[0] + sides[1], kinds[0])] * 2 if config.joint else None
+  source, target = joined or map(cut, sides, kinds)
 
   def batches(rows, size, limit=None, seed=None):
     ahead = [ended(source.encode(one)[:limit]) for one, _ in rows]
@@ -121,6 +128,20 @@ def keep(out: str, rows, written):
     lines = [dict(zip(names, (*row, one))) for row, one in zip(rows, written)]
     text = "\n".join(json.dumps(line, ensure_ascii=False) for line in lines) + "\n"
     (pathlib.Path(out).expanduser() / "written.jsonl").write_text(text, encoding="utf-8")
+
+
+def show(config: Rewriting, rewriter: Rewriter, text: str) -> dict:
+  """Prints what is written for a text; with --out draws what it attended to."""
+  if not text.strip():
+    raise BadInput("--load needs a text, and none may be empty")
+  (written,) = rewriter([text], width=config.beam, length_penalty=config.length_penalty)
+  print(written)
+  *pieces, α = rewriter.attention(text, written)
+  if config.out and α.any():  # not without attention
+    folder = pathlib.Path(config.out).expanduser() / "figures"
+    folder.mkdir(parents=True, exist_ok=True)
+    figures.heat(folder / "attention.png", *pieces, α)
+  return {"written": written}
 
 
 def load(out: str, Config) -> Rewriter:

@@ -15,7 +15,6 @@ from experiments import options, rewriting
 from experiments.options import option
 from rnnjax.data import pairs
 from rnnjax.models.rewriter import Rewriter
-from rnnjax.types import BadInput
 
 PRESETS = {
   "titles": dict(
@@ -71,19 +70,16 @@ def baselines(text: pairs.Pairs) -> dict[str, float]:
 
 def run(config: Config = Config()):
   """Trains, chooses on the validation part, tests once; returns the scores."""
-  how = dict(width=config.beam, length_penalty=config.length_penalty)
   if config.load:
-    if not config.text.strip():
-      raise BadInput("--load needs a --text to summarize")
-    (written,) = load(config.load)([config.text], **how)
-    print(written)
-    return {"summary": written}
+    return rewriting.show(config, load(config.load), config.text)
   text = pairs.load(config.dataset, config.data_dir, config.source, config.target, "summaries")
   rewriter, scores = rewriting.train(config, text)
+  how = dict(width=config.beam, length_penalty=config.length_penalty)
   written = rewriter([source for source, _ in text.test], **how)
   rewriting.keep(config.out, text.test, written)
   found = {f"test/{kind}": value for kind, value in rouge(written, text.test).items()}
-  return scores | found | baselines(text)
+  shown = rewriting.show(config, rewriter, config.text or text.test[0][0])
+  return scores | found | baselines(text) | shown
 
 
 if __name__ == "__main__":

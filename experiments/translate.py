@@ -7,7 +7,6 @@
 """
 
 import dataclasses
-import pathlib
 import time
 
 import sacrebleu
@@ -15,9 +14,7 @@ import sacrebleu
 from experiments import options, rewriting
 from experiments.options import option
 from rnnjax.data import pairs
-from rnnjax.diagnostics import figures
 from rnnjax.models.rewriter import Rewriter
-from rnnjax.types import BadInput
 
 PRESETS = {
   "multi30k": dict(
@@ -55,30 +52,16 @@ def judge(config: Config, rewriter: Rewriter, rows) -> dict:
   }  # fmt: skip
 
 
-def show(config: Config, rewriter: Rewriter, text: str) -> dict:
-  """Prints a translation; with --out draws what it attended to."""
-  (written,) = rewriter([text], width=config.beam, length_penalty=config.length_penalty)
-  print(written)
-  *pieces, α = rewriter.attention(text, written)
-  if config.out and α.any():  # not without attention
-    folder = pathlib.Path(config.out).expanduser() / "figures"
-    folder.mkdir(parents=True, exist_ok=True)
-    figures.heat(folder / "attention.png", *pieces, α)
-  return {"translation": written}
-
-
 def run(config: Config = Config()):
   """Trains, chooses on the validation part, tests once; returns the scores."""
-  if (config.load or config.translate) and not config.translate.strip():
-    raise BadInput("--load needs a sentence to --translate, and none may be empty")
   if config.load:
-    return show(config, load(config.load), config.translate)
+    return rewriting.show(config, load(config.load), config.translate)
   text = pairs.load(
     config.dataset, config.data_dir, config.source, config.target, "translations"
   )
   rewriter, scores = rewriting.train(config, text)
   scores |= judge(config, rewriter, text.test)
-  return scores | show(config, rewriter, config.translate or text.test[0][0])
+  return scores | rewriting.show(config, rewriter, config.translate or text.test[0][0])
 
 
 if __name__ == "__main__":

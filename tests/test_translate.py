@@ -88,12 +88,12 @@ def test_scores(esperanto):
 def test_a_sentence(esperanto, tmp_path, capsys):
   """It is translated after training, and by --load the same; what it attended to is drawn."""
   config, scores, printed = esperanto
-  assert printed.splitlines() == [scores["translation"]]
+  assert printed.splitlines() == [scores["written"]]
   drawn = imread(pathlib.Path(config.out) / "figures" / "attention.png")
   loaded = Config(
     source="en", target="xx", load=config.out, translate="two cats .", beam=2, out=str(tmp_path)
   )
-  assert translate.run(loaded) == {"translation": scores["translation"]}
+  assert translate.run(loaded) == {"written": scores["written"]}
   assert capsys.readouterr().out == printed
   np.testing.assert_array_equal(imread(tmp_path / "figures" / "attention.png"), drawn)
 
@@ -142,7 +142,7 @@ def test_the_command_line(blind):
   assert done.returncode == 0, done.stderr
   written, last = done.stdout.splitlines()
   result = json.loads(last)
-  assert result["experiment"] == "translate" and result["translation"] == written
+  assert result["experiment"] == "translate" and result["written"] == written
   assert {"test/bleu", "test/loss", "signature", "search_seconds"} <= result.keys()
   assert not (pathlib.Path(out) / "figures").exists()
 

@@ -1,4 +1,4 @@
-"""Two small generated sets in which a text is rewritten; needs no file.
+"""Three small generated sets in which a text is rewritten; needs no file.
 
   translations   from English into a made-up language that says when first, where before whom, and
                  the verb last; the adjective follows its noun. Articles and adjectives agree with
@@ -14,14 +14,20 @@
                    Kodani beats Velako
 
                  No name and no number is in two reports: what is learnt by heart is of no use.
+
+  pronunciations from the letters of a made-up word to its sounds. A letter's sound hangs on the next
+                 one (c, g, doubled letters), and a vowel's on the silent e that ends the word:
+
+                   gecothime   JH EH K AO TH AY M
 """
 
 import itertools
+import re
 from collections.abc import Iterator
 
 import numpy as np
 
-TASKS = ("translations", "summaries")
+TASKS = ("translations", "summaries", "pronunciations")
 SIZES = (4000, 300, 300)
 Rows = list[tuple[str, str]]
 
@@ -56,10 +62,19 @@ CLOSINGS = (
 DAYS = "monday tuesday wednesday thursday friday saturday sunday".split()
 SYLLABLES = [c + v for c in "bdfgklmnprstvz" for v in "aeiou"]
 
+ONSETS = "b c ch d f g k l m n p r s sh t th v w z bb gg ll mm nn rr ss tt".split()
+SOUNDS = {  # of spellings; where several fit, the first
+  "e$": "", "a(?=[^aeiou]+e$)": "EY", "i(?=[^aeiou]+e$)": "AY", "o(?=[^aeiou]+e$)": "OW",
+  "u(?=[^aeiou]+e$)": "UW", "a": "AE", "e": "EH", "i": "IH", "o": "AO", "u": "AH",
+  "ch": "CH", "sh": "SH", "th": "TH", "c(?=[ei])": "S", "c": "K", "gg": "G", "g(?=[ei])": "JH",
+  r"([a-z])\1": None, "[a-z]": None,  # that of the letter
+}  # fmt: skip
+
 
 def splits(task: str) -> tuple[Rows, Rows, Rows]:
   """Pairs to learn from, to choose with and to test, of one of TASKS; no source is in two parts."""
-  made = {"translations": translations, "summaries": summaries}[task](sum(SIZES))
+  makers = dict(zip(TASKS, (translations, summaries, pronunciations), strict=True))
+  made = makers[task](sum(SIZES))
   train, valid, _ = np.cumsum(SIZES)
   return made[:train], made[train:valid], made[valid:]
 
@@ -88,6 +103,27 @@ def summaries(number: int, seed: int = 0) -> Rows:
   names = (spell(i).capitalize() for i in draw.permutation(size**3))
   numbers = map(str, draw.permutation(np.arange(1_000, 100_000)))
   return [_summary(draw, names, numbers) for _ in range(number)]
+
+
+def pronunciations(number: int, seed: int = 0) -> Rows:
+  """Pairs of a word's letters and its sounds; no word is there twice."""
+  draw, made = np.random.default_rng(seed), {}
+  while len(made) < number:
+    syllables = [draw.choice(ONSETS) + draw.choice([*"aeiou"]) for _ in range(draw.integers(2, 5))]
+    word = "".join(syllables) + draw.choice(["", "n", "te", "me"])
+    made[word] = " ".join(_sounds(word))
+  return list(made.items())
+
+
+def _sounds(word: str) -> Iterator[str]:
+  """What a word's letters sound like, silent ones left out."""
+  at = 0
+  while at < len(word):
+    fits = ((re.compile(like).match(word, at), sound) for like, sound in SOUNDS.items())
+    found, sound = next((found, sound) for found, sound in fits if found)
+    at = found.end()
+    if sound != "":
+      yield sound or found[0][0].upper()
 
 
 def _translation(draw) -> tuple[list[str], list[str]]:

@@ -1,0 +1,66 @@
+"""How is it said? The letters of a word in, its sounds out.
+
+  python -m experiments.pronounce                                       # generated words
+  python -m experiments.pronounce --preset=cmudict --data_dir=cmudict.zip --out=runs/said
+  python -m experiments.pronounce --load=runs/said --word=attention
+"""
+
+import dataclasses
+
+import jiwer
+
+from experiments import options, rewriting
+from experiments.options import option
+from rnnjax.data import pairs
+from rnnjax.models.rewriter import Rewriter
+
+PRESETS = {
+  "cmudict": dict(
+    hidden=256, width=64, batch=128, epochs=10, rate=2e-3, dropout=0.3, smoothing=0.1,
+    average=0.999,
+  ),
+}  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(rewriting.Rewriting):
+  subwords: str = option("character", "what a word is cut into", rewriting.KINDS)
+  target_subwords: str = option("word", "what its sounds are cut into", rewriting.KINDS)
+  word: str = option("", "a word to pronounce", aside=True)
+
+
+def load(out: str) -> Rewriter:
+  """The speller of a run's --out: load("runs/said")(["attention"])."""
+  return rewriting.load(out, Config)
+
+
+def errors(written, ways) -> dict[str, float]:
+  """Shares of words and of their phonemes that are wrong, beside the nearest of the ways to say a
+  word."""
+  found = [
+    min((jiwer.process_words(way, one) for way in own), key=lambda it: it.wer)
+    for one, own in zip(written, ways)
+  ]
+  edits = [it.substitutions + it.deletions + it.insertions for it in found]
+  spoken = sum(it.hits + it.substitutions + it.deletions for it in found)
+  return {
+    "word_error": sum(map(bool, edits)) / len(edits), "phoneme_error": sum(edits) / spoken
+  }  # fmt: skip
+
+
+def run(config: Config = Config()):
+  """Trains, chooses on the validation part, tests once; returns the scores."""
+  if config.load:
+    return rewriting.show(config, load(config.load), config.word)
+  text = pairs.load(config.dataset, config.data_dir, "", "", "pronunciations")
+  rewriter, scores = rewriting.train(config, text)
+  how = dict(width=config.beam, length_penalty=config.length_penalty)
+  written = rewriter([word for word, _ in text.test], **how, batch=500)
+  rewriting.keep(config.out, text.test, written)
+  ways = [text.references.get(word, [way]) for word, way in text.test]
+  scores |= {f"test/{name}": value for name, value in errors(written, ways).items()}
+  return scores | rewriting.show(config, rewriter, config.word or text.test[0][0])
+
+
+if __name__ == "__main__":
+  options.main(Config, run, PRESETS)
