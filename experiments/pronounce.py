@@ -50,6 +50,7 @@ def errors(written, ways) -> dict[str, float]:
 
 def run(config: Config = Config()):
   """Trains, chooses on the validation part, tests once; returns the scores."""
+  rewriting.check(config, "word")
   if config.load:
     return rewriting.show(config, load(config.load), config.word)
   text = pairs.load(config.dataset, config.data_dir, "", "", "pronunciations")

@@ -1,4 +1,4 @@
-"""What translation, summaries and pronunciation share: flags, model, training, and texts from texts."""
+"""What translation, summaries and pronunciation share: flags, model, training, writing."""
 
 import dataclasses
 import json
@@ -130,10 +130,15 @@ def keep(out: str, rows, written):
     (pathlib.Path(out).expanduser() / "written.jsonl").write_text(text, encoding="utf-8")
 
 
+def check(config: Rewriting, name: str):
+  """Refuses a blank text, and none at all with --load; name is that of the flag."""
+  text = getattr(config, name)
+  if (config.load or text) and not text.strip():
+    raise BadInput(f"--load needs a text, --{name}, and none may be empty; got {text!r}")
+
+
 def show(config: Rewriting, rewriter: Rewriter, text: str) -> dict:
   """Prints what is written for a text; with --out draws what it attended to."""
-  if not text.strip():
-    raise BadInput("--load needs a text, and none may be empty")
   (written,) = rewriter([text], width=config.beam, length_penalty=config.length_penalty)
   print(written)
   *pieces, α = rewriter.attention(text, written)

@@ -70,6 +70,7 @@ def baselines(text: pairs.Pairs) -> dict[str, float]:
 
 def run(config: Config = Config()):
   """Trains, chooses on the validation part, tests once; returns the scores."""
+  rewriting.check(config, "text")
   if config.load:
     return rewriting.show(config, load(config.load), config.text)
   text = pairs.load(config.dataset, config.data_dir, config.source, config.target, "summaries")

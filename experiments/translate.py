@@ -54,6 +54,7 @@ def judge(config: Config, rewriter: Rewriter, rows) -> dict:
 
 def run(config: Config = Config()):
   """Trains, chooses on the validation part, tests once; returns the scores."""
+  rewriting.check(config, "translate")
   if config.load:
     return rewriting.show(config, load(config.load), config.translate)
   text = pairs.load(

@@ -1,5 +1,6 @@
 """Tasks: all that training knows of a model."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -9,7 +10,9 @@ import jax.numpy as jnp
 from rnnjax import losses, metrics
 from rnnjax.attention import coverage_loss
 from rnnjax.lengths import alive
-from rnnjax.types import Carry, Key, Params
+from rnnjax.types import Array, Carry, Key, Params
+
+Measure = Callable[[Array, dict[str, Array]], dict[str, metrics.Mean]]
 
 
 class Task(NamedTuple):
@@ -41,11 +44,6 @@ def classification(model: Any, smoothing: float = 0.0) -> Task:
     smoothing: label smoothing, in training only.
   """
 
-  inputs = lambda batch: (batch["tokens"], batch["lengths"], batch.get("features"))
-
-  def init(key, batch):
-    return model.init(key, *inputs(batch))["params"]
-
   def measure(logits, batch, smoothing=0.0):
     labels, weights = batch["labels"], batch["weights"]
     return {
@@ -53,9 +51,29 @@ def classification(model: Any, smoothing: float = 0.0) -> Task:
       "accuracy": metrics.mean(losses.predict(logits) == labels, weights),
     }
 
+  return supervised(model, measure, functools.partial(measure, smoothing=smoothing))
+
+
+def supervised(model: Any, measure: Measure, learn: Measure | None = None) -> Task:
+  """Whatever a model makes of a batch, measured.
+
+  A batch is {"tokens": [T, B] or [T, B, D], "lengths": [B], ...}; "features" may come along.
+
+  Args:
+    model: a flax module, called as tokens, lengths, [features,] key=None -> outputs.
+    measure: outputs, batch -> {name: Mean}, of which that named "loss" is minimised.
+    learn: the same in training, where it differs.
+  """
+
+  def inputs(batch):
+    return [batch[name] for name in ("tokens", "lengths", "features") if name in batch]
+
+  def init(key, batch):
+    return model.init(key, *inputs(batch))["params"]
+
   def loss(params, carry, batch, key):
-    logits = model.apply({"params": params}, *inputs(batch), key)
-    return carry, measure(logits, batch, smoothing)
+    outputs = model.apply({"params": params}, *inputs(batch), key=key)
+    return carry, (learn or measure)(outputs, batch)
 
   def score(params, carry, batch):
     return carry, measure(model.apply({"params": params}, *inputs(batch)), batch)

@@ -204,7 +204,7 @@ def test_bad_files_are_named(tmp_path, make, message):
 
 @pytest.mark.parametrize("dataset, task", [("linux", "summaries"), ("embedded", "poems")])
 def test_an_unknown_dataset_or_task(dataset, task):
-  with pytest.raises(BadInput, match=rf"of \('auto', .*'summaries'\); got '{dataset}' and '{task}"):
+  with pytest.raises(BadInput, match=rf"'auto', .*'summaries', .*got '{dataset}' and '{task}"):
     pairs.load(dataset, "", "en", "de", task)
 
 

@@ -73,7 +73,32 @@ def headline(report):
   return found
 
 
-@pytest.fixture(scope="module", params=[("translations", translated), ("summaries", headline)])
+CONSONANT = {"c": "K", "ch": "CH", "sh": "SH", "th": "TH"}
+LONG = dict(a="EY", i="AY", o="OW", u="UW", e="EH")
+SHORT = dict(a="AE", e="EH", i="IH", o="AO", u="AH")
+
+
+def said(word):
+  """A word's sounds, syllable by syllable from its end."""
+  silent = word.endswith("e")
+  parts = re.findall("[aeiou]|[^aeiou]+", word[:-1] if silent else word)
+  sounds = []
+  for i, part in enumerate(parts):
+    after = (parts[i + 1 :] + ["e"] * silent + [""])[0]
+    if part in SHORT:
+      last = silent and i == len(parts) - 2
+      sounds.append((LONG if last else SHORT)[part])
+    elif part in ("c", "g") and after in ("e", "i"):
+      sounds.append("S" if part == "c" else "JH")
+    else:
+      sounds.append(CONSONANT.get(part, part[0].upper()))
+  return " ".join(sounds)
+
+
+@pytest.fixture(
+  scope="module",
+  params=[("translations", translated), ("summaries", headline), ("pronunciations", said)],
+)
 def generated(request):
   task, rewrite = request.param
   return task, rewrite, rewriting.splits(task)

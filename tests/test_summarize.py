@@ -137,7 +137,7 @@ def test_a_run_and_its_model(tmp_path):
   json.dumps(scores)
   asked = summarize.run(Config(load=str(out), text=text.test[0][0], beam=2))
   assert asked["written"] == written[0]
-  with pytest.raises(BadInput, match="needs a --text"):
+  with pytest.raises(BadInput, match="needs a text, --text"):
     summarize.run(Config(load=str(out)))
   with pytest.raises(BadInput, match="another experiment"):
     options.restore(Config, str(out), "lexicon")

@@ -21,13 +21,13 @@ PADDING = ("back", "front")
 class Batches:
   """Batches {"tokens": [T, B], "lengths": [B], "weights": [B]}, time-major, and where there are any
   "labels": [B], "targets": [U, B] and "target_lengths": [B], and what goes along with the tokens,
-  [T, B, ...] under its own names.
+  [T, B, ...] under its own names. Instead of ids, a token may be a vector: then [T, B, D], float32.
 
   Rows of like lengths share a batch: T and U are each one of at most `buckets` lengths. A batch
   that runs short is filled with rows of weight 0.
 
   Attributes:
-    sequences: arrays of token ids, any lengths.
+    sequences: arrays [T] of token ids, or [T, D] of vectors, any lengths.
     labels: one for each, or None.
     batch: B.
     limit: longer sequences are cut to so many tokens; none are where it is left out.
@@ -124,15 +124,16 @@ class Batches:
     T = self.limit if front else int(self.bounds[np.searchsorted(self.bounds, ends.max())])
     fill = self.batch - len(rows)
     pad = lambda values: np.pad(values, (0, fill)).astype(np.int32)
+    kind = np.float32 if np.issubdtype(self.sequences[0].dtype, np.floating) else np.int32
 
-    def stack(arrays, like):
-      out = np.full((T, self.batch, *like.shape[1:]), PAD, like.dtype)
+    def stack(arrays, kind):
+      out = np.full((T, self.batch, *arrays[0].shape[1:]), PAD, kind)
       for b, (i, span, n) in enumerate(zip(rows, spans, ends)):
         out[T - n if front else 0 : T if front else n, b] = arrays[i][span]
       return out
 
     batch = {
-      "tokens": stack(self.sequences, np.zeros(0, np.int32)),
+      "tokens": stack(self.sequences, kind),
       "lengths": np.full(self.batch, T, np.int32) if front else pad(ends),
       "weights": pad(np.ones(len(rows))).astype(np.float32),
     }
@@ -145,7 +146,7 @@ class Batches:
       for b, (i, n) in enumerate(zip(rows, ends)):
         batch["targets"][:n, b] = self.targets[i]
       batch["target_lengths"] = pad(ends)
-    return batch | {name: stack(arrays, arrays[0]) for name, arrays in self.beside.items()}
+    return batch | {name: stack(arrays, arrays[0].dtype) for name, arrays in self.beside.items()}
 
   def _span(self, length, draw):
     """Which part of a sequence of so many tokens is kept."""

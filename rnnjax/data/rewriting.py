@@ -15,8 +15,8 @@
 
                  No name and no number is in two reports: what is learnt by heart is of no use.
 
-  pronunciations from the letters of a made-up word to its sounds. A letter's sound hangs on the next
-                 one (c, g, doubled letters), and a vowel's on the silent e that ends the word:
+  pronunciations from the letters of a made-up word to its sounds. The sound of c, g or twins
+                 hangs on what comes next, that of a vowel on a silent e at the end:
 
                    gecothime   JH EH K AO TH AY M
 """

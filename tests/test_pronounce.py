@@ -1,0 +1,64 @@
+"""Letters to sounds: the errors by hand, what any pronunciation counts for, and a run."""
+
+import json
+import pathlib
+
+import pytest
+
+from experiments import pronounce, rewriting
+from experiments.pronounce import Config
+from rnnjax.data import pairs
+from rnnjax.types import BadInput
+
+TINY = dict(hidden=8, width=8, batch=64, epochs=1, beam=2, dataset="embedded")
+
+
+def test_errors_by_hand():
+  """One word right in its second way; one with a phoneme wrong, one missing and one too many."""
+  written = ["R IY D", "K AE T S", "AH", "", "G OW"]
+  ways = [["R EH D", "R IY D"], ["K AH T"], ["AH N"], ["AY"], ["G OW"]]
+  found = pronounce.errors(written, ways)
+  assert found["word_error"] == pytest.approx(3 / 5)
+  assert found["phoneme_error"] == pytest.approx((0 + 2 + 1 + 1 + 0) / (3 + 3 + 2 + 1 + 2))
+
+
+@pytest.fixture(scope="module")
+def spoken(tmp_path_factory):
+  """A run of a few words, of which each has one more pronunciation, with Q."""
+  text = pairs.load("embedded", "", "", "", "pronunciations")
+  more = {word: [way, f"{way} Q"] for word, way in text.test}
+  text = text._replace(train=text.train[:640], test=text.test[:40], references=more)
+  config = Config(**TINY, out=str(tmp_path_factory.mktemp("spoken") / "run"), word="gecothime")
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(pairs, "load", lambda *_: text)
+    return config, text, pronounce.run(config)
+
+
+def test_a_run(spoken):
+  """What it wrote is what was scored; letters go in, and phonemes, each a piece, come out."""
+  config, text, scores = spoken
+  path = pathlib.Path(config.out) / "written.jsonl"
+  lines = [json.loads(line) for line in path.read_text().splitlines()]
+  assert [(line["source"], line["target"]) for line in lines] == text.test
+  ways = [text.references[word] for word, _ in text.test]
+  again = pronounce.errors([line["written"] for line in lines], ways)
+  assert scores["test/word_error"] == again["word_error"]
+  assert scores["test/phoneme_error"] == again["phoneme_error"]
+  speller = pronounce.load(config.out)
+  assert speller.source.pieces("chat") == ["c", "h", "a", "t"]
+  assert speller.target.pieces("CH AE T") == ["▁CH", "▁AE", "▁T"]
+
+
+def test_a_word_is_asked_for(spoken, capsys):
+  """By --load, the same as after training; a blank one is refused."""
+  config, _, scores = spoken
+  how = dict(load=config.out, beam=config.beam)
+  assert pronounce.run(Config(**how, word="gecothime")) == {"written": scores["written"]}
+  assert capsys.readouterr().out == scores["written"] + "\n"
+  with pytest.raises(BadInput, match="needs a text, --word"):
+    pronounce.run(Config(**how))
+
+
+def test_one_vocabulary_is_of_one_kind():
+  with pytest.raises(BadInput, match="--joint needs one kind of subwords; got --subwords=char"):
+    rewriting.build(Config(joint=True), 5, 5)
