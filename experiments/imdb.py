@@ -35,6 +35,8 @@ PRESETS = {
 @dataclasses.dataclass(frozen=True)
 class Config(options.Common):
   dataset: str = option("auto", "which reviews; auto looks for IMDB first", imdb.DATASETS)
+  text: str = option("text", "column of the texts, where the data is a table")
+  label: str = option("label", "column of the labels")
   hidden: int = option(128, "hidden units of each cell", low=1)
   rate: float = option(2e-3, "peak learning rate", low=0)
   epochs: int = option(5, "passes over the training part", low=1)
@@ -70,7 +72,7 @@ def build(config: Config, vocabulary: Vocabulary, classes: int) -> Classifier:
 
 def prepare(config: Config):
   """The reviews as batches of ids, beside the evidence of their n-grams."""
-  reviews = imdb.load(config.dataset, config.data_dir)
+  reviews = imdb.load(config.dataset, config.data_dir, text=config.text, label=config.label)
   parts = {part: getattr(reviews, part) for part in ("train", "valid", "test")}
   logging.info("preparing %d reviews of %s", sum(map(len, parts.values())), reviews.name)
   texts = {part: [words(text) for text, _ in rows] for part, rows in parts.items()}
@@ -108,7 +110,9 @@ def run(config: Config = Config()):
   with training.Run(config, task, data, optimizer, steps, average=average) as run:
     for _ in run.train():
       pass
-    return {"dataset": data.name, "cell": config.cell, "seed": config.seed} | run.test()
+    scores = {"dataset": data.name, "cell": config.cell, "seed": config.seed} | run.test()
+  commonest = np.bincount(data.train.labels).argmax()
+  return scores | {"test/majority": float(np.mean(np.equal(data.test.labels, commonest)))}
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@
   files          a folder: either train/ and test/ with one folder of .txt files for each class (the
                  original aclImdb), or train.jsonl and test.jsonl (also .gz), each line
                  {"text": ..., "label": ...}; any number of classes, labels numbers or words
+                 or a table, .csv .jsonl .json (also .gz), of which two columns are read: `table`
 """
 
 import contextlib
@@ -15,7 +16,7 @@ import socket
 import threading
 from typing import NamedTuple
 
-from rnnjax.data import sentiment
+from rnnjax.data import pairs, sentiment
 from rnnjax.data.files import objects, read_text
 from rnnjax.types import BadInput
 
@@ -34,14 +35,21 @@ class Reviews(NamedTuple):
   test: Rows
 
 
-def load(dataset: str = "auto", data_dir: str = "", seed: int = 0) -> Reviews:
+def load(
+  dataset: str = "auto",
+  data_dir: str = "",
+  seed: int = 0,
+  text: str = "text",
+  label: str = "label",
+) -> Reviews:
   """Loads film reviews.
 
   Args:
     dataset: one of DATASETS. "auto" is the files of data_dir where one is given, else what tfds
       has prepared, else what it can download, else the embedded set, with a warning.
-    data_dir: the folder of the files, or tfds's.
+    data_dir: the folder of the files, a table, or tfds's folder.
     seed: of the embedded set.
+    text, label: the columns of a table.
 
   Raises:
     BadInput: files that are missing or malformed, each named with its line; data that is neither
@@ -50,7 +58,8 @@ def load(dataset: str = "auto", data_dir: str = "", seed: int = 0) -> Reviews:
   if dataset not in DATASETS:
     raise BadInput(f"dataset must be one of {DATASETS}; got {dataset!r}")
   if dataset == "files" or (dataset == "auto" and data_dir):
-    return files(data_dir)
+    path = pathlib.Path(data_dir).expanduser()
+    return table(path, text, label) if path.is_file() else files(data_dir)
   if dataset == "embedded":
     return embedded(seed)
   try:
@@ -76,7 +85,9 @@ def files(data_dir: str) -> Reviews:
   """Reads a folder of files."""
   folder = pathlib.Path(data_dir).expanduser()
   if not data_dir or not folder.is_dir():
-    raise BadInput(f"--data_dir must be a folder with train and test reviews; got {data_dir!r}")
+    raise BadInput(
+      f"--data_dir must be a folder with train and test reviews, or a table; got {data_dir!r}"
+    )
   parts = {part: _part(folder, part) for part in ("train", "valid", "test")}
   for part in ("train", "test"):
     if not parts[part]:
@@ -84,12 +95,7 @@ def files(data_dir: str) -> Reviews:
         f"{folder} has neither {part}.jsonl (or .jsonl.gz) nor a folder {part}/ with one folder of "
         f".txt files for each class; it holds {sorted(p.name for p in folder.iterdir())[:8]}"
       )
-  labels = {label for _, _, label in parts["train"]}
-  number = all(re.fullmatch(r"-?\d+", label) for label in labels)
-  classes = tuple(sorted(labels, key=int if number else str))
-  if len(classes) < 2:
-    raise BadInput(f"{folder}: the training part has but one label, {classes[0]!r}")
-  made = {}
+  classes, made = _classes(folder, (label for _, _, label in parts["train"])), {}
   for part, rows in parts.items():
     made[part] = [(text, _index(classes, label, where)) for where, text, label in rows]
     empty = [where for where, text, _ in rows if not text.strip()]
@@ -98,6 +104,18 @@ def files(data_dir: str) -> Reviews:
                       len(empty), empty[0])  # fmt: skip
   train, valid = (made["train"], made["valid"]) if made["valid"] else hold_out(made["train"])
   return Reviews(str(folder.name), classes, train, valid, made["test"])
+
+
+def table(path: str | pathlib.Path, text: str, label: str) -> Reviews:
+  """Reads two columns of a table, and divides its rows by their texts, 80/10/10: `pairs.table`.
+
+  Raises:
+    BadInput: as for `pairs.table`; a label that does not occur in training.
+  """
+  name, *parts, _ = pairs.table(path, text, label)
+  classes = _classes(path, (label for _, label in parts[0]))
+  index = lambda text, label: _index(classes, label, f"{path}, {text[:40]!r}")
+  return Reviews(name, classes, *([(text, index(text, label)) for text, label in p] for p in parts))
 
 
 def hold_out(rows: Rows, share: float = 0.1) -> tuple[Rows, Rows]:
@@ -115,6 +133,15 @@ def hold_out(rows: Rows, share: float = 0.1) -> tuple[Rows, Rows]:
   if not train:
     raise BadInput(f"{len(rows)} training reviews are too few to hold some out for validation")
   return train, valid
+
+
+def _classes(place, labels) -> tuple[str, ...]:
+  """The labels of the training part, in the order of numbers where they are numbers."""
+  labels = set(labels)
+  number = all(re.fullmatch(r"-?\d+(\.\d+)?", label) for label in labels)
+  if len(labels) < 2:
+    raise BadInput(f"{place}: the training part has but one label, {labels.pop()!r}")
+  return tuple(sorted(labels, key=float if number else str))
 
 
 def _index(classes, label, where):

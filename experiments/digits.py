@@ -1,0 +1,106 @@
+"""Digits read as a sequence: row by row, pixel by pixel, in a scrambled order, or at one glance.
+
+  python -m experiments.digits                                     # 8 x 8 digits, row by row
+  python -m experiments.digits --preset=rows --data_dir=mnist
+  python -m experiments.digits --preset=permuted --data_dir=mnist  # 784 steps of one pixel
+  python -m experiments.digits --preset=whole --data_dir=mnist     # one step: an MLP
+"""
+
+import dataclasses
+import functools
+import pathlib
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments import options
+from experiments.options import RATE, option
+from rnnjax import tasks, training
+from rnnjax.data import digits
+from rnnjax.data.batches import Batches
+from rnnjax.diagnostics.beliefs import beliefs
+from rnnjax.diagnostics.figures import curves
+from rnnjax.models.classifier import Classifier
+from rnnjax.pooling import POOLINGS
+from rnnjax.training import averages, optimizers
+
+PRESETS = {}
+MOMENTS, SHOWN, ASKED = 28, 9, 1000  # of reading; digits right and wrong in a figure, in a curve
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(options.Common):
+  cell: str = option("gru", "the recurrent cell", options.CELLS)
+  dataset: str = option("auto", "which digits", digits.DATASETS)
+  view: str = option("rows", "what is read at a time; permuted: pixels", digits.VIEWS)
+  rate: float = option(3e-3, "peak learning rate", low=0)
+  epochs: int = option(20, "passes over the training part", low=1)
+  bidirectional: bool = option(False, "read in both directions")
+  pooling: str = option("last", "how outputs become one vector", POOLINGS)
+  dropout: float = option(0.2, "rate between layers and before the last one", **RATE)
+  average: float = option(0.99, "decay of the parameters' moving average; 0 for none", **RATE)
+
+
+def build(config: Config, classes: int = 10) -> Classifier:
+  """The model alone."""
+  read = options.encoder(config)
+  return Classifier(jax.nn.identity, read, classes, config.pooling, output_dropout=config.dropout)
+
+
+def prepare(config: Config):
+  """The images as batches of sequences."""
+  data = digits.load(config.dataset, config.data_dir)
+
+  def batches(part, batch, seed=None):
+    seen = digits.view(part.images, config.view, config.seed)
+    return Batches(seen, part.labels, batch, seen.shape[1], seed=seed)
+
+  train = batches(data.train, config.batch, config.seed)
+  valid, test = (batches(part, 4 * config.batch) for part in (data.valid, data.test))
+  return SimpleNamespace(digits=data, train=train, valid=valid, test=test)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def believe(model: Classifier, params, xs, t):
+  """The probabilities [B, K] of the classes once the first t of the steps xs [T, B, D] are read."""
+  logits = model.apply({"params": params}, xs, jnp.full(xs.shape[1], t))
+  return jax.nn.softmax(logits)
+
+
+def draw(out: str, model: Classifier, params, test: digits.Part, xs):
+  """Two figures: how much is known when, over all and of single digits, half of them mistaken."""
+  folder = pathlib.Path(out).expanduser() / "figures"
+  folder.mkdir(exist_ok=True)
+  T = len(xs)
+  moments = np.ceil(np.arange(1, min(T, MOMENTS) + 1) * T / min(T, MOMENTS)).astype(int)
+  believed = np.stack([believe(model, params, xs, t) for t in moments], 1)  # [B, moments, K]
+  right = believed.argmax(-1) == test.labels[: len(believed), None]
+  read = "steps read" if len(moments) == T else f"1/{len(moments)} of the steps read"
+  curves(folder / "accuracy.png", {"accuracy": right.mean(0)}, {}, read, "share of digits")
+  shown = [*np.flatnonzero(right[:, -1])[:SHOWN], *np.flatnonzero(~right[:, -1])[:SHOWN]]
+  beliefs(folder / "beliefs.png", test.images[shown], believed[shown], test.labels[shown])
+
+
+def run(config: Config = Config()):
+  """Trains, chooses on the validation part, tests once; returns the scores."""
+  training.mesh(config.batch)  # a batch that the devices cannot share is refused at once
+  data = prepare(config)
+  model = build(config, data.digits.classes)
+  task = tasks.classification(model)
+  steps, average = config.epochs * len(data.train), averages.moving(config.average)
+  optimizer = training.adam(optimizers.schedule(config.rate, steps, "cosine", warmup=0.05))
+  with training.Run(config, task, data, optimizer, steps, average=average) as run:
+    for _ in run.train():
+      pass
+    scores = {"dataset": data.digits.name, "view": config.view, "cell": config.cell}
+    scores |= {"seed": config.seed} | run.test()
+  if config.out:
+    xs = np.moveaxis(data.test.sequences[:ASKED], 1, 0)  # [T, B, D]
+    draw(config.out, model, run.progress.best, data.digits.test, xs)
+  return scores
+
+
+if __name__ == "__main__":
+  options.main(Config, run, PRESETS)

@@ -1,0 +1,126 @@
+"""What is being done, frame by frame: noisy scores of single frames in, a label for each out.
+
+  python -m experiments.video                                       # generated recipes
+  python -m experiments.video --preset=salads --data_dir=video      # 50 Salads, all five splits
+  python -m experiments.video --preset=salads --data_dir=video --split=1
+"""
+
+import dataclasses
+import functools
+import pathlib
+from types import SimpleNamespace
+
+import jax
+import numpy as np
+
+from experiments import options
+from experiments.options import RATE, option
+from rnnjax import crf, segments, tasks, training
+from rnnjax.data import video
+from rnnjax.data.batches import Batches
+from rnnjax.diagnostics.timelines import timelines
+from rnnjax.models.tagger import Tagger
+from rnnjax.training import averages, optimizers
+from rnnjax.types import BadInput
+
+PRESETS = {
+  "salads": dict(split=0, epochs=60, dropout=0.5, input_dropout=0.2),
+}
+HELD, SHOWN = 7, 5  # every so many training videos one validates; videos in the figure
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(options.Common):
+  dataset: str = option("auto", "which videos", video.DATASETS)
+  level: str = option("mid", "how finely actions are told apart", video.LEVELS)
+  split: int = option(1, "the fold that tests; 0 for each in turn, and their mean", low=0)
+  cell: str = option("gru", "the recurrent cell", options.CELLS)
+  hidden: int = option(64, "hidden units of each cell", low=1)
+  batch: int = option(8, "videos of a batch", low=1)
+  rate: float = option(5e-3, "peak learning rate", low=0)
+  epochs: int = option(20, "passes over the training part", low=1)
+  bidirectional: bool = option(True, "read in both directions")
+  crf: bool = option(True, "labels of a video as a whole, instead of each by itself")
+  frame_dropout: float = option(0.0, "rate at which whole frames vanish", **RATE)
+  input_dropout: float = option(0.0, "rate at which scores of a class vanish", **RATE)
+  dropout: float = option(0.2, "rate between layers and before the last one", **RATE)
+  average: float = option(0.98, "decay of the parameters' moving average; 0 for none", **RATE)
+
+
+def build(config: Config, classes: int) -> Tagger:
+  """The model alone."""
+  last = crf.linear_chain(classes) if config.crf else crf.independent(classes)
+  return Tagger(
+    jax.nn.identity, options.encoder(config), last, word_dropout=config.frame_dropout,
+    input_dropout=config.input_dropout, output_dropout=config.dropout,
+  )  # fmt: skip
+
+
+def batches(videos: list[video.Video], batch: int, seed: int | None = None) -> Batches:
+  """Scores, and labels as tags."""
+  scores, labels = [one.scores for one in videos], [one.labels for one in videos]
+  how = dict(seed=seed, buckets=1, beside={"tags": labels})
+  return Batches(scores, range(len(videos)), batch, **how)
+
+
+def prepare(config: Config, data: video.Folds):
+  """The fold that tests, and the others, of which some videos validate, as batches."""
+  rest = [one for n, fold in enumerate(data.folds, 1) if n != config.split for one in fold]
+  train = batches([one for n, one in enumerate(rest) if n % HELD], config.batch, config.seed)
+  valid, test = (batches(p, config.batch) for p in (rest[::HELD], data.folds[config.split - 1]))
+  return SimpleNamespace(train=train, valid=valid, test=test)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def read(model: Tagger, params, batch):
+  """The likeliest labels [T, B]."""
+  last, scores = model.apply({"params": params}, batch["tokens"], batch["lengths"])
+  return model.tags.best(last, scores, batch["lengths"])
+
+
+@functools.cache  # so that what is compiled serves all splits
+def optimizer(rate: float, steps: int):
+  return training.adam(optimizers.schedule(rate, steps, warmup=0.1))
+
+
+def learn(config: Config, data: video.Folds, model: Tagger, task: tasks.Task):
+  """Trains for one split; returns its scores, and the labels [T] found in each of its videos."""
+  parts, average = prepare(config, data), averages.moving(config.average)
+  steps = config.epochs * len(parts.train)
+  how = optimizer(config.rate, steps)
+  with training.Run(config, task, parts, how, steps, average=average) as run:
+    for _ in run.train():
+      pass
+    videos, scores = data.folds[config.split - 1], run.test()
+  whole = next(iter(batches(videos, len(videos))))  # by length
+  best = np.asarray(read(model, run.progress.best, whole))
+  found = [best[: whole["lengths"][b], b] for b in np.argsort(whole["labels"])]
+  true, said = [one.labels for one in videos], [one.said for one in videos]
+  for name, labels in (("test", found), ("input", said)):
+    scores |= {f"{name}/{key}": score for key, score in segments.judge(labels, true, 0).items()}
+  return scores, found
+
+
+def run(config: Config = Config()):
+  """Trains, chooses on the validation part, tests once, for each split; returns mean scores."""
+  training.mesh(config.batch)  # a batch that the devices cannot share is refused at once
+  data = video.load(config.dataset, config.data_dir, config.level)
+  if config.split > len(data.folds):
+    raise BadInput(f"--split must be one of {len(data.folds)}, or 0 for all; got {config.split}")
+  out, model = pathlib.Path(config.out).expanduser(), build(config, data.classes)
+  task, rows, every = tasks.tagging(model), [], []
+  for n in [config.split] if config.split else range(1, len(data.folds) + 1):
+    own = dataclasses.replace(config, split=n, out=config.out and str(out / f"split_{n}"))
+    scores, found = learn(own, data, model, task)
+    every.append(scores)
+    for one, labels in list(zip(data.folds[n - 1], found))[: SHOWN // (1 if config.split else 5)]:
+      rows.append((f"split {n}", {"truth": one.labels, "input": one.said, "ours": labels}))
+  if config.out:
+    (out / "figures").mkdir(exist_ok=True)
+    timelines(out / "figures" / "timelines.png", rows, data.classes)
+  scores = {name: float(np.mean([one[name] for one in every])) for name in every[0]}
+  return {"dataset": data.name, "cell": config.cell, "seed": config.seed} | scores
+
+
+if __name__ == "__main__":
+  options.main(Config, run, PRESETS)
