@@ -1,0 +1,134 @@
+"""Speech to text: which words were said, and nobody has told when.
+
+  python -m experiments.speech                                           # generated whistles
+  python -m experiments.speech --preset=digits --data_dir=recordings.zip --out=runs/digits
+  python -m experiments.speech --preset=digits --data_dir=recordings.zip --hold_out=theo
+"""
+
+import dataclasses
+import pathlib
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from experiments import options
+from experiments.options import RATE, option
+from rnnjax import metrics, tasks, training
+from rnnjax.data import fsdd
+from rnnjax.data.batches import Batches
+from rnnjax.data.sound import Scale
+from rnnjax.diagnostics import sounds
+from rnnjax.lengths import alive
+from rnnjax.models.frames import Frames
+from rnnjax.search import ctc
+from rnnjax.training import averages, optimizers
+from rnnjax.types import BadInput
+
+PRESETS = {"digits": dict(hidden=128, layers=2, strings=12_000, dropout=0.3, tempo=0.15, epochs=8)}
+CHOOSE, TEST = 400, 500  # strings that choose, and that are tested
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(options.Common):
+  dataset: str = option("auto", "which recordings", fsdd.DATASETS)
+  hold_out: str = option("", "a speaker who is tested, and not heard before")
+  fewest: int = option(3, "words of a string to test, at least", low=1)
+  most: int = option(7, "words of a string, at most; training has shorter ones, too", low=1)
+  strings: int = option(2000, "strings made of the recordings to train on", low=1)
+  tempo: float = option(0.0, "share by which recordings to train on are sped up or down", **RATE)
+  hidden: int = option(64, "hidden units of each cell", low=1)
+  batch: int = option(32, "strings of a batch", low=1)
+  rate: float = option(5e-3, "peak learning rate", low=0)
+  epochs: int = option(6, "passes over the strings", low=1)
+  bidirectional: bool = option(True, "listen in both directions")
+  dropout: float = option(0.2, "rate between layers and before the last one", **RATE)
+  average: float = option(0.99, "decay of the parameters' moving average; 0 for none", **RATE)
+  beam: int = option(16, "texts that the search holds at once", low=1)
+
+
+def build(config: Config, words: int) -> Frames:
+  """The model alone: logits of the blank and of each word, at every step."""
+  return Frames(options.encoder(config), 1 + words, output_dropout=config.dropout)
+
+
+def prepare(config: Config):
+  """Strings of the recordings, as batches, and the recordings to test, each alone."""
+  if config.fewest > config.most:
+    raise BadInput(f"--fewest must be at most --most; got {config.fewest} and {config.most}")
+  spoken = fsdd.load(config.dataset, config.data_dir, config.hold_out)
+  alone = [fsdd.examples(fsdd.alone(part)) for part in (spoken.train, spoken.valid, spoken.test)]
+  made = lambda *how: fsdd.examples(fsdd.strings(*how))
+  train = made(spoken.train, config.strings, 1, config.most, config.seed, config.tempo) + alone[0]
+  valid = made(spoken.valid, CHOOSE, 1, config.most, 1) + alone[1]
+  test = made(spoken.test, TEST, config.fewest, config.most, 2)
+  scale = Scale.of([xs for xs, _ in train])
+
+  def batches(rows, size=2 * config.batch, seed=None):
+    xs, labels = zip(*rows)
+    return Batches([scale(x) for x in xs], None, size, buckets=5, seed=seed, targets=labels)
+
+  return SimpleNamespace(
+    spoken=spoken, scale=scale, train=batches(train, config.batch, config.seed),
+    valid=batches(valid), test=batches(test), alone=batches(alone[2]),
+  )  # fmt: skip
+
+
+def measure(ys, batch):
+  """−log p(words | sound) per word, over all alignments (Graves et al. 2006)."""
+  live, said = alive(ys, batch["lengths"]), batch["targets"]
+  spoken = alive(said[..., None], batch["target_lengths"])
+  nats = optax.ctc_loss(jnp.moveaxis(ys, 1, 0), 1.0 - live.T, said.T, 1.0 - spoken.T)
+  words = batch["target_lengths"] @ batch["weights"]
+  return {"loss": metrics.Mean(nats @ batch["weights"], words)}
+
+
+def listen(model, params, batches):
+  """log p [T, 1 + K] and the labels [U] of each row."""
+  apply = jax.jit(lambda xs, n: jax.nn.log_softmax(model.apply({"params": params}, xs, n)))
+  for batch in batches:
+    log_p = np.asarray(apply(batch["tokens"], batch["lengths"]))
+    for b in np.flatnonzero(batch["weights"]):
+      yield log_p[: batch["lengths"][b], b], batch["targets"][: batch["target_lengths"][b], b]
+
+
+def draw(out: str, model, params, data):
+  """A string of most words: what is heard, and what the net thinks when."""
+  folder = pathlib.Path(out).expanduser() / "figures"
+  folder.mkdir(parents=True, exist_ok=True)
+  words, i = data.spoken.words, data.test.target_lengths.argmax()
+  xs, said = data.test.sequences[i], " ".join(words[k - 1] for k in data.test.targets[i])
+  ys = model.apply({"params": params}, xs[:, None], np.array([len(xs)]))
+  mel = data.scale.inverse(xs).reshape(fsdd.STACK * len(xs), -1)
+  seconds = len(mel) * fsdd.STEP / fsdd.RATE
+  sounds.alignment(folder / "alignment.png", mel, jax.nn.softmax(ys)[:, 0], words, seconds, said)
+
+
+def run(config: Config = Config()):
+  """Trains, chooses on the validation part, tests once; returns the scores."""
+  training.mesh(config.batch)  # a batch that the devices cannot share is refused at once
+  data = prepare(config)
+  words, steps = data.spoken.words, config.epochs * len(data.train)
+  model = build(config, len(words))
+  optimizer = training.adam(optimizers.schedule(config.rate, steps, "cosine", warmup=0.05))
+  how = dict(average=averages.moving(config.average), score="loss")
+  with training.Run(config, tasks.supervised(model, measure), data, optimizer, steps, **how) as run:
+    for _ in run.train():
+      pass
+    scores = {"dataset": data.spoken.name, "cell": config.cell, "seed": config.seed} | run.test()
+    params = run.progress.best
+  ways = {"greedy": ctc.greedy, "beam": lambda log_p: ctc.beam(log_p, config.beam)[0][0]}
+  for part in ("test", "alone"):
+    rows = list(listen(model, params, getattr(data, part)))
+    for way, decode in ways.items():
+      found = sounds.errors(words, rows, decode)
+      scores |= {f"{part}/{way}/{name}": value for name, value in found.items()}
+  if config.out:
+    draw(config.out, model, params, data)
+  return scores
+
+
+if __name__ == "__main__":
+  options.main(Config, run, PRESETS)

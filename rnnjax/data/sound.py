@@ -1,0 +1,104 @@
+"""Sounds, as WAV files hold them and as nets read them: energies in bands of pitch.
+
+    log_mel: samples [N] -> [T, F],  T = N / step,  log Σ_k M_fk |DFT(window ⊙ samples around t)_k|²
+
+The bands M are triangles of one width on the mel scale, on which pitches stand as far apart as one
+hears them (Davis & Mermelstein 1980); kaldi-native-fbank computes them as Kaldi does.
+"""
+
+import io
+import warnings
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import kaldi_native_fbank as knf
+import numpy as np
+from scipy import signal
+from scipy.io import wavfile
+
+from rnnjax.data.files import File, read_bytes
+from rnnjax.types import BadInput
+
+BANDS = 40
+WINDOW = 25  # ms
+
+
+def read(file: File, rate: int) -> np.ndarray:
+  """The samples [N] of a WAV file, in [-1, 1].
+
+  Several channels are mixed, another sample rate is resampled to `rate`.
+
+  Raises:
+    BadInput: it is no WAV file, of a kind that is not read, cut off, empty, or not finite.
+  """
+  content = read_bytes(file)
+  try:
+    with warnings.catch_warnings():
+      warnings.filterwarnings("ignore", category=wavfile.WavFileWarning)  # of other chunks
+      warnings.filterwarnings("error", "Reached EOF", category=wavfile.WavFileWarning)
+      own, samples = wavfile.read(io.BytesIO(content))
+  except Exception as error:  # scipy says what is wrong with a file in many ways
+    raise BadInput(
+      f"{file} must be a whole WAV file of PCM or float samples: {error}. Was it cut off, or is it "
+      "of another format under this name? `ffmpeg -i FILE -c:a pcm_s16le NEW.wav` makes one"
+    ) from None
+  if not samples.size or own < 1:
+    raise BadInput(f"{file} holds no sound: {len(samples)} samples at {own} Hz. Record it again")
+  if samples.dtype == np.uint8:
+    samples = samples.astype(np.float32) / 128 - 1
+  elif samples.dtype.kind == "i":
+    samples = samples.astype(np.float32) / -float(np.iinfo(samples.dtype).min)
+  if not np.isfinite(samples).all():
+    raise BadInput(f"{file} has samples that are not finite numbers. Write it as 16 bit PCM")
+  samples = samples.reshape(len(samples), -1).mean(1)
+  if own != rate:
+    samples = signal.resample_poly(samples, rate, own)
+  return samples.astype(np.float32)
+
+
+def log_mel(samples: np.ndarray, rate: int, step: int, bands: int = BANDS) -> np.ndarray:
+  """Logarithms of the energies in mel bands, a frame every `step` samples: [N] -> [N / step, F].
+
+  The n-th frame is a window of 25 ms around the middle of the n-th step.
+
+  Raises:
+    ValueError: the sound is shorter than half a step, so that it has no frame.
+  """
+  if len(samples) < (step + 1) // 2:
+    raise ValueError(f"a sound must have {(step + 1) // 2} samples or more; got {len(samples)}")
+  options = knf.FbankOptions()
+  frames, mel = options.frame_opts, options.mel_opts
+  frames.samp_freq, frames.dither, frames.snip_edges = rate, 0.0, False
+  # Half a sample more: Kaldi turns milliseconds into samples and cuts off what is left.
+  frames.frame_shift_ms, frames.frame_length_ms = 1000 * (step + 0.5) / rate, WINDOW
+  mel.num_bins = bands
+  bank = knf.OnlineFbank(options)
+  bank.accept_waveform(rate, samples)
+  bank.input_finished()
+  return np.stack([bank.get_frame(t) for t in range(bank.num_frames_ready)])
+
+
+def stacked(frames: np.ndarray, n: int) -> np.ndarray:
+  """Each n frames as one: [T, F] -> [T / n, n F], rounded up; the last one is repeated."""
+  frames = np.pad(frames, [(0, -len(frames) % n), (0, 0)], "edge")
+  return frames.reshape(-1, n * frames.shape[1])
+
+
+class Scale(NamedTuple):
+  """(x − mean) / deviation, feature by feature, as known of the training part alone."""
+
+  mean: np.ndarray
+  deviation: np.ndarray
+
+  @classmethod
+  def of(cls, sequences: Sequence[np.ndarray]) -> "Scale":
+    """That of sequences [T, D]; what never changes gets the deviation 1."""
+    rows = np.concatenate(sequences)
+    deviation = rows.std(0)
+    return cls(rows.mean(0), np.where(deviation > 0, deviation, 1).astype(rows.dtype))
+
+  def __call__(self, xs: np.ndarray) -> np.ndarray:
+    return (xs - self.mean) / self.deviation
+
+  def inverse(self, xs: np.ndarray) -> np.ndarray:
+    return xs * self.deviation + self.mean

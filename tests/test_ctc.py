@@ -1,0 +1,80 @@
+"""Decoding of frames, beside sums over every alignment there is."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from rnnjax.search import ctc
+
+
+def log_p(T, K, seed):
+  logits = 2 * np.random.default_rng(seed).normal(size=(T, K))
+  return logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+
+
+def reading(alignment):
+  """Merge what repeats, then drop blanks."""
+  return tuple(k for k, _ in itertools.groupby(alignment) if k)
+
+
+def exhaustive(scores):
+  """{labels: p} by summing over all K^T alignments."""
+  found = {}
+  for alignment in itertools.product(range(scores.shape[1]), repeat=len(scores)):
+    p = np.exp(sum(scores[t, k] for t, k in enumerate(alignment)))
+    found[reading(alignment)] = found.get(reading(alignment), 0) + p
+  return found
+
+
+@pytest.mark.parametrize("T, K", [(1, 2), (4, 3), (6, 2), (5, 3)])
+def test_a_wide_beam_is_exact(T, K):
+  """It finds every labelling, each with the sum of its alignments, best first."""
+  for seed in range(3):
+    scores = log_p(T, K, seed)
+    true, found = exhaustive(scores), ctc.beam(scores, 10_000)
+    assert {y for y, p in found if p > -np.inf} == true.keys()
+    for labels, p in found:
+      np.testing.assert_allclose(np.exp(p), true.get(labels, 0.0), rtol=1e-9)
+    assert [p for _, p in found] == sorted((p for _, p in found), reverse=True)
+
+
+def test_a_narrow_beam_is_a_lower_bound():
+  scores = log_p(6, 3, 0)
+  true = exhaustive(scores)
+  for width in (1, 2, 4):
+    found = ctc.beam(scores, width)
+    assert len(found) == width
+    assert all(np.exp(p) <= true[y] * (1 + 1e-9) for y, p in found)
+
+
+def test_one_alignment_is_not_the_whole_labelling():
+  """Blanks are the likeliest alignment, .36, but "1" has three that sum to .64: Graves 2006."""
+  scores = np.log([[0.6, 0.4], [0.6, 0.4]])
+  assert ctc.greedy(scores) == []
+  (labels, p), *_ = ctc.beam(scores, 2)
+  assert labels == (1,)
+  assert np.exp(p) == pytest.approx(0.64)
+
+
+@pytest.mark.parametrize(
+  "alignment, labels",
+  [
+    ([], []), ([0, 0], []), ([1, 1, 1], [1]), ([1, 0, 1], [1, 1]), ([0, 2, 2, 1, 0, 1], [2, 1, 1]),
+  ],
+)  # fmt: skip
+def test_greedy_by_hand(alignment, labels):
+  scores = np.log(np.eye(3)[np.array(alignment, int)] * 0.9 + 0.05)
+  assert ctc.greedy(scores) == labels
+  assert list(ctc.beam(scores, 4)[0][0]) == labels
+
+
+def test_no_steps_are_nothing():
+  assert ctc.beam(np.zeros((0, 3)), 4) == [((), 0.0)]
+
+
+def test_a_wrong_shape_or_width():
+  with pytest.raises(ValueError, match="width must be at least 1"):
+    ctc.beam(np.zeros((2, 3)), 0)
+  with pytest.raises(ValueError, match=r"log_p \[T, K\]; got 2, \(3,\)"):
+    ctc.beam(np.zeros(3), 2)
