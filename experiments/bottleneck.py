@@ -17,7 +17,7 @@ from experiments import options, translate
 from experiments.options import option
 from rnnjax.diagnostics import figures
 
-ENDS = (5, 10, 15, 20, 1000)  # of the groups, in words of the source
+ENDS = (8, 10, 12, 15, 20, 1000)  # of the groups, in words of the source
 LONG = 15  # a sentence of more words is long
 
 

@@ -12,6 +12,7 @@ from rnnjax.attention import coverage_loss
 from rnnjax.lengths import alive
 from rnnjax.types import Array, Carry, Key, Params
 
+INPUTS = ("tokens", "lengths", "features")  # what a model is called with
 Measure = Callable[[Array, dict[str, Array]], dict[str, metrics.Mean]]
 
 
@@ -32,7 +33,7 @@ class Task(NamedTuple):
   start: Callable[[Params, Any], Carry] = lambda params, batch: ()
 
 
-def classification(model: Any, smoothing: float = 0.0) -> Task:
+def classification(model: Any, smoothing: float = 0.0, inputs: tuple[str, ...] = INPUTS) -> Task:
   """One label for each sequence (many to one).
 
   A batch is {"tokens": [T, B], "lengths": [B], "labels": [B], "weights": [B]}; weight 0 marks a
@@ -40,8 +41,9 @@ def classification(model: Any, smoothing: float = 0.0) -> Task:
   entropy over the weighted rows.
 
   Args:
-    model: a flax module, called as tokens, lengths, features=None, key=None -> logits [B, K].
+    model: a flax module, called as tokens, lengths, [features,] key=None -> logits [B, K].
     smoothing: label smoothing, in training only.
+    inputs: what of a batch the model is called with, in this order; what is not there is left out.
   """
 
   def measure(logits, batch, smoothing=0.0):
@@ -51,32 +53,31 @@ def classification(model: Any, smoothing: float = 0.0) -> Task:
       "accuracy": metrics.mean(losses.predict(logits) == labels, weights),
     }
 
-  return supervised(model, measure, functools.partial(measure, smoothing=smoothing))
+  return supervised(model, measure, functools.partial(measure, smoothing=smoothing), inputs)
 
 
-def supervised(model: Any, measure: Measure, learn: Measure | None = None) -> Task:
+def supervised(
+  model: Any, measure: Measure, learn: Measure | None = None, inputs: tuple[str, ...] = INPUTS
+) -> Task:
   """Whatever a model makes of a batch, measured.
-
-  A batch is {"tokens": [T, B] or [T, B, D], "lengths": [B], ...}; "features" may come along.
 
   Args:
     model: a flax module, called as tokens, lengths, [features,] key=None -> outputs.
     measure: outputs, batch -> {name: Mean}, of which that named "loss" is minimised.
     learn: the same in training, where it differs.
+    inputs: as for `classification`.
   """
-
-  def inputs(batch):
-    return [batch[name] for name in ("tokens", "lengths", "features") if name in batch]
+  read = lambda batch: [batch[name] for name in inputs if name in batch]
 
   def init(key, batch):
-    return model.init(key, *inputs(batch))["params"]
+    return model.init(key, *read(batch))["params"]
 
   def loss(params, carry, batch, key):
-    outputs = model.apply({"params": params}, *inputs(batch), key=key)
+    outputs = model.apply({"params": params}, *read(batch), key=key)
     return carry, (learn or measure)(outputs, batch)
 
   def score(params, carry, batch):
-    return carry, measure(model.apply({"params": params}, *inputs(batch)), batch)
+    return carry, measure(model.apply({"params": params}, *read(batch)), batch)
 
   return Task(init, loss, score)
 

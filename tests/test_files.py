@@ -1,6 +1,8 @@
 """Files: the same text however it is packed, what is wrong in them, what would fill memory."""
 
 import gzip
+import io
+import tarfile
 import tracemalloc
 import zipfile
 
@@ -31,14 +33,32 @@ def packed(path, members, way=zipfile.ZIP_DEFLATED):
   return path
 
 
-@pytest.mark.parametrize("way", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
-def test_an_archive(tmp_path, way):
+def tarred(path, members, way=""):
+  with tarfile.open(path, f"w:{way}") as archive:
+    for name, content in members.items():
+      info = tarfile.TarInfo(name)
+      info.size, info.type = len(content), b"5" if name.endswith("/") else b"0"
+      archive.addfile(info, io.BytesIO(content))
+  return path
+
+
+@pytest.mark.parametrize(
+  "name, pack, way",
+  [
+    ("a.zip", packed, zipfile.ZIP_STORED),
+    ("a.zip", packed, zipfile.ZIP_DEFLATED),
+    ("a.tar", tarred, ""),
+    ("a.tar.gz", tarred, "gz"),
+  ],
+)
+def test_an_archive(tmp_path, name, pack, way):
   """Its files with those in its folders, in its order; nothing is written, wherever it asks to."""
-  path = packed(tmp_path / "a.zip", MEMBERS, way)
+  path = pack(tmp_path / name, MEMBERS, way)
   read = files.contents(str(path))
   assert [file.name for file in read] == ["TEXT.GZ", "text", "text"]
   places = [f"{path}/own/TEXT.GZ", f"{path}/../text", f"{path}/text"]
   assert [str(file) for file in read] == places
+  assert read[0].parent == path / "own"
   assert [files.lines(file) for file in read] == [
     [(f"{place}:{n}", line) for n, line in LINES] for place in places
   ]
@@ -74,7 +94,7 @@ def broken(path, old, new):
 @pytest.mark.parametrize(
   "make, message",
   [
-    (lambda p: "", r"^--data_dir must be a folder or a \.zip archive that exists; got ''$"),
+    (lambda p: "", r"^--data_dir must be a folder or a \.zip or .* that exists; got ''$"),
     (lambda p: p / "no", r"^--data_dir must be .*; got '.*no'$"),
     (lambda p: p / "no.zip", r"^--data_dir must be .*; got '.*no\.zip'$"),
     (lambda p: write(p / "a.txt", b""), r"^--data_dir must be .*; got '.*a\.txt'$"),
@@ -83,6 +103,11 @@ def broken(path, old, new):
     (
       lambda p: broken(p / "a.zip", b"Peter", b"Pater"),
       r"a\.zip/b cannot be read to its end: Bad CRC",
+    ),
+    (lambda p: write(p / "a.tgz", b"no"), r"a\.tgz cannot be read as an archive: .*cut off\?$"),
+    (
+      lambda p: write(p / "b.tgz", tarred(p / "a.tgz", MEMBERS, "gz").read_bytes()[:-40]),
+      r"b\.tgz cannot be read as an archive: .*cut off\?$",
     ),
     (lambda p: packed(p / "a.zip", {"b.gz": b"no"}), r"b\.gz cannot be read .*Not a gzipped"),
   ],
@@ -126,6 +151,7 @@ def lying(path):
     ),
     (lambda p: packed(p / "a.zip", dict.fromkeys("abc", ZEROS[: 1 << 20])), "it promises 3145728"),
     (lambda p: packed(p / "a.zip", {"b": b"x"}, zipfile.ZIP_BZIP2), r"stored or deflated; it prom"),
+    (lambda p: tarred(p / "a.tgz", {"b": ZEROS}, "gz"), r"a\.tgz must hold 2097152 bytes at most"),
     (lambda p: lying(p / "a.zip"), r"a\.zip/b cannot be read to its end: Bad CRC"),
     (lambda p: write(p / "a.gz", gzip.compress(ZEROS)).parent, r"a\.gz must unpack to 2097152 by"),
     (

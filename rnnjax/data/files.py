@@ -1,45 +1,55 @@
-"""Files as data sets come: text or JSON lines, plain or .gz, in a folder or a .zip archive.
+"""Files as data sets come: text or JSON lines, plain or .gz, in a folder or a .zip or .tar archive.
 
 Nothing is extracted: what is packed is unpacked in memory, piece by piece and up to LIMIT.
 """
 
+import functools
 import gzip
+import io
 import json
 import pathlib
+import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import BinaryIO, NamedTuple
 
 from rnnjax.types import BadInput
 
 LIMIT = 2 << 30  # bytes that a .gz or all files of an archive may unpack to
 PIECE = 1 << 20  # bytes that are unpacked at once
-DAMAGED = (EOFError, OSError, RuntimeError, UnicodeError, zlib.error, zipfile.BadZipFile)
+DAMAGED = (
+  EOFError, OSError, RuntimeError, UnicodeError, zlib.error, tarfile.TarError, zipfile.BadZipFile,
+)  # fmt: skip
 
 
 class Packed(NamedTuple):
-  """A file in an archive. Like a path it has a name, opens, and prints as where it lies."""
+  """A file in an archive; like a path it has name and parent, opens, and prints as it lies."""
 
-  archive: zipfile.ZipFile
-  info: zipfile.ZipInfo
+  path: pathlib.PurePath
+  opened: Callable[[], BinaryIO]
 
   @property
   def name(self) -> str:
-    return pathlib.PurePosixPath(self.info.filename).name
+    return self.path.name
+
+  @property
+  def parent(self) -> pathlib.PurePath:
+    return self.path.parent
 
   def open(self, mode: str = "rb") -> BinaryIO:
-    return self.archive.open(self.info)
+    return self.opened()
 
   def __str__(self) -> str:
-    return f"{self.archive.filename}/{self.info.filename}"
+    return str(self.path)
 
 
 File = pathlib.Path | Packed
 
 
 def contents(path: str | pathlib.Path) -> list[File]:
-  """The files of a folder, sorted, or of a .zip archive and all folders in it, in its own order.
+  """The files of a folder, sorted, or of an archive (.zip, .tar, .tar.gz, .tgz) and all folders in
+  it, in its own order.
 
   Raises:
     BadInput: there is no such folder or archive; the archive is damaged, or holds too much.
@@ -47,22 +57,39 @@ def contents(path: str | pathlib.Path) -> list[File]:
   place = pathlib.Path(path).expanduser()
   if path and place.is_dir():  # "" would be the folder one is in
     return sorted(file for file in place.iterdir() if file.is_file())
-  if place.suffix != ".zip" or not place.is_file():
-    raise BadInput(f"--data_dir must be a folder or a .zip archive that exists; got {str(path)!r}")
+  if not place.name.endswith((".zip", ".tar", ".tar.gz", ".tgz")) or not place.is_file():
+    raise BadInput(
+      f"--data_dir must be a folder or a .zip or .tar archive that exists; got {str(path)!r}"
+    )
   try:
-    archive = zipfile.ZipFile(place)
+    size, known, files = (_zipped if place.suffix == ".zip" else _tarred)(place)
   except DAMAGED as error:
     raise BadInput(f"{place} cannot be read as an archive: {error}. Was it cut off?") from None
-  files = [info for info in archive.infolist() if not info.filename.endswith("/")]
-  size = sum(info.file_size for info in files)  # zipfile reads no more of a file than it promises
-  # What is packed in other ways zipfile would not unpack piece by piece.
-  known = all(info.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for info in files)
   if size > LIMIT or not known:
     raise BadInput(
       f"{place} must hold {LIMIT} bytes at most, stored or deflated; it promises {size}. "
       "A folder of plain files may hold more"
     )
-  return [Packed(archive, info) for info in files]
+  return [Packed(place / name, opened) for name, opened in files]
+
+
+def _zipped(place):
+  """How many bytes it promises, whether it is packed as it may be, and its files."""
+  archive = zipfile.ZipFile(place)
+  files = [info for info in archive.infolist() if not info.filename.endswith("/")]
+  # zipfile reads no more of a file than it promises; what is packed in other ways than these it
+  # would not unpack piece by piece.
+  known = all(info.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for info in files)
+  opened = [(info.filename, functools.partial(archive.open, info)) for info in files]
+  return sum(info.file_size for info in files), known, opened
+
+
+def _tarred(place):
+  mode = "r:" if place.suffix == ".tar" else "r:gz"
+  archive = tarfile.open(fileobj=io.BytesIO(place.read_bytes()), mode=mode)
+  files = [info for info in archive if info.isfile()]
+  opened = [(info.name, functools.partial(archive.extractfile, info)) for info in files]
+  return sum(info.size for info in files), True, opened
 
 
 def read_bytes(file: File) -> bytes:

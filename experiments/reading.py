@@ -1,0 +1,98 @@
+"""A story and a question in, an answer out: the bAbI tasks.
+
+  python -m experiments.reading                                          # generated stories
+  python -m experiments.reading --preset=1k --data_dir=tasks_1-20_v1-2_en.tar.gz --out=runs/babi
+  python -m experiments.reading --preset=10k --data_dir=tasks_1-20_v1-2_en.tar.gz
+"""
+
+import dataclasses
+from types import SimpleNamespace
+
+import numpy as np
+
+from experiments import options
+from experiments.options import CELLS, RATE, option
+from rnnjax import attention, bidirectional, tasks, training
+from rnnjax.data import babi
+from rnnjax.data.batches import Batches
+from rnnjax.data.vocabulary import Vocabulary
+from rnnjax.models import embedding
+from rnnjax.models.reader import Reader
+from rnnjax.training import averages, optimizers
+
+PRESETS = {"1k": dict(folder="en", epochs=20), "10k": dict(folder="en-10k", epochs=3)}
+# Accuracies of an LSTM on the 1k tasks, in their order: Weston et al. 2015.
+PUBLISHED = 50, 20, 20, 61, 70, 48, 49, 45, 64, 44, 72, 74, 94, 27, 21, 23, 51, 52, 8, 91
+INPUTS = ("tokens", "lengths", "targets", "target_lengths")
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(options.Common):
+  dataset: str = option("auto", "which stories", babi.DATASETS)
+  folder: str = option("en", "which folder of an archive that has several")
+  cell: str = option("gru", "the recurrent cell", CELLS)
+  hidden: int = option(64, "hidden units of each cell", low=1)
+  batch: int = option(32, "questions of a batch", low=1)
+  rate: float = option(5e-3, "peak learning rate", low=0)
+  epochs: int = option(8, "passes over the training part", low=1)
+  width: int = option(64, "features of a word", low=1)
+  hops: int = option(3, "how often the question looks at the story", low=1)
+  limit: int = option(70, "sentences of a longer story that are read, its last", low=1)
+  dropout: float = option(0.1, "rate at which features vanish", **RATE)
+  average: float = option(0.998, "decay of the parameters' moving average; 0 for none", **RATE)
+
+
+def build(config: Config, words: int, answers: int) -> Reader:
+  """The model alone."""
+  cell = CELLS[config.cell](config.hidden)
+  both = bidirectional(cell, cell, "sum")
+  return Reader(
+    embedding.trainable(words, config.width), both, both, attention.general(), answers,
+    config.hops, config.dropout,
+  )  # fmt: skip
+
+
+def prepare(config: Config):
+  """The stories as batches; those of the test part for each task."""
+  told = babi.load(config.dataset, config.data_dir, config.folder)
+  every = [*told.train, *told.valid, *told.test]
+  words = Vocabulary.of(text for q in told.train for text in (*q.story, q.words))
+  answers = Vocabulary.of([[q.answer] for q in told.train], specials=("<unk>",))
+  widest = max(len(sentence) for q in every for sentence in q.story)
+
+  def batches(questions, seed=None):
+    pad = lambda ids: np.pad(ids, (0, widest - len(ids)))
+    stories = [np.array([pad(words.encode(s)) for s in q.story]) for q in questions]
+    asked = [words.encode(q.words) for q in questions]
+    labels = [answers.encode([q.answer])[0] for q in questions]
+    how = dict(limit=config.limit, keep="last", buckets=6)
+    return Batches(stories, labels, config.batch, **how, seed=seed, targets=asked)
+
+  numbers = sorted({q.task for q in told.test})
+  by_task = {n: batches([q for q in told.test if q.task == n]) for n in numbers}
+  return SimpleNamespace(
+    name=told.name, questions=told.test, words=words, answers=answers, by_task=by_task,
+    train=batches(told.train, config.seed), valid=batches(told.valid), test=batches(told.test),
+  )  # fmt: skip
+
+
+def run(config: Config = Config()):
+  """Trains on all tasks at once, chooses on the validation part, tests once; returns the scores."""
+  training.mesh(config.batch)  # a batch that the devices cannot share is refused at once
+  data = prepare(config)
+  model = build(config, len(data.words), len(data.answers))
+  task = tasks.classification(model, inputs=INPUTS)
+  steps, average = config.epochs * len(data.train), averages.moving(config.average)
+  optimizer = training.adam(optimizers.schedule(config.rate, steps, "cosine", warmup=0.05))
+  with training.Run(config, task, data, optimizer, steps, average=average) as run:
+    for _ in run.train():
+      pass
+    scores = run.test()
+    for number, batches in data.by_task.items():
+      own = training.evaluate(task, run.progress.best, batches)
+      scores[f"test/task_{number}"] = own["accuracy"]
+  return {"dataset": data.name, "cell": config.cell, "seed": config.seed} | scores
+
+
+if __name__ == "__main__":
+  options.main(Config, run, PRESETS)

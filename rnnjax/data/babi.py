@@ -1,0 +1,159 @@
+"""Stories with questions: the bAbI tasks (Weston et al. 2015), or generated ones.
+
+  embedded   people walk about with things: where is someone, something, and where was it before
+  files      a folder, or an archive with one or more folders, of files like qa1_..._train.txt and
+             qa1_..._test.txt, lines "3 a sentence" and "4 a question?<TAB>answer<TAB>facts"; 1
+             begins a new story
+"""
+
+import logging
+import pathlib
+import re
+from itertools import chain
+from typing import NamedTuple
+
+import numpy as np
+
+from rnnjax.data.files import File, contents, lines
+from rnnjax.types import BadInput
+
+DATASETS = ("auto", "embedded", "files")
+NAME = r"qa(\d+)_.*_(train|test)\.txt"
+LINE = re.compile(r"(\d+) ([^\t]+)(?:\t([^\t]+)\t([\d ]*))?")
+SIZES = 3000, 300, 300  # of the generated parts, in stories
+PEOPLE, THINGS = "Ann Ben Cleo Dan".split(), "ball lamp book".split()
+PLACES = "garden kitchen cellar attic".split()
+
+
+class Question(NamedTuple):
+  """A question about what a story has told so far.
+
+  Attributes:
+    task: the number of its task.
+    story: sentences, each a list of words.
+    words: of the question.
+    answer: a word, or several with commas, which count as one.
+    facts: the sentences that decide it, numbers from 0.
+    place: "file:line".
+  """
+
+  task: int
+  story: list[list[str]]
+  words: list[str]
+  answer: str
+  facts: list[int]
+  place: str
+
+
+class Stories(NamedTuple):
+  """Questions in three parts."""
+
+  name: str
+  train: list[Question]
+  valid: list[Question]
+  test: list[Question]
+
+
+def load(dataset: str, data_dir: str, folder: str = "en") -> Stories:
+  """Loads questions; of each task's training stories the last tenth validates.
+
+  Args:
+    dataset: one of DATASETS; "auto" is files where data_dir is given, else embedded.
+    data_dir: the folder or archive of the files.
+    folder: which folder of an archive that has several.
+
+  Raises:
+    BadInput: files that are missing or malformed, each named with its line.
+  """
+  if dataset == "files" or (dataset == "auto" and data_dir):
+    return files(data_dir, folder)
+  if dataset == "auto":
+    logging.warning("training on small generated stories; --data_dir=PATH reads real ones")
+  draw = np.random.default_rng(0)
+  parts = [[q for n in range(size) for q in _told(draw, f"embedded:{n}")] for size in SIZES]
+  return Stories("embedded", *parts)
+
+
+def files(data_dir: str, folder: str = "en") -> Stories:
+  """Reads all tasks of a folder, or of a folder in an archive; a task without both parts is left
+  out, with a warning."""
+  present = [file for file in contents(data_dir) if re.fullmatch(NAME, file.name)]
+  folders = sorted({file.parent.name for file in present})
+  if len(folders) != 1:
+    present = [file for file in present if file.parent.name == folder]
+  found: dict[int, dict[str, File]] = {}
+  for file in present:
+    number, part = re.fullmatch(NAME, file.name).groups()
+    found.setdefault(int(number), {})[part] = file
+  whole = {task: parts for task, parts in sorted(found.items()) if len(parts) == 2}
+  if not whole:
+    raise BadInput(
+      f"{data_dir} must hold files like qa1_..._train.txt and qa1_..._test.txt, and if it has "
+      f"several folders, one named {folder!r}; such files are in {folders}"
+    )
+  for task in found.keys() - whole.keys():
+    logging.warning("task %d is left out: it has only its %s part", task, *found[task])
+  train, valid, test = [], [], []
+  for task, parts in whole.items():
+    told = _stories(task, parts["train"])
+    cut = len(told) - max(len(told) // 10, 1)
+    train += chain.from_iterable(told[:cut])
+    valid += chain.from_iterable(told[cut:])
+    test += chain.from_iterable(_stories(task, parts["test"]))
+  return Stories(f"{pathlib.Path(data_dir).name} {present[0].parent.name}", train, valid, test)
+
+
+def cut(text: str) -> list[str]:
+  """A sentence as lower-case words, without its stop."""
+  return re.findall(r"\w+", text.lower())
+
+
+def _stories(task: int, file: File) -> list[list[Question]]:
+  """The questions of each story."""
+  stories, story, numbers = [], [], {}
+  for place, line in lines(file):
+    found = LINE.fullmatch(line.rstrip())
+    if not found or (int(found[1]) != 1 and not stories):
+      raise BadInput(
+        f'{place} must be like "3 a sentence" or "4 a question?<TAB>answer<TAB>1 2", from 1 on; '
+        f"got {line[:60]!r}"
+      )
+    number, text, answer, facts = found.groups()
+    if number == "1":
+      stories.append([])
+      story, numbers = [], {}
+    if answer is None:
+      numbers[number] = len(story)
+      story.append(cut(text))
+    else:
+      known = [numbers[fact] for fact in facts.split() if fact in numbers]
+      stories[-1].append(Question(task, [*story], cut(text), answer.strip(), known, place))
+  told = [story for story in stories if story]
+  if len(told) < 2:
+    raise BadInput(f"{file} must hold two stories with questions at least. Was it cut off?")
+  return told
+
+
+def _told(draw: np.random.Generator, place: str) -> list[Question]:
+  """One generated story's questions, one for each of three tasks."""
+  one = lambda names: names[draw.integers(len(names))]
+  where = {person: one(PLACES) for person in PEOPLE}
+  story = [f"{person} is in the {place}" for person, place in where.items()]
+  holder, thing, seen = one(PEOPLE), one(THINGS), []  # where the thing has been, and who said so
+  story.append(f"{holder} has the {thing}")
+  seen.append(where[holder])
+  for _ in range(draw.integers(2, 7)):
+    person = one(PEOPLE)
+    if draw.integers(3) or person == holder:
+      where[person] = one([place for place in PLACES if place != where[person]])
+      story.append(f"{person} goes to the {where[person]}")
+    else:
+      story.append(f"{holder} throws the {thing} to {person}")
+      holder = person
+    if where[holder] != seen[-1]:
+      seen.append(where[holder])
+  person, sentences = one(PEOPLE), [cut(sentence) for sentence in story]
+  asked = [(1, f"Where is {person}", where[person]), (2, f"Where is the {thing}", seen[-1])]
+  if len(seen) > 1:
+    asked.append((3, f"Where was the {thing} before", seen[-2]))
+  return [Question(task, sentences, cut(text), answer, [], place) for task, text, answer in asked]
