@@ -3,7 +3,9 @@
   python -m experiments.digits                                     # 8 x 8 digits, row by row
   python -m experiments.digits --preset=rows --data_dir=mnist
   python -m experiments.digits --preset=permuted --data_dir=mnist  # 784 steps of one pixel
-  python -m experiments.digits --preset=whole --data_dir=mnist     # one step: an MLP
+  python -m experiments.digits --preset=whole --data_dir=mnist
+
+From nothing, one step of a vanilla cell is tanh(x W + b), so the last of these is an MLP.
 """
 
 import dataclasses
@@ -26,7 +28,11 @@ from rnnjax.models.classifier import Classifier
 from rnnjax.pooling import POOLINGS
 from rnnjax.training import averages, optimizers
 
-PRESETS = {}
+PRESETS = {
+  "rows": dict(epochs=8, rate=2e-3, dropout=0.3, average=0.998),
+  "permuted": dict(view="permuted", hidden=100, epochs=8, dropout=0.0, average=0.998),
+  "whole": dict(view="whole", cell="vanilla", layers=2, hidden=256, epochs=8, rate=1e-3),
+}
 MOMENTS, SHOWN, ASKED = 28, 9, 1000  # of reading; digits right and wrong in a figure, in a curve
 
 

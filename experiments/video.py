@@ -26,7 +26,7 @@ from rnnjax.types import BadInput
 PRESETS = {
   "salads": dict(split=0, epochs=60, dropout=0.5, input_dropout=0.2),
 }
-HELD, SHOWN = 7, 5  # every so many training videos one validates; videos in the figure
+HELD, SHOWN, LOOK = 7, 5, 5  # one in so many validates; videos drawn; epochs between two looks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,8 +87,8 @@ def learn(config: Config, data: video.Folds, model: Tagger, task: tasks.Task):
   """Trains for one split; returns its scores, and the labels [T] found in each of its videos."""
   parts, average = prepare(config, data), averages.moving(config.average)
   steps = config.epochs * len(parts.train)
-  how = optimizer(config.rate, steps)
-  with training.Run(config, task, parts, how, steps, average=average) as run:
+  how = dict(average=average, every=LOOK * len(parts.train))
+  with training.Run(config, task, parts, optimizer(config.rate, steps), steps, **how) as run:
     for _ in run.train():
       pass
     videos, scores = data.folds[config.split - 1], run.test()

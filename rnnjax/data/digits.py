@@ -31,7 +31,7 @@ class Part(NamedTuple):
 
 
 class Digits(NamedTuple):
-  """Images with labels below `classes`, in three parts."""
+  """Images with labels below `classes`, which are ten or more, in three parts."""
 
   name: str
   classes: int
@@ -60,7 +60,7 @@ def load(dataset: str = "auto", data_dir: str = "") -> Digits:
     name, train, test = "embedded", *embedded()
   cut = len(train.labels) - math.ceil(HELD * len(train.labels))
   valid, train = (Part(*(a[part] for a in train)) for part in (slice(cut, None), slice(cut)))
-  return Digits(name, int(train.labels.max()) + 1, train, valid, test)
+  return Digits(name, max(10, int(train.labels.max()) + 1), train, valid, test)
 
 
 def embedded() -> tuple[Part, Part]:

@@ -1,0 +1,78 @@
+"""Reviews in a table: columns by name, classes as numbers, parts by the text, and a run."""
+
+import csv
+import gzip
+import json
+
+import numpy as np
+import pytest
+
+from experiments.imdb import Config, run
+from rnnjax.data import imdb, pairs
+from rnnjax.types import BadInput
+
+
+def reviews(number=200, stars=("10", "9", "2", "4.5")):
+  return [(f"review {n}, as said", stars[n % len(stars)]) for n in range(number)]
+
+
+def write(path, rows, header=("Review Text", "Rating"), opener=open):
+  with opener(path, "wt", newline="") as file:
+    writer = csv.writer(file)
+    writer.writerows([("", *header), *((n, *row) for n, row in enumerate(rows))])
+  return str(path)
+
+
+def test_formats_agree(tmp_path):
+  """CSV, compressed CSV and JSON lines; classes are in the order of numbers."""
+  rows = reviews()
+  plain = write(tmp_path / "a.csv", rows)
+  zipped = write(tmp_path / "b.csv.gz", rows, opener=gzip.open)
+  lines = tmp_path / "c.jsonl"
+  lines.write_text("\n".join(json.dumps({"text": t, "label": float(k)}) for t, k in rows))
+  names = dict(text="Review Text", label="Rating")
+  made = [imdb.load(data_dir=plain, **names), imdb.load(data_dir=zipped, **names)]
+  made.append(imdb.load(data_dir=str(lines)))  # the columns of the defaults
+  assert made[0].classes == ("2", "4.5", "9", "10")
+  assert made[2].classes == ("2.0", "4.5", "9.0", "10.0")
+  assert made[0][2:] == made[1][2:] == made[2][2:]
+  every = [row for part in made[0][2:] for row in part]
+  assert sorted((text, made[0].classes[label]) for text, label in every) == sorted(rows)
+
+
+def test_parts_are_those_of_pairs(tmp_path):
+  """A review is in the part where its text is as a source."""
+  path = write(tmp_path / "a.csv", reviews())
+  ours, theirs = imdb.table(path, "Review Text", "Rating"), pairs.table(path, "Review Text", "")
+  for part in ("train", "valid", "test"):
+    assert [text for text, _ in getattr(ours, part)] == [text for text, _ in getattr(theirs, part)]
+
+
+def test_bad_tables_are_named(tmp_path):
+  path = write(tmp_path / "a.csv", reviews())
+  with pytest.raises(BadInput, match=r"'text' and 'label'; it has \['', 'Review Text', 'Rating'\]"):
+    imdb.load(data_dir=path)
+  where = imdb.load(data_dir=path, text="Review Text", label="Rating").test[0][0]
+  rows = [(text, "11" if text == where else stars) for text, stars in reviews()]
+  with pytest.raises(BadInput, match=rf"a\.csv, '{where}': the label '11' does not occur in train"):
+    imdb.load(data_dir=write(tmp_path / "a.csv", rows), text="Review Text", label="Rating")
+  with pytest.raises(BadInput, match="has but one label, '5'"):
+    imdb.table(write(tmp_path / "a.csv", reviews(stars=["5"])), "Review Text", "Rating")
+  with pytest.raises(BadInput, match="must be a folder with train and test reviews, or a table"):
+    imdb.load(data_dir=str(tmp_path / "nowhere.csv"))
+
+
+def test_a_run_beside_the_majority(tmp_path):
+  """Stars that the number of good words tells; one class is most frequent."""
+  draw = np.random.default_rng(0)
+  rows = []
+  for n in range(900):
+    stars = int(draw.choice([1, 3, 5], p=[0.2, 0.3, 0.5]))
+    words = draw.permutation(["good"] * stars + ["bad"] * (6 - stars))
+    rows.append((" ".join([f"number {n} is", *words]), stars))
+  path = write(tmp_path / "a.csv", rows)
+  how = dict(cell="gru", hidden=16, batch=32, epochs=4, rate=0.01, word_dropout=0.0)
+  scores = run(Config(data_dir=path, text="Review Text", label="Rating", **how))
+  test = [label for _, label in imdb.table(path, "Review Text", "Rating").test]
+  assert scores["test/majority"] == pytest.approx(np.mean(np.equal(test, 2)))
+  assert scores["test/accuracy"] > 0.9 > scores["test/majority"]
