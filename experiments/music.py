@@ -1,0 +1,129 @@
+"""Which keys sound next? Polyphonic music, a chord from the chords before it.
+
+  python -m experiments.music                                             # generated progressions
+  python -m experiments.music --preset=jsb --data_dir=JSB_Chorales.mat --out=runs/jsb
+  python -m experiments.music --load=runs/jsb --sample=chorale.mid
+"""
+
+import dataclasses
+import functools
+import pathlib
+from types import SimpleNamespace
+
+import jax
+import numpy as np
+import optax
+
+from experiments import options
+from experiments.options import CELLS, RATE, option
+from rnnjax import forward, metrics, stack, tasks, training
+from rnnjax.data import midi, music, piano
+from rnnjax.data.batches import Batches
+from rnnjax.diagnostics import rolls
+from rnnjax.lengths import alive
+from rnnjax.models.chords import Chords
+from rnnjax.search import generate
+from rnnjax.training import averages, optimizers
+from rnnjax.types import BadInput
+
+PRESETS = {"jsb": dict(epochs=50, rate=8e-3, dropout=0.3)}
+SHOWN = 96  # steps of a piece in the figure
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(options.Common):
+  cell: str = option("gru", "the recurrent cell", CELLS)
+  dataset: str = option("auto", "which pieces; in a folder the name of a .mat file")
+  data_dir: str = option("", "a .mat or .json file of rolls, or a folder of .mat files")
+  batch: int = option(16, "pieces of a batch", low=1)
+  rate: float = option(5e-3, "peak learning rate", low=0)
+  epochs: int = option(10, "passes over the training part", low=1)
+  chord: int = option(32, "features by which lower keys tell of higher ones; 0 for none", low=0)
+  limit: int = option(200, "steps of a longer piece that are trained on at once", low=2)
+  dropout: float = option(0.0, "rate between layers and before the last one", **RATE)
+  average: float = option(0.99, "decay of the parameters' moving average; 0 for none", **RATE)
+  load: str = option("", "folder of a finished run: only play with its model", aside=True)
+  sample: str = option("", "a MIDI file that is written", aside=True)
+  prompt: str = option("", "a MIDI file that the sample continues", file=True, aside=True)
+  length: int = option(64, "steps of the sample", low=1, aside=True)
+  beat: int = option(1, "steps in a quarter note, in MIDI files", low=1, aside=True)
+
+
+def build(config: Config) -> Chords:
+  """The model alone."""
+  layer = forward(CELLS[config.cell](config.hidden), backend=config.backend)
+  encoder = stack(*[layer] * config.layers, dropout=config.dropout)
+  return Chords(encoder, piano.KEYS, config.chord, config.dropout)
+
+
+def prepare(config: Config):
+  """The pieces, as batches, too."""
+  pieces = music.load(config.dataset, config.data_dir)
+  train = Batches(pieces.train, None, config.batch, config.limit, "window", seed=config.seed)
+  valid, test = (Batches(part, None, config.batch) for part in (pieces.valid, pieces.test))
+  return SimpleNamespace(pieces=pieces, train=train, valid=valid, test=test)
+
+
+def measure(logits, batch, first=1):
+  """Nats per step, of all steps of all pieces but each one's first: as Bai et al. 2018 count."""
+  nats = optax.sigmoid_binary_cross_entropy(logits, batch["tokens"]).sum(-1)
+  counted = alive(logits, batch["lengths"]) * batch["weights"][None]
+  return {"loss": metrics.mean(nats[first:], counted[first:])}
+
+
+def load(out: str):
+  """The model of a run's --out, and its parameters."""
+  saved, config = options.restore(Config, out, "pieces")
+  return build(config), saved.params
+
+
+def prompt(config: Config) -> np.ndarray:
+  """The roll of --prompt, of no step where there is none; what could not be played is refused."""
+  folder = pathlib.Path(config.sample).expanduser().parent
+  if not folder.is_dir() or (config.load and not config.sample):
+    raise BadInput(f"--sample must be a file in a folder that exists; got {config.sample!r}")
+  return midi.read(config.prompt, config.beat) if config.prompt else piano.roll([])
+
+
+def play(config: Config, model: Chords, params, begun: np.ndarray) -> np.ndarray:
+  """Goes on from where a roll has begun; writes --sample and returns its roll."""
+  before = np.pad(begun, [(1, 0), (0, 0)])[:, None]  # x₀ = 0
+  key, choose = jax.random.key(config.seed), model.choose(params)
+  _, drawn = generate(model.read, params, before, key, steps=config.length, choose=choose)
+  roll = np.concatenate([begun, drawn[:, 0]])
+  if config.sample:
+    midi.write(pathlib.Path(config.sample).expanduser(), roll, config.beat)
+  return roll
+
+
+def draw(config: Config, model: Chords, params, true: np.ndarray, drawn: np.ndarray):
+  """Writes the picture OUT/figures/rolls.png."""
+  path = pathlib.Path(config.out).expanduser() / "figures" / "rolls.png"
+  logits = jax.jit(model.apply)({"params": params}, true[:, None], np.array([len(true)]))[:, 0]
+  likely = "how likely each key was, by what came before and the keys below", jax.nn.sigmoid(logits)
+  rolls.rolls(path, [("of the test part", true), likely, ("drawn from the net", drawn)])
+
+
+def run(config: Config = Config()):
+  """Trains, chooses on the validation part, tests once; returns the scores."""
+  begun = prompt(config)
+  if config.load:
+    return {"sample": config.sample, "steps": len(play(config, *load(config.load), begun))}
+  training.mesh(config.batch)  # a batch that the devices cannot share is refused at once
+  data, model = prepare(config), build(config)
+  steps, average = config.epochs * len(data.train), averages.moving(config.average)
+  optimizer = training.adam(optimizers.schedule(config.rate, steps, warmup=0.05))
+  task = tasks.supervised(model, measure, functools.partial(measure, first=0))
+  how = dict(average=average, score="loss", beside={"pieces": {"name": data.pieces.name}})
+  with training.Run(config, task, data, optimizer, steps, **how) as run:
+    for _ in run.train():
+      pass
+    scores, params = run.test(), run.progress.best
+  roll = play(config, model, params, begun)
+  if config.out:
+    draw(config, model, params, data.pieces.test[0][:SHOWN], roll[:SHOWN])
+  return {"dataset": data.pieces.name, "cell": config.cell, "seed": config.seed} | scores
+
+
+if __name__ == "__main__":
+  options.main(Config, run, PRESETS)

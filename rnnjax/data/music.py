@@ -1,0 +1,94 @@
+"""Polyphonic music as piano rolls: which of a piano's 88 keys sound at each step.
+
+  embedded   generated, as `rnnjax.data.progressions` makes them
+  files      .mat              traindata, validdata, testdata, as Boulanger-Lewandowski, Bengio &
+                               Vincent 2012 divide four collections
+             .json .json.gz    {"train": [[[60, 64], [62]], ...], "valid": ..., "test": ...}, the
+                               MIDI pitches of each step of each piece
+"""
+
+import io
+import json
+import logging
+import pathlib
+from typing import NamedTuple
+
+import numpy as np
+import scipy.io
+
+from rnnjax.data import progressions
+from rnnjax.data.files import read_bytes, read_text
+from rnnjax.data.piano import Rolls, checked, roll
+from rnnjax.types import BadInput
+
+PARTS = ("train", "valid", "test")
+
+
+class Music(NamedTuple):
+  """Pieces in three parts, each a roll [T, 88] of 0 and 1, float32."""
+
+  name: str
+  train: Rolls
+  valid: Rolls
+  test: Rolls
+
+
+def load(dataset: str, data_dir: str) -> Music:
+  """Loads pieces.
+
+  Args:
+    dataset: "auto" is the file where data_dir is given, else "embedded"; where data_dir is a
+      folder, the name of a .mat file in it, such as JSB_Chorales.
+    data_dir: a file or a folder.
+
+  Raises:
+    BadInput: there is no such file; it is damaged, or its rolls are none.
+  """
+  if dataset == "embedded" or (dataset == "auto" and not data_dir):
+    if dataset == "auto":
+      logging.warning("training on generated pieces; --data_dir=PATH reads real ones")
+    return Music("embedded", *progressions.splits())
+  path = pathlib.Path(data_dir).expanduser()
+  if data_dir and path.is_dir():
+    path /= f"{dataset}.mat"
+  if not data_dir or not path.is_file():
+    raise BadInput(
+      f"--data_dir must be a .mat or .json file, or a folder with {dataset}.mat, the --dataset; "
+      f"got {data_dir!r}"
+    )
+  return Music(path.name.split(".")[0], *(_mat if path.suffix == ".mat" else _json)(path))
+
+
+def _mat(path: pathlib.Path) -> list[Rolls]:
+  data = read_bytes(path)
+  try:
+    found = scipy.io.loadmat(io.BytesIO(data))
+  except Exception as error:  # of any class, by where the damage is
+    raise BadInput(
+      f"{path} cannot be read as a MATLAB file: {error}. Was it cut off, or saved as version 7.3?"
+    ) from None
+  parts = {part: np.ravel(found.get(f"{part}data", [])) for part in PARTS}
+  return _parts(path, parts, lambda cell, place: cell)
+
+
+def _json(path: pathlib.Path) -> list[Rolls]:
+  try:
+    parts = json.loads(read_text(path))
+    return _parts(path, parts, roll)
+  except (ValueError, TypeError, AttributeError) as error:
+    if isinstance(error, BadInput):
+      raise
+    raise BadInput(
+      f'{path} must be like {{"train": [[[60, 64], [62]]], "valid": ..., "test": ...}}: the MIDI '
+      f"pitches of each step of each piece; {error}"
+    ) from None
+
+
+def _parts(path, parts, read) -> list[Rolls]:
+  made = []
+  for part in PARTS:
+    if not len(parts.get(part, ())):
+      raise BadInput(f"{path} must hold pieces in each of {', '.join(PARTS)}; {part} has none")
+    places = [f"{path}, {part}, piece {n}" for n in range(1, len(parts[part]) + 1)]
+    made.append([checked(read(one, place), place) for one, place in zip(parts[part], places)])
+  return made
