@@ -6,7 +6,7 @@
 """
 
 import dataclasses
-import pathlib
+import functools
 from types import SimpleNamespace
 
 import jax
@@ -18,7 +18,6 @@ from experiments import options
 from experiments.options import RATE, option
 from rnnjax import metrics, tasks, training
 from rnnjax.data import fsdd
-from rnnjax.data.batches import Batches
 from rnnjax.data.sound import Scale
 from rnnjax.diagnostics import sounds
 from rnnjax.lengths import alive
@@ -65,13 +64,9 @@ def prepare(config: Config):
   valid = made(spoken.valid, CHOOSE, 1, config.most, 1) + alone[1]
   test = made(spoken.test, TEST, config.fewest, config.most, 2)
   scale = Scale.of([xs for xs, _ in train])
-
-  def batches(rows, size=2 * config.batch, seed=None):
-    xs, labels = zip(*rows)
-    return Batches([scale(x) for x in xs], None, size, buckets=5, seed=seed, targets=labels)
-
+  batches = functools.partial(fsdd.batches, scale, 2 * config.batch)
   return SimpleNamespace(
-    spoken=spoken, scale=scale, train=batches(train, config.batch, config.seed),
+    spoken=spoken, scale=scale, train=fsdd.batches(scale, config.batch, train, config.seed),
     valid=batches(valid), test=batches(test), alone=batches(alone[2]),
   )  # fmt: skip
 
@@ -96,14 +91,12 @@ def listen(model, params, batches):
 
 def draw(out: str, model, params, data):
   """A string of most words: what is heard, and what the net thinks when."""
-  folder = pathlib.Path(out).expanduser() / "figures"
-  folder.mkdir(parents=True, exist_ok=True)
   words, i = data.spoken.words, data.test.target_lengths.argmax()
   xs, said = data.test.sequences[i], " ".join(words[k - 1] for k in data.test.targets[i])
   ys = model.apply({"params": params}, xs[:, None], np.array([len(xs)]))
   mel = data.scale.inverse(xs).reshape(fsdd.STACK * len(xs), -1)
   seconds = len(mel) * fsdd.STEP / fsdd.RATE
-  sounds.alignment(folder / "alignment.png", mel, jax.nn.softmax(ys)[:, 0], words, seconds, said)
+  sounds.alignment(out, mel, jax.nn.softmax(ys)[:, 0], words, seconds, said)
 
 
 def run(config: Config = Config()):

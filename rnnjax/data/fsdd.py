@@ -15,8 +15,9 @@ from typing import NamedTuple
 import numpy as np
 from scipy import signal
 
+from rnnjax.data.batches import Batches
 from rnnjax.data.files import contents
-from rnnjax.data.sound import log_mel, read, stacked
+from rnnjax.data.sound import Scale, log_mel, read, stacked
 from rnnjax.types import BadInput
 
 DATASETS = ("auto", "embedded", "files")
@@ -130,6 +131,12 @@ def examples(utterances: Iterable[Utterance]) -> list[tuple[np.ndarray, np.ndarr
     samples = samples / np.sqrt(np.mean(samples**2) + 1e-9)
     rows.append((stacked(log_mel(samples, RATE, STEP), STACK), 1 + words))
   return rows
+
+
+def batches(scale: Scale, size: int, rows, seed: int | None = None) -> Batches:
+  """Examples as batches, what is read scaled."""
+  xs, labels = zip(*rows)
+  return Batches([scale(x) for x in xs], None, size, buckets=5, seed=seed, targets=labels)
 
 
 def _files(data_dir: str) -> list[tuple[int, Recording]]:

@@ -1,5 +1,6 @@
 """What a net hears: its word errors, and a sound with what was said when beneath it."""
 
+import pathlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -25,11 +26,11 @@ def errors(words: Sequence[str], rows, decode) -> dict[str, float]:
   return {"word_error": jiwer.wer(list(true), list(found)), "accuracy": right}
 
 
-def alignment(path, mel: np.ndarray, p: np.ndarray, words: Sequence[str], seconds: float, title=""):
-  """Draw a spectrogram, and beneath it the probability of each word over time. A PNG.
+def alignment(out: str, mel, p, words: Sequence[str], seconds: float, title: str = ""):
+  """OUT/figures/alignment.png: a spectrogram, and beneath it each word's probability over time.
 
   Args:
-    path: where to.
+    out: the folder.
     mel: [T, F], log energies, of which the low pitches come first.
     p: [S, 1 + K], probabilities of the blank, drawn in grey, and of the words.
     words: K of them.
@@ -48,11 +49,13 @@ def alignment(path, mel: np.ndarray, p: np.ndarray, words: Sequence[str], second
   above.imshow(mel.T, "magma", origin="lower", aspect="auto", extent=(0, seconds, 0, mel.shape[1]))
   above.set(ylabel="mel band", title=title)
   time = (np.arange(len(p)) + 0.5) * seconds / len(p)
-  below.plot(time, p[:, 0], color="#b0b5bb", linewidth=1, label="blank")
+  below.plot(time, p[:, 0], color="#b0b5bb", linestyle=":", label="blank")
   for k, word in enumerate(words):
     if p[:, 1 + k].max() > QUIET:
       below.plot(time, p[:, 1 + k], color=f"C{k % 10}", marker=".", markersize=4, label=word)
   below.set(xlabel="seconds", ylabel="p", xlim=(0, seconds), ylim=(-0.03, 1.03))
   below.spines[["top", "right"]].set_visible(False)
   below.legend(frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
-  figure.savefig(path, format="png")
+  folder = pathlib.Path(out).expanduser() / "figures"
+  folder.mkdir(parents=True, exist_ok=True)
+  figure.savefig(folder / "alignment.png", format="png")

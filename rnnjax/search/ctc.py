@@ -8,8 +8,6 @@ labels that are left once repetitions have been merged and then blanks dropped, 
 (Graves, Fernández, Gomez & Schmidhuber 2006).
 """
 
-from collections import defaultdict
-
 import numpy as np
 
 
@@ -39,18 +37,27 @@ def beam(log_p: np.ndarray, width: int) -> list[tuple[tuple[int, ...], float]]:
   """
   if width < 1 or np.ndim(log_p) != 2:
     raise ValueError(f"width must be at least 1, log_p [T, K]; got {width}, {np.shape(log_p)}")
-  never = -np.inf
-  held = {(): (0.0, never)}  # prefix y: log b(y), log e(y)
+  held, b, e = [()], np.zeros(1), np.full(1, -np.inf)  # prefixes y, log b(y), log e(y)
   for p in np.asarray(log_p, np.float64):
-    grown = defaultdict(lambda: np.full(2, never))
-    for y, (b, e) in held.items():
-      either = np.logaddexp(b, e)
-      grown[y][0] = np.logaddexp(grown[y][0], p[0] + either)
-      if y:
-        grown[y][1] = np.logaddexp(grown[y][1], p[y[-1]] + e)
-      for k in range(1, len(p)):
-        begun = b if y and k == y[-1] else either
-        grown[*y, k][1] = np.logaddexp(grown[*y, k][1], p[k] + begun)
-    total = {y: np.logaddexp(*both) for y, both in grown.items()}
-    held = {y: grown[y] for y in sorted(total, key=total.get, reverse=True)[:width]}
-  return [(y, float(np.logaddexp(*both))) for y, both in held.items()]
+    n, last = len(held), np.array([y[-1] if y else 0 for y in held])
+    either = np.logaddexp(b, e)
+    grown = either[:, None] + p
+    grown[np.arange(n), last] = b + p[last]  # what repeats itself was parted by a blank
+    grown[:, 0] = -np.inf
+    b, e = either + p[0], e + p[last]
+    place = {y: i for i, y in enumerate(held)}
+    for i, y in enumerate(held):
+      if y and y[:-1] in place:  # y is held, and grows from its prefix, too
+        j = place[y[:-1]], y[-1]
+        e[i], grown[j] = np.logaddexp(e[i], grown[j]), -np.inf
+    total = np.concatenate([np.logaddexp(b, e), grown.ravel()])
+    best = np.argsort(-total, kind="stable")[:width]
+    best = best[total[best] > -np.inf]
+    parents, labels = np.divmod(np.maximum(best - n, 0), len(p))
+    held = [
+      held[i] if i < n else (*held[parent], int(label))
+      for i, parent, label in zip(best, parents, labels)
+    ]
+    b = np.concatenate([b, np.full(grown.size, -np.inf)])[best]
+    e = np.concatenate([e, grown.ravel()])[best]
+  return list(zip(held, np.logaddexp(b, e).tolist()))

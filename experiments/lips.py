@@ -1,0 +1,125 @@
+"""Faces from voices: what is heard moves a face, which may wait a little for the sound to come.
+
+  python -m experiments.lips                                             # a generated face
+  python -m experiments.lips --preset=face --data_dir=facegood_audio_blendshape.zip --out=runs/face
+
+A net that reads forward answers for frame t when it has heard frame t + delay, so it can close the
+lips before the p (Suwajanakorn, Seitz & Kemelmacher-Shlizerman 2017). Validation chooses the delay.
+"""
+
+import dataclasses
+import functools
+import pathlib
+import re
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments import options
+from experiments.options import CELLS, RATE, option
+from rnnjax import forward, metrics, stack, tasks, training
+from rnnjax.data import faces
+from rnnjax.data.batches import Batches
+from rnnjax.diagnostics import faces as pictures
+from rnnjax.lengths import alive
+from rnnjax.models.frames import Frames
+from rnnjax.training import averages, optimizers
+from rnnjax.types import BadInput
+
+PRESETS = {
+  "face": dict(
+    test="1114_2_05,1114_3_16", delays="0,3,6,12", hidden=128, steps=400, rate=4e-3, dropout=0.2,
+    decay=0.05, average=0.99,
+  ),
+}  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(options.Common):
+  dataset: str = option("auto", "which recordings", faces.DATASETS)
+  test: str = option("", "names of the recordings to test, with commas; the last one if empty")
+  fps: int = option(30, "frames of the face a second", low=1)
+  delays: str = option("0,4", "frames that the face waits for the sound: one, or some to choose of")
+  hidden: int = option(64, "hidden units of each cell", low=1)
+  batch: int = option(16, "windows of a batch", low=1)
+  window: int = option(200, "frames of a window to train on", low=2)
+  steps: int = option(300, "steps of each training", low=1)
+  rate: float = option(1e-2, "peak learning rate", low=0)
+  decay: float = option(0.0, "decay of the weights", low=0)
+  dropout: float = option(0.1, "rate at which features vanish: in, between layers, out", **RATE)
+  average: float = option(0.9, "decay of the parameters' moving average; 0 for none", **RATE)
+
+
+def build(config: Config, channels: int) -> Frames:
+  """The model alone; it reads forward, as a stream does."""
+  layer = forward(CELLS[config.cell](config.hidden), backend=config.backend)
+  encoder = stack(*[layer] * config.layers, dropout=config.dropout)
+  return Frames(encoder, channels, None, config.dropout, config.dropout)
+
+
+def prepare(config: Config, text: faces.Faces, delay: int):
+  """Batches of what is heard, and beside it the face, that much later."""
+
+  def batches(takes, **how):
+    heard = [faces.longer(one.heard, 0, delay) for one in takes]
+    face = {"face": [faces.longer(one.face, delay, 0) for one in takes]}
+    return Batches(heard, None, config.batch, beside=face, **how)
+
+  many = text.train * config.batch  # a window is drawn of each
+  train = batches(many, limit=config.window, keep="window", seed=config.seed)
+  return SimpleNamespace(train=train, valid=batches(text.valid), test=batches(text.test))
+
+
+def measure(ys, batch, delay: int):
+  """Squared errors of the scaled channels, from where there is an answer on."""
+  live = alive(ys, batch["lengths"]) & (jnp.arange(len(ys))[:, None] >= delay)
+  return {"loss": metrics.mean(((ys - batch["face"]) ** 2).mean(-1), live)}
+
+
+def follow(model: Frames, params, takes, delay: int) -> np.ndarray:
+  """What the net makes of whole recordings, each from its beginning to its end, in a row."""
+  apply = jax.jit(lambda xs: model.apply({"params": params}, xs, jnp.array([len(xs)])))
+  heard = [faces.longer(one.heard, 0, delay)[:, None] for one in takes]
+  return np.concatenate([apply(xs)[delay:, 0] for xs in heard])
+
+
+def run(config: Config = Config()):
+  """Trains with each delay, chooses on the validation part, tests once; returns the scores."""
+  training.mesh(config.batch)  # a batch that the devices cannot share is refused at once
+  if not re.fullmatch(r"\d+(,\d+)*", config.delays):
+    raise BadInput(f"--delays must be numbers of frames such as 0,4,8; got {config.delays!r}")
+  seen = faces.load(config.dataset, config.data_dir, config.test, config.fps)
+  text, skin = faces.scaled(seen)
+  model, runs = build(config, len(text.channels)), {}
+  rate = optimizers.schedule(config.rate, config.steps, "cosine", warmup=0.05)
+  how = dict(average=averages.moving(config.average), score="loss", every=50)
+  for delay in map(int, config.delays.split(",")):
+    data, optimizer = prepare(config, text, delay), training.adam(rate, decay=config.decay)
+    out = str(pathlib.Path(config.out) / f"delay_{delay}") if config.out else ""
+    own = dataclasses.replace(config, delays=str(delay), out=out)
+    task = tasks.supervised(model, functools.partial(measure, delay=delay))
+    with training.Run(own, task, data, optimizer, config.steps, **how) as run:
+      for _ in run.train():
+        pass
+    runs[delay] = run
+  delay, run = max(runs.items(), key=lambda item: item[1].progress.score)
+  scores = {"dataset": text.name, "cell": config.cell, "seed": config.seed, "delay": delay}
+  scores |= {f"valid/delay_{delay}": -run.progress.score for delay, run in runs.items()}
+  scores |= run.test()
+  true = np.concatenate([one.face for one in seen.test])
+  found = skin.inverse(follow(model, run.progress.best, text.test, delay))
+  plain = skin.inverse(pictures.linear(text, delay))
+  for name, one in (("test", found), ("linear", plain)):
+    scores[f"{name}/correlation"] = float(np.nanmean(pictures.correlations(true, one)))
+    scores[f"{name}/error"] = float(np.mean(((one - true) / skin.deviation) ** 2))
+  names = [str(channel) for channel in text.channels]
+  print(pictures.table(true, found, plain, names))
+  if config.out:
+    pictures.draw(config.out, true, found, names, config.fps)
+  return scores
+
+
+if __name__ == "__main__":
+  options.main(Config, run, PRESETS)

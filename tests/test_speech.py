@@ -1,0 +1,163 @@
+"""Speech: which recordings are in which part, what strings are made of, the loss, and a run."""
+
+import json
+import pathlib
+import zipfile
+
+import jax
+import numpy as np
+import pytest
+from scipy.io import wavfile
+
+from experiments import speech
+from experiments.speech import Config
+from rnnjax.data import fsdd
+from rnnjax.diagnostics import sounds
+from rnnjax.search import ctc
+from rnnjax.types import BadInput
+
+
+def say(folder, name, seconds=0.1, rate=fsdd.RATE):
+  samples = np.random.default_rng(len(name)).integers(-9000, 9000, int(rate * seconds))
+  wavfile.write(folder / name, rate, samples.astype(np.int16))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+  """Ten digits by two speakers, of each one recording to train, one to choose, one to test."""
+  place = tmp_path_factory.mktemp("recordings")
+  for digit in range(10):
+    for speaker in ("ann", "bob"):
+      for index in (0, 7, 31):
+        say(place, f"{digit}_{speaker}_{index}.wav")
+  return place
+
+
+def members(part):
+  return sorted((one.word, one.speaker) for one in part)
+
+
+def test_the_official_parts(folder, tmp_path):
+  """By the index; the same from an archive with folders."""
+  found = fsdd.load(data_dir=str(folder))
+  every = sorted((digit, speaker) for digit in range(10) for speaker in ("ann", "bob"))
+  assert members(found.train) == members(found.valid) == members(found.test) == every
+  with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+    for file in folder.iterdir():
+      archive.write(file, f"recordings/{file.name}")
+  again = fsdd.load(data_dir=str(tmp_path / "a.zip"))
+  assert members(again.test) == every
+  _, true = wavfile.read(folder / "3_bob_0.wav")
+  (samples,) = (o.samples for o in again.test if (o.word, o.speaker) == (3, "bob"))
+  np.testing.assert_allclose(samples * 32768, true)
+
+
+def test_a_speaker_held_out_is_heard_in_the_test_alone(folder):
+  found = fsdd.load(data_dir=str(folder), hold_out="bob")
+  assert {one.speaker for one in found.test} == {"bob"}
+  assert len(found.test) == 30
+  assert {one.speaker for one in found.train + found.valid} == {"ann"}
+  with pytest.raises(BadInput, match="--hold_out must be one of ann, bob; got 'eve'"):
+    fsdd.load(data_dir=str(folder), hold_out="eve")
+
+
+def test_bad_recordings(folder, tmp_path):
+  """Each named, with what is expected."""
+  with pytest.raises(BadInput, match=r"it holds no \.wav file"):
+    fsdd.load(data_dir=str(tmp_path))
+  say(tmp_path, "0_ann_0.wav", seconds=0.05)
+  with pytest.raises(BadInput, match=r"0_ann_0\.wav must last 0\.1 to 30 s.*lasts 0\.05 s"):
+    fsdd.load(data_dir=str(tmp_path))
+  say(tmp_path, "0_ann_0.wav")
+  with pytest.raises(BadInput, match=r"no recording of .*eight.* for the train part"):
+    fsdd.load(data_dir=str(tmp_path))
+  say(tmp_path, "zero.wav")
+  with pytest.raises(BadInput, match=r"zero\.wav must be named DIGIT_SPEAKER_INDEX\.wav"):
+    fsdd.load(data_dir=str(tmp_path))
+  with pytest.raises(BadInput, match="--dataset must be one of"):
+    Config(dataset="fsd")
+  with pytest.raises(BadInput, match="--data_dir must be a folder"):
+    fsdd.load(dataset="files")
+  with pytest.raises(BadInput, match="--fewest must be at most --most; got 5 and 4"):
+    speech.run(Config(fewest=5, most=4))
+
+
+def test_strings_hold_their_words():
+  """Each word is a constant of its own: what is heard, in order, without pauses, is the words."""
+  part = [
+    fsdd.Recording(np.full(1000, level * (-1) ** s, np.float32), level, speaker)
+    for level in range(1, 5)
+    for s, speaker in enumerate(("ann", "bob"))
+  ]
+  made = list(fsdd.strings(part, 50, 2, 4, seed=0))
+  assert {len(one.words) for one in made} == {2, 3, 4}
+  for samples, words in made:
+    middle = np.abs(samples) > 0.5
+    heard = np.round(samples[middle]).astype(int)
+    assert len({*np.sign(heard)}) == 1  # of one speaker
+    np.testing.assert_array_equal(np.abs(heard), np.repeat(words, 1000))
+  again = list(fsdd.strings(part, 50, 2, 4, seed=0))
+  assert all((one.samples == other.samples).all() for one, other in zip(made, again))
+
+
+def test_tempo_changes_how_long_a_word_is():
+  part = [fsdd.Recording(np.ones(1000, np.float32), 1, "ann")]
+  lengths = [(o.samples > 0.5).sum() for o in fsdd.strings(part, 40, 1, 1, seed=0, tempo=0.2)]
+  assert 790 < min(lengths) < 850
+  assert 1150 < max(lengths) < 1210
+
+
+def test_loudness_is_not_heard():
+  draw = np.random.default_rng(0)
+  one = draw.normal(size=4000).astype(np.float32)
+  words = np.array([3, 0])
+  rows = fsdd.examples([fsdd.Utterance(k * one, words) for k in (1, 0.05)])
+  np.testing.assert_allclose(rows[0][0], rows[1][0], atol=1e-2)
+  assert rows[0][0].shape == (17, 120)  # 50 frames of 10 ms, three at once
+  np.testing.assert_array_equal(rows[0][1], [4, 1])
+
+
+def test_the_loss_is_minus_log_p_over_all_alignments():
+  """Beside the exhaustive beam; padding and rows of weight 0 count nothing."""
+  draw = np.random.default_rng(0)
+  ys = draw.normal(size=(5, 3, 3)).astype(np.float32)
+  batch = {
+    "lengths": np.array([5, 3, 0]),
+    "targets": np.array([[1, 2, 0], [2, 0, 0], [2, 0, 0]]),
+    "target_lengths": np.array([3, 1, 0]),
+    "weights": np.array([1.0, 1.0, 0.0], np.float32),
+  }
+  found = speech.measure(ys, batch)["loss"]
+  assert found.weight == 4
+  log_p = np.asarray(jax.nn.log_softmax(ys))
+  p = [dict(ctc.beam(log_p[:n, b], 1000)) for b, n in ((0, 5), (1, 3))]
+  assert found.total == pytest.approx(-p[0][1, 2, 2] - p[1][2,], rel=1e-4)
+
+
+def test_errors_by_hand():
+  """Of six words one is wrong and one is missing; one string of three is right."""
+  sure = lambda *labels: np.log(np.eye(4)[list(labels)] * 0.9 + 0.02)
+  rows = [
+    (sure(1, 0, 2), np.array([1, 2])),
+    (sure(3, 0, 0), np.array([2])),
+    (sure(1, 0, 2), np.array([1, 2, 3])),
+  ]
+  found = sounds.errors(["a", "b", "c"], rows, ctc.greedy)
+  assert found == {"word_error": pytest.approx(2 / 6), "accuracy": pytest.approx(1 / 3)}
+
+
+def test_a_picture_needs_a_column_for_each_word(tmp_path):
+  with pytest.raises(ValueError, match=r"p must be \[S, 3\]"):
+    sounds.alignment(tmp_path, np.zeros((6, 4)), np.zeros((2, 2)), ["a", "b"], 0.1)
+
+
+def test_order_is_learnt(tmp_path):
+  """What rises and what falls have the same pitches, and nobody says when which is heard."""
+  out = tmp_path / "run"
+  how = dict(strings=300, most=2, fewest=2, epochs=12, hidden=24, rate=0.02, beam=4)
+  config = Config(**how, out=str(out))
+  scores = speech.run(config)
+  assert scores["test/beam/word_error"] < 0.15
+  assert scores["alone/greedy/accuracy"] > 0.9
+  assert (out / "figures" / "alignment.png").stat().st_size > 10_000
+  assert json.loads((pathlib.Path(out) / "config.json").read_text())["config"]["most"] == 2
