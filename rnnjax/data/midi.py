@@ -39,11 +39,12 @@ def read(path: str | pathlib.Path, steps: float = 1.0) -> np.ndarray:
   """
   try:
     file = mido.MidiFile(path, clip=True)
+    tick = steps / file.ticks_per_beat
   except Exception as error:  # of any class, by where the damage is
     raise BadInput(f"{path} cannot be read as a MIDI file: {error}. Was it cut off?") from None
   now, begun, notes = 0, {}, []
   for message in mido.merge_tracks(file.tracks):
-    now += message.time / file.ticks_per_beat * steps
+    now += message.time * tick
     if message.type not in ("note_on", "note_off") or message.channel == 9:
       continue
     voice = message.channel, message.note
