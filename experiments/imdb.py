@@ -3,6 +3,7 @@
   python -m experiments.imdb --cell=gru         # IMDB: test 0.924 (3 seeds), 5 min on 2 CPU cores
   python -m experiments.imdb --preset=notes     # 213,301 parameters: test 0.892, 3 min
   python -m experiments.imdb --preset=pretrained --init_from=RUN    # of word_lm --preset=reviews
+  python -m experiments.imdb --data_dir=clothes.csv.gz --text="Review Text" --label=Rating  # stars
 """
 
 import dataclasses
@@ -35,8 +36,8 @@ PRESETS = {
 @dataclasses.dataclass(frozen=True)
 class Config(options.Common):
   dataset: str = option("auto", "which reviews; auto looks for IMDB first", imdb.DATASETS)
-  text: str = option("text", "column of the texts, where the data is a table")
-  label: str = option("label", "column of the labels")
+  text: str = option("text", "column of a table's texts; Title,Text: with titles before")
+  label: str = option("label", "column of a table's labels")
   hidden: int = option(128, "hidden units of each cell", low=1)
   rate: float = option(2e-3, "peak learning rate", low=0)
   epochs: int = option(5, "passes over the training part", low=1)

@@ -48,6 +48,17 @@ def test_parts_are_those_of_pairs(tmp_path):
     assert [text for text, _ in getattr(ours, part)] == [text for text, _ in getattr(theirs, part)]
 
 
+def test_titles_stand_before_the_texts_that_have_one(tmp_path):
+  """The last column divides, so that the parts stay what they are without titles."""
+  rows = [(f"title {n}" if n % 2 else "", *row) for n, row in enumerate(reviews())]
+  path = write(tmp_path / "a.csv", rows, ("Title", "Review Text", "Rating"))
+  bare = imdb.table(path, "Review Text", "Rating")
+  full = imdb.table(path, "Title,Review Text", "Rating")
+  titles = {text: f"{title} {text}".strip() for title, text, _ in rows}
+  for part in ("train", "valid", "test"):
+    assert getattr(full, part) == [(titles[text], n) for text, n in getattr(bare, part)]
+
+
 def test_bad_tables_are_named(tmp_path):
   path = write(tmp_path / "a.csv", reviews())
   with pytest.raises(BadInput, match=r"'text' and 'label'; it has \['', 'Review Text', 'Rating'\]"):
@@ -71,7 +82,7 @@ def test_a_run_beside_the_majority(tmp_path):
     words = draw.permutation(["good"] * stars + ["bad"] * (6 - stars))
     rows.append((" ".join([f"number {n} is", *words]), stars))
   path = write(tmp_path / "a.csv", rows)
-  how = dict(cell="gru", hidden=16, batch=32, epochs=4, rate=0.01, word_dropout=0.0)
+  how = dict(cell="gru", hidden=16, batch=32, epochs=4, rate=0.01, word_dropout=0.0, evidence=0)
   scores = run(Config(data_dir=path, text="Review Text", label="Rating", **how))
   test = [label for _, label in imdb.table(path, "Review Text", "Rating").test]
   assert scores["test/majority"] == pytest.approx(np.mean(np.equal(test, 2)))

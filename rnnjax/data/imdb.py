@@ -5,7 +5,7 @@
   files          a folder: either train/ and test/ with one folder of .txt files for each class (the
                  original aclImdb), or train.jsonl and test.jsonl (also .gz), each line
                  {"text": ..., "label": ...}; any number of classes, labels numbers or words
-                 or a table, .csv .jsonl .json (also .gz), of which two columns are read: `table`
+                 or a table, .csv .jsonl .json (also .gz), of which columns are read: `table`
 """
 
 import contextlib
@@ -49,7 +49,7 @@ def load(
       has prepared, else what it can download, else the embedded set, with a warning.
     data_dir: the folder of the files, a table, or tfds's folder.
     seed: of the embedded set.
-    text, label: the columns of a table.
+    text, label: of a table, as for `table`.
 
   Raises:
     BadInput: files that are missing or malformed, each named with its line; data that is neither
@@ -107,15 +107,25 @@ def files(data_dir: str) -> Reviews:
 
 
 def table(path: str | pathlib.Path, text: str, label: str) -> Reviews:
-  """Reads two columns of a table, and divides its rows by their texts, 80/10/10: `pairs.table`.
+  """Reads columns of a table, and divides its rows by their texts, 80/10/10: `pairs.table`.
+
+  Args:
+    path: the table.
+    text: the column of the texts; "Title,Text" puts titles before the texts that have one.
+    label: the column of the labels.
 
   Raises:
     BadInput: as for `pairs.table`; a label that does not occur in training.
   """
+  *before, text = text.split(",")
   name, *parts, _ = pairs.table(path, text, label)
+  titles = [pairs.table(path, text, column) for column in before]
+  known = [dict(title.train + title.valid + title.test) for title in titles]
+  whole = lambda text: " ".join([own[text] for own in known if text in own] + [text])
   classes = _classes(path, (label for _, label in parts[0]))
   index = lambda text, label: _index(classes, label, f"{path}, {text[:40]!r}")
-  return Reviews(name, classes, *([(text, index(text, label)) for text, label in p] for p in parts))
+  rows = ([(whole(text), index(text, label)) for text, label in part] for part in parts)
+  return Reviews(name, classes, *rows)
 
 
 def hold_out(rows: Rows, share: float = 0.1) -> tuple[Rows, Rows]:
