@@ -41,7 +41,7 @@ class Config(options.Common):
   dataset: str = option("auto", "which recordings", faces.DATASETS)
   test: str = option("", "names of the recordings to test, with commas; the last one if empty")
   fps: int = option(30, "frames of the face a second", low=1)
-  delays: str = option("0,4", "frames that the face waits for the sound: one, or some to choose of")
+  delays: str = option("0,8", "frames that the face waits for the sound: one, or some to choose of")
   hidden: int = option(64, "hidden units of each cell", low=1)
   batch: int = option(16, "windows of a batch", low=1)
   window: int = option(200, "frames of a window to train on", low=2)

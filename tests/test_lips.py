@@ -170,9 +170,9 @@ def test_a_delay_pays(tmp_path):
   out = tmp_path / "run"
   config = Config(hidden=32, steps=150, window=100, out=str(out))
   scores = lips.run(config)
-  assert scores["delay"] == 4
-  assert scores["valid/delay_4"] < scores["valid/delay_0"]
+  assert scores["delay"] == 8
+  assert scores["valid/delay_8"] < scores["valid/delay_0"]
   assert scores["test/correlation"] > max(0.9, scores["linear/correlation"])
   assert {file.name for file in (out / "figures").iterdir()} == {"curves.png", "face.gif"}
-  kept = json.loads((out / "delay_4" / "config.json").read_text())
-  assert kept["config"]["delays"] == "4"
+  kept = json.loads((out / "delay_8" / "config.json").read_text())
+  assert kept["config"]["delays"] == "8"

@@ -15,7 +15,8 @@ RATE = 8000
 
 
 def tone(pitch, seconds=1.0, rate=RATE):
-  return (0.5 * np.sin(2 * np.pi * pitch * np.arange(int(rate * seconds)) / rate)).astype(np.float32)
+  time = np.arange(int(rate * seconds)) / rate
+  return (0.5 * np.sin(2 * np.pi * pitch * time)).astype(np.float32)
 
 
 def written(path, samples, rate=RATE):
@@ -23,9 +24,10 @@ def written(path, samples, rate=RATE):
   return pathlib.Path(path)
 
 
-@pytest.mark.parametrize("kind", [np.uint8, np.int16, np.int32, np.float32], ids=lambda k: k.__name__)
+@pytest.mark.parametrize("kind", ["uint8", "int16", "int32", "float32"])
 def test_every_kind_of_samples_is_the_same_sound(kind, tmp_path):
   """To half a step of the coarsest."""
+  kind = np.dtype(kind).type
   samples = true = tone(440)
   if kind is np.uint8:
     samples = np.round(128 + 127 * true).astype(kind)
@@ -78,9 +80,9 @@ def test_what_was_cut_off_is_refused(length, tmp_path):
 
 def test_other_bad_files(tmp_path):
   (tmp_path / "a.wav").write_bytes(b"ID3\x04" + bytes(500))  # an mp3 by another name
-  with pytest.raises(BadInput, match="a.wav must be a whole WAV file.*ffmpeg"):
+  with pytest.raises(BadInput, match=r"a\.wav must be a whole WAV file.*ffmpeg"):
     sound.read(tmp_path / "a.wav", RATE)
-  with pytest.raises(BadInput, match="a.wav holds no sound: 0 samples"):
+  with pytest.raises(BadInput, match=r"a\.wav holds no sound: 0 samples"):
     sound.read(written(tmp_path / "a.wav", np.zeros(0, np.int16)), RATE)
   with pytest.raises(BadInput, match="not finite"):
     sound.read(written(tmp_path / "a.wav", np.full(10, np.nan, np.float32)), RATE)

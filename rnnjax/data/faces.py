@@ -139,15 +139,16 @@ def _array(file: File) -> np.ndarray:
 def _generated(fps: int, number: int = 24, T: int = 600) -> list[Take]:
   """Four pitches that come and go, and four channels that follow them.
 
-  A channel is pulled as a spring is, towards what the sound will be a tenth of a second later, as
+  A channel is pulled as a spring is, towards what the sound will be a fifth of a second later, as
   lips close before a p is heard; so what a channel does now is in part decided by what is not yet
-  to be heard, and in part by all that was.
+  to be heard, and in part by all that was. A recording ends in silence.
   """
   draw, takes = np.random.default_rng(0), []
-  ahead, N = fps // 10, STACK * STEP
+  ahead, N = fps // 5, STACK * STEP
   mix = draw.uniform(-1, 1, (4, 4))
   for n in range(number):
     beats = draw.random((T // 6 + 3, 4)) * (draw.random((T // 6 + 3, 4)) < 0.4)
+    beats[T // 6 - 3 :] = 0
     at = np.arange(T + ahead) / 6
     energy = np.stack([np.interp(at, np.arange(len(beats)), beat) for beat in beats.T], 1)
     time = np.arange(N * T) / (N * fps)

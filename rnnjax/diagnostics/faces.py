@@ -8,7 +8,7 @@ import numpy as np
 from rnnjax.data import faces
 from rnnjax.diagnostics.figures import DPI
 
-PASTS, PENALTIES = (5, 15), (1e2, 1e3, 1e4)  # of the linear regression
+PASTS, PENALTIES = (5, 15), (1e3, 1e4)  # of the linear regression
 COLOURS = {"true": "#b0b5bb", "predicted": "#f47362"}
 SHOWN, SECONDS = 6, 10  # channels of the curves, and how long the pictures last
 RATE = 10  # pictures a second
