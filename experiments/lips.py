@@ -10,7 +10,6 @@ lips before the p (Suwajanakorn, Seitz & Kemelmacher-Shlizerman 2017). Validatio
 import dataclasses
 import functools
 import pathlib
-import re
 from types import SimpleNamespace
 
 import jax
@@ -81,21 +80,22 @@ def measure(ys, batch, delay: int):
 def follow(model: Frames, params, takes, delay: int) -> np.ndarray:
   """What the net makes of whole recordings, each from its beginning to its end, in a row."""
   apply = jax.jit(lambda xs: model.apply({"params": params}, xs, jnp.array([len(xs)])))
-  heard = [faces.longer(one.heard, 0, delay)[:, None] for one in takes]
-  return np.concatenate([apply(xs)[delay:, 0] for xs in heard])
+  heard = (faces.longer(one.heard, 0, delay) for one in takes)
+  return np.concatenate([apply(xs[:, None])[delay:, 0] for xs in heard])
 
 
 def run(config: Config = Config()):
   """Trains with each delay, chooses on the validation part, tests once; returns the scores."""
   training.mesh(config.batch)  # a batch that the devices cannot share is refused at once
-  if not re.fullmatch(r"\d+(,\d+)*", config.delays):
-    raise BadInput(f"--delays must be numbers of frames such as 0,4,8; got {config.delays!r}")
+  delays = config.delays.split(",")
+  if not all(delay.isdecimal() and int(delay) < config.window for delay in delays):
+    raise BadInput(f"--delays must be like 0,4,8, less than --window; got {config.delays!r}")
   seen = faces.load(config.dataset, config.data_dir, config.test, config.fps)
   text, skin = faces.scaled(seen)
   model, runs = build(config, len(text.channels)), {}
   rate = optimizers.schedule(config.rate, config.steps, "cosine", warmup=0.05)
   how = dict(average=averages.moving(config.average), score="loss", every=50)
-  for delay in map(int, config.delays.split(",")):
+  for delay in map(int, delays):
     data, optimizer = prepare(config, text, delay), training.adam(rate, decay=config.decay)
     out = str(pathlib.Path(config.out) / f"delay_{delay}") if config.out else ""
     own = dataclasses.replace(config, delays=str(delay), out=out)
@@ -114,10 +114,9 @@ def run(config: Config = Config()):
   for name, one in (("test", found), ("linear", plain)):
     scores[f"{name}/correlation"] = float(np.nanmean(pictures.correlations(true, one)))
     scores[f"{name}/error"] = float(np.mean(((one - true) / skin.deviation) ** 2))
-  names = [str(channel) for channel in text.channels]
-  print(pictures.table(true, found, plain, names))
+  print(pictures.table(true, found, plain, text.channels))
   if config.out:
-    pictures.draw(config.out, true, found, names, config.fps)
+    pictures.draw(config.out, true, found, text.channels, config.fps)
   return scores
 
 

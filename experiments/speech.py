@@ -6,7 +6,6 @@
 """
 
 import dataclasses
-import functools
 from types import SimpleNamespace
 
 import jax
@@ -24,7 +23,6 @@ from rnnjax.lengths import alive
 from rnnjax.models.frames import Frames
 from rnnjax.search import ctc
 from rnnjax.training import averages, optimizers
-from rnnjax.types import BadInput
 
 PRESETS = {"digits": dict(hidden=128, layers=2, strings=12_000, dropout=0.3, tempo=0.15, epochs=8)}
 CHOOSE, TEST = 400, 500  # strings that choose, and that are tested
@@ -55,16 +53,14 @@ def build(config: Config, words: int) -> Frames:
 
 def prepare(config: Config):
   """Strings of the recordings, as batches, and the recordings to test, each alone."""
-  if config.fewest > config.most:
-    raise BadInput(f"--fewest must be at most --most; got {config.fewest} and {config.most}")
   spoken = fsdd.load(config.dataset, config.data_dir, config.hold_out)
   alone = [fsdd.examples(fsdd.alone(part)) for part in (spoken.train, spoken.valid, spoken.test)]
   made = lambda *how: fsdd.examples(fsdd.strings(*how))
+  test = made(spoken.test, TEST, config.fewest, config.most, 2)
   train = made(spoken.train, config.strings, 1, config.most, config.seed, config.tempo) + alone[0]
   valid = made(spoken.valid, CHOOSE, 1, config.most, 1) + alone[1]
-  test = made(spoken.test, TEST, config.fewest, config.most, 2)
   scale = Scale.of([xs for xs, _ in train])
-  batches = functools.partial(fsdd.batches, scale, 2 * config.batch)
+  batches = lambda rows: fsdd.batches(scale, 2 * config.batch, rows)
   return SimpleNamespace(
     spoken=spoken, scale=scale, train=fsdd.batches(scale, config.batch, train, config.seed),
     valid=batches(valid), test=batches(test), alone=batches(alone[2]),
@@ -95,8 +91,7 @@ def draw(out: str, model, params, data):
   xs, said = data.test.sequences[i], " ".join(words[k - 1] for k in data.test.targets[i])
   ys = model.apply({"params": params}, xs[:, None], np.array([len(xs)]))
   mel = data.scale.inverse(xs).reshape(fsdd.STACK * len(xs), -1)
-  seconds = len(mel) * fsdd.STEP / fsdd.RATE
-  sounds.alignment(out, mel, jax.nn.softmax(ys)[:, 0], words, seconds, said)
+  sounds.alignment(out, mel, jax.nn.softmax(ys)[:, 0], words, fsdd.STEP / fsdd.RATE, said)
 
 
 def run(config: Config = Config()):
@@ -111,7 +106,7 @@ def run(config: Config = Config()):
     for _ in run.train():
       pass
     scores = {"dataset": data.spoken.name, "cell": config.cell, "seed": config.seed} | run.test()
-    params = run.progress.best
+  params = run.progress.best
   ways = {"greedy": ctc.greedy, "beam": lambda log_p: ctc.beam(log_p, config.beam)[0][0]}
   for part in ("test", "alone"):
     rows = list(listen(model, params, getattr(data, part)))

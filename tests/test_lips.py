@@ -97,9 +97,10 @@ def test_a_face_that_never_moves(tmp_path):
     faces.load(data_dir=str(tmp_path))
 
 
-def test_a_delay_that_is_no_number():
-  with pytest.raises(BadInput, match="--delays must be numbers of frames such as 0,4,8; got '-1'"):
-    lips.run(Config(delays="-1"))
+@pytest.mark.parametrize("delays", ["-1", "2,", "x", "0,200"])
+def test_a_delay_that_is_none(delays):
+  with pytest.raises(BadInput, match="--delays must be like 0,4,8, less than --window; got"):
+    lips.run(Config(delays=delays, batch=4))
 
 
 def numbered(T, name="a"):

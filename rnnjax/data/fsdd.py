@@ -99,7 +99,12 @@ def strings(
     low, high: the fewest and the most words.
     seed: of all that is drawn.
     tempo: each recording is played faster or slower, up to this share, and so higher or lower.
+
+  Raises:
+    BadInput: low is more than high.
   """
+  if low > high:
+    raise BadInput(f"--fewest must be at most --most; got {low} and {high}")
   draw, spoken = np.random.default_rng(seed), {}
   for recording in recordings:
     spoken.setdefault(recording.speaker, []).append(recording)

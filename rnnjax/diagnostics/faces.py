@@ -53,7 +53,7 @@ def correlations(true: np.ndarray, found: np.ndarray) -> np.ndarray:
   return np.where(np.ptp(true, 0) > 0, r, np.nan)
 
 
-def table(true: np.ndarray, found: np.ndarray, plain: np.ndarray, names: Sequence[str]) -> str:
+def table(true: np.ndarray, found: np.ndarray, plain: np.ndarray, names: Sequence) -> str:
   """The root mean squared error and r of each channel, and r of a linear regression."""
   error = np.sqrt(((found - true) ** 2).mean(0))
   rows = zip(names, true.std(0), error, correlations(true, found), correlations(true, plain))
@@ -61,7 +61,7 @@ def table(true: np.ndarray, found: np.ndarray, plain: np.ndarray, names: Sequenc
   return "\n".join(["channel  deviation    error        r   linear", *lines])
 
 
-def draw(out: str, true: np.ndarray, found: np.ndarray, names: Sequence[str], fps: int):
+def draw(out: str, true: np.ndarray, found: np.ndarray, names: Sequence, fps: int):
   """OUT/figures: the channels that are followed best as curves, and all of them as bars in motion.
 
   Args:
@@ -79,7 +79,7 @@ def draw(out: str, true: np.ndarray, found: np.ndarray, names: Sequence[str], fp
   animation(folder / "face.gif", true[:end], found[:end], names, fps)
 
 
-def curves(path, true: np.ndarray, found: np.ndarray, names: Sequence[str], fps: int):
+def curves(path, true: np.ndarray, found: np.ndarray, names: Sequence, fps: int):
   """Draw each channel over time, as it was and as it was predicted: [T, C] twice. A PNG."""
   from matplotlib.figure import Figure
 
@@ -96,7 +96,7 @@ def curves(path, true: np.ndarray, found: np.ndarray, names: Sequence[str], fps:
   figure.savefig(path, format="png")
 
 
-def animation(path, true: np.ndarray, found: np.ndarray, names: Sequence[str], fps: int):
+def animation(path, true: np.ndarray, found: np.ndarray, names: Sequence, fps: int):
   """Draw the channels as bars that move, as they did beside as predicted: [T, C] twice. A GIF."""
   from matplotlib.animation import PillowWriter
   from matplotlib.backends.backend_agg import FigureCanvasAgg

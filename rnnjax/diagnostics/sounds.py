@@ -26,7 +26,7 @@ def errors(words: Sequence[str], rows, decode) -> dict[str, float]:
   return {"word_error": jiwer.wer(list(true), list(found)), "accuracy": right}
 
 
-def alignment(out: str, mel, p, words: Sequence[str], seconds: float, title: str = ""):
+def alignment(out: str, mel, p, words: Sequence[str], step: float, title: str = ""):
   """OUT/figures/alignment.png: a spectrogram, and beneath it each word's probability over time.
 
   Args:
@@ -34,7 +34,7 @@ def alignment(out: str, mel, p, words: Sequence[str], seconds: float, title: str
     mel: [T, F], log energies, of which the low pitches come first.
     p: [S, 1 + K], probabilities of the blank, drawn in grey, and of the words.
     words: K of them.
-    seconds: how long both last.
+    step: seconds of a frame of mel; p is as long as that.
     title: what stands above.
 
   Raises:
@@ -44,6 +44,7 @@ def alignment(out: str, mel, p, words: Sequence[str], seconds: float, title: str
 
   if np.ndim(p) != 2 or p.shape[1] != 1 + len(words):
     raise ValueError(f"p must be [S, {1 + len(words)}]: the blank, and words; got {np.shape(p)}")
+  seconds = len(mel) * step
   figure = Figure(figsize=(8, 4), dpi=DPI, layout="constrained")
   above, below = figure.subplots(2, 1, sharex=True)
   above.imshow(mel.T, "magma", origin="lower", aspect="auto", extent=(0, seconds, 0, mel.shape[1]))
