@@ -27,9 +27,9 @@ from rnnjax.training import averages, optimizers
 BASES = ("last", "season")
 SHOWN = 4  # windows of the test part in the figure
 PRESETS = {
-  "etth1": dict(columns="OT", split="8640,2880,2880", stride=4, epochs=5),
-  "etth1_all": dict(split="8640,2880,2880", apart=True, batch=256, stride=4, epochs=4),
-  "sp500": dict(columns="Close", log=True, season=5, horizon=5, window=60),
+  "etth1": dict(columns="OT", split="8640,2880,2880", stride=4, rate=3e-3),
+  "etth1_all": dict(split="8640,2880,2880", apart=True, batch=256, stride=4, rate=3e-3, epochs=4),
+  "sp500": dict(columns="Close", log=True, season=5, horizon=5, window=60, rate=3e-3),
   "airline": dict(log=True, season=12, horizon=12, window=24, epochs=60, batch=16),
 }
 
@@ -48,8 +48,8 @@ class Config(options.Common):
   apart: bool = option(False, "read and foretell each variable by itself, with one net for all")
   stride: int = option(1, "steps between the beginnings of two windows in training", low=1)
   hidden: int = option(64, "hidden units of each cell", low=1)
-  rate: float = option(3e-3, "peak learning rate", low=0)
-  epochs: int = option(3, "passes over the training part", low=1)
+  rate: float = option(1e-2, "peak learning rate", low=0)
+  epochs: int = option(5, "passes over the training part", low=1)
   dropout: float = option(0.0, "rate between layers and before the last one", **RATE)
   average: float = option(0.99, "decay of the parameters' moving average; 0 for none", **RATE)
 

@@ -36,7 +36,7 @@ class Config(options.Common):
   dataset: str = option("auto", "which pieces; in a folder the name of a .mat file")
   data_dir: str = option("", "a .mat or .json file of rolls, or a folder of .mat files")
   batch: int = option(16, "pieces of a batch", low=1)
-  rate: float = option(5e-3, "peak learning rate", low=0)
+  rate: float = option(1e-2, "peak learning rate", low=0)
   epochs: int = option(10, "passes over the training part", low=1)
   chord: int = option(32, "features by which lower keys tell of higher ones; 0 for none", low=0)
   limit: int = option(200, "steps of a longer piece that are trained on at once", low=2)
