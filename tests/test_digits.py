@@ -120,7 +120,7 @@ def test_a_belief_knows_only_what_was_read():
 
 def test_a_run(tmp_path):
   """Rows of the embedded digits; what can be said after two of eight rows is less."""
-  config = Config(dataset="embedded", hidden=24, rate=0.01, epochs=5, out=str(tmp_path / "run"))
+  config = Config(dataset="embedded", batch=32, rate=0.01, epochs=5, out=str(tmp_path / "run"))
   scores = experiment.run(config)
   assert scores["test/accuracy"] > 0.8
   assert scores["dataset"] == "embedded" and scores["view"] == "rows"
