@@ -11,9 +11,7 @@ import dataclasses
 import json
 import pathlib
 
-import sacrebleu
-
-from experiments import options, translate
+from experiments import options, rewriting, translate
 from experiments.options import option
 from rnnjax.diagnostics import figures
 
@@ -30,8 +28,7 @@ def bleu(rows) -> float:
   """Corpus BLEU of {"target", "written"}; 0 of none."""
   if not rows:
     return 0.0
-  written, true = ([row[name] for row in rows] for name in ("written", "target"))
-  return sacrebleu.corpus_bleu(written, [true], force=True).score
+  return rewriting.bleu([row["written"] for row in rows], [[row["target"]] for row in rows])[0]
 
 
 def run(config: Config = Config()):

@@ -80,6 +80,13 @@ def restore(config, out: str, beside: str, **changes):
   return saved, config(**saved.config | changes)
 
 
+def figure(out: str, name: str) -> pathlib.Path:
+  """Where a run's figure goes, OUT/figures/NAME; the folder is made."""
+  path = pathlib.Path(out).expanduser() / "figures" / name
+  path.parent.mkdir(parents=True, exist_ok=True)
+  return path
+
+
 def define(config):
   """Defines one flag for each field of a configuration class."""
   kinds = {int: flags.DEFINE_integer, float: flags.DEFINE_float, bool: flags.DEFINE_bool}

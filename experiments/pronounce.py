@@ -55,8 +55,7 @@ def run(config: Config = Config()):
     return rewriting.show(config, load(config.load), config.word)
   text = pairs.load(config.dataset, config.data_dir, "", "", "pronunciations")
   rewriter, scores = rewriting.train(config, text)
-  how = dict(width=config.beam, length_penalty=config.length_penalty)
-  written = rewriter([word for word, _ in text.test], **how, batch=500)
+  written = rewriter([word for word, _ in text.test], **config.search, batch=500)
   rewriting.keep(config.out, text.test, written)
   ways = [text.references.get(word, [way]) for word, way in text.test]
   scores |= {f"test/{name}": value for name, value in errors(written, ways).items()}

@@ -6,6 +6,7 @@ import pathlib
 from types import SimpleNamespace
 
 import numpy as np
+import sacrebleu
 
 from experiments import options
 from experiments.options import CELLS, RATE, option
@@ -58,7 +59,16 @@ class Rewriting(options.Common):
   average: float = option(0.998, "decay of the parameters' moving average; 0 for none", **RATE)
   beam: int = option(5, "hypotheses of beam search", low=1, aside=True)
   length_penalty: float = option(1.0, "α: longer texts gain", low=0, aside=True)
+  block: int = option(0, "no so many subwords in a row are written twice", low=0, aside=True)
+  longest: int = option(100, "subwords that are written, at most", low=1, aside=True)
   load: str = option("", "folder of a finished run: only use its model", aside=True)
+
+  @property
+  def search(self) -> dict:
+    """How a Rewriter shall search."""
+    return dict(
+      width=self.beam, length_penalty=self.length_penalty, block=self.block, steps=self.longest
+    )
 
 
 def build(config: Rewriting, source: int, target: int) -> Translator:
@@ -130,6 +140,15 @@ def keep(out: str, rows, written):
     (pathlib.Path(out).expanduser() / "written.jsonl").write_text(text, encoding="utf-8")
 
 
+def bleu(written, references, lower: bool = False, order: int = 4) -> tuple[float, str]:
+  """Corpus BLEU (Papineni et al. 2002) and its signature; references are a list for each text."""
+  most = max(map(len, references))
+  sides = [[[*own, *[None] * most][i] for own in references] for i in range(most)]
+  # force: texts are as they are read, and their full stops may stand apart.
+  metric = sacrebleu.BLEU(lowercase=lower, max_ngram_order=order, force=True)
+  return metric.corpus_score(written, sides).score, str(metric.get_signature())
+
+
 def check(config: Rewriting, name: str):
   """Refuses a blank text, and none at all with --load; name is that of the flag."""
   text = getattr(config, name)
@@ -139,13 +158,11 @@ def check(config: Rewriting, name: str):
 
 def show(config: Rewriting, rewriter: Rewriter, text: str) -> dict:
   """Prints what is written for a text; with --out draws what it attended to."""
-  (written,) = rewriter([text], width=config.beam, length_penalty=config.length_penalty)
+  (written,) = rewriter([text], **config.search)
   print(written)
   *pieces, α = rewriter.attention(text, written)
   if config.out and α.any():  # not without attention
-    folder = pathlib.Path(config.out).expanduser() / "figures"
-    folder.mkdir(parents=True, exist_ok=True)
-    figures.heat(folder / "attention.png", *pieces, α)
+    figures.heat(options.figure(config.out, "attention.png"), *pieces, α)
   return {"written": written}
 
 

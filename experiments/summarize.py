@@ -19,7 +19,7 @@ from rnnjax.models.rewriter import Rewriter
 PRESETS = {
   "titles": dict(
     hidden=128, width=128, vocabulary=5000, batch=32, epochs=10, rate=2e-3, dropout=0.3,
-    word_dropout=0.1, smoothing=0.1, average=0.998,
+    word_dropout=0.1, smoothing=0.1, average=0.998, block=2, longest=30,
   ),
 }  # fmt: skip
 KINDS = ("rouge1", "rouge2", "rougeL")
@@ -75,8 +75,7 @@ def run(config: Config = Config()):
     return rewriting.show(config, load(config.load), config.text)
   text = pairs.load(config.dataset, config.data_dir, config.source, config.target, "summaries")
   rewriter, scores = rewriting.train(config, text)
-  how = dict(width=config.beam, length_penalty=config.length_penalty)
-  written = rewriter([source for source, _ in text.test], **how)
+  written = rewriter([source for source, _ in text.test], **config.search)
   rewriting.keep(config.out, text.test, written)
   found = {f"test/{kind}": value for kind, value in rouge(written, text.test).items()}
   shown = rewriting.show(config, rewriter, config.text or text.test[0][0])

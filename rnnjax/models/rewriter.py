@@ -30,9 +30,19 @@ class Rewriter(NamedTuple):
   source: Subwords
   target: Subwords
 
-  def __call__(
+  def __call__(self, texts: Sequence[str], **how) -> list[str]:
+    """What is written for each text; how as for `write`.
+
+    Raises:
+      BadInput: no text, an empty one, or a beam wider than the vocabulary.
+    """
+    if not texts or not all(text.strip() for text in texts):
+      raise BadInput("there must be a text, and none may be empty")
+    return self.write([ended(self.source.encode(text)) for text in texts], **how)
+
+  def write(
     self,
-    texts: Sequence[str],
+    sources: Sequence[np.ndarray],
     *,
     width: int = 5,
     length_penalty: float = 1.0,
@@ -40,18 +50,16 @@ class Rewriter(NamedTuple):
     steps: int = 100,
     batch: int = 50,
   ) -> list[str]:
-    """The best that beam search finds for each text, of at most so many steps; arguments as there.
+    """The best that beam search finds for each source, an array [S, ...], of at most so many steps;
+    arguments as there.
 
     Raises:
-      BadInput: no text, an empty one, or a beam wider than the vocabulary.
+      BadInput: a beam wider than the vocabulary.
     """
-    if not texts or not all(text.strip() for text in texts):
-      raise BadInput("there must be a text, and none may be empty")
     if width > len(self.target):
       raise BadInput(f"the beam must be at most {len(self.target)}, the vocabulary; got {width}")
-    encoded = [ended(self.source.encode(text)) for text in texts]
-    written: list = [None] * len(texts)
-    for made in Batches(encoded, range(len(texts)), min(batch, len(texts))):
+    written: list = [None] * len(sources)
+    for made in Batches(sources, range(len(sources)), min(batch, len(sources))):
       how = width, steps, length_penalty, block
       tokens, lengths = map(np.asarray, _search(self.model, self.params, made, how))
       for b in np.flatnonzero(made["weights"]):

@@ -1,0 +1,124 @@
+"""What is on the picture? One to many: convolutions see it, a recurrent net says it.
+
+  python -m experiments.caption                                          # drawn shapes
+  python -m experiments.caption --preset=flickr --data_dir=captions --out=runs/captions
+"""
+
+import dataclasses
+from types import SimpleNamespace
+
+import numpy as np
+
+from experiments import options, rewriting
+from experiments.options import CELLS, RATE, option
+from rnnjax import tasks, training
+from rnnjax.data import captions
+from rnnjax.data.batches import Batches
+from rnnjax.data.subwords import BEGIN, END, Subwords
+from rnnjax.decoders import decoder
+from rnnjax.diagnostics import pages
+from rnnjax.models import embedding
+from rnnjax.models.rewriter import Rewriter
+from rnnjax.models.sight import Sight, seen
+from rnnjax.models.translator import Translator
+from rnnjax.softmax import full
+from rnnjax.training import averages, optimizers
+
+PRESETS = {
+  "flickr": dict(convolutions=4, features=128, vocabulary=2000, dropout=0.5, epochs=8, mirror=True)
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(options.Common):
+  dataset: str = option("auto", "which pictures", captions.DATASETS)
+  hidden: int = option(256, "hidden units of the cell", low=1)
+  batch: int = option(32, "captions of a batch", low=1)
+  rate: float = option(2e-3, "peak learning rate", low=0)
+  epochs: int = option(12, "passes over the training part", low=1)
+  attention: str = option("additive", "how the writer sees the picture", rewriting.ATTENTIONS)
+  convolutions: int = option(3, "how often the picture is halved", low=1)
+  features: int = option(64, "of each place of the grid, eights", low=8)
+  vocabulary: int = option(100, "words, at most", low=5)
+  width: int = option(64, "features of the embeddings", low=1)
+  mirror: bool = option(False, "pictures are learnt from left to right, too")
+  dropout: float = option(0.1, "rate at which features vanish, locked", **RATE)
+  beam: int = option(3, "hypotheses of beam search", low=1, aside=True)
+
+
+def build(config: Config, words: int) -> Translator:
+  """The model alone."""
+  widths = [max(config.features >> i, 8) for i in range(config.convolutions)][::-1]
+  writer = decoder(
+    CELLS[config.cell](config.hidden), attention=rewriting.ATTENTIONS[config.attention](128)
+  )
+  return Translator(
+    Sight(tuple(widths)), embedding.trainable(words, config.width), seen(config.features), writer,
+    full(words), config.dropout,
+  )  # fmt: skip
+
+
+def rows(image: np.ndarray) -> np.ndarray:
+  """A picture as a sequence of its rows, [height, width · 3]."""
+  return image.reshape(len(image), -1)
+
+
+def prepare(config: Config):
+  """The pictures, and as batches: of training, each with each of its captions."""
+  data = captions.load(config.dataset, config.data_dir)
+  said = [caption for picture in data.train for caption in picture.captions]
+  words = Subwords.train(said, config.vocabulary, "word", lower=True)
+
+  def batches(pictures, seed=None):
+    flips = [1, -1] if config.mirror and seed is not None else [1]
+    both = [(rows(p.image[:, ::f]), text) for p in pictures for f in flips for text in p.captions]
+    texts = [np.array([BEGIN, *words.encode(text), END], np.int32) for _, text in both]
+    return Batches([row for row, _ in both], None, config.batch, seed=seed, targets=texts)
+
+  parts = {part: batches(getattr(data, part)) for part in ("valid", "test")}
+  return SimpleNamespace(
+    name=data.name, pictures=data, words=words, train=batches(data.train, config.seed), **parts
+  )
+
+
+def bleu(written, pictures) -> dict[str, float]:
+  """BLEU of single words and of up to four, beside all captions of a picture, in lower case."""
+  true = [picture.captions for picture in pictures]
+  return {f"bleu_{n}": rewriting.bleu(written, true, True, n)[0] for n in (1, 4)}
+
+
+def baselines(data: captions.Pictures) -> dict[str, float]:
+  """What needs no net: the one caption that suits the validation part best, of some hundred, and
+  the first caption of the training picture whose pixels are nearest."""
+  some = [p.captions[0] for p in data.train][:300]
+  fixed = max(some, key=lambda text: bleu([text] * len(data.valid), data.valid)["bleu_4"])
+  like = [near.captions[0] for near in captions.nearest(data.train, data.test)]
+  written = {"fixed": [fixed] * len(like), "nearest": like}
+  found = {name: bleu(texts, data.test) for name, texts in written.items()}
+  return {f"{name}/{n}": value for name, own in found.items() for n, value in own.items()}
+
+
+def run(config: Config = Config()):
+  """Trains, chooses on the validation part, tests once; returns the scores."""
+  training.mesh(config.batch)  # a batch that the devices cannot share is refused at once
+  data = prepare(config)
+  model = build(config, len(data.words))
+  steps, average = config.epochs * len(data.train), averages.moving(0.998)
+  optimizer = training.adam(optimizers.schedule(config.rate, steps, "cosine", warmup=0.05))
+  task = tasks.rewriting(model, smoothing=0.1)
+  with training.Run(config, task, data, optimizer, steps, average=average, score="loss") as run:
+    for _ in run.train():
+      pass
+    scores = {"dataset": data.name, "cell": config.cell, "seed": config.seed} | run.test()
+  pictures = data.pictures.test
+  writer = Rewriter(model, run.progress.best, None, data.words)
+  written = writer.write([rows(p.image) for p in pictures], width=config.beam, steps=30)
+  if config.out:
+    path = options.figure(config.out, "captions.png")
+    pages.captioned(path, [p.image for p in pictures[:12]], written[:12])
+  found = {f"test/{name}": value for name, value in bleu(written, pictures).items()}
+  return scores | found | baselines(data.pictures)
+
+
+if __name__ == "__main__":
+  options.main(Config, run, PRESETS)

@@ -1,0 +1,115 @@
+"""Pictures and captions: drawn, read, seen, told and judged."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments import caption
+from experiments.caption import Config
+from rnnjax.data import captions
+from rnnjax.data.captions import COLOURS, Picture
+from rnnjax.models.sight import Sight
+from rnnjax.types import BadInput
+
+TINY = dict(dataset="embedded", hidden=8, width=8, features=8, batch=64, epochs=1, beam=2)
+DRAW = np.random.default_rng(0)
+IMAGES = DRAW.integers(0, 256, (6, 8, 8, 3)).astype(np.uint8)
+NAMES = [f"{n}.jpg" for n in range(6)]
+
+
+def test_drawn_captions_are_true():
+  """Each colour is where the caption says; two parts are not the same pictures."""
+  drawn = captions.load("embedded", "")
+  for picture in drawn.test:
+    (text,) = picture.captions
+    words = text.split()
+    centre = {}
+    for colour in (words[1], words[-2]):
+      at = np.argwhere((picture.image == COLOURS[colour]).all(-1))
+      centre[colour] = at.mean(0)
+    (y, x), (other_y, other_x) = centre[words[1]], centre[words[-2]]
+    told = {"above": y < other_y, "below": y > other_y, "left": x < other_x, "right": x > other_x}
+    assert told[words[3]], text
+  assert len({p.image.tobytes() for part in drawn[1:] for p in part}) == sum(captions.SIZES)
+
+
+def folder(path, images=IMAGES, split=("train",) * 4 + ("dev", "test"), lines=None, **arrays):
+  path.mkdir(exist_ok=True)
+  np.savez(path / "some.npz", images=images, names=NAMES, split=split, **arrays)
+  told = [f"{name}#{i}\tcaption {i}  of {name}" for name in NAMES for i in range(2)]
+  (path / "x.token.txt").write_text("\n".join(told if lines is None else lines) + "\n")
+  return str(path)
+
+
+def test_files(tmp_path):
+  """Each picture with all its captions, in the part that it is of."""
+  read = captions.load("auto", folder(tmp_path / "some"))
+  assert [len(part) for part in read[1:]] == [4, 1, 1]
+  np.testing.assert_array_equal(read.test[0].image, IMAGES[5])
+  assert read.test[0].captions == ["caption 0 of 5.jpg", "caption 1 of 5.jpg"]
+
+
+@pytest.mark.parametrize(
+  "make, message",
+  [
+    (lambda p: str(p), r"must hold one \.npz of pictures and one \.\.\.token\.txt"),
+    (lambda p: folder(p, lines=["0.jpg a dog"]), r"x\.token\.txt:1 must be like \"name\.jpg#0"),
+    (lambda p: folder(p, lines=["0.jpg#0\ta"]), r"has no caption of 1\.jpg .*nor of 4 more"),
+    (lambda p: folder(p, IMAGES[..., 0]), r"images must be uint8 .*got uint8 \(6, 8, 8\)"),
+    (lambda p: folder(p, IMAGES / 255.0), r"images must be uint8 .*got float64"),
+    (lambda p: folder(p, split=["train"] * 6), r"\"split\" must name .* it has \['train'\]"),
+  ],
+)
+def test_bad_files(tmp_path, make, message):
+  with pytest.raises(BadInput, match=message):
+    captions.load("files", make(tmp_path))
+
+
+def test_a_damaged_archive(tmp_path):
+  path = tmp_path / "some"
+  folder(path)
+  (path / "some.npz").write_bytes((path / "some.npz").read_bytes()[:200])
+  with pytest.raises(BadInput, match=r"some\.npz must hold arrays .*Is it damaged\?"):
+    captions.load("files", str(path))
+
+
+def test_a_place_of_the_grid_is_where_it_is():
+  """Rows from top to bottom, in them left to right: only what is near changes a place."""
+  model = Sight((8, 8))
+  rows = IMAGES.repeat(2, 1).repeat(2, 2).reshape(6, 16, -1).swapaxes(0, 1)  # [16, 6, 16 * 3]
+  params = model.init(jax.random.key(0), rows)
+  read = lambda rows: model.apply(params, jnp.asarray(rows, jnp.float32))
+  changed = rows.copy()
+  changed[13:, 2, -9:] = 0  # the lower right corner of the third picture
+  difference = np.abs(read(changed) - read(rows)).max(-1)
+  assert difference.shape == (16, 6)
+  assert difference[:, 2].argmax() == 15
+  assert not np.delete(difference, 2, 1).any()
+
+
+def test_bleu_by_hand():
+  """Any caption of a picture counts; of single words the share that is there, with the penalty."""
+  pictures = [Picture(None, ["a red disc", "one disc"]), Picture(None, ["a blue cross"])]
+  found = caption.bleu(["one disc", "a Blue disc"], pictures)
+  assert found["bleu_1"] == pytest.approx(100 * 4 / 5)
+  assert caption.bleu(["one disc", "a"], pictures)["bleu_1"] == pytest.approx(
+    100 * np.exp(1 - 5 / 3)
+  )
+
+
+def test_the_nearest_picture():
+  known = [Picture(np.full((8, 8, 3), value, np.uint8), []) for value in (0, 100, 250)]
+  asked = [Picture(np.full((8, 8, 3), value, np.uint8), []) for value in (240, 60)]
+  assert captions.nearest(known, asked) == [known[2], known[1]]
+
+
+def test_a_run(tmp_path):
+  """All that is promised is there, and a page of pictures."""
+  scores = caption.run(Config(**TINY, out=str(tmp_path / "run")))
+  names = {f"{part}/bleu_{n}" for part in ("test", "fixed", "nearest") for n in (1, 4)}
+  assert names <= scores.keys()
+  assert (tmp_path / "run" / "figures" / "captions.png").stat().st_size > 10_000
+  json.dumps(scores)
