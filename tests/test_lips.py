@@ -1,5 +1,6 @@
 """Faces and voices: pairs of files, what the delay shifts, a linear regression, and a run."""
 
+import functools
 import json
 
 import numpy as np
@@ -166,14 +167,14 @@ def test_correlations_beside_numpy():
   assert r[3] == pytest.approx(0, abs=1e-9)
 
 
-def test_a_delay_pays(tmp_path):
-  """The generated face begins before its sound: who waits is better, and better than a line."""
+def test_a_delay_pays(tmp_path, monkeypatch):
+  """The generated face begins before its sound: who waits does better, and is chosen."""
+  monkeypatch.setattr(faces, "_generated", functools.partial(faces._generated, number=8, T=240))
   out = tmp_path / "run"
-  config = Config(hidden=32, steps=150, window=100, out=str(out))
-  scores = lips.run(config)
+  scores = lips.run(Config(hidden=24, steps=60, window=60, batch=8, out=str(out)))
   assert scores["delay"] == 8
-  assert scores["valid/delay_8"] < scores["valid/delay_0"]
-  assert scores["test/correlation"] > max(0.9, scores["linear/correlation"])
+  assert scores["valid/delay_8"] < 0.8 * scores["valid/delay_0"]
+  assert scores["test/correlation"] > 0.5
   assert {file.name for file in (out / "figures").iterdir()} == {"curves.png", "face.gif"}
   kept = json.loads((out / "delay_8" / "config.json").read_text())
   assert kept["config"]["delays"] == "8"
