@@ -22,7 +22,6 @@ from rnnjax.models.rewriter import Rewriter
 from rnnjax.models.sight import Sight, seen
 from rnnjax.models.translator import Translator
 from rnnjax.softmax import full
-from rnnjax.training import averages, optimizers
 
 PRESETS = {
   "flickr": dict(convolutions=4, features=128, vocabulary=2000, dropout=0.5, epochs=8, mirror=True)
@@ -43,6 +42,7 @@ class Config(options.Common):
   width: int = option(64, "features of the embeddings", low=1)
   mirror: bool = option(False, "pictures are learnt from left to right, too")
   dropout: float = option(0.1, "rate at which features vanish, locked", **RATE)
+  average: float = option(0.998, "decay of the parameters' moving average; 0 for none", **RATE)
   beam: int = option(3, "hypotheses of beam search", low=1, aside=True)
 
 
@@ -103,15 +103,10 @@ def run(config: Config = Config()):
   training.mesh(config.batch)  # a batch that the devices cannot share is refused at once
   data = prepare(config)
   model = build(config, len(data.words))
-  steps, average = config.epochs * len(data.train), averages.moving(0.998)
-  optimizer = training.adam(optimizers.schedule(config.rate, steps, "cosine", warmup=0.05))
   task = tasks.rewriting(model, smoothing=0.1)
-  with training.Run(config, task, data, optimizer, steps, average=average, score="loss") as run:
-    for _ in run.train():
-      pass
-    scores = {"dataset": data.name, "cell": config.cell, "seed": config.seed} | run.test()
+  params, scores = options.learn(config, task, data, data.name, "cosine", score="loss")
   pictures = data.pictures.test
-  writer = Rewriter(model, run.progress.best, None, data.words)
+  writer = Rewriter(model, params, None, data.words)
   written = writer.write([rows(p.image) for p in pictures], width=config.beam, steps=30)
   if config.out:
     path = options.figure(config.out, "captions.png")

@@ -81,8 +81,7 @@ def run(config: Config = Config()):
   scores["test/bits"] = scores["test/loss"] / math.log(2)
   heard = "".join(text.vocabulary.decode(text.test[:HEARD]))
   if config.out and len(heard) > 3:
-    path = pathlib.Path(config.out).expanduser() / "figures" / "units.png"
-    scores |= draw(writer, heard, path)
+    scores |= draw(writer, heard, options.figure(config.out, "units.png"))
   return scores | language.write(config, writer)
 
 

@@ -10,7 +10,6 @@ From nothing, one step of a vanilla cell is tanh(x W + b), so the last of these 
 
 import dataclasses
 import functools
-import pathlib
 from types import SimpleNamespace
 
 import jax
@@ -26,7 +25,6 @@ from rnnjax.diagnostics.beliefs import beliefs
 from rnnjax.diagnostics.figures import curves
 from rnnjax.models.classifier import Classifier
 from rnnjax.pooling import POOLINGS
-from rnnjax.training import averages, optimizers
 
 PRESETS = {
   "rows": dict(epochs=8, rate=2e-3, dropout=0.3, average=0.998),
@@ -77,16 +75,16 @@ def believe(model: Classifier, params, xs, t):
 
 def draw(out: str, model: Classifier, params, test: digits.Part, xs):
   """Two figures: how much is known when, over all and of single digits, half of them mistaken."""
-  folder = pathlib.Path(out).expanduser() / "figures"
-  folder.mkdir(exist_ok=True)
   T = len(xs)
   moments = np.ceil(np.arange(1, min(T, MOMENTS) + 1) * T / min(T, MOMENTS)).astype(int)
   believed = np.stack([believe(model, params, xs, t) for t in moments], 1)  # [B, moments, K]
   right = believed.argmax(-1) == test.labels[: len(believed), None]
   read = "steps read" if len(moments) == T else f"1/{len(moments)} of the steps read"
-  curves(folder / "accuracy.png", {"accuracy": right.mean(0)}, {}, read, "share of digits")
+  lines = {"accuracy": right.mean(0)}
+  curves(options.figure(out, "accuracy.png"), lines, {}, read, "share of digits")
   shown = [*np.flatnonzero(right[:, -1])[:SHOWN], *np.flatnonzero(~right[:, -1])[:SHOWN]]
-  beliefs(folder / "beliefs.png", test.images[shown], believed[shown], test.labels[shown])
+  path = options.figure(out, "beliefs.png")
+  beliefs(path, test.images[shown], believed[shown], test.labels[shown])
 
 
 def run(config: Config = Config()):
@@ -94,17 +92,11 @@ def run(config: Config = Config()):
   training.mesh(config.batch)  # a batch that the devices cannot share is refused at once
   data = prepare(config)
   model = build(config, data.digits.classes)
-  task = tasks.classification(model)
-  steps, average = config.epochs * len(data.train), averages.moving(config.average)
-  optimizer = training.adam(optimizers.schedule(config.rate, steps, "cosine", warmup=0.05))
-  with training.Run(config, task, data, optimizer, steps, average=average) as run:
-    for _ in run.train():
-      pass
-    scores = {"dataset": data.digits.name, "view": config.view, "cell": config.cell}
-    scores |= {"seed": config.seed} | run.test()
+  task, name = tasks.classification(model), f"{data.digits.name} {config.view}"
+  params, scores = options.learn(config, task, data, name, "cosine")
   if config.out:
     xs = np.moveaxis(data.test.sequences[:ASKED], 1, 0)  # [T, B, D]
-    draw(config.out, model, run.progress.best, data.digits.test, xs)
+    draw(config.out, model, params, data.digits.test, xs)
   return scores
 
 

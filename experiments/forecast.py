@@ -7,7 +7,6 @@
 
 import dataclasses
 import functools
-import pathlib
 from types import SimpleNamespace
 
 import jax
@@ -22,7 +21,6 @@ from rnnjax.data.windows import baselines, windows
 from rnnjax.diagnostics import series as pictures
 from rnnjax.models.frames import Frames
 from rnnjax.quantiles import OUTPUTS, forecast, measure
-from rnnjax.training import averages, optimizers
 
 BASES = ("last", "season")
 SHOWN = 4  # windows of the test part in the figure
@@ -93,7 +91,7 @@ def predict(config: Config, data, model: Frames, params, ends) -> np.ndarray:
 
 def draw(config: Config, data, model: Frames, params):
   """Draws SHOWN windows of the test part, of the last variable, in OUT/figures/forecast.png."""
-  path = pathlib.Path(config.out).expanduser() / "figures" / "forecast.png"
+  path = options.figure(config.out, "forecast.png")
   ends = data.ends[2][np.linspace(0, len(data.ends[2]) - 1, SHOWN).astype(int)]
   made = predict(config, data, model, params, ends)[..., 1:, -1]
   titles = [f"{data.series.columns[-1]} after {data.series.dates[t]}" for t in ends]
@@ -105,14 +103,8 @@ def run(config: Config = Config()):
   training.mesh(config.batch)  # a batch that the devices cannot share is refused at once
   data = prepare(config)
   model = build(config, 1 if config.apart else len(data.series.columns))
-  steps, average = config.epochs * len(data.train), averages.moving(config.average)
-  optimizer = training.adam(optimizers.schedule(config.rate, steps, warmup=0.05))
   task = tasks.supervised(model, measure, functools.partial(measure, last=False))
-  with training.Run(config, task, data, optimizer, steps, average=average, score="loss") as run:
-    for _ in run.train():
-      pass
-    scores = {"dataset": data.series.name, "cell": config.cell, "seed": config.seed} | run.test()
-    params = run.progress.best
+  params, scores = options.learn(config, task, data, data.series.name, score="loss")
   if config.out:
     draw(config, data, model, params)
   known = dict(horizon=config.horizon, season=config.season)

@@ -22,7 +22,6 @@ from rnnjax.data.vocabulary import UNKNOWN, Vocabulary, words
 from rnnjax.models import embedding
 from rnnjax.models.classifier import Classifier
 from rnnjax.pooling import POOLINGS
-from rnnjax.training import averages, optimizers
 
 PRESETS = {
   "notes": dict(
@@ -106,12 +105,7 @@ def run(config: Config = Config()):
   task = tasks.classification(build(config, data.vocabulary, len(data.classes)))
   if saved:
     task = pretrained.begin(task, data.vocabulary, saved)
-  steps, average = config.epochs * len(data.train), averages.moving(config.average)
-  optimizer = training.adam(optimizers.schedule(config.rate, steps, warmup=0.1))
-  with training.Run(config, task, data, optimizer, steps, average=average) as run:
-    for _ in run.train():
-      pass
-    scores = {"dataset": data.name, "cell": config.cell, "seed": config.seed} | run.test()
+  _, scores = options.learn(config, task, data, data.name, warmup=0.1)
   commonest = np.bincount(data.train.labels).argmax()
   return scores | {"test/majority": float(np.mean(np.equal(data.test.labels, commonest)))}
 

@@ -116,7 +116,8 @@ def run(config: Config = Config()):
     scores[f"{name}/error"] = float(np.mean(((one - true) / skin.deviation) ** 2))
   print(pictures.table(true, found, plain, text.channels))
   if config.out:
-    pictures.draw(config.out, true, found, text.channels, config.fps)
+    places = (options.figure(config.out, name) for name in ("curves.png", "face.gif"))
+    pictures.draw(*places, true, found, text.channels, config.fps)
   return scores
 
 

@@ -23,7 +23,6 @@ from rnnjax.diagnostics import rolls
 from rnnjax.lengths import alive
 from rnnjax.models.chords import Chords
 from rnnjax.search import generate
-from rnnjax.training import averages, optimizers
 from rnnjax.types import BadInput
 
 PRESETS = {"jsb": dict(hidden=128, chord=32, epochs=50, rate=8e-3, dropout=0.3)}
@@ -99,7 +98,7 @@ def play(config: Config, model: Chords, params, begun: np.ndarray) -> np.ndarray
 
 def draw(config: Config, model: Chords, params, true: np.ndarray, drawn: np.ndarray):
   """Writes the picture OUT/figures/rolls.png."""
-  path = pathlib.Path(config.out).expanduser() / "figures" / "rolls.png"
+  path = options.figure(config.out, "rolls.png")
   logits = jax.jit(model.apply)({"params": params}, true[:, None], np.array([len(true)]))[:, 0]
   likely = "how likely each key was, by what came before and the keys below", jax.nn.sigmoid(logits)
   rolls.rolls(path, [("of the test part", true), likely, ("drawn from the net", drawn)])
@@ -112,18 +111,13 @@ def run(config: Config = Config()):
     return {"sample": config.sample, "steps": len(play(config, *load(config.load), begun))}
   training.mesh(config.batch)  # a batch that the devices cannot share is refused at once
   data, model = prepare(config), build(config)
-  steps, average = config.epochs * len(data.train), averages.moving(config.average)
-  optimizer = training.adam(optimizers.schedule(config.rate, steps, warmup=0.05))
   task = tasks.supervised(model, measure, functools.partial(measure, first=0))
-  how = dict(average=average, score="loss", beside={"pieces": {"name": data.pieces.name}})
-  with training.Run(config, task, data, optimizer, steps, **how) as run:
-    for _ in run.train():
-      pass
-    scores, params = run.test(), run.progress.best
+  how = dict(score="loss", beside={"pieces": {"name": data.pieces.name}})
+  params, scores = options.learn(config, task, data, data.pieces.name, **how)
   roll = play(config, model, params, begun)
   if config.out:
     draw(config, model, params, data.pieces.test[0][:SHOWN], roll[:SHOWN])
-  return {"dataset": data.pieces.name, "cell": config.cell, "seed": config.seed} | scores
+  return scores
 
 
 if __name__ == "__main__":

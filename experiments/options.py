@@ -9,7 +9,7 @@ import sys
 from absl import app, flags
 
 from rnnjax import bidirectional, forward, gru, lstm, stack, training, vanilla
-from rnnjax.training import devices, records
+from rnnjax.training import averages, devices, optimizers, records
 from rnnjax.types import BadInput
 from rnnjax.unroll import BACKENDS
 
@@ -64,6 +64,28 @@ def encoder(config):
   cells, direction = ([cell] * 2, bidirectional) if config.bidirectional else ([cell], forward)
   layers = [direction(*cells, backend=config.backend)] * config.layers
   return stack(*layers, dropout=config.dropout)
+
+
+def learn(config, task, data, name: str, decay: str = "linear", warmup: float = 0.05, **how):
+  """Trains as a configuration says, chooses on the validation part, tests once.
+
+  Args:
+    config: has rate, epochs and average, too.
+    task, data, **how: as for `training.Run`.
+    name: of the data set.
+    decay, warmup: of the learning rate, as for `optimizers.schedule`.
+
+  Returns:
+    The parameters that did best, and the scores.
+  """
+  steps = config.epochs * len(data.train)
+  optimizer = training.adam(optimizers.schedule(config.rate, steps, decay, warmup))
+  how["average"] = averages.moving(config.average)
+  with training.Run(config, task, data, optimizer, steps, **how) as run:
+    for _ in run.train():
+      pass
+    scores = {"dataset": name, "cell": config.cell, "seed": config.seed} | run.test()
+  return run.progress.best, scores
 
 
 def restore(config, out: str, beside: str, **changes):

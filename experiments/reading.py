@@ -18,7 +18,6 @@ from rnnjax.data.batches import Batches
 from rnnjax.data.vocabulary import Vocabulary
 from rnnjax.models import embedding
 from rnnjax.models.reader import Reader
-from rnnjax.training import averages, optimizers
 
 PRESETS = {"1k": dict(folder="en", epochs=20), "10k": dict(folder="en-10k", epochs=3)}
 # Accuracies of an LSTM on the 1k tasks, in their order: Weston et al. 2015.
@@ -82,16 +81,10 @@ def run(config: Config = Config()):
   data = prepare(config)
   model = build(config, len(data.words), len(data.answers))
   task = tasks.classification(model, inputs=INPUTS)
-  steps, average = config.epochs * len(data.train), averages.moving(config.average)
-  optimizer = training.adam(optimizers.schedule(config.rate, steps, "cosine", warmup=0.05))
-  with training.Run(config, task, data, optimizer, steps, average=average) as run:
-    for _ in run.train():
-      pass
-    scores = run.test()
-    for number, batches in data.by_task.items():
-      own = training.evaluate(task, run.progress.best, batches)
-      scores[f"test/task_{number}"] = own["accuracy"]
-  return {"dataset": data.name, "cell": config.cell, "seed": config.seed} | scores
+  params, scores = options.learn(config, task, data, data.name, "cosine")
+  for number, batches in data.by_task.items():
+    scores[f"test/task_{number}"] = training.evaluate(task, params, batches)["accuracy"]
+  return scores
 
 
 if __name__ == "__main__":

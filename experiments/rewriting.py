@@ -20,7 +20,6 @@ from rnnjax.models import embedding
 from rnnjax.models.rewriter import Rewriter, ended
 from rnnjax.models.translator import Translator
 from rnnjax.softmax import full
-from rnnjax.training import averages, optimizers
 from rnnjax.types import BadInput
 
 ATTENTIONS = {
@@ -118,17 +117,11 @@ def train(config: Rewriting, text: pairs.Pairs):
   if config.beam > len(data.target):
     raise BadInput(f"--beam must be at most {len(data.target)}, the vocabulary; got {config.beam}")
   model = build(config, len(data.source), len(data.target))
-  steps, average = config.epochs * len(data.train), averages.moving(config.average)
-  optimizer = training.adam(optimizers.schedule(config.rate, steps, "cosine", warmup=0.05))
   beside = {"subwords": {"source": data.source.to_json(), "target": data.target.to_json()}}
   task = tasks.rewriting(model, config.smoothing, config.coverage)
-  with training.Run(
-    config, task, data, optimizer, steps, average=average, score="loss", beside=beside
-  ) as run:
-    for _ in run.train():
-      pass
-    scores = {"dataset": text.name, "cell": config.cell, "seed": config.seed} | run.test()
-    return Rewriter(model, run.progress.best, data.source, data.target), scores
+  how = dict(score="loss", beside=beside)
+  params, scores = options.learn(config, task, data, text.name, "cosine", **how)
+  return Rewriter(model, params, data.source, data.target), scores
 
 
 def keep(out: str, rows, written):

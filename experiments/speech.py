@@ -22,7 +22,6 @@ from rnnjax.diagnostics import sounds
 from rnnjax.lengths import alive
 from rnnjax.models.frames import Frames
 from rnnjax.search import ctc
-from rnnjax.training import averages, optimizers
 
 PRESETS = {"digits": dict(hidden=128, layers=2, strings=12_000, dropout=0.3, tempo=0.15, epochs=8)}
 CHOOSE, TEST = 400, 500  # strings that choose, and that are tested
@@ -91,22 +90,18 @@ def draw(out: str, model, params, data):
   xs, said = data.test.sequences[i], " ".join(words[k - 1] for k in data.test.targets[i])
   ys = model.apply({"params": params}, xs[:, None], np.array([len(xs)]))
   mel = data.scale.inverse(xs).reshape(fsdd.STACK * len(xs), -1)
-  sounds.alignment(out, mel, jax.nn.softmax(ys)[:, 0], words, fsdd.STEP / fsdd.RATE, said)
+  path = options.figure(out, "alignment.png")
+  sounds.alignment(path, mel, jax.nn.softmax(ys)[:, 0], words, fsdd.STEP / fsdd.RATE, said)
 
 
 def run(config: Config = Config()):
   """Trains, chooses on the validation part, tests once; returns the scores."""
   training.mesh(config.batch)  # a batch that the devices cannot share is refused at once
   data = prepare(config)
-  words, steps = data.spoken.words, config.epochs * len(data.train)
+  words = data.spoken.words
   model = build(config, len(words))
-  optimizer = training.adam(optimizers.schedule(config.rate, steps, "cosine", warmup=0.05))
-  how = dict(average=averages.moving(config.average), score="loss")
-  with training.Run(config, tasks.supervised(model, measure), data, optimizer, steps, **how) as run:
-    for _ in run.train():
-      pass
-    scores = {"dataset": data.spoken.name, "cell": config.cell, "seed": config.seed} | run.test()
-  params = run.progress.best
+  task, name = tasks.supervised(model, measure), data.spoken.name
+  params, scores = options.learn(config, task, data, name, "cosine", score="loss")
   ways = {"greedy": ctc.greedy, "beam": lambda log_p: ctc.beam(log_p, config.beam)[0][0]}
   for part in ("test", "alone"):
     rows = list(listen(model, params, getattr(data, part)))

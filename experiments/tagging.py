@@ -17,7 +17,6 @@ from rnnjax.data.vocabulary import cut
 from rnnjax.models import embedding, spelling
 from rnnjax.models.labeller import Labeller
 from rnnjax.models.tagger import Tagger
-from rnnjax.training import averages, optimizers
 from rnnjax.types import BadInput
 
 SPELLINGS = ("convolution", "recurrent", "none")
@@ -100,19 +99,13 @@ def run(config: Config = Config()):
   training.mesh(config.batch)  # a batch that the devices cannot share is refused at once
   data = prepare(config)
   model, pieces = build(config, data.lexicon), spans.pieces(data.lexicon.tags)
-  steps, average = config.epochs * len(data.train), averages.moving(config.average)
-  optimizer = training.adam(optimizers.schedule(config.rate, steps, warmup=0.05))
-  how = dict(average=average, score="f1" if pieces else "accuracy")
-  beside, task = {"lexicon": data.lexicon.json()}, tasks.tagging(model, pieces)
-  with training.Run(config, task, data, optimizer, steps, beside=beside, **how) as run:
-    for _ in run.train():
-      pass
-    scores = {"dataset": data.text.name, "task": config.task, "cell": config.cell}
-    scores |= {"seed": config.seed} | run.test()
-    labeller = Labeller(model, run.progress.best, data.lexicon)
+  how = dict(score="f1" if pieces else "accuracy", beside={"lexicon": data.lexicon.json()})
+  task = tasks.tagging(model, pieces)
+  params, scores = options.learn(config, task, data, data.text.name, **how)
+  labeller = Labeller(model, params, data.lexicon)
   judged, errors = labeller.judge(data.text.test)
   print(errors)
-  return scores | judged | (tag(config, labeller) if config.tag else {})
+  return {"task": config.task} | scores | judged | (tag(config, labeller) if config.tag else {})
 
 
 if __name__ == "__main__":

@@ -109,8 +109,7 @@ def run(config: Config = Config()):
     for one, labels in [*zip(data.folds[n - 1], found)][: SHOWN if config.split else 1]:
       rows.append((f"split {n}", {"truth": one.labels, "input": one.said, "ours": labels}))
   if config.out:
-    (out / "figures").mkdir(exist_ok=True)
-    timelines(out / "figures" / "timelines.png", rows, data.classes)
+    timelines(options.figure(config.out, "timelines.png"), rows, data.classes)
   mean = {name: float(np.mean([one[name] for one in every])) for name in every[0]}
   mean["parameters"] = every[0]["parameters"]
   return {"dataset": data.name, "cell": config.cell, "seed": config.seed} | mean

@@ -1,6 +1,5 @@
 """How a face moved and how a net moves it, beside a linear regression: a table and pictures."""
 
-import pathlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -61,22 +60,20 @@ def table(true: np.ndarray, found: np.ndarray, plain: np.ndarray, names: Sequenc
   return "\n".join(["channel  deviation    error        r   linear", *lines])
 
 
-def draw(out: str, true: np.ndarray, found: np.ndarray, names: Sequence, fps: int):
-  """OUT/figures: the channels that are followed best as curves, and all of them as bars in motion.
+def draw(still, moving, true: np.ndarray, found: np.ndarray, names: Sequence, fps: int):
+  """The channels that are followed best as curves, a PNG, and all of them as bars in motion, a GIF.
 
   Args:
-    out: the folder.
+    still, moving: where to.
     true, found: [T, C], of which the first seconds are drawn.
     names: of the channels, C.
     fps: frames a second.
   """
-  folder = pathlib.Path(out).expanduser() / "figures"
-  folder.mkdir(parents=True, exist_ok=True)
   r, end = np.nan_to_num(correlations(true, found), nan=-1), SECONDS * fps
   best = np.argsort(-r)[:SHOWN]
   titles = [f"channel {names[c]}\nr = {r[c]:.2f}" for c in best]
-  curves(folder / "curves.png", true[:end, best], found[:end, best], titles, fps)
-  animation(folder / "face.gif", true[:end], found[:end], names, fps)
+  curves(still, true[:end, best], found[:end, best], titles, fps)
+  animation(moving, true[:end], found[:end], names, fps)
 
 
 def curves(path, true: np.ndarray, found: np.ndarray, names: Sequence, fps: int):

@@ -1,6 +1,5 @@
 """Pictures of piano rolls."""
 
-import pathlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -38,5 +37,4 @@ def rolls(path, rows: Sequence[tuple[str, np.ndarray]]):
     axes.grid(axis="y", linewidth=0.3)
     axes.spines[["top", "right"]].set_visible(False)
   figure.axes[-1].set_xlabel("step")
-  pathlib.Path(path).parent.mkdir(parents=True, exist_ok=True)
   figure.savefig(path, format="png")

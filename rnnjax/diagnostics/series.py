@@ -1,6 +1,5 @@
 """Pictures of time series and their forecasts."""
 
-import pathlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -49,5 +48,4 @@ def forecasts(
   for axes in every[len(ends) :]:
     axes.remove()
   every[0].legend(frameon=False, fontsize=7)
-  pathlib.Path(path).parent.mkdir(parents=True, exist_ok=True)
   figure.savefig(path, format="png")

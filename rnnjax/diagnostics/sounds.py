@@ -1,6 +1,5 @@
 """What a net hears: its word errors, and a sound with what was said when beneath it."""
 
-import pathlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -26,11 +25,11 @@ def errors(words: Sequence[str], rows, decode) -> dict[str, float]:
   return {"word_error": jiwer.wer(list(true), list(found)), "accuracy": right}
 
 
-def alignment(out: str, mel, p, words: Sequence[str], step: float, title: str = ""):
-  """OUT/figures/alignment.png: a spectrogram, and beneath it each word's probability over time.
+def alignment(path, mel, p, words: Sequence[str], step: float, title: str = ""):
+  """Draw a spectrogram, and beneath it each word's probability over time. A PNG.
 
   Args:
-    out: the folder.
+    path: where to.
     mel: [T, F], log energies, of which the low pitches come first.
     p: [S, 1 + K], probabilities of the blank, drawn in grey, and of the words.
     words: K of them.
@@ -57,6 +56,4 @@ def alignment(out: str, mel, p, words: Sequence[str], step: float, title: str = 
   below.set(xlabel="seconds", ylabel="p", xlim=(0, seconds), ylim=(-0.03, 1.03))
   below.spines[["top", "right"]].set_visible(False)
   below.legend(frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
-  folder = pathlib.Path(out).expanduser() / "figures"
-  folder.mkdir(parents=True, exist_ok=True)
-  figure.savefig(folder / "alignment.png", format="png")
+  figure.savefig(path, format="png")
