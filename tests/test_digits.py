@@ -123,7 +123,7 @@ def test_a_run(tmp_path):
   config = Config(dataset="embedded", batch=32, rate=0.01, epochs=5, out=str(tmp_path / "run"))
   scores = experiment.run(config)
   assert scores["test/accuracy"] > 0.8
-  assert scores["dataset"] == "embedded" and scores["view"] == "rows"
+  assert scores["dataset"] == "embedded rows"
   assert {path.name for path in (tmp_path / "run/figures").iterdir()} == {
     "accuracy.png", "beliefs.png"
   }  # fmt: skip
