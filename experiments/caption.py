@@ -24,7 +24,7 @@ from rnnjax.models.translator import Translator
 from rnnjax.softmax import full
 
 PRESETS = {
-  "flickr": dict(convolutions=4, features=128, vocabulary=2000, dropout=0.5, epochs=8, mirror=True)
+  "flickr": dict(convolutions=4, features=128, vocabulary=2000, dropout=0.2, epochs=8, mirror=True)
 }
 
 

@@ -27,5 +27,6 @@ def captioned(path, images: Sequence[np.ndarray], texts: Sequence[str]):
     if place < len(images):
       axes.imshow(images[place])
       written = "\n".join(textwrap.wrap(texts[place], LETTERS))
-      axes.set_title(written, size=8, color=INK, y=-0.02, va="top", parse_math=False)
+      style = dict(size=8, color=INK, ha="center", va="top", parse_math=False)
+      axes.text(0.5, -0.04, written, transform=axes.transAxes, **style)
   figure.savefig(path, format="png")
