@@ -64,7 +64,6 @@ def draw(writer: Writer, text: str, path: pathlib.Path):
     for name, (unit, r) in sorted(found.items(), key=lambda item: -abs(item[1].correlation))
   ]
   if rows:
-    path.parent.mkdir(parents=True, exist_ok=True)
     figures.coloured_text(path, rows[:3])
   return {f"units/{name}": r for name, (_, r) in found.items()}
 

@@ -6,8 +6,10 @@
 """
 
 import dataclasses
+import functools
 from types import SimpleNamespace
 
+import jax
 import numpy as np
 
 from experiments import options
@@ -16,6 +18,7 @@ from rnnjax import attention, bidirectional, tasks, training
 from rnnjax.data import babi
 from rnnjax.data.batches import Batches
 from rnnjax.data.vocabulary import Vocabulary
+from rnnjax.diagnostics import figures
 from rnnjax.models import embedding
 from rnnjax.models.reader import Reader
 
@@ -75,6 +78,19 @@ def prepare(config: Config):
   )  # fmt: skip
 
 
+def draw(out: str, model: Reader, params, data):
+  """Which sentences of a short story each hop looks at, for a question of the test part."""
+  i = min(range(len(data.questions)), key=lambda i: abs(len(data.questions[i].story) - 8))
+  question, story = data.questions[i], data.test.sequences[i]
+  asked = data.words.encode(question.words)
+  n, ends = (np.array([len(one)]) for one in (story, asked))
+  look = jax.jit(functools.partial(model.apply, method="look"))
+  _, α = look({"params": params}, story[:, None], n, asked[:, None], ends)
+  sentences = [" ".join(words) for words in question.story]
+  hops = [f"{' '.join(question.words)}? hop {k}" for k in range(1, len(α) + 1)]
+  figures.heat(options.figure(out, "attention.png"), sentences, hops, np.asarray(α[..., 0]))
+
+
 def run(config: Config = Config()):
   """Trains on all tasks at once, chooses on the validation part, tests once; returns the scores."""
   training.mesh(config.batch)  # a batch that the devices cannot share is refused at once
@@ -84,6 +100,12 @@ def run(config: Config = Config()):
   params, scores = options.learn(config, task, data, data.name, "cosine")
   for number, batches in data.by_task.items():
     scores[f"test/task_{number}"] = training.evaluate(task, params, batches)["accuracy"]
+  if len(data.by_task) == len(PUBLISHED):
+    print("task  accuracy  LSTM")
+    for n, published in enumerate(PUBLISHED, 1):
+      print(f"{n:4}  {scores[f'test/task_{n}']:8.3f}  {published / 100:.2f}")
+  if config.out:
+    draw(config.out, model, params, data)
   return scores
 
 

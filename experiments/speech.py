@@ -17,7 +17,7 @@ from experiments import options
 from experiments.options import RATE, option
 from rnnjax import metrics, tasks, training
 from rnnjax.data import fsdd
-from rnnjax.data.sound import Scale
+from rnnjax.data.scale import Scale
 from rnnjax.diagnostics import sounds
 from rnnjax.lengths import alive
 from rnnjax.models.frames import Frames

@@ -125,9 +125,9 @@ def test_the_reader_is_its_equations():
     np.testing.assert_allclose(logits[b], expected, rtol=1e-4, atol=1e-5)
 
 
-def test_a_run():
+def test_a_run(tmp_path):
   """Its accuracy is that of its tasks, each by how many questions it has."""
-  scores = reading.run(Config(**TINY))
+  scores = reading.run(Config(**TINY, out=str(tmp_path)))
   told = babi.load("embedded", "").test
   counts = {n: sum(question.task == n for question in told) for n in (1, 2, 3)}
   mean = sum(scores[f"test/task_{n}"] * count for n, count in counts.items()) / len(told)

@@ -9,6 +9,7 @@ import pytest
 from scipy.io import wavfile
 
 from rnnjax.data import sound
+from rnnjax.data.scale import Scale
 from rnnjax.types import BadInput
 
 RATE = 8000
@@ -125,7 +126,7 @@ def test_a_sound_without_a_frame():
 def test_stacks_and_scales_by_hand():
   frames = np.arange(8.0).reshape(4, 2)
   np.testing.assert_array_equal(sound.stacked(frames, 3), [[0, 1, 2, 3, 4, 5], [6, 7] * 3])
-  scale = sound.Scale.of([np.array([[1.0, 5.0]]), np.array([[3.0, 5.0], [5.0, 5.0]])])
+  scale = Scale.of([np.array([[1.0, 5.0]]), np.array([[3.0, 5.0], [5.0, 5.0]])])
   found = scale(np.array([[3.0, 6.0]]))
   np.testing.assert_allclose(found, [[0, 1]])  # what stands still is only shifted
   np.testing.assert_allclose(scale.inverse(found), [[3, 6]])

@@ -14,7 +14,8 @@ from typing import NamedTuple
 import numpy as np
 
 from rnnjax.data.files import File, contents, read_bytes
-from rnnjax.data.sound import Scale, log_mel, read, stacked
+from rnnjax.data.scale import Scale
+from rnnjax.data.sound import log_mel, read, stacked
 from rnnjax.types import BadInput
 
 DATASETS = ("auto", "embedded", "files")

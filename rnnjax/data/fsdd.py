@@ -17,7 +17,8 @@ from scipy import signal
 
 from rnnjax.data.batches import Batches
 from rnnjax.data.files import contents
-from rnnjax.data.sound import Scale, log_mel, read, stacked
+from rnnjax.data.scale import Scale
+from rnnjax.data.sound import log_mel, read, stacked
 from rnnjax.types import BadInput
 
 DATASETS = ("auto", "embedded", "files")

@@ -18,6 +18,7 @@ import numpy as np
 import scipy.signal
 
 from rnnjax.data.files import read_text
+from rnnjax.data.scale import Scale
 from rnnjax.types import BadInput
 
 SIZE, SEASONS = 4000, (24, 168)  # of the embedded series
@@ -45,22 +46,18 @@ class Series(NamedTuple):
   @property
   def scaled(self) -> np.ndarray:
     """The values, or their logarithms, in deviations from the mean of the training part. [N, D]."""
-    mean, deviation = self._scale()
-    return (self._read() - mean) / deviation
+    return self._scale()(self._read())
 
   def restore(self, scaled: np.ndarray) -> np.ndarray:
     """The values that some scaled ones [..., D] stand for."""
-    mean, deviation = self._scale()
-    values = scaled * deviation + mean
+    values = self._scale().inverse(scaled)
     return np.exp(values) if self.log else values
 
   def _read(self):
     return np.log(self.values) if self.log else self.values
 
   def _scale(self):
-    known = self._read()[: self.parts[0]]
-    deviation = known.std(0)
-    return known.mean(0), np.where(deviation > 0, deviation, 1)
+    return Scale.of([self._read()[: self.parts[0]]])
 
   def ends(self, part: int, window: int, horizon: int) -> np.ndarray:
     """The last known row of each window: all that it foretells lies in the part, 0, 1 or 2.

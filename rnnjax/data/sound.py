@@ -8,8 +8,6 @@ hears them (Davis & Mermelstein 1980); kaldi-native-fbank computes them as Kaldi
 
 import io
 import warnings
-from collections.abc import Sequence
-from typing import NamedTuple
 
 import kaldi_native_fbank as knf
 import numpy as np
@@ -82,23 +80,3 @@ def stacked(frames: np.ndarray, n: int) -> np.ndarray:
   """Each n frames as one: [T, F] -> [T / n, n F], rounded up; the last one is repeated."""
   frames = np.pad(frames, [(0, -len(frames) % n), (0, 0)], "edge")
   return frames.reshape(-1, n * frames.shape[1])
-
-
-class Scale(NamedTuple):
-  """(x − mean) / deviation, feature by feature, as known of the training part alone."""
-
-  mean: np.ndarray
-  deviation: np.ndarray
-
-  @classmethod
-  def of(cls, sequences: Sequence[np.ndarray]) -> "Scale":
-    """That of sequences [T, D]; what never changes gets the deviation 1."""
-    rows = np.concatenate(sequences)
-    deviation = rows.std(0)
-    return cls(rows.mean(0), np.where(deviation > 0, deviation, 1).astype(rows.dtype))
-
-  def __call__(self, xs: np.ndarray) -> np.ndarray:
-    return (xs - self.mean) / self.deviation
-
-  def inverse(self, xs: np.ndarray) -> np.ndarray:
-    return xs * self.deviation + self.mean

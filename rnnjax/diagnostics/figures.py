@@ -135,7 +135,8 @@ def heat(path, across: Sequence[str], down: Sequence[str], weights: np.ndarray):
 
   if np.shape(weights) != (len(down), len(across)):
     raise ValueError(f"weights must be {(len(down), len(across))}; got {np.shape(weights)}")
-  size = (1.5 + 0.3 * len(across), 1.2 + 0.3 * len(down))
+  long, wide = (0.09 * max(map(len, texts)) for texts in (across, down))  # inches of a label
+  size = (0.8 + wide + long / 2 + 0.3 * len(across), 0.6 + long + 0.3 * len(down))
   figure = Figure(figsize=size, dpi=DPI, layout="constrained")
   axes = figure.add_subplot()
   axes.imshow(weights, "Blues", vmin=0, vmax=1, aspect="equal")
