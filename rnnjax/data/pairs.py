@@ -132,8 +132,9 @@ def articles(path: str | pathlib.Path) -> Pairs:
 def pronunciations(path: str | pathlib.Path) -> Pairs:
   """Reads CMUdict as NLTK packs it, lines "WORD 1 W ER1 D": from "word" to "W ER D".
 
-  Stress is left out, and so are words with other characters than letters. A word is one pair, with
-  its first pronunciation; where it has several, `references` holds them all.
+  Stress is left out, and so are words with other characters than letters. A word with several
+  pronunciations is a pair with each of them to train on, elsewhere one, with its first;
+  `references` holds them all.
 
   Raises:
     BadInput: the archive is unreadable, holds no cmudict, or a line of it is malformed.
@@ -147,7 +148,10 @@ def pronunciations(path: str | pathlib.Path) -> Pairs:
       spoken.setdefault(word.lower(), []).append(re.sub(r"\d", "", " ".join(rest[1:])))
   unlike = {word: [*dict.fromkeys(ways)] for word, ways in spoken.items()}
   pairs = _hashed(pathlib.Path(path).name, [(word, ways[0]) for word, ways in unlike.items()])
-  return pairs._replace(references={word: ways for word, ways in unlike.items() if len(ways) > 1})
+  return pairs._replace(
+    train=[(word, way) for word, _ in pairs.train for way in unlike[word]],
+    references={word: ways for word, ways in unlike.items() if len(ways) > 1},
+  )
 
 
 def _hashed(name: str, rows: Iterable[tuple[object, object]]) -> Pairs:
