@@ -14,7 +14,7 @@ from experiments.options import CELLS, RATE, option
 from rnnjax import tasks, training
 from rnnjax.data import captions
 from rnnjax.data.batches import Batches
-from rnnjax.data.subwords import BEGIN, END, Subwords
+from rnnjax.data.subwords import BEGIN, END, MARK, Subwords
 from rnnjax.decoders import decoder
 from rnnjax.diagnostics import pages
 from rnnjax.models import embedding
@@ -27,14 +27,13 @@ PRESETS = {
   "flickr": dict(convolutions=4, features=128, vocabulary=2000, dropout=0.2, epochs=8, mirror=True)
 }
 
-
 @dataclasses.dataclass(frozen=True)
 class Config(options.Common):
   dataset: str = option("auto", "which pictures", captions.DATASETS)
-  hidden: int = option(256, "hidden units of the cell", low=1)
-  batch: int = option(32, "captions of a batch", low=1)
-  rate: float = option(2e-3, "peak learning rate", low=0)
-  epochs: int = option(12, "passes over the training part", low=1)
+  hidden: int = 256
+  batch: int = 32
+  rate: float = 2e-3
+  epochs: int = 12
   attention: str = option("additive", "how the writer sees the picture", rewriting.ATTENTIONS)
   convolutions: int = option(3, "how often the picture is halved", low=1)
   features: int = option(64, "of each place of the grid, eights", low=8)
@@ -42,7 +41,6 @@ class Config(options.Common):
   width: int = option(64, "features of the embeddings", low=1)
   mirror: bool = option(False, "pictures are learnt from left to right, too")
   dropout: float = option(0.1, "rate at which features vanish, locked", **RATE)
-  average: float = option(0.998, "decay of the parameters' moving average; 0 for none", **RATE)
   beam: int = option(3, "hypotheses of beam search", low=1, aside=True)
 
 
@@ -58,11 +56,6 @@ def build(config: Config, words: int) -> Translator:
   )  # fmt: skip
 
 
-def rows(image: np.ndarray) -> np.ndarray:
-  """A picture as a sequence of its rows, [height, width · 3]."""
-  return image.reshape(len(image), -1)
-
-
 def prepare(config: Config):
   """The pictures, and as batches: of training, each with each of its captions."""
   data = captions.load(config.dataset, config.data_dir)
@@ -70,15 +63,13 @@ def prepare(config: Config):
   words = Subwords.train(said, config.vocabulary, "word", lower=True)
 
   def batches(pictures, seed=None):
-    flips = [1, -1] if config.mirror and seed is not None else [1]
-    both = [(rows(p.image[:, ::f]), text) for p in pictures for f in flips for text in p.captions]
-    texts = [np.array([BEGIN, *words.encode(text), END], np.int32) for _, text in both]
-    return Batches([row for row, _ in both], None, config.batch, seed=seed, targets=texts)
+    both = [(p.rows, words.encode(text)) for p in pictures for text in p.captions]
+    texts = [np.array([BEGIN, *ids, END], np.int32) for _, ids in both]
+    return Batches([rows for rows, _ in both], None, config.batch, seed=seed, targets=texts)
 
-  parts = {part: batches(getattr(data, part)) for part in ("valid", "test")}
-  return SimpleNamespace(
-    name=data.name, pictures=data, words=words, train=batches(data.train, config.seed), **parts
-  )
+  seen = data.train + [p.mirrored for p in data.train if config.mirror]
+  parts = dict(train=batches(seen, config.seed), valid=batches(data.valid), test=batches(data.test))
+  return SimpleNamespace(name=data.name, pictures=data, words=words, **parts)
 
 
 def bleu(written, pictures) -> dict[str, float]:
@@ -98,6 +89,16 @@ def baselines(data: captions.Pictures) -> dict[str, float]:
   return {f"{name}/{n}": value for name, own in found.items() for n, value in own.items()}
 
 
+def draw(out: str, writer: Rewriter, pictures, written, shown: int = 12, looks: int = 4):
+  """Two pages: pictures with what was written, and where each word of the first ones looked."""
+  images = [picture.image for picture in pictures[:shown]]
+  pages.captioned(options.figure(out, "captions.png"), images, written[:shown])
+  words = [[word.strip(MARK) for word in writer.target.pieces(text)] for text in written[:looks]]
+  α = [writer.look(p.rows, text)[:-1] for p, text in zip(pictures[:looks], written)]
+  if any(map(np.any, α)):  # not without attention
+    pages.attended(options.figure(out, "attention.png"), images[:looks], words, α)
+
+
 def run(config: Config = Config()):
   """Trains, chooses on the validation part, tests once; returns the scores."""
   training.mesh(config.batch)  # a batch that the devices cannot share is refused at once
@@ -107,10 +108,9 @@ def run(config: Config = Config()):
   params, scores = options.learn(config, task, data, data.name, "cosine", score="loss")
   pictures = data.pictures.test
   writer = Rewriter(model, params, None, data.words)
-  written = writer.write([rows(p.image) for p in pictures], width=config.beam, steps=30)
+  written = writer.write([p.rows for p in pictures], width=config.beam, steps=30)
   if config.out:
-    path = options.figure(config.out, "captions.png")
-    pages.captioned(path, [p.image for p in pictures[:12]], written[:12])
+    draw(config.out, writer, pictures, written)
   found = {f"test/{name}": value for name, value in bleu(written, pictures).items()}
   return scores | found | baselines(data.pictures)
 

@@ -32,12 +32,11 @@ SHOWN, HEARD = 300, 20_000  # characters of the figure, and those that decide wh
 @dataclasses.dataclass(frozen=True)
 class Config(language.Language):
   dataset: str = option("auto", "which text", corpus.DATASETS[:3])
-  hidden: int = option(128, "hidden units of each cell", low=1)
   dropout: float = option(0.4, "rate between layers and before the softmax, locked", **RATE)
   batch: int = option(8, "columns of the text that are read side by side", low=1)
-  rate: float = option(4e-3, "peak learning rate", low=0)
+  rate: float = 4e-3
   window: int = option(50, "steps through which the gradient goes back", low=1)
-  epochs: int = option(40, "passes over the training part", low=1)
+  epochs: int = 40
   bytes: bool = option(False, "each byte of the text is a character, whatever its encoding")
   strip: bool = option(False, "drop blanks at both ends of each line")
 

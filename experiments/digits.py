@@ -36,15 +36,15 @@ MOMENTS, SHOWN, ASKED = 28, 9, 1000  # of reading; digits right and wrong in a f
 
 @dataclasses.dataclass(frozen=True)
 class Config(options.Common):
-  cell: str = option("gru", "the recurrent cell", options.CELLS)
+  cell: str = "gru"
   dataset: str = option("auto", "which digits", digits.DATASETS)
   view: str = option("rows", "what is read at a time; permuted: pixels", digits.VIEWS)
-  rate: float = option(3e-3, "peak learning rate", low=0)
-  epochs: int = option(20, "passes over the training part", low=1)
+  rate: float = 3e-3
+  epochs: int = 20
   bidirectional: bool = option(False, "read in both directions")
   pooling: str = option("last", "how outputs become one vector", POOLINGS)
   dropout: float = option(0.2, "rate between layers and before the last one", **RATE)
-  average: float = option(0.99, "decay of the parameters' moving average; 0 for none", **RATE)
+  average: float = 0.99
 
 
 def build(config: Config, classes: int = 10) -> Classifier:

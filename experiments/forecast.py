@@ -34,7 +34,7 @@ PRESETS = {
 
 @dataclasses.dataclass(frozen=True)
 class Config(options.Common):
-  cell: str = option("gru", "the recurrent cell", CELLS)
+  cell: str = "gru"
   data_dir: str = option("", "a .csv file (also .gz): a header, dates, columns of numbers")
   columns: str = option("", "columns that are read, between commas; all where it is empty")
   split: str = option("0.7,0.1,0.2", "training, validation and test part, as shares or as rows")
@@ -45,11 +45,11 @@ class Config(options.Common):
   base: str = option("last", "what the net corrects: the last value, or the last season's", BASES)
   apart: bool = option(False, "read and foretell each variable by itself, with one net for all")
   stride: int = option(1, "steps between the beginnings of two windows in training", low=1)
-  hidden: int = option(64, "hidden units of each cell", low=1)
-  rate: float = option(1e-2, "peak learning rate", low=0)
-  epochs: int = option(5, "passes over the training part", low=1)
+  hidden: int = 64
+  rate: float = 1e-2
+  epochs: int = 5
   dropout: float = option(0.0, "rate between layers and before the last one", **RATE)
-  average: float = option(0.99, "decay of the parameters' moving average; 0 for none", **RATE)
+  average: float = 0.99
 
 
 def build(config: Config, variables: int) -> Frames:

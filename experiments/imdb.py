@@ -37,9 +37,8 @@ class Config(options.Common):
   dataset: str = option("auto", "which reviews; auto looks for IMDB first", imdb.DATASETS)
   text: str = option("text", "column of a table's texts; Title,Text: with titles before")
   label: str = option("label", "column of a table's labels")
-  hidden: int = option(128, "hidden units of each cell", low=1)
-  rate: float = option(2e-3, "peak learning rate", low=0)
-  epochs: int = option(5, "passes over the training part", low=1)
+  rate: float = 2e-3
+  epochs: int = 5
   vocabulary: int = option(5000, "padding, unknown and the most frequent words", low=3)
   evidence: int = option(3, "longest n-gram whose log-count ratio is read along; 0 for none", low=0)
   window: int = option(250, "words of a review seen at a time in training", low=1)
@@ -55,7 +54,6 @@ class Config(options.Common):
   word_dropout: float = option(0.4, "rate at which words vanish", **RATE)
   embedding_dropout: float = option(0.2, "rate at which features of the embedding vanish", **RATE)
   dropout: float = option(0.5, "rate between layers and before the last one", **RATE)
-  average: float = option(0.998, "decay of the parameters' moving average; 0 for none", **RATE)
 
 
 def build(config: Config, vocabulary: Vocabulary, classes: int) -> Classifier:

@@ -29,7 +29,7 @@ class Language(options.Common):
   text: str = option("", "a text file, instead of a folder of them", file=True)
   width: int = option(64, "features of the embedding", low=1)
   window: int = option(100, "steps through which the gradient goes back", low=1)
-  epochs: int = option(30, "passes over the training part", low=1)
+  epochs: int = 30
   dropout: float = option(0.0, "rate between layers and before the softmax, locked", **RATE)
   input_dropout: float = option(0.0, "rate at which features of the embedding vanish", **RATE)
   type_dropout: float = option(0.0, "rate at which symbols vanish, wherever they stand", **RATE)
@@ -39,7 +39,7 @@ class Language(options.Common):
   temporal: float = option(0.0, "β of the penalty on their change over time", low=0)
   restart: float = option(0.02, "rate at which a column starts anew with a window", **RATE)
   tied: bool = option(False, "the softmax shares the table of the embedding")
-  average: float = option(0.99, "decay of the parameters' moving average; 0 for none", **RATE)
+  average: float = 0.99
   dynamic: float = option(0.0, "Adam's rate in dynamic evaluation; 0 for none", low=0, aside=True)
   write: str = option("", "folder of a finished run: only write with its model", aside=True)
   sample: int = option(500, "symbols written after training; 0 for none", low=0, aside=True)

@@ -24,15 +24,15 @@ from rnnjax.data.batches import Batches
 from rnnjax.diagnostics import faces as pictures
 from rnnjax.lengths import alive
 from rnnjax.models.frames import Frames
-from rnnjax.training import averages, optimizers
 from rnnjax.types import BadInput
 
 PRESETS = {
   "face": dict(
-    test="1114_2_05,1114_3_16", delays="0,3,6", hidden=128, steps=250, rate=4e-3, dropout=0.3,
+    test="1114_2_05,1114_3_16", delays="0,3,6", hidden=128, epochs=5, rate=4e-3, dropout=0.3,
     decay=0.3, average=0.99,
   ),
 }  # fmt: skip
+WINDOWS = 10  # batches of each recording, in an epoch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,14 +41,14 @@ class Config(options.Common):
   test: str = option("", "names of the recordings to test, with commas; the last one if empty")
   fps: int = option(30, "frames of the face a second", low=1)
   delays: str = option("0,8", "frames that the face waits for the sound: one, or some to choose of")
-  hidden: int = option(64, "hidden units of each cell", low=1)
-  batch: int = option(16, "windows of a batch", low=1)
+  hidden: int = 64
+  batch: int = 16
   window: int = option(200, "frames of a window to train on", low=2)
-  steps: int = option(300, "steps of each training", low=1)
-  rate: float = option(1e-2, "peak learning rate", low=0)
+  epochs: int = 6
+  rate: float = 1e-2
   decay: float = option(0.0, "decay of the weights", low=0)
   dropout: float = option(0.1, "rate at which features vanish: in, between layers, out", **RATE)
-  average: float = option(0.9, "decay of the parameters' moving average; 0 for none", **RATE)
+  average: float = 0.9
 
 
 def build(config: Config, channels: int) -> Frames:
@@ -66,7 +66,7 @@ def prepare(config: Config, text: faces.Faces, delay: int):
     face = {"face": [faces.longer(one.face, delay, 0) for one in takes]}
     return Batches(heard, None, config.batch, beside=face, **how)
 
-  many = text.train * config.batch  # a window is drawn of each
+  many = text.train * WINDOWS * config.batch  # a window is drawn of each
   train = batches(many, limit=config.window, keep="window", seed=config.seed)
   return SimpleNamespace(train=train, valid=batches(text.valid), test=batches(text.test))
 
@@ -93,17 +93,12 @@ def run(config: Config = Config()):
   seen = faces.load(config.dataset, config.data_dir, config.test, config.fps)
   text, skin = faces.scaled(seen)
   model, runs = build(config, len(text.channels)), {}
-  rate = optimizers.schedule(config.rate, config.steps, "cosine", warmup=0.05)
-  how = dict(average=averages.moving(config.average), score="loss", every=50)
   for delay in map(int, delays):
-    data, optimizer = prepare(config, text, delay), training.adam(rate, decay=config.decay)
     out = str(pathlib.Path(config.out) / f"delay_{delay}") if config.out else ""
     own = dataclasses.replace(config, delays=str(delay), out=out)
     task = tasks.supervised(model, functools.partial(measure, delay=delay))
-    with training.Run(own, task, data, optimizer, config.steps, **how) as run:
-      for _ in run.train():
-        pass
-    runs[delay] = run
+    data, how = prepare(config, text, delay), dict(weight_decay=config.decay, score="loss")
+    runs[delay] = options.fit(own, task, data, "cosine", **how)
   delay, run = max(runs.items(), key=lambda item: item[1].progress.score)
   scores = {"dataset": text.name, "cell": config.cell, "seed": config.seed, "delay": delay}
   scores |= {f"valid/delay_{delay}": -run.progress.score for delay, run in runs.items()}

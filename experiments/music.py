@@ -1,12 +1,11 @@
 """Which keys sound next? Polyphonic music, a chord from the chords before it.
 
   python -m experiments.music                                 # generated progressions
-  python -m experiments.music --preset=jsb --data_dir=JSB_Chorales.mat --out=runs/jsb   # 6.25 nats
+  python -m experiments.music --preset=jsb --data_dir=JSB_Chorales.mat --out=runs/jsb
   python -m experiments.music --load=runs/jsb --sample=chorale.mid
 """
 
 import dataclasses
-import functools
 import pathlib
 from types import SimpleNamespace
 
@@ -22,26 +21,26 @@ from rnnjax.data.batches import Batches
 from rnnjax.diagnostics import rolls
 from rnnjax.lengths import alive
 from rnnjax.models.chords import Chords
-from rnnjax.search import generate
 from rnnjax.types import BadInput
 
-PRESETS = {"jsb": dict(hidden=128, chord=32, epochs=50, rate=8e-3, dropout=0.3)}
-SHOWN = 96  # steps of a piece in the figure
+PRESETS = {
+  "jsb": dict(hidden=256, chord=0, transpose=5, epochs=40, rate=4e-3, dropout=0.3, average=0.998),
+  "jsb_nade": dict(chord=32, epochs=50, rate=8e-3, dropout=0.3),
+}
 
 
 @dataclasses.dataclass(frozen=True)
 class Config(options.Common):
-  cell: str = option("gru", "the recurrent cell", CELLS)
+  cell: str = "gru"
   dataset: str = option("auto", "which pieces; in a folder the name of a .mat file")
-  data_dir: str = option("", "a .mat or .json file of rolls, or a folder of .mat files")
-  hidden: int = option(64, "hidden units of each cell", low=1)
-  batch: int = option(16, "pieces of a batch", low=1)
-  rate: float = option(2e-2, "peak learning rate", low=0)
-  epochs: int = option(20, "passes over the training part", low=1)
+  batch: int = 16
+  rate: float = 2e-2
+  epochs: int = 20
   chord: int = option(16, "features by which lower keys tell of higher ones; 0 for none", low=0)
   limit: int = option(200, "steps of a longer piece that are trained on at once", low=2)
+  transpose: int = option(0, "semitones by which pieces are trained on higher and lower", low=0)
   dropout: float = option(0.0, "rate between layers and before the last one", **RATE)
-  average: float = option(0.99, "decay of the parameters' moving average; 0 for none", **RATE)
+  average: float = 0.99
   load: str = option("", "folder of a finished run: only play with its model", aside=True)
   sample: str = option("", "a MIDI file that is written", aside=True)
   prompt: str = option("", "a MIDI file that the sample continues", file=True, aside=True)
@@ -57,11 +56,12 @@ def build(config: Config) -> Chords:
 
 
 def prepare(config: Config):
-  """The pieces, as batches, too."""
+  """The pieces as batches."""
   pieces = music.load(config.dataset, config.data_dir)
-  train = Batches(pieces.train, None, config.batch, config.limit, "window", seed=config.seed)
+  known = piano.transposed(pieces.train, config.transpose)
+  train = Batches(known, None, config.batch, config.limit, "window", seed=config.seed)
   valid, test = (Batches(part, None, config.batch) for part in (pieces.valid, pieces.test))
-  return SimpleNamespace(pieces=pieces, train=train, valid=valid, test=test)
+  return SimpleNamespace(name=pieces.name, train=train, valid=valid, test=test)
 
 
 def measure(logits, batch, first=1):
@@ -87,20 +87,17 @@ def prompt(config: Config) -> np.ndarray:
 
 def play(config: Config, model: Chords, params, begun: np.ndarray) -> np.ndarray:
   """Goes on from where a roll has begun; writes --sample and returns its roll."""
-  before = np.pad(begun, [(1, 0), (0, 0)])[:, None]  # x₀ = 0
-  key, choose = jax.random.key(config.seed), model.choose(params)
-  _, drawn = generate(model.read, params, before, key, steps=config.length, choose=choose)
-  roll = np.concatenate([begun, drawn[:, 0]])
+  roll = model.play(params, begun, config.length, jax.random.key(config.seed))
   if config.sample:
     midi.write(pathlib.Path(config.sample).expanduser(), roll, config.beat)
   return roll
 
 
-def draw(config: Config, model: Chords, params, true: np.ndarray, drawn: np.ndarray):
-  """Writes the picture OUT/figures/rolls.png."""
-  path = options.figure(config.out, "rolls.png")
+def draw(out: str, model: Chords, params, true: np.ndarray, drawn: np.ndarray):
+  """The picture OUT/figures/rolls.png."""
   logits = jax.jit(model.apply)({"params": params}, true[:, None], np.array([len(true)]))[:, 0]
   likely = "how likely each key was, by what came before and the keys below", jax.nn.sigmoid(logits)
+  path = options.figure(out, "rolls.png")
   rolls.rolls(path, [("of the test part", true), likely, ("drawn from the net", drawn)])
 
 
@@ -108,15 +105,15 @@ def run(config: Config = Config()):
   """Trains, chooses on the validation part, tests once; returns the scores."""
   begun = prompt(config)
   if config.load:
-    return {"sample": config.sample, "steps": len(play(config, *load(config.load), begun))}
+    return {"steps": len(play(config, *load(config.load), begun))}
   training.mesh(config.batch)  # a batch that the devices cannot share is refused at once
   data, model = prepare(config), build(config)
-  task = tasks.supervised(model, measure, functools.partial(measure, first=0))
-  how = dict(score="loss", beside={"pieces": {"name": data.pieces.name}})
-  params, scores = options.learn(config, task, data, data.pieces.name, **how)
+  task = tasks.supervised(model, measure, lambda *args: measure(*args, first=0))
+  how = dict(score="loss", beside={"pieces": {"name": data.name}})
+  params, scores = options.learn(config, task, data, data.name, **how)
   roll = play(config, model, params, begun)
   if config.out:
-    draw(config, model, params, data.pieces.test[0][:SHOWN], roll[:SHOWN])
+    draw(config.out, model, params, data.test.sequences[0][:96], roll[:96])
   return scores
 
 

@@ -1,6 +1,7 @@
 """Configurations as frozen dataclasses, each field one absl flag; what all experiments share."""
 
 import dataclasses
+import functools
 import json
 import logging
 import pathlib
@@ -29,7 +30,10 @@ def option(default, help: str, choices=None, low=None, below=None, file=False, a
 
 @dataclasses.dataclass(frozen=True)
 class Common:
-  """What every experiment can be asked.
+  """What every experiment can be asked. A class that changes no more than a default gives a value.
+
+      class Config(options.Common):
+        hidden: int = 64
 
   Raises:
     BadInput: a value that a field may not take.
@@ -41,9 +45,17 @@ class Common:
   data_dir: str = option("", "folder of the data set's original files")
   batch: int = option(64, "rows of a batch", low=1)
   rate: float = option(1e-3, "peak learning rate", low=0)
+  epochs: int = option(10, "passes over the training part", low=1)
+  average: float = option(0.998, "decay of the parameters' moving average; 0 for none", **RATE)
   seed: int = option(0, "seed of everything drawn", low=0)
   out: str = option("", "folder for configuration, metrics and checkpoints; resumes a run in it")
   backend: str = option("auto", "how the loop over time is run", ("auto", *BACKENDS))
+
+  def __init_subclass__(cls):
+    for field in dataclasses.fields(cls):
+      default = cls.__dict__.get(field.name)
+      if default is not None and not isinstance(default, dataclasses.Field):
+        setattr(cls, field.name, dataclasses.field(default=default, metadata=field.metadata))
 
   def __post_init__(self):
     for field in dataclasses.fields(self):
@@ -66,25 +78,36 @@ def encoder(config):
   return stack(*layers, dropout=config.dropout)
 
 
-def learn(config, task, data, name: str, decay: str = "linear", warmup: float = 0.05, **how):
-  """Trains as a configuration says, chooses on the validation part, tests once.
+@functools.cache  # what is compiled for one training serves others like it
+def optimizer(rate: float, steps: int, decay: str, warmup: float, weight_decay: float):
+  """Adam, with a learning rate of such a course."""
+  return training.adam(optimizers.schedule(rate, steps, decay, warmup), decay=weight_decay)
+
+
+def fit(
+  config, task, data, decay: str = "linear", warmup: float = 0.05, weight_decay: float = 0.0, **how
+) -> training.Run:
+  """Trains as a configuration says, and chooses on the validation part; returns what can be tested.
 
   Args:
-    config: has rate, epochs and average, too.
-    task, data, **how: as for `training.Run`.
-    name: of the data set.
+    config, task, data, **how: as for `training.Run`.
     decay, warmup: of the learning rate, as for `optimizers.schedule`.
-
-  Returns:
-    The parameters that did best, and the scores.
+    weight_decay: as for `optimizers.adam`.
   """
   steps = config.epochs * len(data.train)
-  optimizer = training.adam(optimizers.schedule(config.rate, steps, decay, warmup))
+  adam = optimizer(config.rate, steps, decay, warmup, weight_decay)
   how["average"] = averages.moving(config.average)
-  with training.Run(config, task, data, optimizer, steps, **how) as run:
+  with training.Run(config, task, data, adam, steps, **how) as run:
     for _ in run.train():
       pass
-    scores = {"dataset": name, "cell": config.cell, "seed": config.seed} | run.test()
+  return run
+
+
+def learn(config, task, data, name: str, *args, **how):
+  """As `fit`, and tests once, on a data set of that name; returns the parameters that did best, and
+  the scores."""
+  run = fit(config, task, data, *args, **how)
+  scores = {"dataset": name, "cell": config.cell, "seed": config.seed} | run.test()
   return run.progress.best, scores
 
 

@@ -32,16 +32,15 @@ INPUTS = ("tokens", "lengths", "targets", "target_lengths")
 class Config(options.Common):
   dataset: str = option("auto", "which stories", babi.DATASETS)
   folder: str = option("en", "which folder of an archive that has several")
-  cell: str = option("gru", "the recurrent cell", CELLS)
-  hidden: int = option(64, "hidden units of each cell", low=1)
-  batch: int = option(32, "questions of a batch", low=1)
-  rate: float = option(5e-3, "peak learning rate", low=0)
-  epochs: int = option(8, "passes over the training part", low=1)
+  cell: str = "gru"
+  hidden: int = 64
+  batch: int = 32
+  rate: float = 5e-3
+  epochs: int = 8
   width: int = option(64, "features of a word", low=1)
   hops: int = option(3, "how often the question looks at the story", low=1)
   limit: int = option(70, "sentences of a longer story that are read, its last", low=1)
   dropout: float = option(0.1, "rate at which features vanish", **RATE)
-  average: float = option(0.998, "decay of the parameters' moving average; 0 for none", **RATE)
 
 
 def build(config: Config, words: int, answers: int) -> Reader:

@@ -35,11 +35,10 @@ ATTENTIONS = {
 @dataclasses.dataclass(frozen=True)
 class Rewriting(options.Common):
   dataset: str = option("auto", "which pairs of texts", pairs.DATASETS)
-  cell: str = option("gru", "the recurrent cell", CELLS)
-  hidden: int = option(128, "hidden units of each cell", low=1)
-  batch: int = option(32, "pairs of a batch", low=1)
-  rate: float = option(3e-3, "peak learning rate", low=0)
-  epochs: int = option(12, "passes over the training part", low=1)
+  cell: str = "gru"
+  batch: int = 32
+  rate: float = 3e-3
+  epochs: int = 12
   attention: str = option("general", "how the decoder sees the source", ATTENTIONS)
   feed: bool = option(False, "the decoder reads what it last attended to: input feeding")
   subwords: str = option("bpe", "what a text is cut into", KINDS)
@@ -55,7 +54,6 @@ class Rewriting(options.Common):
   word_dropout: float = option(0.0, "rate at which words vanish", **RATE)
   smoothing: float = option(0.0, "label smoothing", **RATE)
   sampled: float = option(0.0, "rate of scheduled sampling", **RATE)
-  average: float = option(0.998, "decay of the parameters' moving average; 0 for none", **RATE)
   beam: int = option(5, "hypotheses of beam search", low=1, aside=True)
   length_penalty: float = option(1.0, "α: longer texts gain", low=0, aside=True)
   block: int = option(0, "no so many subwords in a row are written twice", low=0, aside=True)

@@ -35,13 +35,13 @@ class Config(options.Common):
   most: int = option(7, "words of a string, at most; training has shorter ones, too", low=1)
   strings: int = option(2000, "strings made of the recordings to train on", low=1)
   tempo: float = option(0.0, "share by which recordings to train on are sped up or down", **RATE)
-  hidden: int = option(64, "hidden units of each cell", low=1)
-  batch: int = option(32, "strings of a batch", low=1)
-  rate: float = option(5e-3, "peak learning rate", low=0)
-  epochs: int = option(6, "passes over the strings", low=1)
+  hidden: int = 64
+  batch: int = 32
+  rate: float = 5e-3
+  epochs: int = 6
   bidirectional: bool = option(True, "listen in both directions")
   dropout: float = option(0.2, "rate between layers and before the last one", **RATE)
-  average: float = option(0.99, "decay of the parameters' moving average; 0 for none", **RATE)
+  average: float = 0.99
   beam: int = option(16, "texts that the search holds at once", low=1)
 
 

@@ -27,10 +27,9 @@ LETTER, COLUMN = 30, 10  # features of a character, and of each column
 class Config(options.Common):
   task: str = option("ner", "what the tags say", tagged.TASKS)
   dataset: str = option("auto", "which sentences", tagged.DATASETS)
-  hidden: int = option(200, "hidden units of each cell", low=1)
-  batch: int = option(16, "sentences of a batch", low=1)
-  rate: float = option(3e-3, "peak learning rate", low=0)
-  epochs: int = option(10, "passes over the training part", low=1)
+  hidden: int = 200
+  batch: int = 16
+  rate: float = 3e-3
   bidirectional: bool = option(True, "read in both directions")
   crf: bool = option(True, "tags of a sentence as a whole, instead of each by itself")
   columns: bool = option(False, "read the file's columns between word and tag, too")
@@ -43,7 +42,6 @@ class Config(options.Common):
   word_dropout: float = option(0.2, "rate at which words vanish, but not their spelling", **RATE)
   input_dropout: float = option(0.4, "rate at which features of a word vanish", **RATE)
   dropout: float = option(0.5, "rate between layers and before the last one", **RATE)
-  average: float = option(0.998, "decay of the parameters' moving average; 0 for none", **RATE)
   load: str = option("", "folder of a finished run: only tag with its model", aside=True)
   tag: str = option("", "a sentence to tag", aside=True)
 

@@ -19,7 +19,6 @@ from rnnjax.data import video
 from rnnjax.data.batches import Batches
 from rnnjax.diagnostics.timelines import timelines
 from rnnjax.models.tagger import Tagger
-from rnnjax.training import averages, optimizers
 from rnnjax.types import BadInput
 
 PRESETS = {"salads": dict(split=0, epochs=60, dropout=0.5, input_dropout=0.2)}
@@ -31,16 +30,16 @@ class Config(options.Common):
   dataset: str = option("auto", "which videos", video.DATASETS)
   level: str = option("mid", "how finely actions are told apart", video.LEVELS)
   split: int = option(1, "the fold that tests; 0 for each in turn, and their mean", low=0)
-  cell: str = option("gru", "the recurrent cell", options.CELLS)
-  hidden: int = option(64, "hidden units of each cell", low=1)
-  batch: int = option(8, "videos of a batch", low=1)
-  rate: float = option(5e-3, "peak learning rate", low=0)
-  epochs: int = option(20, "passes over the training part", low=1)
+  cell: str = "gru"
+  hidden: int = 64
+  batch: int = 8
+  rate: float = 5e-3
+  epochs: int = 20
   bidirectional: bool = option(True, "read in both directions")
   crf: bool = option(True, "labels of a video as a whole, instead of each by itself")
   input_dropout: float = option(0.0, "rate at which scores of a class vanish", **RATE)
   dropout: float = option(0.2, "rate between layers and before the last one", **RATE)
-  average: float = option(0.98, "decay of the parameters' moving average; 0 for none", **RATE)
+  average: float = 0.98
 
 
 def build(config: Config, classes: int) -> Tagger:
@@ -71,20 +70,11 @@ def read(model: Tagger, params, batch):
   return model.tags.best(last, scores, batch["lengths"])
 
 
-@functools.cache  # so that what is compiled serves all splits
-def optimizer(rate: float, steps: int):
-  return training.adam(optimizers.schedule(rate, steps, warmup=0.1))
-
-
 def learn(config: Config, data: video.Folds, model: Tagger, task: tasks.Task):
   """Trains for one split; returns its scores, and the labels [T] found in each of its videos."""
-  parts, average = prepare(config, data), averages.moving(config.average)
-  steps = config.epochs * len(parts.train)
-  how = dict(average=average, every=LOOK * len(parts.train))
-  with training.Run(config, task, parts, optimizer(config.rate, steps), steps, **how) as run:
-    for _ in run.train():
-      pass
-    videos, scores = data.folds[config.split - 1], run.test()
+  parts, videos = prepare(config, data), data.folds[config.split - 1]
+  run = options.fit(config, task, parts, warmup=0.1, every=LOOK * len(parts.train))
+  scores = run.test()
   whole = next(iter(batches(videos, len(videos))))  # by length
   best = np.asarray(read(model, run.progress.best, whole))
   found = [best[: whole["lengths"][b], b] for b in np.argsort(whole["labels"])]

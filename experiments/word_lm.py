@@ -42,11 +42,10 @@ PRESETS = {
 class Config(language.Language):
   dataset: str = option("auto", "which text", corpus.DATASETS)
   dropout: float = option(0.4, "rate between layers and before the softmax, locked", **RATE)
-  hidden: int = option(128, "hidden units of each cell", low=1)
-  epochs: int = option(40, "passes over the training part", low=1)
+  epochs: int = 40
   batch: int = option(8, "columns of the text that are read side by side", low=1)
   window: int = option(35, "steps through which the gradient goes back", low=1)
-  rate: float = option(4e-3, "peak learning rate", low=0)
+  rate: float = 4e-3
   vocabulary: int = option(10_000, "unknown, and the most frequent words", low=2)
   cutoffs: str = option("", "ranks at which an adaptive softmax cuts, as 2000,10000")
   both: bool = option(False, "learn to read backward, too, to start a bidirectional classifier")

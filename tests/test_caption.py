@@ -11,6 +11,7 @@ from experiments import caption
 from experiments.caption import Config
 from rnnjax.data import captions
 from rnnjax.data.captions import COLOURS, Picture
+from rnnjax.diagnostics.pages import lit
 from rnnjax.models.sight import Sight
 from rnnjax.types import BadInput
 
@@ -90,6 +91,17 @@ def test_a_place_of_the_grid_is_where_it_is():
   assert not np.delete(difference, 2, 1).any()
 
 
+def test_light_falls_where_a_word_looks():
+  """Places line by line; as bright as α says, and never black."""
+  white = np.full((8, 12, 3), 255, np.uint8)
+  shown = lit(white, np.array([0.0, 0.1, 0.2, 0.1, 0.0, 0.4])) / 255
+  assert shown[0, 0, 0] == shown[4, 4, 0] == pytest.approx(0.15, abs=0.01)
+  assert shown[4, 8].min() == shown[-1, -1].min() == 1
+  assert shown[3, 8, 0] == pytest.approx((1 + 0.15) / 2, abs=0.01)
+  with pytest.raises(ValueError, match="4 places are no grid over a picture of 8 x 12"):
+    lit(white, np.ones(4))
+
+
 def test_bleu_by_hand():
   """Any caption of a picture counts; of single words the share that is there, with the penalty."""
   pictures = [Picture(None, ["a red disc", "one disc"]), Picture(None, ["a blue cross"])]
@@ -111,5 +123,6 @@ def test_a_run(tmp_path):
   scores = caption.run(Config(**TINY, out=str(tmp_path / "run")))
   names = {f"{part}/bleu_{n}" for part in ("test", "fixed", "nearest") for n in (1, 4)}
   assert names <= scores.keys()
-  assert (tmp_path / "run" / "figures" / "captions.png").stat().st_size > 10_000
+  for name in ("captions.png", "attention.png"):
+    assert (tmp_path / "run" / "figures" / name).stat().st_size > 10_000
   json.dumps(scores)

@@ -171,7 +171,7 @@ def test_a_delay_pays(tmp_path, monkeypatch):
   """The generated face begins before its sound: who waits does better, and is chosen."""
   monkeypatch.setattr(faces, "_generated", functools.partial(faces._generated, number=8, T=240))
   out = tmp_path / "run"
-  scores = lips.run(Config(hidden=24, steps=60, window=60, batch=8, out=str(out)))
+  scores = lips.run(Config(hidden=24, epochs=2, window=60, batch=8, out=str(out)))
   assert scores["delay"] == 8
   assert scores["valid/delay_8"] < 0.8 * scores["valid/delay_0"]
   assert scores["test/correlation"] > 0.5

@@ -291,3 +291,13 @@ def test_misfits_are_refused(options, words):
 def test_the_picture_refuses_what_is_no_roll(tmp_path):
   with pytest.raises(ValueError, match=r"'some': a roll must be \[T, 88\]; got \[3, 4\]"):
     rolls.rolls(tmp_path / "a.png", [("some", np.zeros((3, 4)))])
+
+
+def test_transposed_pieces():
+  """Each piece in its own key and in all others that fit: the same intervals, higher or lower."""
+  chord = lambda *pitches: piano.roll([pitches, pitches])
+  rolls = piano.transposed([chord(22, 60), chord(60, 64)], 2)
+  sound = [(int(low), int(high)) for low, high in (np.flatnonzero(one[1]) + 21 for one in rolls)]
+  first, second = [(21, 59), (22, 60), (23, 61), (24, 62)], [(n, n + 4) for n in range(58, 63)]
+  assert sorted(sound) == sorted(first + second)
+  assert len(piano.transposed([chord(107)], 3)) == 3 + 1 + 1

@@ -31,6 +31,16 @@ class Picture(NamedTuple):
   image: np.ndarray
   captions: list[str]
 
+  @property
+  def rows(self) -> np.ndarray:
+    """The picture as a sequence of its rows, [height, width · 3]."""
+    return self.image.reshape(len(self.image), -1)
+
+  @property
+  def mirrored(self) -> "Picture":
+    """The picture from right to left."""
+    return self._replace(image=self.image[:, ::-1])
+
 
 class Pictures(NamedTuple):
   """Pictures in three parts."""

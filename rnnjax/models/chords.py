@@ -3,6 +3,7 @@
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from rnnjax import dropout as drop
 from rnnjax.encoders import Encoder
@@ -75,6 +76,13 @@ class Chords(nn.Module):
       return generate(element, given, silent, key, **how)[1].T
 
     return choose
+
+  def play(self, params: Params, begun: Array, steps: int, key: Key) -> np.ndarray:
+    """What has begun, a roll [T, K], and so many steps [T + steps, K] more, drawn one by one."""
+    before = np.pad(begun, [(1, 0), (0, 0)])[:, None]  # x₀ = 0
+    choose = self.choose(params)
+    _, drawn = generate(self.read, params, before, key, steps=steps, choose=choose)
+    return np.concatenate([begun, drawn[:, 0]])
 
   @property
   def _encoder(self):

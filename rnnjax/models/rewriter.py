@@ -68,14 +68,18 @@ class Rewriter(NamedTuple):
 
   def attention(self, text: str, written: str) -> tuple[list[str], list[str], np.ndarray]:
     """The pieces of both texts, and how much each written one attends to each read. α [T, S]"""
-    source, target = self.source.encode(text), self.target.encode(written)
-    tokens, targets = ended(source), np.array([BEGIN, *target, END], np.int32)
+    pieces = self.source.pieces(text), self.target.pieces(written)
+    α = self.look(ended(self.source.encode(text)), written)
+    return *([*some, "⏎"] for some in pieces), α
+
+  def look(self, source: np.ndarray, written: str) -> np.ndarray:
+    """α [T, S]: how much each written piece, and the end, attends to each place of a source."""
+    targets = np.array([BEGIN, *self.target.encode(written), END], np.int32)
     ones = np.ones((len(targets) - 1, 1), np.float32)
     _, α = self.model.apply(
-      {"params": self.params}, tokens[:, None], np.array([len(tokens)]), targets[:, None], ones
+      {"params": self.params}, source[:, None], np.array([len(source)]), targets[:, None], ones
     )
-    pieces = self.source.pieces(text), self.target.pieces(written)
-    return *([*some, "⏎"] for some in pieces), np.asarray(α[..., 0])
+    return np.asarray(α[..., 0])
 
 
 def ended(ids: np.ndarray) -> np.ndarray:
