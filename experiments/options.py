@@ -50,6 +50,7 @@ class Common:
   seed: int = option(0, "seed of everything drawn", low=0)
   out: str = option("", "folder for configuration, metrics and checkpoints; resumes a run in it")
   backend: str = option("auto", "how the loop over time is run", ("auto", *BACKENDS))
+  diagnose: bool = option(False, "record the norm of each parameter's gradient", aside=True)
 
   def __init_subclass__(cls):
     for field in dataclasses.fields(cls):

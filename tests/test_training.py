@@ -132,3 +132,22 @@ def test_compiles_once_for_each_length():
   batches = itertools.islice(BATCHES.stream(), 3 * len(BATCHES))
   assert len(list(training.train(task, OPTIMIZER, state, batches, mesh=mesh(1)))) == 6
   assert sorted(traced) == [(T, 4) for T in BATCHES.bounds]
+
+
+def test_diagnosed_gradients():
+  """The norm of each parameter's gradient of the mean loss; what is learnt stays as it was."""
+  state = training.start(TASK, OPTIMIZER, next(BATCHES.stream()), KEY)
+  steps = lambda diagnose: training.train(
+    TASK, OPTIMIZER, state, BATCHES.stream(), diagnose=diagnose
+  )
+  after, metrics = next(steps(True))
+  key = jax.random.fold_in(state.key, 0)
+  mean = lambda p: operator.truediv(*TASK.loss(p, (), next(BATCHES.stream()), key)[1]["loss"])
+  grads = jax.grad(mean)(state.params)
+  norms = {name: mean.value for name, mean in metrics.items() if name.startswith("gradient/")}
+  assert len(norms) == len(jax.tree.leaves(grads))
+  U = grads["encoder"]["forward"]["U"]
+  assert norms["gradient/encoder/forward/U"] == pytest.approx(np.linalg.norm(U), rel=1e-5)
+  plain, metrics = next(steps(False))
+  assert not norms.keys() & metrics.keys()
+  jax.tree.map(np.testing.assert_array_equal, after.params, plain.params)

@@ -58,7 +58,8 @@ class Run:
   resume bit for bit.
 
   Args:
-    config: a dataclass with `seed` and `out`, a folder or "" for none.
+    config: a dataclass with `seed` and `out`, a folder or "" for none; `diagnose` if the records
+      shall have the norm of each parameter's gradient.
     task: what is learnt.
     data: has train (stream, len), valid and test (iterables of batches).
     optimizer: how.
@@ -139,7 +140,7 @@ class Run:
     begun, before = time.perf_counter(), self.progress.seconds
     loop = train(
       self.task, self.optimizer, self.progress.state, self.data.train.stream(self.step),
-      average=self.average, mesh=self.mesh,
+      average=self.average, mesh=self.mesh, diagnose=getattr(self.config, "diagnose", False),
     )  # fmt: skip
     since: dict[str, Mean] = {}
     bar = tqdm.tqdm(total=self.steps, initial=self.step, unit="step", disable=None)
@@ -177,7 +178,8 @@ class Run:
     values |= {f"valid/{name}": value for name, value in scores.items()}
     self.records.write(step, **values)
     with tqdm.tqdm.external_write_mode(file=sys.stderr):
-      shown = "  ".join(f"{name} {value:.4f}" for name, value in values.items())
+      brief = (item for item in values.items() if "gradient/" not in item[0])
+      shown = "  ".join(f"{name} {value:.4f}" for name, value in brief)
       logging.info("step %d/%d  %s  %.0f s", step, self.steps, shown, self.progress.seconds)
     if self.checkpoints:
       self.checkpoints.save(step, self.progress)

@@ -60,6 +60,7 @@ def train(
   *,
   average: Average = moving(0.99),
   mesh: Mesh | None = None,
+  diagnose: bool = False,
 ) -> Iterator[tuple[State, dict[str, Mean]]]:
   """Takes a step for each batch, and yields the state and the step's metrics.
 
@@ -74,6 +75,7 @@ def train(
     batches: the data, one step each.
     average: μ, how the average of a state that keeps one is taken.
     mesh: the devices; all of them where None.
+    diagnose: among the metrics are "gradient/NAME", the norm of each parameter's gradient.
   """
   mesh = mesh or devices.mesh()
   carry = devices.rows(mesh, state.carry)
@@ -81,12 +83,13 @@ def train(
   state = jax.tree.map(jnp.copy, state)  # the caller keeps his own
   for batch in batches:
     with jax.set_mesh(mesh):
-      state, metrics = _update(task, optimizer, average, state, devices.shard(mesh, batch))
+      how = task, optimizer, average, diagnose
+      state, metrics = _update(*how, state, devices.shard(mesh, batch))
     yield state, metrics
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2), donate_argnums=3)
-def _update(task, optimizer, average, state, batch):
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3), donate_argnums=4)
+def _update(task, optimizer, average, diagnose, state, batch):
   key = jax.random.fold_in(state.key, state.step)
 
   def total(params):
@@ -96,6 +99,9 @@ def _update(task, optimizer, average, state, batch):
   # The weight divides at the end, so that devices meet once, when all is summed.
   grads, (carry, metrics) = jax.grad(total, has_aux=True)(state.params)
   grads = jax.tree.map(lambda g: g / metrics["loss"].weight, grads)
+  if diagnose:
+    named, _ = jax.tree.flatten_with_path(grads)
+    metrics |= {f"gradient/{_name(path)}": Mean(jnp.linalg.norm(g), 1.0) for path, g in named}
   updates, inner = optimizer.update(grads, state.optimizer, state.params)
   params = optax.apply_updates(state.params, updates)
   mean = state.average
@@ -103,6 +109,10 @@ def _update(task, optimizer, average, state, batch):
     μ = average(state.step)
     mean = jax.tree.map(lambda a, p: (1 - μ) * a + μ * p, mean, params)
   return State(state.step + 1, params, mean, inner, carry, state.key), metrics
+
+
+def _name(path):
+  return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
 @functools.partial(jax.jit, static_argnums=0)
