@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import json
 import logging
+import math
 import pathlib
 import sys
 
@@ -80,27 +81,31 @@ def encoder(config):
 
 
 @functools.cache  # what is compiled for one training serves others like it
-def optimizer(rate: float, steps: int, decay: str, warmup: float, weight_decay: float):
+def optimizer(rate: float, steps: int, decay: str, warmup: float, weight_decay: float, clip: float):
   """Adam, with a learning rate of such a course."""
-  return training.adam(optimizers.schedule(rate, steps, decay, warmup), decay=weight_decay)
+  rate = optimizers.schedule(rate, steps, decay, warmup)
+  return training.adam(rate, decay=weight_decay, clip=clip or math.inf)
 
 
 def fit(
-  config, task, data, decay: str = "linear", warmup: float = 0.05, weight_decay: float = 0.0, **how
-) -> training.Run:
+  config, task, data, decay: str = "linear", warmup: float = 0.05, *, weight_decay: float = 0.0,
+  clip: float = 1.0, enough: float = math.inf, **how
+) -> training.Run:  # fmt: skip
   """Trains as a configuration says, and chooses on the validation part; returns what can be tested.
 
   Args:
     config, task, data, **how: as for `training.Run`.
     decay, warmup: of the learning rate, as for `optimizers.schedule`.
-    weight_decay: as for `optimizers.adam`.
+    weight_decay, clip: as for `optimizers.adam`; clip 0 for none.
+    enough: the score on the validation part, a loss negative, that ends the training.
   """
   steps = config.epochs * len(data.train)
-  adam = optimizer(config.rate, steps, decay, warmup, weight_decay)
+  adam = optimizer(config.rate, steps, decay, warmup, weight_decay, clip)
   how["average"] = averages.moving(config.average)
   with training.Run(config, task, data, adam, steps, **how) as run:
     for _ in run.train():
-      pass
+      if run.progress.score >= enough:
+        break
   return run
 
 

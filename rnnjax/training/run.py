@@ -146,11 +146,10 @@ class Run:
     bar = tqdm.tqdm(total=self.steps, initial=self.step, unit="step", disable=None)
     for step in range(self.step + 1, self.steps + 1):
       state, metrics = next(loop)
+      seconds = before + time.perf_counter() - begun
+      self.progress = self.progress._replace(state=state, seconds=seconds)
       yield state, metrics
       since = {name: metrics[name] + since.get(name, Mean(0.0, 0.0)) for name in metrics}
-      self.progress = self.progress._replace(
-        state=state, seconds=before + time.perf_counter() - begun
-      )
       bar.update()
       end = step % self.every == 0 or step == self.steps
       if end or self.signal or step % 50 == 0:

@@ -1,0 +1,85 @@
+"""Problems of memory: what they ask, that they are drawn anew, and that cells differ in them."""
+
+import itertools
+import json
+
+import numpy as np
+import pytest
+
+from experiments import memory
+from experiments.memory import Config
+from rnnjax.data.memory import GUESS, Drawn
+from rnnjax.types import BadInput
+
+TINY = dict(hidden=8, batch=8, epochs=1, lengths="6,9")
+
+
+def test_adding():
+  """Two marks, one in each half; the label is what stands there; a guess of 1 errs by 1/6."""
+  batch = next(Drawn("adding", 9, 4000, 0, 1).stream())
+  numbers, marks = batch["tokens"][..., 0], batch["tokens"][..., 1]
+  assert set(np.unique(marks)) == {0, 1}
+  np.testing.assert_array_equal(marks[:4].sum(0), 1)
+  np.testing.assert_array_equal(marks[4:].sum(0), 1)
+  np.testing.assert_allclose(batch["labels"], (numbers * marks).sum(0), rtol=1e-6)
+  assert marks.mean(1).min() > 0.1  # each place has its turn
+  assert np.mean((batch["labels"] - 1) ** 2) == pytest.approx(GUESS["adding"], rel=0.1)
+
+
+def test_copy():
+  """Ten symbols, then T - 1 blanks, then marks from which on the ten are asked."""
+  T = 7
+  batch = next(Drawn("copy", T, 500, 0, 1).stream())
+  assert batch["tokens"].shape == (T + 20, 500, 10)
+  ids = batch["tokens"].argmax(-1)
+  np.testing.assert_array_equal(batch["tokens"].sum(-1), 1)
+  np.testing.assert_array_equal(ids[:10], batch["labels"])
+  assert not ids[10 : 10 + T - 1].any()
+  assert (ids[10 + T - 1 :] == 9).all()
+  counts = np.bincount(ids[:10].ravel(), minlength=10)
+  assert not counts[[0, 9]].any() and counts[1:9].min() > 0.8 * 5000 / 8
+  assert GUESS["copy"] == pytest.approx(np.log(8))
+
+
+def test_what_is_drawn():
+  """The n-th batch hangs on seed and n alone, and no two are alike."""
+  drawn = Drawn("adding", 5, 3, 0, 4)
+  rows = [batch["tokens"] for batch in drawn]
+  assert len(rows) == len(drawn) == 4
+  np.testing.assert_array_equal(next(drawn.stream(2))["tokens"], rows[2])
+  rows.append(next(Drawn("adding", 5, 3, 1, 4).stream())["tokens"])
+  assert all((one != other).any() for one, other in itertools.combinations(rows, 2))
+
+
+def test_a_run(tmp_path):
+  """Every cell on every length, and two figures; what was done is not done again."""
+  config = Config(**TINY, out=str(tmp_path))
+  scores = memory.run(config)
+  names = {f"test/{name}_{T}" for name in memory.CELLS for T in (6, 9)}
+  assert {name for name in scores if name.startswith("test/")} == names
+  assert all(0 < scores[name] < 1 for name in names)
+  assert {p.name for p in (tmp_path / "figures").iterdir()} == {"lengths.png", "gradients.png"}
+  assert memory.run(config) == scores
+  json.dumps(scores)
+
+
+def test_what_is_solved_stops(tmp_path):
+  """A GRU adds what stands four steps apart, and is done before all steps are taken."""
+  how = dict(cell="gru", lengths="4", hidden=16, batch=32, epochs=12, enough=0.1, average=0.0)
+  scores = memory.run(Config(**how, rate=1e-2, out=str(tmp_path)))
+  assert scores["test/gru_4"] < 0.12 * GUESS["adding"]
+  lines = (tmp_path / "gru_4" / "metrics.jsonl").read_text().splitlines()
+  assert len(lines) < 12
+
+
+@pytest.mark.parametrize(
+  "options, message",
+  [
+    (dict(lengths="10,x"), r"--lengths must be like 10,30,100, 2 at least; got '10,x'"),
+    (dict(lengths="1"), r"got '1'"),
+    (dict(data_dir="somewhere"), r"--data_dir must be empty; got 'somewhere'"),
+  ],
+)
+def test_bad_flags(options, message):
+  with pytest.raises(BadInput, match=message):
+    memory.run(Config(**options))
