@@ -1,0 +1,169 @@
+"""The laws that a cell keeps so that stacking, lengths, training and every backend work with it.
+
+    from rnnjax.testing import check_cell
+    check_cell(mine(5))
+
+All is computed in float64 on small random numbers. What `unroll` refuses by itself, such as a step
+that returns a carry of another shape, it says itself.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.test_util import check_grads
+
+from rnnjax.cells import Cell
+from rnnjax.unroll import BACKENDS, unroll
+
+T, B, D = 5, 3, 4
+LENGTHS = np.array([5, 0, 3])
+
+
+class Subject:
+  """A cell with random parameters, inputs and a random first carry."""
+
+  def __init__(self, cell: Cell):
+    draw = np.random.default_rng(0)
+    random = lambda a: jnp.asarray(draw.normal(0, 0.5, a.shape), a.dtype)
+    self.cell, self.xs = cell, jnp.asarray(draw.normal(size=(T, B, D)))
+    self.params = jax.tree.map(random, jax.eval_shape(lambda: cell.init(jax.random.key(0), D)))
+    self.params = jax.tree.map(jnp.float64, self.params)
+    self.carry = jax.tree.map(random, cell.start(self.xs[0]))
+
+  def __call__(self, xs=None, lengths=None, carry=None, backend="scan"):
+    """The last carry and all outputs."""
+    xs, carry = self.xs if xs is None else xs, self.carry if carry is None else carry
+    return unroll(self.cell, self.params, xs, lengths, carry=carry, backend=backend)
+
+  def gradients(self, xs=None, lengths=None, backend="scan"):
+    """Of a sum of all that comes out, for parameters, inputs and the first carry."""
+
+    def loss(params, xs, carry):
+      out = unroll(self.cell, params, xs, lengths, carry=carry, backend=backend)
+      return sum(jnp.sin(leaf).sum() for leaf in jax.tree.leaves(out))
+
+    return jax.grad(loss, (0, 1, 2))(self.params, self.xs if xs is None else xs, self.carry)
+
+
+def same(one, other, why: str, atol: float = 1e-9):
+  """Two trees agree.
+
+  Raises:
+    AssertionError: they do not; by how much, and why that may be.
+  """
+  for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+    gap = float(jnp.max(jnp.abs(a - b), initial=0.0))
+    assert gap <= atol, f"{why} (they differ by {gap:.2g})"
+
+
+def carries_its_output(it: Subject):
+  """The carry begins with h, of H features in the type of x; batch axes come first."""
+  first = it.cell.start(it.xs[0])
+  assert isinstance(first, tuple) and first[0].shape == (B, it.cell.features), (
+    f"start(x) must be a tuple of arrays whose first is h {(B, it.cell.features)} for x {(B, D)}; "
+    f"got {jax.tree.map(jnp.shape, first)}"
+  )
+  for part in first:
+    assert part.shape[:1] == (B,), (
+      f"each part of start(x) must have the batch axes of x in front; got {part.shape} for x "
+      f"{(B, D)}. Is it made with zeros(x, H)?"
+    )
+  low = it.cell.start(it.xs[0].astype(jnp.bfloat16))
+  assert low[0].dtype == jnp.bfloat16, (
+    f"start(x)[0] must have the type of x; it is {low[0].dtype} for bfloat16. jnp.zeros(...) is "
+    "float32 whatever x is"
+  )
+
+
+def keeps_types(it: Subject):
+  """bfloat16 in, bfloat16 out, with parameters of any type."""
+  _, ys = unroll(it.cell, it.params, it.xs.astype(jnp.bfloat16), backend="scan")
+  assert ys.dtype == jnp.bfloat16, (
+    f"bfloat16 inputs must give bfloat16 outputs; got {ys.dtype}. A NumPy array or a wide part of "
+    "the carry in the step makes all that it meets wider"
+  )
+
+
+def is_pure(it: Subject):
+  """Asked twice it answers the same, at once or in two halves: the carry is all that it keeps."""
+  why = "asked twice, it answers in two ways. Does the step keep something outside the carry"
+  same(it(), it(), why)
+  carry, one = it(it.xs[:2])
+  carry, two = it(it.xs[2:], carry=carry)
+  same((carry, jnp.concatenate([one, two])), it(), f"{why}, or count steps?")
+
+
+def keeps_rows_apart(it: Subject):
+  """Each row of a batch is what it is alone."""
+  carry, ys = it()
+  for b in range(B):
+    alone = it(it.xs[:, b], carry=jax.tree.map(lambda c, b=b: c[b], it.carry))
+    row = jax.tree.map(lambda c, b=b: c[b], carry), ys[:, b]
+    same(row, alone, f"row {b} of a batch is not what it is alone. Does step or project reduce "
+                     "over all axes, or over axis 0, instead of axis -1?")  # fmt: skip
+
+
+def ignores_padding(it: Subject):
+  """What stands past a row's length, NaN even, changes neither outputs nor gradients."""
+  past = (jnp.arange(T)[:, None] >= LENGTHS[None])[..., None]
+  padded = jnp.where(past, jnp.nan, it.xs)
+  why = "what stands past a row's length changes "
+  same(it(padded, LENGTHS), it(lengths=LENGTHS), why + "its outputs")
+  got = it.gradients(padded, LENGTHS)
+  whole = all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(got))
+  assert whole, (
+    why + "gradients to NaN. Is a derivative of the step infinite where x is 0, as that of sqrt or "
+    "of a norm is?"
+  )
+  same(got, it.gradients(lengths=LENGTHS), why + "gradients")
+
+
+def differentiates(it: Subject):
+  """Gradients are those of finite differences, of numbers that are no kinks."""
+  try:
+    run = lambda *args: unroll(it.cell, args[0], args[1], carry=args[2], backend="scan")
+    args = it.params, it.xs, it.carry
+    check_grads(run, args, order=1, modes=["rev"], eps=1e-5, atol=1e-5, rtol=1e-5)
+  except AssertionError as error:
+    raise AssertionError(
+      "gradients are not those of finite differences. Is there a stop_gradient, a rounding or a "
+      f"custom derivative in the step? {error}"
+    ) from None
+
+
+def runs_on_every_backend(it: Subject):
+  """Every backend computes what the plain loop does, gradients too."""
+  for backend in BACKENDS:
+    why = f"backend {backend!r} and 'scan' disagree on "
+    cure = ". Does step say what pointwise says, on gates(u, h U)? Make both by `additive`"
+    same(it(lengths=LENGTHS, backend=backend), it(lengths=LENGTHS), why + "outputs" + cure)
+    gradients = it.gradients(lengths=LENGTHS, backend=backend)
+    same(gradients, it.gradients(lengths=LENGTHS), why + "gradients" + cure)
+
+
+LAWS: tuple[Callable[[Subject], None], ...] = (
+  carries_its_output, keeps_types, is_pure, keeps_rows_apart, ignores_padding,
+  differentiates, runs_on_every_backend,
+)  # fmt: skip
+
+
+def check_cell(cell: Cell):
+  """Holds a cell against every law.
+
+  Args:
+    cell: any, with a floating carry.
+
+  Raises:
+    AssertionError: a law is broken; the message names it, and the likely cause.
+    TypeError: the cell has no hash, which jit needs; `rnnjax.cells.factory` gives it one.
+  """
+  hash(cell)
+  with jax.enable_x64(True):
+    subject = Subject(cell)
+    for law in LAWS:
+      try:
+        law(subject)
+      except AssertionError as error:
+        raise AssertionError(f"{cell} breaks the law {law.__name__}: {error}") from None
