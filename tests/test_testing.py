@@ -51,7 +51,9 @@ BROKEN = {
     project=lambda p, x: PLAIN.project(p, x) + jnp.sqrt(jnp.abs(x @ p["W"]))
   ),
   "differentiates": stepped(lambda step, p, c, u: step(p, c, rounded(u))),
-  "runs_on_every_backend": lstm(H)._replace(pointwise=lambda p, c, g: lstm(H).pointwise(p, c, g[::-1])),
+  "runs_on_every_backend": lstm(H)._replace(
+    pointwise=lambda p, c, g: lstm(H).pointwise(p, c, g[::-1])
+  ),
 }
 
 

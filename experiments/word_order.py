@@ -1,0 +1,79 @@
+"""Dog bites man, man bites dog: what is lost where words lie in a bag, and what a net that reads in
+order makes of it.
+
+  python -m experiments.word_order --out=runs/order                            # order is all
+  python -m experiments.word_order --data_dir=imdb --epochs=5 --out=runs/imdb  # real reviews
+
+Three ways to give texts of any length to what wants a fixed number of inputs, each blind to order:
+counted words, TF-IDF, and an MLP on the mean of word vectors; beside them the three cells.
+"""
+
+import dataclasses
+import pathlib
+
+import numpy as np
+from sklearn.decomposition import TruncatedSVD
+from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.neural_network import MLPClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from experiments import imdb as net
+from experiments import options
+from experiments.options import option
+from rnnjax.data import imdb
+from rnnjax.data.vocabulary import words
+from rnnjax.diagnostics.bars import bars
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(options.Common):
+  dataset: str = option("embedded", "which texts", imdb.DATASETS)
+  text: str = option("text", "column of a table's texts")
+  label: str = option("label", "column of a table's labels")
+  cell: str = option("", "one cell; all three where none is named", ["", *options.CELLS])
+  vocabulary: int = option(20_000, "most frequent words that bags hold", low=1)
+  width: int = option(50, "features of a word in the mean of vectors", low=1)
+  hidden: int = 64
+  rate: float = 2e-3
+  epochs: int = 3
+
+
+def bags(config: Config) -> dict:
+  """Classifiers that do not know the order of words."""
+  how = dict(tokenizer=words, token_pattern=None, lowercase=False, max_features=config.vocabulary)
+  linear = LogisticRegression(max_iter=1000)
+  # The mean of vectors that suit the texts best as such means: of counts, over their sum.
+  mean = TfidfVectorizer(**how, use_idf=False, norm="l1")
+  vectors = TruncatedSVD(config.width, random_state=config.seed)
+  mlp = MLPClassifier((100,), early_stopping=True, random_state=config.seed)
+  return {
+    "counted words": make_pipeline(CountVectorizer(**how), linear),
+    "TF-IDF": make_pipeline(TfidfVectorizer(**how), linear),
+    "MLP on mean vectors": make_pipeline(mean, vectors, StandardScaler(), mlp),
+  }
+
+
+def run(config: Config = Config()):
+  """Trains all on the same texts, tests each once; returns their accuracies."""
+  reviews = imdb.load(config.dataset, config.data_dir, text=config.text, label=config.label)
+  texts, labels = zip(*reviews.train)
+  found = {}
+  for name, bag in bags(config).items():
+    found[name] = float(bag.fit(texts, labels).score(*zip(*reviews.test)))
+  shared = {field.name: getattr(config, field.name) for field in dataclasses.fields(options.Common)}
+  shared |= {name: getattr(config, name) for name in ("dataset", "text", "label")}
+  for cell in [config.cell] if config.cell else options.CELLS:
+    out = str(pathlib.Path(config.out).expanduser() / cell) if config.out else ""
+    own = net.Config(**shared | {"cell": cell, "out": out, "evidence": 0, "keep": "first"})
+    found[cell] = net.run(own)["test/accuracy"]
+  if config.out:
+    chance = np.bincount([label for _, label in reviews.test]).max() / len(reviews.test)
+    bars(options.figure(config.out, "order.png"), found, "accuracy", {"the commonest": chance})
+  scores = {f"test/{name.replace(' ', '_')}": value for name, value in found.items()}
+  return {"dataset": reviews.name, "seed": config.seed} | scores
+
+
+if __name__ == "__main__":
+  options.main(Config, run)
