@@ -8,6 +8,7 @@ import math
 import pathlib
 import sys
 
+import jax
 from absl import app, flags
 
 from rnnjax import bidirectional, forward, gru, lstm, stack, training, vanilla
@@ -16,6 +17,7 @@ from rnnjax.types import BadInput
 from rnnjax.unroll import BACKENDS
 
 RATE = dict(low=0, below=1)  # what a rate of dropout may be
+COMPILED = "~/.cache/rnnjax/compiled"  # what was compiled once is not compiled again
 CELLS = {"vanilla": vanilla, "lstm": lstm, "gru": gru}
 
 
@@ -171,6 +173,8 @@ def main(config, run, presets=None):
       if flags.FLAGS[field.name].present or field.name not in values:
         values[field.name] = flags.FLAGS[field.name].value
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr, force=True)
+    if not jax.config.jax_compilation_cache_dir:  # as $JAX_COMPILATION_CACHE_DIR sets it
+      jax.config.update("jax_compilation_cache_dir", str(pathlib.Path(COMPILED).expanduser()))
     for name in ("absl", "jax", "orbax"):
       logging.getLogger(name).setLevel(logging.WARNING)
     try:
