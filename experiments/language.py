@@ -84,12 +84,12 @@ def train(config: Language, text: corpus.Corpus, model: LanguageModel, blank="",
   steps = config.epochs * len(data.train)
   optimizer, average = optimize(config, steps)
   task = tasks.language(model, config.activation, config.temporal, config.restart)
-  beside = {"vocabulary": text.vocabulary.words}
+  how = dict(beside={"vocabulary": text.vocabulary.words}, watch=options.watch(config))
   writer = lambda params: Writer(model, params, text.vocabulary, blank)
   writer(None).check(_prompt(config, text.vocabulary), config.top_k)  # before any long work
   every = -(-config.epochs // 10) * len(data.train)
   with training.Run(
-    config, task, data, optimizer, steps, average=average, score="loss", beside=beside
+    config, task, data, optimizer, steps, average=average, score="loss", **how
   ) as run:
     for step, (state, _) in enumerate(run.train(), run.step + 1):
       if step % every == 0 and config.sample:

@@ -12,6 +12,7 @@ import jax
 from absl import app, flags
 
 from rnnjax import bidirectional, forward, gru, lstm, stack, training, vanilla
+from rnnjax.diagnostics.influence import radii
 from rnnjax.training import averages, devices, optimizers, records
 from rnnjax.types import BadInput
 from rnnjax.unroll import BACKENDS
@@ -53,7 +54,7 @@ class Common:
   seed: int = option(0, "seed of everything drawn", low=0)
   out: str = option("", "folder for configuration, metrics and checkpoints; resumes a run in it")
   backend: str = option("auto", "how the loop over time is run", ("auto", *BACKENDS))
-  diagnose: bool = option(False, "record the norm of each parameter's gradient", aside=True)
+  diagnose: bool = option(False, "record gradients' norms and U's radii", aside=True)
 
   def __init_subclass__(cls):
     for field in dataclasses.fields(cls):
@@ -82,6 +83,11 @@ def encoder(config):
   return stack(*layers, dropout=config.dropout)
 
 
+def watch(config):
+  """What else a run shall record of its parameters: with --diagnose the radii of U."""
+  return radii if config.diagnose else None
+
+
 @functools.cache  # what is compiled for one training serves others like it
 def optimizer(rate: float, steps: int, decay: str, warmup: float, weight_decay: float, clip: float):
   """Adam, with a learning rate of such a course."""
@@ -103,7 +109,7 @@ def fit(
   """
   steps = config.epochs * len(data.train)
   adam = optimizer(config.rate, steps, decay, warmup, weight_decay, clip)
-  how["average"] = averages.moving(config.average)
+  how |= {"average": averages.moving(config.average), "watch": watch(config)}
   with training.Run(config, task, data, adam, steps, **how) as run:
     for _ in run.train():
       if run.progress.score >= enough:

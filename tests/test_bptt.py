@@ -124,6 +124,14 @@ def test_an_orthogonal_net_forgets_nothing():
     assert influence.spectral_radii(params["U"])[0] == pytest.approx(s)
 
 
+def test_radii_of_a_model():
+  """Each block by itself: a rotation by any angle, made longer, has the radius of that factor."""
+  turn = np.array([[0.6, -0.8], [0.8, 0.6]])
+  U = np.concatenate([0.5 * turn, 3 * turn], 1)
+  found = influence.radii({"encoder": {"U": U, "W": U}, "outputs": {"kernel": U}})
+  assert found == pytest.approx({"radius/encoder/U/0": 0.5, "radius/encoder/U/1": 3.0})
+
+
 @pytest.mark.parametrize("name", ["vanilla(5)", "lstm(5)", "gru(5)", "leaky(5)"])
 def test_gates_are_what_the_tick_is_given(name):
   """From them and the carries before, `pointwise` makes the carries after."""

@@ -8,6 +8,7 @@ import pytest
 
 from experiments import memory
 from experiments.memory import Config
+from rnnjax import training
 from rnnjax.data.memory import GUESS, Drawn
 from rnnjax.types import BadInput
 
@@ -83,3 +84,15 @@ def test_what_is_solved_stops(tmp_path):
 def test_bad_flags(options, message):
   with pytest.raises(BadInput, match=message):
     memory.run(Config(**options))
+
+
+def test_diagnosis_is_recorded(tmp_path):
+  """--diagnose: gradients and radii at each look; what is learnt stays as it was."""
+  how = dict(cell="tanh", lengths="4", hidden=4, batch=8, epochs=1, average=0.0)
+  plain = memory.run(Config(**how, out=str(tmp_path / "plain")))
+  assert memory.run(Config(**how, out=str(tmp_path / "seen"), diagnose=True)) == plain
+  (row,) = map(json.loads, (tmp_path / "seen/tanh_4/metrics.jsonl").read_text().splitlines())
+  U = training.load(str(tmp_path / "seen/tanh_4")).params["encoder"]["layer_0"]["forward"]["U"]
+  radius = np.abs(np.linalg.eigvals(U)).max()
+  assert row["radius/encoder/layer_0/forward/U/0"] == pytest.approx(radius, rel=1e-5)
+  assert row["train/gradient/encoder/layer_0/forward/U"] > 0

@@ -118,3 +118,15 @@ def spectral_radii(U: Array) -> np.ndarray:
   """
   U = np.asarray(U, np.float64)
   return np.abs(np.linalg.eigvals(np.stack(np.split(U, U.shape[1] // U.shape[0], 1)))).max(-1)
+
+
+def radii(params: Params) -> dict[str, float]:
+  """Of each block of every U of a model, as {"radius/encoder/forward/U/0": 1.0}."""
+  named, _ = jax.tree.flatten_with_path(params)
+  path = lambda keys: jax.tree_util.keystr(keys, simple=True, separator="/")
+  matrices = {path(keys): value for keys, value in named if path(keys).split("/")[-1] == "U"}
+  return {
+    f"radius/{name}/{block}": float(radius)
+    for name, U in matrices.items()
+    for block, radius in enumerate(spectral_radii(U))
+  }

@@ -7,7 +7,7 @@ import pathlib
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -58,8 +58,7 @@ class Run:
   resume bit for bit.
 
   Args:
-    config: a dataclass with `seed` and `out`, a folder or "" for none; `diagnose` if the records
-      shall have the norm of each parameter's gradient.
+    config: a dataclass with `seed` and `out`, a folder or "" for none.
     task: what is learnt.
     data: has train (stream, len), valid and test (iterables of batches).
     optimizer: how.
@@ -69,6 +68,8 @@ class Run:
     score: the validation metric that chooses: the more the better, but of a loss the less.
     beside: {name: value of JSON}, what must lie beside the parameters to make use of them, such as
       a vocabulary; one file each in `out`.
+    watch: parameters -> {name: number}, recorded at each look; and beside it the norm of each
+      parameter's gradient.
   """
 
   def __init__(
@@ -83,11 +84,12 @@ class Run:
     every: int | None = None,
     score: str = "accuracy",
     beside: dict[str, Any] | None = None,
+    watch: Callable[[Any], dict[str, float]] | None = None,
   ):
     self.config, self.task, self.data = config, task, data
     self.optimizer, self.steps, self.average = optimizer, steps, average
     self.every, self.metric = every or len(data.train), score
-    self.sign, self.beside = -1 if score == "loss" else 1, beside or {}
+    self.sign, self.beside, self.watch = -1 if score == "loss" else 1, beside or {}, watch
     self.out = pathlib.Path(config.out).expanduser() if config.out else None
     self.mesh = devices.mesh(data.train.batch)
     self.signal, self.handlers = None, {}
@@ -140,7 +142,7 @@ class Run:
     begun, before = time.perf_counter(), self.progress.seconds
     loop = train(
       self.task, self.optimizer, self.progress.state, self.data.train.stream(self.step),
-      average=self.average, mesh=self.mesh, diagnose=getattr(self.config, "diagnose", False),
+      average=self.average, mesh=self.mesh, diagnose=bool(self.watch),
     )  # fmt: skip
     since: dict[str, Mean] = {}
     bar = tqdm.tqdm(total=self.steps, initial=self.step, unit="step", disable=None)
@@ -175,7 +177,8 @@ class Run:
       self.progress = self.progress._replace(best=best, score=self.sign * scores[self.metric])
     values = {f"train/{name}": mean.value for name, mean in since.items()}
     values |= {f"valid/{name}": value for name, value in scores.items()}
-    self.records.write(step, **values)
+    watched = self.watch(self.progress.state.params) if self.watch else {}
+    self.records.write(step, **values, **watched)
     with tqdm.tqdm.external_write_mode(file=sys.stderr):
       brief = (item for item in values.items() if "gradient/" not in item[0])
       shown = "  ".join(f"{name} {value:.4f}" for name, value in brief)
