@@ -16,7 +16,7 @@ from rnnjax.models.rewriter import Rewriter
 
 PRESETS = {
   "cmudict": dict(
-    hidden=256, width=64, batch=128, epochs=10, rate=2e-3, dropout=0.3, smoothing=0.1,
+    hidden=256, width=64, batch=64, epochs=20, rate=2e-3, dropout=0.15, smoothing=0.1,
     average=0.999,
   ),
 }  # fmt: skip
