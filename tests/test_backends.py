@@ -10,26 +10,26 @@ import pytest
 from rnnjax.kernels.deferred import deferred
 from rnnjax.kernels.plan import Plan
 from rnnjax.unroll import BACKENDS
-from tests.cells_table import CASES, LENGTHS, NAMES, gradients, inputs
+from tests.cells_table import CASES, FORMS, LENGTHS, gradients, inputs
 
 BACKENDS |= {  # every plan is as good as that which is chosen
   f"deferred {how}": functools.partial(deferred, how=how)
   for how in (Plan(chunk=2), Plan(save=False, chunk=3), Plan(save=False), Plan(hoist=True))
 }
 
-WAYS = [  # reverse, lengths, type, precision
-  (False, None, np.float64, 1e-12),
-  (True, LENGTHS, np.float64, 1e-12),
-  (False, LENGTHS, np.float32, 1e-6),
-]
+WAYS = {  # cells, reverse, lengths, type, precision
+  "full": (FORMS, False, None, np.float64, 1e-12),
+  "reverse": (CASES, True, LENGTHS, np.float64, 1e-12),
+  "float32": (FORMS, False, LENGTHS, np.float32, 1e-6),
+}
+TRIED = {
+  f"{name}-{case.cell}": (case, *how) for name, (cases, *how) in WAYS.items() for case in cases
+}
 
 
 @pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize(
-  "reverse, lengths, dtype, precision", WAYS, ids=["full", "reverse", "float32"]
-)
 @pytest.mark.parametrize("backend", sorted(set(BACKENDS) - {"scan"}))
-@pytest.mark.parametrize("case", CASES, ids=NAMES)
+@pytest.mark.parametrize("case, reverse, lengths, dtype, precision", TRIED.values(), ids=TRIED)
 def test_equals_scan(case, backend, reverse, lengths, dtype, precision):
   """In its type, to the precision of that type, relative to the largest number."""
   args = case.params(dtype), inputs(dtype=dtype), lengths, case.carry(dtype=dtype), reverse
@@ -40,7 +40,7 @@ def test_equals_scan(case, backend, reverse, lengths, dtype, precision):
 
 
 @pytest.mark.parametrize("backend", sorted(BACKENDS))
-@pytest.mark.parametrize("case", CASES, ids=NAMES)
+@pytest.mark.parametrize("case", FORMS, ids=[case.cell.name for case in FORMS])
 def test_bfloat16(case, backend):
   """In bfloat16 outputs and gradients are those of float32, to a few of its 8 bits."""
   low = jax.tree.map(jnp.bfloat16, (case.params(), inputs()))
