@@ -120,7 +120,7 @@ def test_the_reader_is_its_equations():
       hs = encode(model.story, "story", [jnp.concatenate([s, s * q, abs(s - q)]) for s in f])
       weights = jax.nn.softmax(hs @ params[f"attention_{k}"]["W"].T @ q)
       np.testing.assert_allclose(α[k, : lengths[b], b], weights, rtol=1e-4, atol=1e-6)
-      q = jax.nn.relu(dense(f"hop_{k}", jnp.concatenate([q, weights @ hs, asked])))
+      q = jax.nn.relu(dense(f"hop_{k}", jnp.concatenate([q, weights @ hs, hs[-1], asked])))
     expected = dense("answers", jnp.concatenate([asked, q]))
     np.testing.assert_allclose(logits[b], expected, rtol=1e-4, atol=1e-5)
 

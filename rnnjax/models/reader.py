@@ -16,8 +16,8 @@ class Reader(nn.Module):
   """Many to one, twice: words to a sentence, sentences to an answer.
 
       fₛ = mean(sentence(E[words of s]));   q₀ = mean(sentence(E[words of the question]))
-      hs = story([f, f ⊙ qₖ₋₁, |f − qₖ₋₁|])                                   k = 1 ... hops
-      cₖ, αₖ = attend(qₖ₋₁, hs);   qₖ = relu([qₖ₋₁, cₖ, q₀] Wₖ + bₖ)
+      hs, eₖ = story([f, f ⊙ qₖ₋₁, |f − qₖ₋₁|]), where it ends                k = 1 ... hops
+      cₖ, αₖ = attend(qₖ₋₁, hs);   qₖ = relu([qₖ₋₁, cₖ, eₖ, q₀] Wₖ + bₖ)
       logits = drop([q₀, q_hops]) W + b
 
   Each hop reads the whole story anew, as the episodes of Kumar et al. 2016 do: what a sentence is
@@ -67,11 +67,12 @@ class Reader(nn.Module):
     αs = []
     for k in range(self.hops):
       seen = jnp.concatenate([f, f * q[None], abs(f - q[None])], -1)
-      _, hs = self.story.apply(sentences, seen, lengths)
+      carry, hs = self.story.apply(sentences, seen, lengths)
       params = self.param(f"attention_{k}", self.attention.init, F, self.story.features)
       known = self.attention.keys(params, hs, lengths)
       context, α = attend(self.attention, params, q, known, hs, lengths)
-      q = nn.relu(nn.Dense(F, name=f"hop_{k}")(jnp.concatenate([q, context, asked], -1)))
+      found = jnp.concatenate([q, context, self.story.last(carry), asked], -1)
+      q = nn.relu(nn.Dense(F, name=f"hop_{k}")(found))
       αs.append(α)
     s = drop.dropout(jnp.concatenate([asked, q], -1), self.dropout, keys[2])
     return nn.Dense(self.answers, name="answers")(s), jnp.stack(αs)
