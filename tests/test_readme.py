@@ -19,7 +19,7 @@ def test_python_blocks_run(block, tmp_path, monkeypatch):
 
 def test_its_commands_exist():
   """Every launch/... and experiments... that README names is there."""
-  for script in set(re.findall(r"launch/\w+", README)):
+  for script in set(re.findall(r"launch/\w+(?:\.\w+)?", README)):
     assert (ROOT / script).exists(), script
   for name in re.findall(r"experiments\.(\w+)|launch/run (\w+)", README):
     assert (ROOT / "experiments" / f"{name[0] or name[1]}.py").exists(), name
