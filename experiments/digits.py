@@ -28,7 +28,9 @@ from rnnjax.pooling import POOLINGS
 
 PRESETS = {
   "rows": dict(epochs=8, rate=2e-3, dropout=0.3, average=0.998),
-  "permuted": dict(view="permuted", hidden=100, epochs=8, dropout=0.0, average=0.998),
+  "permuted": dict(
+    view="permuted", batch=128, rate=5e-3, epochs=12, pooling="max_mean", dropout=0.0, average=0.998
+  ),
   "whole": dict(view="whole", cell="vanilla", layers=2, hidden=256, epochs=8, rate=1e-3),
 }
 MOMENTS, SHOWN, ASKED = 28, 9, 1000  # of reading; digits right and wrong in a figure, in a curve

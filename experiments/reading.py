@@ -22,7 +22,10 @@ from rnnjax.diagnostics import figures
 from rnnjax.models import embedding
 from rnnjax.models.reader import Reader
 
-PRESETS = {"1k": dict(folder="en", epochs=20), "10k": dict(folder="en-10k", epochs=3)}
+PRESETS = {
+  "1k": dict(folder="en", epochs=8, rate=2e-3),
+  "10k": dict(folder="en-10k", epochs=3, rate=2e-3),
+}
 # Accuracies of an LSTM on the 1k tasks, in their order: Weston et al. 2015.
 PUBLISHED = 50, 20, 20, 61, 70, 48, 49, 45, 64, 44, 72, 74, 94, 27, 21, 23, 51, 52, 8, 91
 INPUTS = ("tokens", "lengths", "targets", "target_lengths")

@@ -17,8 +17,8 @@ from jax.test_util import check_grads
 from rnnjax.cells import Cell
 from rnnjax.unroll import BACKENDS, unroll
 
-T, B, D = 5, 3, 4
-LENGTHS = np.array([5, 0, 3])
+T, B, D = 6, 3, 4
+LENGTHS = np.array([6, 0, 3])
 
 
 class Subject:

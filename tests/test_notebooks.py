@@ -33,7 +33,7 @@ def test_runs(book, tmp_path):
   own["XLA_FLAGS"] = "--xla_backend_optimization_level=0"  # they compile more than they run
   command = [sys.executable, "-c", RUN, str(book)]
   done = subprocess.run(
-    command, cwd=tmp_path, env=os.environ | own, capture_output=True, text=True, timeout=900
+    command, cwd=tmp_path, env=os.environ | own, capture_output=True, text=True, timeout=1800
   )
   assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
   assert "Warning" not in done.stderr, done.stderr[-3000:]
