@@ -72,8 +72,8 @@ def carries_its_output(it: Subject):
     )
   low = it.cell.start(it.xs[0].astype(jnp.bfloat16))
   assert low[0].dtype == jnp.bfloat16, (
-    f"start(x)[0] must have the type of x; it is {low[0].dtype} for bfloat16. jnp.zeros(...) is "
-    "float32 whatever x is"
+    f"start(x)[0] must have the type of x; it is {low[0].dtype} for bfloat16. jnp.zeros(...) has a "
+    "type of its own"
   )
 
 

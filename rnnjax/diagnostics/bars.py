@@ -25,5 +25,6 @@ def bars(path, values: Mapping[str, float], across: str, levels: Mapping[str, fl
   axes.invert_yaxis()
   axes.margins(x=0.1)
   axes.spines[["top", "right"]].set_visible(False)
-  figure.legend(frameon=False, fontsize=8, loc="outside upper right")
+  if levels:
+    figure.legend(frameon=False, fontsize=8, loc="outside upper right")
   figure.savefig(path, format="png")
