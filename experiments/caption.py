@@ -27,6 +27,7 @@ PRESETS = {
   "flickr": dict(convolutions=4, features=128, vocabulary=2000, dropout=0.2, epochs=8, mirror=True)
 }
 
+
 @dataclasses.dataclass(frozen=True)
 class Config(options.Common):
   dataset: str = option("auto", "which pictures", captions.DATASETS)

@@ -29,7 +29,7 @@ from rnnjax.diagnostics.bars import bars
 
 @dataclasses.dataclass(frozen=True)
 class Config(options.Common):
-  dataset: str = option("embedded", "which texts", imdb.DATASETS)
+  dataset: str = option("auto", "auto: --data_dir where given, else embedded", imdb.DATASETS)
   text: str = option("text", "column of a table's texts")
   label: str = option("label", "column of a table's labels")
   cell: str = option("", "one cell; all three where none is named", ["", *options.CELLS])
@@ -57,17 +57,19 @@ def bags(config: Config) -> dict:
 
 def run(config: Config = Config()):
   """Trains all on the same texts, tests each once; returns their accuracies."""
-  reviews = imdb.load(config.dataset, config.data_dir, text=config.text, label=config.label)
+  own = config.dataset != "auto" or config.data_dir
+  where = {"dataset": config.dataset if own else "embedded", "data_dir": config.data_dir}
+  where |= {"text": config.text, "label": config.label}
+  reviews = imdb.load(**where)
   texts, labels = zip(*reviews.train)
   found = {}
   for name, bag in bags(config).items():
     found[name] = float(bag.fit(texts, labels).score(*zip(*reviews.test)))
   shared = {field.name: getattr(config, field.name) for field in dataclasses.fields(options.Common)}
-  shared |= {name: getattr(config, name) for name in ("dataset", "text", "label")}
   for cell in [config.cell] if config.cell else options.CELLS:
     out = str(pathlib.Path(config.out).expanduser() / cell) if config.out else ""
-    own = net.Config(**shared | {"cell": cell, "out": out, "evidence": 0, "keep": "first"})
-    found[cell] = net.run(own)["test/accuracy"]
+    how = {"cell": cell, "out": out, "evidence": 0, "keep": "first"}
+    found[cell] = net.run(net.Config(**shared | where | how))["test/accuracy"]
   if config.out:
     chance = np.bincount([label for _, label in reviews.test]).max() / len(reviews.test)
     bars(options.figure(config.out, "order.png"), found, "accuracy", {"the commonest": chance})

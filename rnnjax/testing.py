@@ -89,7 +89,7 @@ def keeps_types(it: Subject):
 def is_pure(it: Subject):
   """Asked twice it answers the same, at once or in two halves: the carry is all that it keeps."""
   why = "asked twice, it answers in two ways. Does the step keep something outside the carry"
-  same(it(), it(), why)
+  same(it(), it(), f"{why}?")
   carry, one = it(it.xs[:2])
   carry, two = it(it.xs[2:], carry=carry)
   same((carry, jnp.concatenate([one, two])), it(), f"{why}, or count steps?")

@@ -20,10 +20,9 @@ def carries(cell: Cell, params: Params, xs: Array, carry: Carry | None = None) -
   """Every carry, the first and those after each step: xs [T, ..., D] -> arrays [T + 1, ..., H]."""
   first = cell.start(xs[0]) if carry is None else carry
   widths = np.cumsum([part.shape[-1] for part in first])
-  step = cell.step
 
   def seen(params, carry, u):
-    carry, _ = step(params, carry, u)
+    carry, _ = cell.step(params, carry, u)
     return carry, jnp.concatenate(carry, -1)
 
   # A step of its own: `pointwise`, if there is one, would put out y alone.
