@@ -108,7 +108,8 @@ def run(config: Config = Config()):
       losses[name].append(run.test()["test/loss"])
       scores[f"test/{name}_{T}"] = losses[name][-1]
     batch, cell = next(data.test.stream()), CELLS[name](config.hidden)
-    both = task.init(jax.random.key(config.seed), batch), run.progress.best
+    begin, _ = jax.random.split(jax.random.key(config.seed))  # as `training.start` does
+    both = task.init(begin, batch), run.progress.best
     start[name], end[name] = (heard(cell, params, batch["tokens"][:, :8]) for params in both)
   if config.out:
     fading.lengths(options.figure(config.out, "lengths.png"), lengths, losses, guess)
