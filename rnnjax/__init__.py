@@ -3,13 +3,14 @@
 from rnnjax.cells import Cell, gru, lstm, vanilla
 from rnnjax.encoders import Encoder, backward, bidirectional, forward, stack
 from rnnjax.search import generate, sample
-from rnnjax.unroll import unroll
+from rnnjax.unroll import backends, unroll
 from rnnjax.version import __version__
 
 __all__ = [
   "Cell",
   "Encoder",
   "__version__",
+  "backends",
   "backward",
   "bidirectional",
   "forward",

@@ -6,12 +6,17 @@ import jax
 import jax.numpy as jnp
 
 from rnnjax.cells.cell import Cell
+from rnnjax.kernels.backend import Backend, never, unless_floating
 from rnnjax.kernels.deferred import deferred
+from rnnjax.kernels.plan import fastest
 from rnnjax.kernels.scan import scan
 from rnnjax.lengths import alive, checked
 from rnnjax.types import Array, Carry, Params
 
-BACKENDS = {"scan": scan, "deferred": deferred}
+BACKENDS = {
+  "scan": Backend(scan, never),
+  "deferred": Backend(deferred, unless_floating),
+}
 
 
 def unroll(
@@ -45,15 +50,16 @@ def unroll(
     reverse: from the last step to the first; a row then starts at its own last step.
     remat: keep only every remat-th carry for the backward pass and compute the rest again; None
       keeps all.
-    backend: "scan", the reference; "deferred", with the weight gradients after the backward loop;
-      "auto" takes the latter where the carry is floating.
+    backend: how the loop is run, one of `BACKENDS`; "auto" takes what was measured to be fastest
+      of those that can run it (`rnnjax.kernels.plan`).
 
   Returns:
     carry, ys [T, ..., H].
 
   Raises:
-    TypeError: xs is not floating; or the carry, where the backend needs that.
-    ValueError: lengths, carry, remat or backend do not fit; T = 0 is allowed.
+    TypeError: xs is not floating.
+    ValueError: lengths, carry, remat or backend do not fit, or the backend cannot run this here,
+      with the reason; T = 0 is allowed.
   """
   xs = jnp.asarray(xs)
   if not jnp.issubdtype(xs.dtype, jnp.floating):
@@ -81,20 +87,27 @@ def unroll(
   else:
     _check_carry(cell, start, carry)
     carry = jax.tree.map(lambda c, s: jnp.asarray(c, s.dtype), carry, start)
-  floating = all(jnp.issubdtype(c.dtype, jnp.floating) for c in jax.tree.leaves(carry))
   if backend == "auto":
-    backend = "deferred" if floating else "scan"
-  if backend != "scan" and not floating:
-    raise TypeError(
-      f"backend={backend!r} needs a floating carry, and that of {cell} holds "
-      f"{[str(c.dtype) for c in jax.tree.leaves(carry)]}; backend='scan' runs it"
-    )
+    able = [name for name, why in backends(cell, params, xs, carry).items() if not why]
+    backend = fastest(cell, params, xs, able)
+  elif why := BACKENDS[backend].refuses(cell, params, xs, carry):
+    raise ValueError(f"backend={backend!r} cannot run this: {why}")
   if T:
     _check_step(cell, params, carry, xs[0])
-  run = functools.partial(BACKENDS[backend if T else "scan"], cell)
+  run = functools.partial(BACKENDS[backend if T else "scan"].run, cell)
   if remat is None or remat >= T:
     return run(params, xs, mask, carry, reverse)
   return _chunked(run, params, xs, mask, carry, reverse, remat)
+
+
+def backends(cell: Cell, params: Params, xs: Array, carry: Carry | None = None) -> dict[str, str]:
+  """Why each backend cannot unroll a cell over xs on this machine; "" for those that can.
+
+  Args:
+    cell, params, xs, carry: as for `unroll`.
+  """
+  carry = cell.start(first(xs)) if carry is None else carry
+  return {name: each.refuses(cell, params, xs, carry) for name, each in BACKENDS.items()}
 
 
 def first(xs: Array) -> Array:

@@ -7,13 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from rnnjax.kernels.backend import Backend, never
 from rnnjax.kernels.deferred import deferred
 from rnnjax.kernels.plan import Plan
 from rnnjax.unroll import BACKENDS
 from tests.cells_table import CASES, FORMS, LENGTHS, gradients, inputs
 
 BACKENDS |= {  # every plan is as good as that which is chosen
-  f"deferred {how}": functools.partial(deferred, how=how)
+  f"deferred {how}": Backend(functools.partial(deferred, how=how), never)
   for how in (Plan(chunk=2), Plan(save=False, chunk=3), Plan(save=False), Plan(hoist=True))
 }
 

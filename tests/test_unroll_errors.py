@@ -107,7 +107,7 @@ def test_integer_carry():
   np.testing.assert_array_equal(n[:, 0], [T, 0, 3])
   loss = lambda xs, cell: unroll(cell, {}, xs)[1].sum()
   np.testing.assert_allclose(jax.grad(loss)(XS, cell), jax.grad(loss)(XS, odd(D, "")), rtol=1e-6)
-  with pytest.raises(TypeError, match=r"odd\(4, fault='count'\) holds .*int32.*'scan' runs it"):
+  with pytest.raises(ValueError, match=r"odd\(4, fault='count'\) holds .*int32.*'scan' runs it"):
     unroll(cell, {}, XS, backend="deferred")
 
 

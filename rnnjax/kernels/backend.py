@@ -1,0 +1,37 @@
+"""What a backend is: a way to run the loop over time, and why it may be of no use."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from rnnjax.cells.cell import Cell
+from rnnjax.types import Array, Carry, Params
+
+
+class Backend(NamedTuple):
+  """A way to run the loop over time.
+
+  Attributes:
+    run: cell, params, xs, alive, carry, reverse -> carry, ys, as `scan` does.
+    refuses: cell, params, xs, carry -> why it cannot run these here, and what can; "" where it can.
+  """
+
+  run: Callable[..., tuple[Carry, Array]]
+  refuses: Callable[[Cell, Params, Array, Carry], str]
+
+
+def never(cell: Cell, params: Params, xs: Array, carry: Carry) -> str:
+  """Of a backend that runs any cell anywhere."""
+  del cell, params, xs, carry
+  return ""
+
+
+def unless_floating(cell: Cell, params: Params, xs: Array, carry: Carry) -> str:
+  """Of a backend with a backward pass of its own, which needs a floating carry."""
+  del params, xs
+  types = [str(c.dtype) for c in jax.tree.leaves(carry)]
+  if all(jnp.issubdtype(name, jnp.floating) for name in types):
+    return ""
+  return f"it needs a floating carry, and that of {cell} holds {types}; backend='scan' runs it"
