@@ -90,8 +90,12 @@ def gates(u: Array, v: Array, number: int, apart: int = 0) -> list[Array]:
 
       u₁ + v₁, ..., u_n + v_n, then the last blocks of u alone, then those of v alone
   """
-  us, vs = jnp.split(u, number, -1), jnp.split(v, number, -1)
-  summed = number - apart
+  return met(jnp.split(u, number, -1), jnp.split(v, number, -1), apart)
+
+
+def met(us: list[Array], vs: list[Array], apart: int) -> list[Array]:
+  """As `gates`, of blocks that are cut already."""
+  summed = len(us) - apart
   return [a + b for a, b in zip(us[:summed], vs)] + us[summed:] + vs[summed:]
 
 

@@ -1,0 +1,73 @@
+"""NVIDIA's own LSTM, behind the same parameters: cuDNN, through `jax.experimental.rnn`."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+
+from rnnjax.cells import lstm
+from rnnjax.cells.cell import Cell
+from rnnjax.kernels.rows import on_own_rows, varying
+from rnnjax.types import Array, Carry, Params
+
+
+def refuses(cell: Cell, params: Params, xs: Array, carry: Carry) -> str:
+  """Why cuDNN cannot run this here; "" where it can."""
+  del params, carry
+  if cell.pointwise is not lstm(cell.features).pointwise:
+    return f"cuDNN, as jax reaches it, has a plain LSTM alone; got {cell}"
+  if xs.dtype != jnp.float32:
+    return f"cuDNN, as jax reaches it, computes in float32; got {xs.dtype}"
+  if jax.default_backend() != "gpu":
+    return f"cuDNN needs an NVIDIA GPU; this is {jax.default_backend()}"
+  return ""
+
+
+def packed(params: Params) -> Array:
+  """The weights in cuDNN's order: Wᵀ, Uᵀ, and two biases, of which the second is 0."""
+  W, U, b = (params[name] for name in ("W", "U", "b"))
+  return jnp.concatenate([W.T.ravel(), U.T.ravel(), b, jnp.zeros_like(b)])
+
+
+def flipped(a: Array, lengths: Array) -> Array:
+  """Each row's living steps of a [T, B, ...] from the last to the first; the others stay."""
+  steps = jnp.arange(len(a))[:, None]
+  at = jnp.where(steps < lengths, lengths - 1 - steps, steps)
+  return jnp.take_along_axis(a, at[..., None], 0)
+
+
+def cudnn(
+  cell: Cell, params: Params, xs: Array, alive: Array | None, carry: Carry, reverse: bool
+) -> tuple[Carry, Array]:
+  """As `scan`, for a plain LSTM in float32 on an NVIDIA GPU."""
+
+  def run(params, xs, alive, carry):
+    params, carry = (varying(tree, xs) for tree in (params, carry))
+    return _run(cell, params, xs, alive, carry, reverse)
+
+  return on_own_rows(run)(params, xs, alive, carry)
+
+
+def _run(cell, params, xs, alive, carry, reverse):
+  from jax.experimental import rnn
+
+  T, *batch, D = xs.shape
+  B, H = math.prod(batch), cell.features
+  rows = lambda a: a.reshape(T, B, *a.shape[1 + len(batch) :])
+  lengths = jnp.full(B, T) if alive is None else rows(alive).sum(0)
+  xs = rows(xs)
+  if reverse:
+    xs = flipped(xs, lengths)
+  start = [c.reshape(1, B, H) for c in carry]
+  # cuDNN wants a step in each row; what it makes of a row that has none is not looked at.
+  counts = jnp.maximum(lengths, 1).astype(jnp.int32)
+  ys, *end = rnn.lstm(
+    xs.swapaxes(0, 1), *start, packed(params), counts, D, H, 1, 0.0, False
+  )  # fmt: skip
+  ys = ys.swapaxes(0, 1)
+  if reverse:
+    ys = flipped(ys, lengths)
+  if alive is not None:
+    ys = jnp.where(rows(alive)[..., None], ys, 0)
+    end = [jnp.where(lengths[:, None] > 0, e, s) for e, s in zip(end, start)]
+  return tuple(e.reshape(*batch, H) for e in end), ys.reshape(T, *batch, H)

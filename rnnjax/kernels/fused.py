@@ -1,0 +1,192 @@
+"""A loop over time in one launch: what every kernel that walks time on a chip has in common.
+
+A cell of the form of `additive` is nothing but one product and a pointwise function. So a kernel
+needs to know no cell: it keeps U on the chip, walks time, and between two products calls the cell's
+own `pointwise`, forward, and its vjp, backward. What need not wait for time is done in products
+over all steps, before the loop (x W + b) and after it (the gradients of W, U and b).
+
+The N nets of a layer, one or one in each direction, are run in one launch, side by side:
+
+    us  [T, B, N·G·H]    states  N·H features each, T + 1 slots: before step t stands slot t,
+    U   [N, H, G·H]              after it t + 1, in reverse the other way round
+"""
+
+import functools
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from rnnjax.cells.cell import Cell, wide
+from rnnjax.kernels.rows import on_own_rows, varying
+from rnnjax.types import Array, Carry, Params
+
+
+class Loop(NamedTuple):
+  """What a kernel is made from.
+
+  Attributes:
+    pointwise, apart: of the cell.
+    names: of the parameters that `pointwise` reads, with how many rows of H numbers each has; None
+      for one that is a vector.
+    reverse: for each of the N nets, whether it walks time backward.
+    H: units, as the cell has them.
+    echo: y is h.
+    dtype: in which products are computed; sums and carries are wider.
+    tiles: how the work is cut; its `columns` divide the width that H is filled up to.
+    forward, backward: the kernels, called as `_loop` does.
+  """
+
+  pointwise: Callable
+  apart: int
+  names: tuple[tuple[str, int | None], ...]
+  reverse: tuple[bool, ...]
+  H: int
+  echo: bool
+  dtype: jnp.dtype
+  tiles: "Tiles"
+  forward: Callable
+  backward: Callable
+
+  def small(self, rows: list[Array]) -> Params:
+    """The parameters that `pointwise` reads, of their rows; those that are matrices as lists."""
+    rows, found = iter(rows), {}
+    for name, number in self.names:
+      found[name] = next(rows) if number is None else [next(rows) for _ in range(number)]
+    return found
+
+
+class Tiles(NamedTuple):
+  """How a kernel cuts its work.
+
+  Attributes:
+    rows: of the batch, in one program.
+    columns: units in one program; H is filled up to a multiple of them.
+    chunk: of the units, in one product.
+    warps: of a program, where it has any.
+  """
+
+  rows: int
+  columns: int
+  chunk: int
+  warps: int = 4
+
+
+def fused(
+  make: Callable[..., Loop],
+  cell: Cell,
+  nets: tuple[Params, ...],
+  xs: Array,
+  alive: Array | None,
+  carries: tuple[Carry, ...],
+  reverse: tuple[bool, ...],
+) -> list[tuple[Carry, Array]]:
+  """N nets of one cell over the same xs, as `scan` would run each of them.
+
+  Args:
+    make: cell, rows, dtype, reverse, names -> the loop, as a kernel's module makes it.
+    cell: of the form of `additive`.
+    nets, carries, reverse: parameters, first carry and direction of each net.
+    xs, alive: as for `scan`.
+
+  Returns:
+    [(carry, ys)], one for each net.
+  """
+
+  def run(nets, xs, alive, carries):
+    nets, carries = (varying(tree, xs) for tree in (nets, carries))
+    return _fused(make, cell, nets, xs, alive, carries, reverse)
+
+  return on_own_rows(run)(nets, xs, alive, carries)
+
+
+def _fused(make, cell, nets, xs, alive, carries, reverse):
+  T, *batch, D = xs.shape
+  H, B = cell.features, math.prod(batch)
+  G = nets[0]["b"].shape[0] // H
+  small = sorted(set(nets[0]) - {"W", "U", "b"})
+  names = tuple((name, None if nets[0][name].ndim == 1 else len(nets[0][name])) for name in small)
+  loop = make(cell, B, xs.dtype, reverse, names)
+  width, rows = (-(-size // tile) * tile
+                 for size, tile in ((H, loop.tiles.columns), (B, loop.tiles.rows)))  # fmt: skip
+
+  def grow(a, axis, to):
+    return jnp.pad(a, [(0, to - a.shape[axis] if i == axis % a.ndim else 0) for i in range(a.ndim)])
+
+  def gates(a):  # [..., G·H] -> [..., G·width]
+    return grow(a.reshape(*a.shape[:-1], G, H), -1, width).reshape(*a.shape[:-1], G * width)
+
+  W = jnp.concatenate([gates(net["W"]) for net in nets], -1)
+  b = jnp.concatenate([gates(net["b"]) for net in nets], -1)
+  U = jnp.stack([grow(gates(net["U"]), 0, width) for net in nets])
+  vectors = [[net[name].reshape(-1, H) for name in small] for net in nets]
+  smalls = None
+  if small:
+    smalls = jnp.stack([jnp.concatenate(own) for own in vectors]).astype(wide(xs.dtype))
+    smalls = grow(smalls, -1, width)
+
+  flat = lambda a, to: grow(a.reshape(T, B, *a.shape[1 + len(batch) :]), 1, to)
+  us = flat(xs, rows) @ W + b
+  if alive is not None:
+    alive = flat(alive, rows).astype(jnp.int32)
+  start = [grow(grow(c.reshape(B, H), 0, rows), 1, width) for carry in carries for c in carry]
+  parts = len(carries[0])
+  start = tuple(_beside(start[i::parts]) for i in range(parts))
+  ends, ys = _loop(loop, smalls, U, us, start, alive)
+
+  def own(a, n, *lead):  # the features of net n alone, as the caller's batch
+    return a[..., :B, n * width : n * width + H].reshape(*lead, *batch, H)
+
+  return [(tuple(own(end, n) for end in ends), own(ys, n, T)) for n in range(len(nets))]
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _loop(loop, smalls, U, us, start, alive):
+  """-> ends, each [B, N·H], and ys [T, B, N·H]."""
+  return _forward(loop, smalls, U, us, start, alive)[0]
+
+
+def _forward(loop, smalls, U, us, start, alive):
+  states, ys = loop.forward(loop, smalls, U, us, start, alive)
+  if ys is None:
+    ys = _slots(loop, states[0], 1)
+    ys = ys if alive is None else jnp.where(alive[..., None] != 0, ys, 0)
+  ends = tuple(_ends(loop, part) for part in states)
+  return (ends, ys), (smalls, U, us, states, start, alive)
+
+
+def _backward(loop, saved, cotangents):
+  smalls, U, us, states, start, alive = saved
+  N, H, GH = U.shape
+  wide_product = functools.partial(jnp.einsum, preferred_element_type=wide(U.dtype))
+  h = _slots(loop, states[0], 0)
+  h = h.reshape(*h.shape[:-1], N, H)
+  vs = wide_product("tbnh,nhg->tbng", h, U).reshape(us.shape).astype(us.dtype)
+  us, vs = (us, vs) if loop.apart else (us + vs, None)
+  made = loop.backward(loop, smalls, U, states, us, vs, alive, *cotangents)
+  dstart, dsmalls, dus, dvs = made
+  dU = wide_product("tbnh,tbng->nhg", h, dvs.reshape(*h.shape[:-1], GH))
+  dstart = tuple(d.astype(c.dtype) for d, c in zip(dstart, start))
+  return dsmalls, dU.astype(U.dtype), dus.astype(us.dtype), dstart, None
+
+
+def _slots(loop, states, after):
+  """Of states [T + 1, B, N·H] those before each step (after = 0), or after it (1), in its time."""
+  parts = jnp.split(states, len(loop.reverse), -1)
+  return _beside([part[1:] if back != after else part[:-1]
+                  for part, back in zip(parts, loop.reverse)])  # fmt: skip
+
+
+def _ends(loop, states):
+  """Of states [T + 1, B, N·H] what each net comes to."""
+  parts = jnp.split(states, len(loop.reverse), -1)
+  return _beside([part[0 if back else -1] for part, back in zip(parts, loop.reverse)])
+
+
+def _beside(parts):
+  return parts[0] if len(parts) == 1 else jnp.concatenate(parts, -1)
+
+
+_loop.defvjp(_forward, _backward)
