@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from rnnjax import dropout as drop
 from rnnjax.cells.cell import Cell
 from rnnjax.types import Array, Carry, Key, Params
-from rnnjax.unroll import first, unroll
+from rnnjax.unroll import first, unroll, unroll_both
 
 MERGES = {
   "concat": lambda a, b: jnp.concatenate([a, b], -1),
@@ -60,15 +60,22 @@ def _direction(name: str, cell: Cell, reverse: bool, learned_start: bool, option
 
   def apply(params, xs, lengths=None, *, carry=None, key=None):
     del key
-    carry = carry and carry[name]
-    if learned_start and carry is None:
-      start = params[f"{name}_start"]
-      carry = tuple(c + start[f"carry_{i}"] for i, c in enumerate(cell.start(first(xs))))
+    carry = _start(name, cell, params, xs, carry)
     carry, ys = unroll(cell, params[name], xs, lengths, carry=carry, reverse=reverse, **options)
     return {name: carry}, ys
 
   last = lambda carry: carry[name][0]
   return Encoder(f"{name}({cell})", cell.features, init, apply, last)
+
+
+def _start(name, cell, params, xs, carry):
+  """The first carry of a direction: given, learned, or None for the cell's own."""
+  if carry is not None:
+    return carry[name]
+  if f"{name}_start" in params:
+    learned = params[f"{name}_start"]
+    return tuple(c + learned[f"carry_{i}"] for i, c in enumerate(cell.start(first(xs))))
+  return None
 
 
 def forward(cell: Cell, *, learned_start: bool = False, **options) -> Encoder:
@@ -113,6 +120,12 @@ def bidirectional(
 
   def apply(params, xs, lengths=None, *, carry=None, key=None):
     del key
+    if ahead is back:  # in one launch, where the backend can
+      names = "forward", "backward"
+      starts = [_start(name, ahead, params, xs, carry) for name in names]
+      nets = [params[name] for name in names]
+      ends, ys = zip(*unroll_both(ahead, nets, xs, lengths, carries=starts, **options))
+      return dict(zip(names, ends)), MERGES[merge](*ys)
     ends = [e.apply(params, xs, lengths, carry=carry) for e in (one, two)]
     return ends[0][0] | ends[1][0], MERGES[merge](ends[0][1], ends[1][1])
 

@@ -16,10 +16,22 @@ class Backend(NamedTuple):
   Attributes:
     run: cell, params, xs, alive, carry, reverse -> carry, ys, as `scan` does.
     refuses: cell, params, xs, carry -> why it cannot run these here, and what can; "" where it can.
+    together: cell, nets, xs, alive, carries, reverse -> [(carry, ys)]: the same for several nets of
+      one cell at once, each with its parameters, carry and direction; None where they take turns.
   """
 
   run: Callable[..., tuple[Carry, Array]]
   refuses: Callable[[Cell, Params, Array, Carry], str]
+  together: Callable[..., list[tuple[Carry, Array]]] | None = None
+
+
+def kernel(together: Callable, refuses: Callable) -> Backend:
+  """A backend that runs nets together, one of them alone, too."""
+
+  def run(cell, params, xs, alive, carry, reverse):
+    return together(cell, (params,), xs, alive, (carry,), (reverse,))[0]
+
+  return Backend(run, refuses, together)
 
 
 def never(cell: Cell, params: Params, xs: Array, carry: Carry) -> str:

@@ -1,7 +1,7 @@
-"""A function with its tanh computed without branches, so that threads do not wait for one another.
+"""A function with its tanh computed without branches.
 
-CUDA's tanh branches on the size of its argument, and a branch keeps a thread from working on several
-numbers at once, which is all that hides the latency of a kernel with few warps.
+CUDA's tanh branches on the size of its argument, and a branch keeps a thread from working on
+several numbers at once, which is all that hides latency in a kernel with few warps.
 """
 
 import functools

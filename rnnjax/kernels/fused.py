@@ -52,10 +52,7 @@ class Loop(NamedTuple):
 
   def small(self, rows: list[Array]) -> Params:
     """The parameters that `pointwise` reads, of their rows; those that are matrices as lists."""
-    rows, found = iter(rows), {}
-    for name, number in self.names:
-      found[name] = next(rows) if number is None else [next(rows) for _ in range(number)]
-    return found
+    return _named(self.names, rows)
 
 
 class Tiles(NamedTuple):
@@ -74,6 +71,35 @@ class Tiles(NamedTuple):
   warps: int = 4
 
 
+def layout(cell, gates, dtype, reverse, names, tiles, forward, backward) -> Loop:
+  """The loop of a cell of so many gates, its work cut into tiles, by these kernels."""
+  tile = jnp.zeros((tiles.rows, cell.features))
+  rows = [tile for _, number in names for _ in range(number or 1)]
+  small, z = _named(names, rows), [tile] * (gates + cell.apart)
+  jaxpr = jax.make_jaxpr(cell.pointwise)(small, cell.start(tile[:, :1]), z).jaxpr
+  echo = jaxpr.outvars[-1] is jaxpr.outvars[0]
+  return Loop(
+    cell.pointwise, cell.apart, names, reverse, cell.features, echo, jnp.dtype(dtype), tiles,
+    forward, backward,
+  )  # fmt: skip
+
+
+def unsuited(cell: Cell, params: Params, xs: Array, carry: Carry) -> str:
+  """Why no kernel can be made of a cell, or run in a type; "" where one can."""
+  if cell.pointwise is None:
+    return f"a kernel is made from a cell's pointwise function, and {cell} has none; see `additive`"
+  if xs.dtype not in (jnp.float32, jnp.bfloat16):
+    return f"a kernel computes in float32 or bfloat16; got {xs.dtype}"
+  H = cell.features
+  if any(c.shape != (*xs.shape[1:-1], H) for c in carry):
+    return f"a kernel needs a carry of {H} features; {cell} has {[c.shape[-1] for c in carry]}"
+  for name in sorted(set(params) - {"W", "U", "b"}):
+    if params[name].shape[-1:] != (H,) or params[name].ndim > 2:
+      return f"a kernel needs parameters [H] or [n, H] beside W, U and b, H = {H}; {name} of " \
+             f"{cell} is {list(params[name].shape)}"  # fmt: skip
+  return ""
+
+
 def fused(
   make: Callable[..., Loop],
   cell: Cell,
@@ -86,7 +112,7 @@ def fused(
   """N nets of one cell over the same xs, as `scan` would run each of them.
 
   Args:
-    make: cell, rows, dtype, reverse, names -> the loop, as a kernel's module makes it.
+    make: cell, gates, dtype, reverse, names -> the loop, as `layout` makes it for a kernel.
     cell: of the form of `additive`.
     nets, carries, reverse: parameters, first carry and direction of each net.
     xs, alive: as for `scan`.
@@ -103,12 +129,12 @@ def fused(
 
 
 def _fused(make, cell, nets, xs, alive, carries, reverse):
-  T, *batch, D = xs.shape
+  T, *batch, _ = xs.shape
   H, B = cell.features, math.prod(batch)
   G = nets[0]["b"].shape[0] // H
   small = sorted(set(nets[0]) - {"W", "U", "b"})
   names = tuple((name, None if nets[0][name].ndim == 1 else len(nets[0][name])) for name in small)
-  loop = make(cell, B, xs.dtype, reverse, names)
+  loop = make(cell, G, xs.dtype, reverse, names)
   width, rows = (-(-size // tile) * tile
                  for size, tile in ((H, loop.tiles.columns), (B, loop.tiles.rows)))  # fmt: skip
 
@@ -142,6 +168,13 @@ def _fused(make, cell, nets, xs, alive, carries, reverse):
   return [(tuple(own(end, n) for end in ends), own(ys, n, T)) for n in range(len(nets))]
 
 
+def _named(names, rows):
+  rows, found = iter(rows), {}
+  for name, number in names:
+    found[name] = next(rows) if number is None else [next(rows) for _ in range(number)]
+  return found
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _loop(loop, smalls, U, us, start, alive):
   """-> ends, each [B, N·H], and ys [T, B, N·H]."""
@@ -149,27 +182,23 @@ def _loop(loop, smalls, U, us, start, alive):
 
 
 def _forward(loop, smalls, U, us, start, alive):
-  states, ys = loop.forward(loop, smalls, U, us, start, alive)
+  states, zs, ys = loop.forward(loop, smalls, U, us, start, alive)
   if ys is None:
     ys = _slots(loop, states[0], 1)
     ys = ys if alive is None else jnp.where(alive[..., None] != 0, ys, 0)
   ends = tuple(_ends(loop, part) for part in states)
-  return (ends, ys), (smalls, U, us, states, start, alive)
+  return (ends, ys), (smalls, U, states, zs, alive)
 
 
 def _backward(loop, saved, cotangents):
-  smalls, U, us, states, start, alive = saved
-  N, H, GH = U.shape
-  wide_product = functools.partial(jnp.einsum, preferred_element_type=wide(U.dtype))
-  h = _slots(loop, states[0], 0)
-  h = h.reshape(*h.shape[:-1], N, H)
-  vs = wide_product("tbnh,nhg->tbng", h, U).reshape(us.shape).astype(us.dtype)
-  us, vs = (us, vs) if loop.apart else (us + vs, None)
-  made = loop.backward(loop, smalls, U, states, us, vs, alive, *cotangents)
+  smalls, U, states, zs, alive = saved
+  made = loop.backward(loop, smalls, U, states, zs, alive, *cotangents)
   dstart, dsmalls, dus, dvs = made
-  dU = wide_product("tbnh,tbng->nhg", h, dvs.reshape(*h.shape[:-1], GH))
-  dstart = tuple(d.astype(c.dtype) for d, c in zip(dstart, start))
-  return dsmalls, dU.astype(U.dtype), dus.astype(us.dtype), dstart, None
+  flat = lambda a, width: [part.reshape(-1, width) for part in jnp.split(a, len(U), -1)]
+  pairs = zip(flat(_slots(loop, states[0], 0), U.shape[1]), flat(dvs, U.shape[2]))
+  dU = [jnp.matmul(h.T, dv, preferred_element_type=wide(U.dtype)) for h, dv in pairs]
+  dstart = tuple(d.astype(part.dtype) for d, part in zip(dstart, states))
+  return dsmalls, jnp.stack(dU).astype(U.dtype), dus, dstart, None
 
 
 def _slots(loop, states, after):

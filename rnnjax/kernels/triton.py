@@ -2,10 +2,12 @@
 
 Persistent RNNs (Diamos et al., 2016): each program keeps its columns of U on the chip for the whole
 loop, and walks all of time for its rows of the batch and its units. What it needs of the others is
-hₜ, forward, and ∂L/∂vₜ with v = h U, backward; both are outputs that go through memory in any case.
+hₜ₋₁, forward, and their shares of ∂L/∂hₜ₋₁ = ∂L/∂vₜ Uᵀ with v = h U, backward.
 
-No barrier is needed to wait for them. The exchanged array is full of a mark (all bits set, a NaN
-that no arithmetic makes) before the launch; a program loads its step until no mark is left in it.
+These go through a ring of a few slots, which stays in the GPU's cache. No barrier is waited for: a
+slot is full of a mark (all bits set, a NaN that is never written otherwise) until its step is
+written, and a program loads a slot until no mark is left in what it loaded. It marks its part of a
+slot again as soon as what it got proves that nobody reads that any more.
 """
 
 import functools
@@ -21,6 +23,7 @@ from rnnjax.kernels.fused import Loop
 
 BITS = {jnp.dtype(jnp.float32): jnp.int32, jnp.dtype(jnp.bfloat16): jnp.int16}
 MARK = -1
+SLOTS = 16  # of the ring; half of them later, memory is fenced, and a mark is there for all to see
 PATIENCE = 2**22  # loads in vain, some seconds, after which a program goes on, with NaN
 
 
@@ -28,21 +31,19 @@ def forward(loop: Loop, smalls, U, us, start, alive, interpret=False):
   """All steps.
 
   Returns:
-    states, each [T + 1, B, N·H]; ys [T, B, N·H], None where they are h.
+    states, each [T + 1, B, N·H]; zs [T, B, N·Z·H], what entered the nonlinearities; ys [T, B, N·H],
+    None where they are h.
   """
   T, B, _ = us.shape
-  (N, H, GH), reverse = U.shape, loop.reverse
-  G, Bt, Hc = GH // H, loop.tiles.rows, loop.tiles.columns
-  low, bits, pointwise = loop.dtype, BITS[loop.dtype], branchless(loop.pointwise)
+  (N, H, GH), low, pointwise = U.shape, loop.dtype, branchless(loop.pointwise)
+  G, Z, Bt, Hc = GH // H, GH // H + loop.apart, loop.tiles.rows, loop.tiles.columns
 
-  def kernel(smalls, U, us, start, alive, marked, hs, others, ys):
-    c, b, n = (pl.program_id(axis) for axis in range(3))
-    rows, back = pl.ds(b * Bt, Bt), _direction(reverse, n)
-    column = lambda block: pl.ds(block * H + c * Hc, Hc)
-    small = _vectors(loop, smalls, n, c)
+  def kernel(smalls, U, us, start, alive, ring, fences, states, zs, ys, ring_, fences_):
+    c, b, n, rows, column = _place(loop, H)
+    back, small = _direction(loop.reverse, n), _vectors(loop, smalls, n, c)
     weights = [[U[n, column(g), pl.ds(k, size)] for k, size in _chunks(loop, H)] for g in range(G)]
     carry = tuple(part[rows, column(n)].astype(jnp.float32) for part in start)
-    for part, first in zip(others, carry[1:]):
+    for part, first in zip(states, carry):
       part[T * back, rows, column(n)] = first.astype(part.dtype)
 
     def fed(k):
@@ -53,74 +54,66 @@ def forward(loop: Loop, smalls, U, us, start, alive, interpret=False):
     def tick(k, state):
       patience, carry, (t, u) = state
       ahead = fed(jnp.minimum(k + 1, T - 1))
-      mask = None if alive is None else (alive[t, rows] != 0)[:, None]
       if Hc == H:
         h = [carry[0].astype(low)]
       else:
-        places = [(t + back, rows, pl.ds(n * H + k, size)) for k, size in _chunks(loop, H)]
-        patience, h = _gather(hs, places, patience)
-        h = [jax.lax.bitcast_convert_type(part, low) for part in h]
+        places = [(_slot(k), rows, pl.ds(n * H + m, size)) for m, size in _chunks(loop, H)]
+        patience, h = _gather(ring_, places, patience, low)
       v = [sum(_dot(a, w) for a, w in zip(h, own)) for own in weights]
-      new, y = pointwise(small, tuple(carry), met(u, v, loop.apart))
-      new, y = [*_kept(loop, new, H, c)], y
-      if mask is not None:
-        new = [jnp.where(mask, one, old) for one, old in zip(new, carry)]
-      new[0] = new[0].astype(low)
-      hs[t + 1 - back, rows, column(n)] = _unmarked(new[0], bits)
-      for part, value in zip(others, new[1:]):
-        part[t + 1 - back, rows, column(n)] = value.astype(part.dtype)
+      z = met(u, v, loop.apart)
+      new, y = pointwise(small, carry, z)
+      new = _kept(loop, new, H, c)
+      if alive is not None:
+        mask = (alive[t, rows] != 0)[:, None]
+        new, y = [jnp.where(mask, a, b) for a, b in zip(new, carry)], jnp.where(mask, y, 0)
+      new = [value.astype(part.dtype) for value, part in zip(new, states)]
+      if Hc != H:
+        ring_[_slot(k + 1), rows, column(n)] = _unmarked(new[0])
+        # All have sent hₜ₋₁, and so have read what was sent before.
+        ring_[_slot(k - 1), rows, column(n)] = jnp.full((Bt, Hc), MARK, BITS[low])
+        _fence(fences_, b, n, k)
+      for part, value in zip(states, new):
+        part[t + 1 - back, rows, column(n)] = value
       if ys is not None:
-        y = y if mask is None else jnp.where(mask, y, 0)
         ys[t, rows, column(n)] = y.astype(low)
-      new = tuple(value.astype(jnp.float32) for value in new)
-      return patience, new, ahead
+      for i, value in enumerate(z):
+        zs[t, rows, column(n * Z + i)] = value.astype(low)
+      return patience, tuple(value.astype(jnp.float32) for value in new), ahead
 
     jax.lax.fori_loop(0, T, tick, (jnp.int32(PATIENCE), carry, fed(0)))
 
-  shape = lambda steps, dtype: jax.ShapeDtypeStruct((steps, B, N * H), dtype)
-  hs = _marked(T, start[0], bits, reverse)
-  out = (
-    shape(T + 1, bits), tuple(shape(T + 1, part.dtype) for part in start[1:]),
-    None if loop.echo else shape(T, low),
-  )  # fmt: skip
-  args = smalls, U.swapaxes(1, 2), us, start, alive, hs
-  hs, others, ys = _call(loop, kernel, args, out, (H // Hc, B // Bt, N), interpret)
-  return (jax.lax.bitcast_convert_type(hs, low), *others), ys
+  shape = lambda steps, blocks, dtype: jax.ShapeDtypeStruct((steps, B, N * blocks * H), dtype)
+  states = tuple(shape(T + 1, 1, part.dtype) for part in start)
+  out = states, shape(T, Z, low), None if loop.echo else shape(T, 1, low)
+  ring = jnp.full((SLOTS, B, N * H), MARK, BITS[low]).at[0].set(_unmarked(start[0]))
+  args = smalls, U.swapaxes(1, 2), us, start, alive
+  return _call(loop, kernel, args, out, ring, (H // Hc, B // Bt, N), interpret)
 
 
-def backward(loop: Loop, smalls, U, states, us, vs, alive, dends, dys, interpret=False):
+def backward(loop: Loop, smalls, U, states, zs, alive, dends, dys, interpret=False):
   """All steps back.
 
-  Args:
-    us, vs: what `project` made, and h U; us is their sum and vs None where none is kept apart.
-
   Returns:
-    dstart, each [B, N·H]; dsmalls; dus and dvs [T, B, N·G·H].
+    dstart, each [B, N·H]; dsmalls; dus and dvs [T, B, N·G·H], of u and of v = h U.
   """
   T, B, _ = dys.shape
-  (N, H, GH), reverse, apart = U.shape, loop.reverse, loop.apart
-  G, Bt, Hc = GH // H, loop.tiles.rows, loop.tiles.columns
-  low, pointwise = loop.dtype, branchless(loop.pointwise)
-  R = 0 if smalls is None else smalls.shape[1]
+  (N, H, GH), low, pointwise = U.shape, loop.dtype, branchless(loop.pointwise)
+  G, apart, Bt, Hc = GH // H, loop.apart, loop.tiles.rows, loop.tiles.columns
+  Z, C, R = G + apart, H // Hc, 0 if smalls is None else smalls.shape[1]
 
-  C = H // Hc
-
-  def kernel(smalls, U, states, us, vs, alive, dends, dys, marked, parts, dvs, dus, dstart, dsmalls):
-    c, b, n = (pl.program_id(axis) for axis in range(3))
-    rows, back = pl.ds(b * Bt, Bt), _direction(reverse, n)
-    column = lambda block: pl.ds(block * H + c * Hc, Hc)
-    small = _vectors(loop, smalls, n, c)
+  def kernel(smalls, U, states, zs, alive, dends, dys, ring, fences, *out):
+    dvs, dus, dstart, dsmalls, ring_, fences_ = out
+    c, b, n, rows, column = _place(loop, H)
+    back, small = _direction(loop.reverse, n), _vectors(loop, smalls, n, c)
     weights = [[U[n, pl.ds(k, size), column(g)] for g in range(G)] for k, size in _chunks(loop, H)]
     dcarry = tuple(part[rows, column(n)].astype(jnp.float32) for part in dends)
     zeros = [jnp.zeros((Bt, Hc), jnp.float32)] * R
 
     def saved(k):
-      """The time of step k back, and what of it need not wait: its vjp's leaves, and dy."""
+      """The time of step k back, and what it need not wait for: its vjp's leaves, and dy."""
       t = T - 1 - k - back * (T - 1 - 2 * k)
       load = lambda ref, at, block: ref[at, rows, column(block)].astype(jnp.float32)
-      z = [load(us, t, n * G + g) for g in range(G)]
-      if apart:
-        z = met(z, [load(vs, t, n * G + g) for g in range(G)], apart)
+      z = [load(zs, t, n * Z + i) for i in range(Z)]
       carry = tuple(load(part, t + back, n) for part in states)
       leaves, vjp = jax.tree.flatten(jax.vjp(pointwise, small, carry, z)[1])
       return vjp, (t, leaves, load(dys, t, n))
@@ -139,16 +132,21 @@ def backward(loop: Loop, smalls, U, states, us, vs, alive, dends, dys, interpret
       dv = dz[: G - apart] + dz[G:]
       dh = [sum(_dot(d, w) for d, w in zip(dv, own)) for own in weights]
       if C > 1:
-        for (m, size), part in zip(_chunks(loop, H), dh):
-          parts[k, c, rows, pl.ds(n * H + m, size)] = _unmarked(part, jnp.int32)
+        everywhere = [pl.ds(n * H + m, size) for m, size in _chunks(loop, H)]
+        for place, part in zip(everywhere, dh):
+          ring_[_slot(k), c, rows, place] = _unmarked(part)
+        # All have sent their shares of the step before, and so have read those before these.
+        for place, part in zip(everywhere, dh):
+          ring_[_slot(k - 2), c, rows, place] = jnp.full(part.shape, MARK, jnp.int32)
+        _fence(fences_, b, n, k)
       for g, d in enumerate(dv):
         dvs[t, rows, column(n * G + g)] = d
       for g, d in enumerate(dz[:G] if apart else []):
         dus[t, rows, column(n * G + g)] = d
-      _, ahead = saved(jnp.minimum(k + 1, T - 1))  # while the parts of others are waited for
+      _, ahead = saved(jnp.minimum(k + 1, T - 1))  # while the shares of others are waited for
       if C > 1:
-        patience, dh = _gather(parts, [(k, i, rows, column(n)) for i in range(C)], patience)
-        dh = [jax.lax.bitcast_convert_type(part, jnp.float32) for part in dh]
+        places = [(_slot(k), i, rows, column(n)) for i in range(C)]
+        patience, dh = _gather(ring_, places, patience, jnp.float32)
       dcarry = [before[0] + sum(dh), *before[1:]]
       if passing:
         dcarry = [d + p for d, p in zip(dcarry, passing)]
@@ -161,48 +159,67 @@ def backward(loop: Loop, smalls, U, states, us, vs, alive, dends, dys, interpret
     for i, total in enumerate(end[2]):
       dsmalls[i, rows, column(n)] = total
 
-  shape = lambda *lead, dtype=jnp.float32: jax.ShapeDtypeStruct((*lead, N * H), dtype)
+  shape = lambda *lead: jax.ShapeDtypeStruct((*lead, N * H), jnp.float32)
   products = jax.ShapeDtypeStruct((T, B, N * GH), low)
-  marked = jnp.full((T, C, B, N * H) if C > 1 else 1, MARK, jnp.int32)
-  out = (
-    jax.ShapeDtypeStruct(marked.shape, jnp.int32), products, products if apart else None,
-    tuple(shape(B) for _ in dends), shape(R, B) if R else None,
-  )  # fmt: skip
-  args = smalls, U, states, us, vs, alive, dends, dys, marked
-  _, dvs, dus, dstart, sums = _call(loop, kernel, args, out, (C, B // Bt, N), interpret)
+  sums = shape(R, B) if R else None
+  out = products, products if apart else None, tuple(shape(B) for _ in dends), sums
+  ring = jnp.full((SLOTS, C, B, N * H), MARK, jnp.int32)
+  args = smalls, U, states, zs, alive, dends, dys
+  dvs, dus, dstart, sums = _call(loop, kernel, args, out, ring, (C, B // Bt, N), interpret)
   dsmalls = sums.sum(1).reshape(R, N, H).swapaxes(0, 1) if R else None
   return dstart, dsmalls, dus if apart else dvs, dvs
 
 
-def _call(loop, kernel, args, out, grid, interpret):
-  """The kernel on the grid; its last argument is the memory of its first result."""
-  last = len(jax.tree.leaves(args)) - 1
-  how = plgpu.CompilerParams(num_warps=loop.tiles.warps, num_stages=1)
-  return pl.pallas_call(
-    kernel, out, grid=grid, input_output_aliases={last: 0}, compiler_params=how, interpret=interpret
-  )(*args)  # fmt: skip
+def _call(loop, kernel, args, out, ring, grid, interpret):
+  """The kernel on the grid; it gets the ring and the fences as both arguments and results."""
+  fences = jnp.zeros(grid[2] * grid[1], jnp.int32)
+  shared = ring, fences
+  first, last = len(jax.tree.leaves(args)), len(jax.tree.leaves(out))
+  *results, _, _ = pl.pallas_call(
+    kernel,
+    (*out, *(jax.ShapeDtypeStruct(a.shape, a.dtype) for a in shared)),
+    grid=grid,
+    input_output_aliases={first: last, first + 1: last + 1},
+    compiler_params=plgpu.CompilerParams(num_warps=loop.tiles.warps, num_stages=1),
+    interpret=interpret,
+  )(*args, *shared)
+  return results
 
 
-def _marked(T, h, bits, reverse):
-  """[T + 1, B, N·H] full of marks, but for the slots that nets start from, where h [B, N·H] is."""
-  N, H = len(reverse), h.shape[-1] // len(reverse)
-  hs = jnp.full((T + 1, *h.shape), MARK, bits)
-  h = _unmarked(h, bits)
-  for n, back in enumerate(reverse):
-    at = slice(n * H, (n + 1) * H)
-    hs = hs.at[T if back else 0, :, at].set(h[:, at])
-  return hs
+def _place(loop, H):
+  """Which program this is: its columns, rows and net; and where its rows, and its units in a block
+  of H features, are."""
+  c, b, n = (pl.program_id(axis) for axis in range(3))
+  rows = pl.ds(b * loop.tiles.rows, loop.tiles.rows)
+  return c, b, n, rows, lambda block: pl.ds(block * H + c * loop.tiles.columns, loop.tiles.columns)
 
 
-def _unmarked(x, bits):
+def _slot(k):
+  """Where step k is in the ring, a power of two."""
+  return k & (SLOTS - 1)
+
+
+def _fence(fences, b, n, k):
+  """From time to time, makes what all threads of this program have written visible to all programs
+  of its rows, and what these had made visible before, to it."""
+
+  @pl.when(k & (SLOTS // 2 - 1) == 0)
+  def _():
+    plgpu.debug_barrier()
+    plgpu.atomic_add(fences, (n * pl.num_programs(1) + b,), 1)  # acquires and releases
+    plgpu.debug_barrier()
+
+
+def _unmarked(x):
   """The bits of x, which are never those of the mark."""
+  bits = BITS[x.dtype]
   x = jax.lax.bitcast_convert_type(x, bits)
   return jnp.where(x == MARK, jnp.array(jnp.iinfo(bits).max, bits), x)  # another NaN
 
 
-def _gather(ref, places, patience):
-  """ref at these places, as soon as no mark is left in any; and what patience is left."""
-  load = lambda: [plgpu.load(ref.at[place], volatile=True) for place in places]
+def _gather(ring, places, patience, dtype):
+  """The ring at these places, as soon as no mark is left in any; and what patience is left."""
+  load = lambda: [plgpu.load(ring.at[place], volatile=True) for place in places]
 
   def missing(tiles):
     found = functools.reduce(jnp.logical_or, [tile == MARK for tile in tiles])
@@ -213,7 +230,7 @@ def _gather(ref, places, patience):
     lambda state: (state[0] - 1, *load()),
     (patience, *load()),
   )
-  return patience, tiles
+  return patience, [jax.lax.bitcast_convert_type(tile, dtype) for tile in tiles]
 
 
 def _chunks(loop, H):
@@ -249,3 +266,4 @@ def _kept(loop, values, H, c):
 def _dot(a, w):
   """a wᵀ, summed in float32."""
   return jnp.dot(a, w.T, preferred_element_type=jnp.float32)
+

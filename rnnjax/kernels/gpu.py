@@ -1,0 +1,87 @@
+"""When the CUDA kernel of `triton` can run a cell, and how its work is cut."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from rnnjax.cells.cell import Cell
+from rnnjax.kernels import triton
+from rnnjax.kernels.fused import Loop, Tiles, fused, layout, unsuited
+from rnnjax.types import Array, Carry, Params
+
+# What the programs of one processor share, in KiB, by compute capability (CUDA C++ Programming
+# Guide, technical specifications).
+SHARED = {"8.0": 163, "8.6": 99, "8.7": 163, "8.9": 99, "9.0": 227, "10.0": 227, "12.0": 99}
+ROWS = 16  # the fewest that a tensor core multiplies; fewer rows in a program, shorter steps
+
+
+def tiles(H: int, gates: int, itemsize: int, shared: int) -> Tiles | None:
+  """How the work is cut where a program may use so many bytes; None where nothing fits.
+
+  Measured on an H100 (LSTM and GRU, float32, B = 64 and 256, T = 512, forward and backward): 32
+  units a program take 0.8 to 0.95 of the time of 16 or 64; up to H = 512 even 16 units, for which
+  there is room then, take 0.55 of the time of `deferred`.
+  """
+  chunk = next((size for size in (16, 32, 64, 128) if size >= H), 128)
+  width = -(-H // chunk) * chunk
+  for columns in (32, 16):
+    columns = min(columns, width)
+    weights, exchanged = width * columns * gates * itemsize, ROWS * width * itemsize
+    if weights + exchanged <= shared:
+      return Tiles(ROWS, columns, 256 if width == 256 else chunk)
+  return None
+
+
+def loop(shared: int, interpret: bool, cell: Cell, gates: int, dtype, reverse, names) -> Loop:
+  """The loop of a cell of so many gates, on a chip with so many bytes."""
+  cut = tiles(cell.features, gates, dtype.itemsize, shared)
+  ways = (functools.partial(way, interpret=interpret) for way in (triton.forward, triton.backward))
+  return layout(cell, gates, dtype, reverse, names, cut, *ways)
+
+
+def shared() -> int:
+  """Bytes that a program may use on this machine's GPU; 0 where it is none that can be used."""
+  device = jax.devices()[0]
+  kilobytes = SHARED.get(str(getattr(device, "compute_capability", "")), 0)
+  return kilobytes * 1024
+
+
+def refuses(cell: Cell, params: Params, xs: Array, carry: Carry) -> str:
+  """Why the kernel cannot run this here; "" where it can."""
+  if why := unsuited(cell, params, xs, carry):
+    return why
+  if jax.default_backend() != "gpu" or not shared():
+    return f"it needs an NVIDIA GPU of compute capability {', '.join(SHARED)}; this is a " \
+           f"{jax.devices()[0].device_kind}"  # fmt: skip
+  H, gates = cell.features, params["b"].shape[0] // cell.features
+  if not tiles(H, gates, xs.dtype.itemsize, shared()):
+    return (
+      f"16 units' share of U, {H} x {16 * gates} {xs.dtype} numbers, and what they exchange do not "
+      f"fit into the {shared() // 1024} KiB of a processor"
+    )
+  shapes = tuple(sorted((name, p.shape) for name, p in params.items()))
+  return _unknown(cell, shapes, str(xs.dtype))
+
+
+@functools.cache
+def _unknown(cell, shapes, dtype):
+  """What of a cell's pointwise function Triton does not know; "" where it knows all."""
+  shape = lambda *sizes: jax.ShapeDtypeStruct(sizes, jnp.dtype(dtype))
+  params = {name: shape(*sizes) for name, sizes in shapes}
+  xs = shape(1, ROWS, params["W"].shape[0])
+
+  def loss(params, xs):
+    ends = fused(TRITON, cell, (params,), xs, None, (cell.start(xs[0]),), (False,))
+    return sum(leaf.astype(jnp.float32).sum() for leaf in jax.tree.leaves(ends))
+
+  try:
+    jax.jit(jax.grad(loss)).lower(params, xs)
+  except Exception as error:  # whatever a user's function does there
+    return f"the pointwise function of {cell} does not become a kernel: {error}".split("\n")[0]
+  return ""
+
+
+def TRITON(*args) -> Loop:
+  """As `loop`, for this machine's GPU."""
+  return loop(shared(), False, *args)
