@@ -1,13 +1,16 @@
 """How fast is the loop over time, beside its peers? All in one run, interleaved; medians.
 
   python -m experiments.benchmark --out=runs/benchmark   # pip install -e .[bench]; 10 minutes
+  python -m experiments.benchmark --preset=gpu --out=runs/gpu      # on a GPU, torch's cuDNN beside
 
 The loss is Σ ys², its gradient that for all parameters and xs. Each JAX peer runs on one device
 with all cores, and on a device a core with its rows of the batch; the faster counts. GFLOP/s
 count products alone, 2(D + H)GH a row and step, thrice with the backward pass; they and GB/s stand
-beside what one large product and one large copy reach here.
+beside what one large product and one large copy reach here. Products are computed as each framework
+does by default, on a GPU in TF32; the gap, of ours to the plain loop, is that in full precision.
 """
 
+import concurrent.futures
 import contextlib
 import dataclasses
 import itertools
@@ -20,18 +23,23 @@ import tqdm
 
 from experiments import options, peers
 from experiments.options import CELLS, option
-from experiments.timing import ceilings, compiled, draw, medians, ratios
+from experiments.timing import ceilings, compiled, draw, gap, medians, ratios
 from rnnjax.training import devices, records
 from rnnjax.types import BadInput
 
 SHAPES = "32,200,128,128 64,600,32,100 20,35,650,650 64,100,512,512"
 GATES = {"vanilla": 1, "gru": 3, "lstm": 4}
+PRESETS = {"gpu": dict(
+  shapes=" ".join(f"{B},512,{H},{H}" for B in (64, 256) for H in (128, 256, 512, 1024)),
+  peers="rnnjax,own cell,own peephole,cudnn,flax,torch",
+)}  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
   shapes: str = option(SHAPES, "B,T,D,H of each loop")
   cell: str = option("", "one cell; LSTM and GRU where none is named", ("", *CELLS))
+  peers: str = option(",".join([*peers.JAX, "torch"]), "who takes part, with commas")
   trials: int = option(9, "timed runs of each", low=1)
   out: str = option("", "folder for the table as JSON, and the figure")
 
@@ -47,46 +55,64 @@ def parse(text: str) -> list[tuple]:
   return shapes
 
 
-def contenders(cell, xs, H):
-  """{(name, devices): (runs, facts)} of all peers that are installed."""
+def contenders(cell, shape, names):
+  """{(name, devices): (runs, facts)} of all peers of these names that are installed."""
+  B, T, D, H = shape
+  xs = jax.random.normal(jax.random.key(0), (T, B, D))
   made, mesh = {}, devices.mesh()
+  repeats = 3 if jax.default_backend() == "cpu" else 0  # elsewhere many compile at once
   for name, make in peers.JAX.items():
+    if name not in names:
+      continue
     try:
       net, params = make(cell, xs, H)
     except (ImportError, KeyError):
       continue
-    made[name, 1] = compiled(net, params, xs)
-    if mesh.size > 1 and xs.shape[1] % mesh.size == 0:
+    made[name, 1] = compiled(net, params, xs, repeats)
+    if mesh.size > 1 and B % mesh.size == 0:
       with jax.set_mesh(mesh):
         placed = devices.replicate(mesh, params), devices.shard(mesh, xs)
-        made[name, mesh.size] = compiled(net, *placed)
-  with contextlib.suppress(ImportError):
-    made["torch", 1] = dict(zip(("forward", "both"), peers.torch(cell, xs, H))), {"devices": 1}
+        made[name, mesh.size] = compiled(net, *placed, repeats)
+  if "torch" in names:
+    with contextlib.suppress(ImportError):
+      made["torch", 1] = dict(zip(("forward", "both"), peers.torch(cell, xs, H))), {"devices": 1}
   return made
 
 
-def measure(cell, shape, trials) -> list[dict]:
+def measure(cell, shape, made, trials) -> list[dict]:
   """One row for each contender."""
   B, T, D, H = shape
-  made = contenders(cell, jax.random.normal(jax.random.key(0), (T, B, D)), H)
   runs = {(*key, way): run for key, (ways, _) in made.items() for way, run in ways.items()}
   spent = medians(runs, trials)
   flops, rows = 3 * 2 * T * B * (D + H) * GATES[cell] * H, []
   for (name, number), (_, facts) in made.items():
     forward, both = (spent[name, number, way] for way in ("forward", "both"))
     rates = {"gflops": flops / both / 1e9, "GBs": facts.pop("bytes", 0) / both / 1e9}
-    times = {"forward_ms": 1e3 * forward, "both_ms": 1e3 * both}
+    times = {"forward_ms": 1e3 * forward, "both_ms": 1e3 * both, "us_a_step": 1e6 * both / T}
     rows.append({"cell": cell, "shape": shape, "peer": name} | facts | times | rates)
   return rows
 
 
 def run(config: Config = Config()):
   """Measures all; returns the ceilings, and geometric means of the peers' values over ours."""
-  shapes = parse(config.shapes)
-  rows, about = [], records.versions() | {"cores": jax.device_count(), "ceilings": ceilings()}
+  shapes, names = parse(config.shapes), config.peers.split(",")
+  if "rnnjax" not in names or not {*peers.JAX, "torch"} >= set(names):
+    raise BadInput(f"--peers must be rnnjax and any of {', '.join([*peers.JAX, 'torch'])}, with "
+                   f"commas; got {config.peers!r}")  # fmt: skip
   cells = [config.cell] if config.cell else ["lstm", "gru"]
-  for cell, shape in tqdm.tqdm(list(itertools.product(cells, shapes)), disable=None):
-    rows += (new := measure(cell, shape, config.trials))
+  about = records.versions() | {"devices": [d.device_kind for d in jax.devices()]}
+  about["ceilings"] = ceilings() | {f"gap/{cell}": gap(CELLS[cell](100)) for cell in cells}
+  logging.info(about)
+  rows = []
+  loops = list(itertools.product(cells, shapes))
+  build = lambda loop: contenders(*loop, names)
+  if jax.default_backend() == "cpu":
+    made = map(build, loops)  # one after another, for how long it takes to compile is a figure
+  else:
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+      made = list(pool.map(build, loops))
+  for loop, each in tqdm.tqdm(zip(loops, made), total=len(loops), disable=None):
+    rows += (new := measure(*loop, each, config.trials))
     for row in new:
       show = lambda v: f"{v:.3g}" if isinstance(v, float) else str(v)
       logging.info("  ".join(f"{name} {show(v)}" for name, v in row.items()))
@@ -101,4 +127,4 @@ def run(config: Config = Config()):
 
 if __name__ == "__main__":
   devices.use_cores(0)  # all of them: zero rows can be shared by any number
-  options.main(Config, run)
+  options.main(Config, run, PRESETS)

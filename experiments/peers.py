@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from experiments.options import CELLS
-from rnnjax import unroll
+from rnnjax import backends, unroll
 from rnnjax.cells.cell import Cell, additive, init, zeros
 
 
@@ -47,6 +47,33 @@ def own(cell, xs, H):
     **additive(tick, gates, apart),
   )  # fmt: skip
   return unrolled(made, xs)
+
+
+def peephole(cell, xs, H):
+  """A peephole LSTM as a user writes it, with parameters that its pointwise function reads."""
+  if cell != "lstm":
+    raise KeyError(cell)
+
+  def tick(params, carry, gates):
+    i, f, g, o = gates
+    c = jax.nn.sigmoid(f + params["pf"] * carry[1]) * carry[1]
+    c = c + jax.nn.sigmoid(i + params["pi"] * carry[1]) * jnp.tanh(g)
+    h = jax.nn.sigmoid(o + params["po"] * c) * jnp.tanh(c)
+    return (h, c), h
+
+  def begin(key, D):
+    return init(key, D, H, 4) | {name: jnp.zeros(H) for name in ("pi", "pf", "po")}
+
+  made = Cell("peephole", H, begin, lambda x: (zeros(x, H),) * 2, **additive(tick, 4))
+  return unrolled(made, xs)
+
+
+def cudnn(cell, xs, H):
+  """NVIDIA's LSTM through jax."""
+  made = CELLS[cell](H)
+  if backends(made, made.init(jax.random.key(0), xs.shape[-1]), xs)["cudnn"]:
+    raise KeyError(cell)
+  return rnnjax(cell, xs, H, "cudnn")
 
 
 def step(cell, xs, H):
@@ -111,8 +138,10 @@ def keras(cell, xs, H):
 JAX = {
   "rnnjax": rnnjax,
   "own cell": own,
+  "own peephole": peephole,
   "own step": step,
   "plain scan": functools.partial(rnnjax, backend="scan"),
+  "cudnn": cudnn,
   "flax": flax,
   "haiku": haiku,
   "equinox": equinox,
@@ -122,20 +151,23 @@ JAX = {
 
 def torch(cell, xs, H):
   """A function without arguments that runs forward, and one that runs forward and backward."""
-  import numpy as np
   import torch
 
   torch.set_num_threads(os.cpu_count())
+  device = "cpu" if jax.default_backend() == "cpu" else "cuda"
+  wait = torch.cuda.synchronize if device == "cuda" else lambda: None
   net = {"lstm": torch.nn.LSTM, "gru": torch.nn.GRU, "vanilla": torch.nn.RNN}[cell](xs.shape[-1], H)
-  xs = torch.tensor(np.array(xs)).requires_grad_()
+  net, xs = net.to(device), torch.randn(xs.shape, device=device).requires_grad_()
 
   def forward():
     with torch.no_grad():
       net(xs)
+    wait()
 
   def both():
     net.zero_grad()
     xs.grad = None
     (net(xs)[0] ** 2).sum().backward()
+    wait()
 
   return forward, both

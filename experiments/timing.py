@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rnnjax.unroll import unroll_both
+
 
 def seconds(run) -> float:
   """How long run() takes."""
@@ -14,8 +16,12 @@ def seconds(run) -> float:
   return time.perf_counter() - begun
 
 
-def compiled(net, params, xs):
+def compiled(net, params, xs, repeats: int = 3):
   """{pass: run} of ys = net(params, xs), and what its gradient takes.
+
+  Args:
+    net, params, xs: as said.
+    repeats: how often compilation is timed; 0 for not at all.
 
   Returns:
     {"forward": run, "both": run}, and {"devices", "compile_s": seconds, "MiB": temporaries,
@@ -25,12 +31,13 @@ def compiled(net, params, xs):
   loss = lambda: jax.grad(lambda params, xs: (net(params, xs) ** 2).sum(), (0, 1))
   build = lambda f: jax.jit(f).lower(params, xs).compile()
   made = {"forward": build(net), "both": build(loss())}
-  compile_s = min(seconds(lambda: build(loss())) for _ in range(3))
+  times = [seconds(lambda: build(loss())) for _ in range(repeats)]
   use, devices = made["both"].memory_analysis(), len(xs.sharding.device_set)
   moved = use.argument_size_in_bytes + use.output_size_in_bytes + 2 * use.temp_size_in_bytes
   runs = {name: lambda f=f: jax.block_until_ready(f(params, xs)) for name, f in made.items()}
   MiB = devices * use.temp_size_in_bytes / 2**20
-  return runs, {"devices": devices, "compile_s": compile_s, "MiB": MiB, "bytes": devices * moved}
+  took = {"compile_s": min(times)} if times else {}
+  return runs, {"devices": devices, "MiB": MiB, "bytes": devices * moved} | took
 
 
 def medians(runs: dict, trials: int) -> dict:
@@ -43,12 +50,32 @@ def medians(runs: dict, trials: int) -> dict:
   return {name: float(np.median(each[2:])) for name, each in times.items()}
 
 
-def ceilings(n: int = 4096) -> dict:
+def ceilings() -> dict:
   """GFLOP/s of one product [n, n] [n, n], and GB/s of one copy of n² numbers, read and written."""
-  a = jnp.ones((n, n))
+  n = 4096 if jax.default_backend() == "cpu" else 16_384
+  a = jax.random.normal(jax.random.key(0), (n, n))
   fastest = lambda f: min(seconds(lambda: f(a).block_until_ready()) for _ in range(9))
   product, copy = fastest(jax.jit(lambda a: a @ a)), fastest(jax.jit(lambda a: a + 1))
   return {"gflops": round(2e-9 * n**3 / product, 1), "GBs": round(2e-9 * a.nbytes / copy, 1)}
+
+
+def gap(cell, T: int = 37, B: int = 20, D: int = 24) -> float:
+  """How far outputs and gradients of what `auto` chooses are from those of the plain loop, both in
+  full precision, on rows of random lengths in both directions; relative to the largest number."""
+  draw = np.random.default_rng(0)
+  xs, lengths = draw.normal(size=(T, B, D)).astype(np.float32), draw.integers(0, T + 1, B)
+  params = jax.tree.map(
+    lambda p: p + draw.normal(0, 0.1, p.shape).astype(np.float32), cell.init(jax.random.key(0), D)
+  )
+
+  def loss(params, xs, backend):
+    ends = unroll_both(cell, (params, params), xs, lengths, backend=backend)
+    return sum(jnp.sin(leaf).sum() for leaf in jax.tree.leaves(ends)), ends
+
+  run = jax.jit(jax.grad(loss, (0, 1), has_aux=True), static_argnums=2)
+  with jax.default_matmul_precision("highest"):
+    ours, plain = (jax.tree.leaves(run(params, xs, backend)) for backend in ("auto", "scan"))
+  return max(float(abs(a - b).max() / max(1, abs(b).max())) for a, b in zip(ours, plain))
 
 
 def best(rows) -> dict:

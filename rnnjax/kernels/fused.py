@@ -178,11 +178,11 @@ def _named(names, rows):
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _loop(loop, smalls, U, us, start, alive):
   """-> ends, each [B, N·H], and ys [T, B, N·H]."""
-  return _forward(loop, smalls, U, us, start, alive)[0]
+  return _forward(loop, smalls, U, us, start, alive, save=False)[0]
 
 
-def _forward(loop, smalls, U, us, start, alive):
-  states, zs, ys = loop.forward(loop, smalls, U, us, start, alive)
+def _forward(loop, smalls, U, us, start, alive, save=True):
+  states, zs, ys = loop.forward(loop, smalls, U, us, start, alive, save=save)
   if ys is None:
     ys = _slots(loop, states[0], 1)
     ys = ys if alive is None else jnp.where(alive[..., None] != 0, ys, 0)

@@ -29,7 +29,7 @@ def tiles(H: int, gates: int, itemsize: int, shared: int) -> Tiles | None:
     columns = min(columns, width)
     weights, exchanged = width * columns * gates * itemsize, ROWS * width * itemsize
     if weights + exchanged <= shared:
-      return Tiles(ROWS, columns, 256 if width == 256 else chunk)
+      return Tiles(ROWS, columns, chunk)
   return None
 
 

@@ -51,6 +51,10 @@ def plan(cell: Cell, params: Params, xs: Array) -> Plan:
 
 
 def fastest(cell: Cell, params: Params, xs: Array, able: list[str]) -> str:
-  """Which of the backends that are able to run this was measured to be the fastest."""
+  """Which of the backends that are able to run this was measured to be the fastest.
+
+  On an H100 (README, Speed) the kernel of `triton` takes 0.2 to 0.6 of the time of `deferred`
+  wherever it fits; of what does not fit, cuDNN's LSTM is the fastest.
+  """
   del cell, params, xs
-  return "deferred" if "deferred" in able else "scan"
+  return next(name for name in ("triton", "cudnn", "deferred", "scan") if name in able)

@@ -27,12 +27,12 @@ SLOTS = 16  # of the ring; half of them later, memory is fenced, and a mark is t
 PATIENCE = 2**22  # loads in vain, some seconds, after which a program goes on, with NaN
 
 
-def forward(loop: Loop, smalls, U, us, start, alive, interpret=False):
+def forward(loop: Loop, smalls, U, us, start, alive, save=True, interpret=False):
   """All steps.
 
   Returns:
-    states, each [T + 1, B, N·H]; zs [T, B, N·Z·H], what entered the nonlinearities; ys [T, B, N·H],
-    None where they are h.
+    states, each [T + 1, B, N·H]; zs [T, B, N·Z·H], what entered the nonlinearities, None unless it
+    is to be saved; ys [T, B, N·H], None where they are h.
   """
   T, B, _ = us.shape
   (N, H, GH), low, pointwise = U.shape, loop.dtype, branchless(loop.pointwise)
@@ -43,8 +43,9 @@ def forward(loop: Loop, smalls, U, us, start, alive, interpret=False):
     back, small = _direction(loop.reverse, n), _vectors(loop, smalls, n, c)
     weights = [[U[n, column(g), pl.ds(k, size)] for k, size in _chunks(loop, H)] for g in range(G)]
     carry = tuple(part[rows, column(n)].astype(jnp.float32) for part in start)
-    for part, first in zip(states, carry):
-      part[T * back, rows, column(n)] = first.astype(part.dtype)
+    first = _unmarked(carry[0].astype(low)), *carry[1:]
+    for part, value in zip(states, first):
+      part[T * back, rows, column(n)] = value
 
     def fed(k):
       """The time of step k, and what it need not wait for."""
@@ -66,28 +67,31 @@ def forward(loop: Loop, smalls, U, us, start, alive, interpret=False):
       if alive is not None:
         mask = (alive[t, rows] != 0)[:, None]
         new, y = [jnp.where(mask, a, b) for a, b in zip(new, carry)], jnp.where(mask, y, 0)
-      new = [value.astype(part.dtype) for value, part in zip(new, states)]
+      new = [value.astype(part.dtype) for value, part in zip(new, start)]
+      sent = _unmarked(new[0])
       if Hc != H:
-        ring_[_slot(k + 1), rows, column(n)] = _unmarked(new[0])
+        ring_[_slot(k + 1), rows, column(n)] = sent
         # All have sent hₜ₋₁, and so have read what was sent before.
         ring_[_slot(k - 1), rows, column(n)] = jnp.full((Bt, Hc), MARK, BITS[low])
         _fence(fences_, b, n, k)
-      for part, value in zip(states, new):
+      for part, value in zip(states, (sent, *new[1:])):
         part[t + 1 - back, rows, column(n)] = value
       if ys is not None:
         ys[t, rows, column(n)] = y.astype(low)
-      for i, value in enumerate(z):
+      for i, value in enumerate(z if save else []):
         zs[t, rows, column(n * Z + i)] = value.astype(low)
       return patience, tuple(value.astype(jnp.float32) for value in new), ahead
 
     jax.lax.fori_loop(0, T, tick, (jnp.int32(PATIENCE), carry, fed(0)))
 
   shape = lambda steps, blocks, dtype: jax.ShapeDtypeStruct((steps, B, N * blocks * H), dtype)
-  states = tuple(shape(T + 1, 1, part.dtype) for part in start)
-  out = states, shape(T, Z, low), None if loop.echo else shape(T, 1, low)
+  slots = lambda dtype: shape(T + 1, 1, dtype)
+  states = slots(BITS[low]), *(slots(part.dtype) for part in start[1:])  # h as it is sent, its bits
+  out = states, shape(T, Z, low) if save else None, None if loop.echo else shape(T, 1, low)
   ring = jnp.full((SLOTS, B, N * H), MARK, BITS[low]).at[0].set(_unmarked(start[0]))
   args = smalls, U.swapaxes(1, 2), us, start, alive
-  return _call(loop, kernel, args, out, ring, (H // Hc, B // Bt, N), interpret)
+  (hs, *others), zs, ys = _call(loop, kernel, args, out, ring, (H // Hc, B // Bt, N), interpret)
+  return (jax.lax.bitcast_convert_type(hs, low), *others), zs, ys
 
 
 def backward(loop: Loop, smalls, U, states, zs, alive, dends, dys, interpret=False):
@@ -110,7 +114,7 @@ def backward(loop: Loop, smalls, U, states, zs, alive, dends, dys, interpret=Fal
     zeros = [jnp.zeros((Bt, Hc), jnp.float32)] * R
 
     def saved(k):
-      """The time of step k back, and what it need not wait for: its vjp's leaves, and dy."""
+      """The time of step k back, and what need not wait: its vjp's leaves, and dy."""
       t = T - 1 - k - back * (T - 1 - 2 * k)
       load = lambda ref, at, block: ref[at, rows, column(block)].astype(jnp.float32)
       z = [load(zs, t, n * Z + i) for i in range(Z)]
@@ -242,7 +246,7 @@ def _direction(reverse, n):
   """1 where net n walks time backward, else 0."""
   if len(set(reverse)) == 1:
     return int(reverse[0])
-  return sum(jnp.where(n == i, int(back), 0) for i, back in enumerate(reverse))
+  return sum((n == i).astype(jnp.int32) for i, back in enumerate(reverse) if back)
 
 
 def _vectors(loop, smalls, n, c):
