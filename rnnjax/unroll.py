@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from rnnjax.cells.cell import Cell
+from rnnjax.kernels.associative import associative, unless_linear
 from rnnjax.kernels.backend import Backend, never, unless_floating
 from rnnjax.kernels.deferred import deferred
 from rnnjax.kernels.plan import fastest
@@ -16,6 +17,7 @@ from rnnjax.types import Array, Carry, Params
 BACKENDS = {
   "scan": Backend(scan, never),
   "deferred": Backend(deferred, unless_floating),
+  "associative": Backend(associative, unless_linear),
 }
 
 
