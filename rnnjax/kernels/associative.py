@@ -80,7 +80,7 @@ def states(reverse: bool, a: Array, b: Array, s: Array) -> Array:
       daₜ = dsₜ ⊙ sₜ₋₁,  dbₜ = dsₜ
   """
   product, total = jax.lax.associative_scan(after, (a, b), reverse=reverse)
-  return product * s + total
+  return product * s[None] + total
 
 
 def _forward(reverse, a, b, s):
