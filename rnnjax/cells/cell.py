@@ -133,7 +133,7 @@ def linear(coefficients: Callable, read: Callable | None = None) -> dict:
   complex; s beside h is float32 or wider, and both functions are given, and compute, no less.
 
   Args:
-    coefficients: params, u [..., GH] -> a, b [..., N], real or complex; a may lack u's axes.
+    coefficients: params, u [..., GH] -> a, b [..., N], both real or both complex; a may be [N].
     read: params, s [..., N], u -> y [..., H].
 
   Returns:

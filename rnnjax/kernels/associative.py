@@ -42,10 +42,9 @@ def associative(
     params, carry = (varying(tree, xs) for tree in (params, carry))
     u = cell.project(params, xs)
     a, b = cell.linear(params, u)
-    dtype, s = jnp.result_type(a, b), state(carry)
-    a, b, s = jnp.broadcast_to(a, b.shape).astype(dtype), b.astype(dtype), s.astype(dtype)
+    a = jnp.broadcast_to(a, b.shape)
     a, b = freeze(alive, (a, b), (jnp.ones_like(a), jnp.zeros_like(b)))  # s stands still
-    ss = states(reverse, a, b, s)
+    ss = states(reverse, a, b, state(carry).astype(b.dtype))
     ys = cell.read(params, ss, u)
     h = last(ys, alive, carry[0], reverse)
     carry = carried(h, ss[0 if reverse else -1], carry)
