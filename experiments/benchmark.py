@@ -19,7 +19,7 @@ import jax
 import tqdm
 
 from experiments import options, peers
-from experiments.options import CELLS, option
+from experiments.options import option
 from experiments.timing import ceilings, compiled, draw, medians, ratios
 from rnnjax.training import devices, records
 from rnnjax.types import BadInput
@@ -31,7 +31,7 @@ GATES = {"vanilla": 1, "gru": 3, "lstm": 4}
 @dataclasses.dataclass(frozen=True)
 class Config:
   shapes: str = option(SHAPES, "B,T,D,H of each loop")
-  cell: str = option("", "one cell; LSTM and GRU where none is named", ("", *CELLS))
+  cell: str = option("", "one cell; LSTM and GRU where none is named", ("", *GATES))
   trials: int = option(9, "timed runs of each", low=1)
   out: str = option("", "folder for the table as JSON, and the figure")
 
