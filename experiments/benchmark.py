@@ -38,7 +38,7 @@ PRESETS = {"gpu": dict(
 @dataclasses.dataclass(frozen=True)
 class Config:
   shapes: str = option(SHAPES, "B,T,D,H of each loop")
-  cell: str = option("", "one cell; LSTM and GRU where none is named", ("", *CELLS))
+  cell: str = option("", "one cell; LSTM and GRU where none is named", ("", *GATES))
   peers: str = option(",".join([*peers.JAX, "torch"]), "who takes part, with commas")
   trials: int = option(9, "timed runs of each", low=1)
   out: str = option("", "folder for the table as JSON, and the figure")

@@ -11,7 +11,18 @@ import sys
 import jax
 from absl import app, flags
 
-from rnnjax import bidirectional, forward, gru, lstm, stack, training, vanilla
+from rnnjax import (
+  bidirectional,
+  forward,
+  gru,
+  lru,
+  lstm,
+  mingru,
+  minlstm,
+  stack,
+  training,
+  vanilla,
+)
 from rnnjax.diagnostics.influence import radii
 from rnnjax.training import averages, devices, optimizers, records
 from rnnjax.types import BadInput
@@ -19,7 +30,9 @@ from rnnjax.unroll import BACKENDS
 
 RATE = dict(low=0, below=1)  # what a rate of dropout may be
 COMPILED = "~/.cache/rnnjax/compiled"  # what was compiled once is not compiled again
-CELLS = {"vanilla": vanilla, "lstm": lstm, "gru": gru}
+CELLS = {
+  "vanilla": vanilla, "lstm": lstm, "gru": gru, "mingru": mingru, "minlstm": minlstm, "lru": lru,
+}  # fmt: skip
 
 
 def option(default, help: str, choices=None, low=None, below=None, file=False, aside=False):

@@ -78,7 +78,7 @@ def cudnn(cell, xs, H):
 
 def step(cell, xs, H):
   """A cell of which only the step is known."""
-  return unrolled(CELLS[cell](H)._replace(pointwise=None), xs)
+  return unrolled(CELLS[cell](H)._replace(pointwise=None, linear=None), xs)
 
 
 def flax(cell, xs, H):

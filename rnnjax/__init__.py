@@ -1,6 +1,6 @@
 """rnnjax: recurrent networks as pure functions, scanned by jax."""
 
-from rnnjax.cells import Cell, gru, lstm, vanilla
+from rnnjax.cells import Cell, gru, lru, lstm, mingru, minlstm, vanilla
 from rnnjax.encoders import Encoder, backward, bidirectional, forward, stack
 from rnnjax.search import generate, sample
 from rnnjax.unroll import backends, unroll
@@ -16,7 +16,10 @@ __all__ = [
   "forward",
   "generate",
   "gru",
+  "lru",
   "lstm",
+  "mingru",
+  "minlstm",
   "sample",
   "stack",
   "unroll",

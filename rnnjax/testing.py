@@ -139,7 +139,10 @@ def runs_on_every_backend(it: Subject):
     if why:
       continue
     why = f"backend {backend!r} and 'scan' disagree on "
-    cure = ". Does step say what pointwise says, on gates(u, h U)? Make both by `additive`"
+    cure = (
+      ". Does step say what pointwise says, on gates(u, h U), or what linear and read say? Make "
+      "them by `additive` or `linear`"
+    )
     same(it(lengths=LENGTHS, backend=backend), it(lengths=LENGTHS), why + "outputs" + cure)
     gradients = it.gradients(lengths=LENGTHS, backend=backend)
     same(gradients, it.gradients(lengths=LENGTHS), why + "gradients" + cure)

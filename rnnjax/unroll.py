@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from rnnjax.cells.cell import Cell
 from rnnjax.kernels import cudnn, gpu
+from rnnjax.kernels.associative import associative, unless_linear
 from rnnjax.kernels.backend import Backend, kernel, never, unless_floating
 from rnnjax.kernels.deferred import deferred
 from rnnjax.kernels.fused import fused
@@ -18,6 +19,7 @@ from rnnjax.types import Array, Carry, Params
 BACKENDS = {
   "scan": Backend(scan, never),
   "deferred": Backend(deferred, unless_floating),
+  "associative": Backend(associative, unless_linear),
   "triton": kernel(functools.partial(fused, gpu.TRITON), gpu.refuses),
   "cudnn": Backend(cudnn.cudnn, cudnn.refuses),
 }

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rnnjax import gru, lstm, unroll, vanilla
+from rnnjax import backends, gru, lru, lstm, mingru, minlstm, unroll, vanilla
 from rnnjax.cells import Cell, factory
-from rnnjax.cells.cell import additive, init, zeros
+from rnnjax.cells.cell import additive, affine, init, linear, wide, zeros
 from rnnjax.unroll import BACKENDS
 from tests import oracle
 
@@ -62,6 +62,30 @@ def leaky_oracle(params, x, state):
   u, v = x @ params["W"] + params["b"], state[0] @ params["U"]
   h = params["leak"] * state[0] + np.tanh((u + v)[:H])
   return [h], h * u[H:] + v[H:]
+
+
+@factory
+def quasi(features: int):
+  """A user's own linear cell, a quasi-recurrent net's: a real state behind an output gate."""
+
+  def coefficients(params, u):
+    z, f, _ = jnp.split(u, 3, -1)
+    f = jax.nn.sigmoid(f)
+    return f, (1 - f) * jnp.tanh(z)
+
+  def read(params, s, u):
+    return jax.nn.sigmoid(u[..., 2 * features :]) * s
+
+  begin = lambda key, D: affine(jax.random.split(key, 3), D, features)
+  start = lambda x: (zeros(x, features), zeros(x, features, wide(x.dtype)))
+  return {"init": begin, "start": start, **linear(coefficients, read)}
+
+
+def quasi_oracle(params, x, state):
+  z, f, o = np.split(x @ params["W"] + params["b"], 3)
+  c = oracle.σ(f) * state[1] + (1 - oracle.σ(f)) * np.tanh(z)
+  h = oracle.σ(o) * c
+  return [h, c], h
 
 
 STATIC = ("cell", "reverse", "remat", "backend")
@@ -126,14 +150,29 @@ CASES = (
   Case(gru(H), oracle.gru_after, (H,)),
   Case(normed(H), normed_oracle, (H,)),
   Case(leaky(H), leaky_oracle, (H,)),
+  Case(mingru(H), oracle.mingru, (H,)),
+  Case(minlstm(H), oracle.minlstm, (H,)),
+  Case(lru(H, states=3), oracle.lru, (H, 3, 3)),
+  Case(quasi(H), quasi_oracle, (H, H)),
 )
 NAMES = [case.cell.name for case in CASES]
-# The laws of the loop are held by one cell of each form, on every backend, and on the reference by
-# a simple one and by those whose step is longest; all options are in test_cells.py.
-FORMS = [CASES[NAMES.index(f"{name}(5)")] for name in ("lstm", "gru", "normed", "leaky")]
+# The laws of the loop are held by one cell of each form, on every backend that runs it, and on the
+# reference by a simple one and by those whose step is longest; all options are in test_cells.py.
+LINEAR = [case for case in CASES if case.cell.linear]
+FORMS = [
+  CASES[NAMES.index(name)]
+  for name in "lstm(5)|gru(5)|normed(5)|leaky(5)|mingru(5)|lru(5, states=3)|quasi(5)".split("|")
+]
 LONGEST = [case for case in CASES if len(case.cell.name) > 30 or "before" in case.cell.name]
+
+
+def runs(case, backend):
+  """Whether a backend runs a case, as it says itself."""
+  return not backends(case.cell, case.params(np.float32), inputs(dtype=np.float32))[backend]
+
+
 PAIRS = [(case, "scan") for case in [CASES[0], *FORMS, *LONGEST]] + [
-  (case, backend) for backend in sorted(set(BACKENDS) - {"scan"}) for case in FORMS
+  (case, name) for name in sorted(set(BACKENDS) - {"scan"}) for case in FORMS if runs(case, name)
 ]
 over_cells_and_backends = pytest.mark.parametrize(
   "case, backend", PAIRS, ids=[f"{case.cell}-{backend}" for case, backend in PAIRS]

@@ -67,6 +67,40 @@ def gru_after(params, x, state):
   return [h], h
 
 
+def mingru(params, x, state):
+  """Feng et al. 2024, appendix B: the gate from the input alone, the candidate made positive."""
+  (h,) = state
+  H = len(h)
+  z, n = (x @ params["W"][:, j : j + H] + params["b"][j : j + H] for j in (0, H))
+  h = (1 - σ(z)) * h + σ(z) * positive(n)
+  return [h], h
+
+
+def minlstm(params, x, state):
+  """Feng et al. 2024, appendix B: gates that are divided by their sum."""
+  (h,) = state
+  H = len(h)
+  f, i, n = (x @ params["W"][:, j : j + H] + params["b"][j : j + H] for j in (0, H, 2 * H))
+  f, i = σ(f), σ(i)
+  h = f / (f + i) * h + i / (f + i) * positive(n)
+  return [h], h
+
+
+def positive(n):
+  return np.array([v + 0.5 if v >= 0 else σ(v) for v in n])
+
+
+def lru(params, x, state):
+  """Orvieto et al. 2023, equations 1 and 7, with complex numbers."""
+  _, re, im = state
+  p = {name: np.asarray(value, np.float64) for name, value in params.items()}
+  Λ = np.exp(-np.exp(p["nu_log"]) + 1j * np.exp(p["theta_log"]))
+  B, C = p["B_re"].T + 1j * p["B_im"].T, p["C_re"].T + 1j * p["C_im"].T
+  s = Λ * (re + 1j * im) + np.exp(p["gamma_log"]) * (B @ x)
+  y = (C @ s).real + p["D"].T @ x
+  return [y, s.real, s.imag], y
+
+
 def unroll(tick, params, xs, widths, lengths=None, reverse=False):
   """Rows one by one, steps one by one, from zeros; what lies past a row's length is never read."""
   T, B, _ = xs.shape

@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from rnnjax import gru, lstm
-from rnnjax.kernels.plan import Plan, plan
+from rnnjax import backends, gru, lru, lstm, mingru
+from rnnjax.kernels.plan import Plan, fastest, plan
 
 COUNT = """
 import jax, os, sys
@@ -62,3 +62,20 @@ def test_plans_follow_the_measurements(cell, shape, expected):
   """Gates are saved where they are few or dear to compute; chunks have 512 rows and divide T."""
   params = jax.eval_shape(lambda: cell.init(jax.random.key(0), shape[-1]))
   assert plan(cell, params, jax.ShapeDtypeStruct(shape, jnp.float32)) == expected
+
+
+@pytest.mark.parametrize(
+  "cell, shape, expected",
+  [
+    (mingru(16), (10_000, 1, 8), "associative"),
+    (lru(8), (1000, 2, 8), "associative"),
+    (mingru(17), (10_000, 1, 8), "deferred"),
+    (lru(16), (1000, 2, 8), "deferred"),
+    (gru(4), (1000, 1, 8), "deferred"),
+  ],
+)
+def test_all_steps_at_once_where_they_are_small(cell, shape, expected):
+  """Only a linear cell with few numbers a step takes all steps at once."""
+  params, xs = cell.init(jax.random.key(0), shape[-1]), jnp.zeros(shape)
+  able = [name for name, why in backends(cell, params, xs).items() if not why]
+  assert fastest(cell, params, xs, able) == expected

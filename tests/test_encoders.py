@@ -9,7 +9,20 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rnnjax import attention, backward, bidirectional, dropout, forward, gru, lstm, stack, vanilla
+from rnnjax import (
+  attention,
+  backward,
+  bidirectional,
+  dropout,
+  forward,
+  gru,
+  lru,
+  lstm,
+  mingru,
+  minlstm,
+  stack,
+  vanilla,
+)
 from rnnjax.encoders import MERGES
 from rnnjax.models.classifier import Classifier
 from rnnjax.pooling import POOLINGS
@@ -159,6 +172,8 @@ def layouts():
   encoders = [
     forward(vanilla(3), learned_start=True),
     bidirectional(lstm(3, peepholes=True, cells=2), gru(4), learned_start=True),
+    bidirectional(mingru(2), minlstm(3), learned_start=True),
+    forward(lru(3, states=2), learned_start=True),
     stack(bidirectional(gru(3), gru(3, reset="before")), backward(lstm(2, coupled=True))),
   ]
   made = {repr(encoder): jax.eval_shape(lambda e=encoder: e.init(KEY, D)) for encoder in encoders}

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from rnnjax import gru, lstm
+from rnnjax import gru, lstm, mingru
 from rnnjax.cells.cell import zeros
 from rnnjax.testing import LAWS, check_cell
 from tests.cells_table import FORMS, H
@@ -61,6 +61,13 @@ BROKEN = {
 def test_each_law_finds_who_breaks_it(law):
   with pytest.raises(AssertionError, match=rf"^[a-z]+\(5.*\) breaks the law {law}: "):
     check_cell(BROKEN[law])
+
+
+def test_a_linear_that_its_step_does_not_follow():
+  """Some backend runs the one, the others run the other."""
+  cell = mingru(H)._replace(step=lambda p, c, u: mingru(H).step(p, c, 2 * u))
+  with pytest.raises(AssertionError, match=r"'associative' and 'scan' disagree .* `linear`"):
+    check_cell(cell)
 
 
 def test_a_start_that_forgets_the_batch():

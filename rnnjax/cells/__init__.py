@@ -2,7 +2,10 @@
 
 from rnnjax.cells.cell import Cell, factory
 from rnnjax.cells.gru import gru
+from rnnjax.cells.lru import lru
 from rnnjax.cells.lstm import lstm
+from rnnjax.cells.mingru import mingru
+from rnnjax.cells.minlstm import minlstm
 from rnnjax.cells.vanilla import vanilla
 
-__all__ = ["Cell", "factory", "gru", "lstm", "vanilla"]
+__all__ = ["Cell", "factory", "gru", "lru", "lstm", "mingru", "minlstm", "vanilla"]

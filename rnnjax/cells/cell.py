@@ -27,6 +27,8 @@ class Cell(NamedTuple):
     step: params, carry, u -> carry, y [..., H].
     pointwise: params, carry, gates -> carry, y for cells of the form of `additive`; else None.
     apart: how many of the last blocks of u and h U such a cell keeps apart instead of adding them.
+    linear: params, u -> a, b for cells of the form of `linear`; else None.
+    read: params, s, u -> y for such cells.
   """
 
   name: str
@@ -37,6 +39,8 @@ class Cell(NamedTuple):
   step: Callable[[Params, Carry, Array], tuple[Carry, Array]]
   pointwise: Callable[[Params, Carry, list[Array]], tuple[Carry, Array]] | None = None
   apart: int = 0
+  linear: Callable[[Params, Array], tuple[Array, Array]] | None = None
+  read: Callable[[Params, Array, Array], Array] | None = None
 
   def __repr__(self):
     return self.name
@@ -46,8 +50,8 @@ def factory(make: Callable) -> Callable:
   """A cell factory that returns the same cell for the same arguments, so that jit compiles once.
 
   `make(features, ...)` returns the cell's functions as a dict: init, start, and either project and
-  step or what `additive` makes. The cell's name is the call as one would write it, defaults left
-  out. All arguments must be hashable.
+  step or what `additive` or `linear` makes. The cell's name is the call as one would write it,
+  defaults left out. All arguments must be hashable.
 
   Raises (when the factory is called):
     ValueError: features, the first argument, is not a positive integer.
@@ -121,6 +125,56 @@ def additive(pointwise: Callable, number: int, apart: int = 0) -> dict:
   return {"project": project, "step": step, "pointwise": pointwise, "apart": apart}
 
 
+def linear(coefficients: Callable, read: Callable | None = None) -> dict:
+  """The functions of a cell whose state is linear in the one before it.
+
+      aₜ, bₜ = coefficients(params, uₜ)            uₜ = xₜ W + b
+      sₜ = aₜ ⊙ sₜ₋₁ + bₜ
+      yₜ = read(params, sₜ, uₜ)                    without `read` yₜ = sₜ
+
+  No a or b waits for s, so all steps can be taken at once (`rnnjax.kernels.associative`). The carry
+  is (h,) where h is s itself, (h, s) where h = y is read from it, (h, Re s, Im s) where s is
+  complex; s beside h is float32 or wider, and both functions are given, and compute, no less.
+
+  Args:
+    coefficients: params, u [..., GH] -> a, b [..., N], both real or both complex; a may be [N].
+    read: params, s [..., N], u -> y [..., H].
+
+  Returns:
+    {"project", "step", "linear", "read"}.
+  """
+
+  def widened(function, *args):
+    return function(*jax.tree.map(lambda p: p.astype(wide(p.dtype)), args))
+
+  def read_narrow(params, s, u):
+    return (widened(read, params, s, u) if read else s).astype(u.dtype)
+
+  def step(params, carry, u):
+    a, b = widened(coefficients, params, u)
+    s = a * state(carry) + b
+    y = read_narrow(params, s, u)
+    return carried(y, s, carry), y
+
+  return {
+    "project": project,
+    "step": step,
+    "linear": functools.partial(widened, coefficients),
+    "read": read_narrow,
+  }
+
+
+def state(carry: Carry) -> Array:
+  """s of a linear cell's carry (h,), (h, s) or (h, Re s, Im s)."""
+  h, *s = carry
+  return jax.lax.complex(*s) if len(s) == 2 else s[0] if s else h
+
+
+def carried(h: Array, s: Array, like: Carry) -> Carry:
+  """The carry of h and s, in the form of another one."""
+  return (h, *{1: (), 2: (s,), 3: (s.real, s.imag)}[len(like)])
+
+
 def zeros(x: Array, features: int, dtype=None) -> Array:
   """Zeros [..., features] derived from x [..., D], and so sharded as x is."""
   return jnp.broadcast_to(jnp.zeros_like(x[..., :1], dtype), (*x.shape[:-1], features))
@@ -136,10 +190,13 @@ def init(key: Key, D: int, H: int, gates: int) -> Params:
 
   Glorot & Bengio 2010; Saxe, McClelland & Ganguli 2014 (orthogonal).
   """
-  glorot, orthogonal = jax.nn.initializers.glorot_uniform(), jax.nn.initializers.orthogonal()
-  keys = jax.random.split(key, (2, gates))
-  return {
-    "W": jnp.concatenate([glorot(k, (D, H)) for k in keys[0]], -1),
-    "U": jnp.concatenate([orthogonal(k, (H, H)) for k in keys[1]], -1),
-    "b": jnp.zeros(gates * H),
-  }
+  orthogonal, keys = jax.nn.initializers.orthogonal(), jax.random.split(key, (2, gates))
+  U = jnp.concatenate([orthogonal(k, (H, H)) for k in keys[1]], -1)
+  return affine(keys[0], D, H) | {"U": U}
+
+
+def affine(keys: Array, D: int, H: int) -> Params:
+  """W [D, GH] Glorot uniform, gate by gate, and b [GH] zero, of G keys: all of a cell without U."""
+  glorot = jax.nn.initializers.glorot_uniform()
+  W = jnp.concatenate([glorot(k, (D, H)) for k in keys], -1)
+  return {"W": W, "b": jnp.zeros(len(keys) * H)}

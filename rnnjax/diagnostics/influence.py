@@ -25,8 +25,8 @@ def carries(cell: Cell, params: Params, xs: Array, carry: Carry | None = None) -
     carry, _ = cell.step(params, carry, u)
     return carry, jnp.concatenate(carry, -1)
 
-  # A step of its own: `pointwise`, if there is one, would put out y alone.
-  whole = cell._replace(step=seen, pointwise=None, features=int(widths[-1]))
+  # A step of its own: `pointwise` or `linear`, if there is one, would put out y alone.
+  whole = cell._replace(step=seen, pointwise=None, linear=None, features=int(widths[-1]))
   _, after = unroll(whole, params, xs, carry=first)
   after = jnp.split(after, widths[:-1], -1)
   return tuple(jnp.concatenate([c[None], part]) for c, part in zip(first, after))

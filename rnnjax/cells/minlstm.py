@@ -1,0 +1,60 @@
+"""The minimal LSTM: Feng et al., Were RNNs All We Needed?, 2024.
+
+Its gates read the input alone and are made to sum to one, so the recurrence is linear, the state
+stays within its candidates, and all steps can be taken at once. The candidate is positive, as that
+of `mingru` is and for the same reason.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from rnnjax.cells.cell import affine, factory, linear, zeros
+from rnnjax.cells.mingru import g
+from rnnjax.types import Array, Params
+
+σ = jax.nn.sigmoid
+GATES = 3
+
+
+def coefficients(params: Params, u: Array) -> tuple[Array, Array]:
+  """One tick of a minLSTM, hₜ = aₜ ⊙ hₜ₋₁ + bₜ.
+
+      f, i, n = split(uₜ)                          uₜ = xₜ W + b
+      f′ = σ(f) / (σ(f) + σ(i)),  i′ = σ(i) / (σ(f) + σ(i))
+      hₜ = f′ ⊙ hₜ₋₁ + i′ ⊙ g(n)
+
+  Args:
+    params: {"W": [D, 3H], "b": [3H]}, not read here.
+    u: [..., 3H], what `project` made of xₜ.
+
+  Returns:
+    a = f′ and b = i′ ⊙ g(n), each [..., H].
+
+  >>> a, b = coefficients({}, jnp.array([-200.0, -200.0, 0.0]))  # where σ is 0, and 0/0 no number
+  >>> float(a[0]), float(b[0])
+  (0.5, 0.25)
+  """
+  del params
+  f, i, n = jnp.split(u, GATES, -1)
+  d = jax.nn.log_sigmoid(f) - jax.nn.log_sigmoid(i)  # f′ = σ(d), i′ = σ(−d)
+  return σ(d), σ(-d) * g(n)
+
+
+@factory
+def minlstm(features: int, *, forget_bias: float = 1.0):
+  """A minLSTM of H = features hidden units; parameters: 3(DH + H).
+
+  Args:
+    features: H.
+    forget_bias: where the bias of the forget gate starts.
+
+  >>> minlstm(100)
+  minlstm(100)
+  """
+
+  def begin(key, D):
+    params = affine(jax.random.split(key, GATES), D, features)
+    return params | {"b": params["b"].at[:features].set(forget_bias)}
+
+  start = lambda x: (zeros(x, features),)
+  return {"init": begin, "start": start, **linear(coefficients)}

@@ -1,0 +1,102 @@
+"""All steps at once, for cells whose state is linear in the one before: Blelloch, Prefix Sums and
+Their Applications, 1990; Martin & Cundy, Parallelizing Linear Recurrent Neural Nets, 2018.
+
+    sₜ = aₜ ⊙ sₜ₋₁ + bₜ
+
+Two steps are one of the same form, (a, b) then (a′, b′) is (a′ ⊙ a, a′ ⊙ b + b′), so a tree of
+depth log T replaces T steps that wait for one another. Nothing is divided: where |a| ≤ 1 every
+number in the tree is as tame as the states, and no logarithm is needed. Of a minGRU over 2,000
+steps in float32 it is off by up to 2e-6, cumulative sums of logarithms by up to 2e-3.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from rnnjax.cells.cell import Cell, carried, state
+from rnnjax.kernels.rows import on_own_rows, varying
+from rnnjax.kernels.scan import freeze
+from rnnjax.types import Array, Carry, Params
+
+
+def unless_linear(cell: Cell, params: Params, xs: Array, carry: Carry) -> str:
+  """Of a backend that runs linear recurrences alone."""
+  del params, xs, carry
+  if cell.linear:
+    return ""
+  return (
+    f"it runs linear recurrences, hₜ = aₜ ⊙ hₜ₋₁ + bₜ, and {cell} is none; backend='scan' runs it"
+  )
+
+
+def associative(
+  cell: Cell, params: Params, xs: Array, alive: Array | None, carry: Carry, reverse: bool
+) -> tuple[Carry, Array]:
+  """As `scan`, for a cell of the form of `linear`, in log T rounds of all steps.
+
+  Not differentiable in forward mode (jvp): `scan` is. Where the batch is cut along a mesh each
+  device takes its own rows, and they meet once, to add up the weight gradients.
+  """
+
+  def run(params, xs, alive, carry):
+    params, carry = (varying(tree, xs) for tree in (params, carry))
+    u = cell.project(params, xs)
+    a, b = cell.linear(params, u)
+    a = jnp.broadcast_to(a, b.shape)
+    a, b = freeze(alive, (a, b), (jnp.ones_like(a), jnp.zeros_like(b)))  # s stands still
+    ss = states(reverse, a, b, state(carry).astype(b.dtype))
+    ys = cell.read(params, ss, u)
+    h = last(ys, alive, carry[0], reverse)
+    carry = carried(h, ss[0 if reverse else -1], carry)
+    return carry, freeze(alive, ys, jnp.zeros_like(ys))
+
+  return on_own_rows(run)(params, xs, alive, carry)
+
+
+def last(ys: Array, alive: Array | None, h: Array, reverse: bool) -> Array:
+  """y [..., H] where each row ends, of ys [T, ..., H]; h where it has no step."""
+  if alive is None:
+    return ys[0 if reverse else -1]
+  steps = alive.sum(0)
+  end = jnp.zeros_like(steps) if reverse else jnp.maximum(steps - 1, 0)
+  y = jnp.take_along_axis(ys, end[None, ..., None], 0)[0]
+  return freeze(steps > 0, y, h)
+
+
+def after(a: Array, b: Array) -> tuple[Array, Array]:
+  """Two steps as one."""
+  (a, b), (a_next, b_next) = a, b
+  return a_next * a, a_next * b + b_next
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def states(reverse: bool, a: Array, b: Array, s: Array) -> Array:
+  """s₁ ... s_T of sₜ = aₜ ⊙ sₜ₋₁ + bₜ, from s₀ [..., N] on: a, b [T, ..., N] -> [T, ..., N].
+
+  The way back is such a recurrence too, in the other direction:
+
+      dsₜ = ∂L/∂sₜ + aₜ₊₁ ⊙ dsₜ₊₁
+      daₜ = dsₜ ⊙ sₜ₋₁,  dbₜ = dsₜ
+  """
+  product, total = jax.lax.associative_scan(after, (a, b), reverse=reverse)
+  return product * s[None] + total
+
+
+def _forward(reverse, a, b, s):
+  ss = states(reverse, a, b, s)
+  return ss, (a, s, ss)
+
+
+def _backward(reverse, saved, dss):
+  a, s, ss = saved
+  shift = lambda first, rest, back: jnp.concatenate(
+    [rest[1:], first[None]] if back else [first[None], rest[:-1]]
+  )
+  nothing = jnp.zeros_like(s)
+  ds = states(not reverse, shift(nothing, a, not reverse), dss, nothing)
+  first = -1 if reverse else 0
+  return ds * shift(s, ss, reverse), ds, a[first] * ds[first]
+
+
+states.defvjp(_forward, _backward)

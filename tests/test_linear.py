@@ -1,0 +1,92 @@
+"""Linear recurrences: extreme gates over many steps, how an LRU starts, and who is refused."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from rnnjax import backends, gru, lru, mingru, minlstm, unroll
+from rnnjax.unroll import BACKENDS
+from tests import oracle
+from tests.cells_table import CASES, NAMES, D, H, inputs, quasi
+
+STEPS, ROWS = 2000, 2
+TICKS = {"mingru": (mingru(H), oracle.mingru), "minlstm": (minlstm(H), oracle.minlstm)}
+
+
+def extreme(name):
+  """A cell's tick, float32 parameters, and inputs that drive gates from 1e-40 to 1 − 1e-40."""
+  cell, tick = TICKS[name]
+  params = CASES[NAMES.index(str(cell))].params(np.float32)
+  return cell, tick, params, 30 * inputs(STEPS, (ROWS,), np.float32)
+
+
+@pytest.mark.parametrize("backend", ["scan", "associative"])
+@pytest.mark.parametrize("name", TICKS)
+def test_extreme_gates_over_many_steps(name, backend):
+  """In float32 every output is that of the paper in float64, to a few of its last bits."""
+  cell, tick, params, xs = extreme(name)
+  exact = {name: np.float64(p) for name, p in params.items()}
+  with np.errstate(over="ignore"):  # σ as the paper writes it, of numbers far below zero
+    _, ys = oracle.unroll(tick, exact, xs, (H,))
+  gates = oracle.σ(np.clip(xs @ exact["W"] + exact["b"], -500, 500))[..., :H]
+  assert gates.min() < 1e-40 and (1 - gates).min() == 0
+  _, got = unroll(cell, params, xs, backend=backend)
+  np.testing.assert_allclose(got, ys, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", TICKS)
+def test_gradients_of_extreme_gates(name):
+  """They are finite in float32, and those of the plain loop in float64."""
+  cell, _, params, xs = extreme(name)
+  weights = np.random.default_rng(3).normal(size=(STEPS, ROWS, H))  # not of ys, as sin would be
+
+  def slopes(backend, dtype):
+    w = jnp.asarray(weights, dtype)
+    run = lambda params, xs: (w * unroll(cell, params, xs, backend=backend)[1]).mean()
+    return jax.grad(run, (0, 1))(*jax.tree.map(lambda p: jnp.asarray(p, dtype), (params, xs)))
+
+  got = slopes("associative", jnp.float32)
+  with jax.enable_x64(True):
+    expected = slopes("scan", jnp.float64)
+  for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
+    np.testing.assert_allclose(a, b, rtol=0, atol=1e-5 * np.abs(b).max())
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("name", TICKS)
+def test_state_stays_within_its_candidates(name):
+  """A convex mean of positive numbers: h is positive, and no larger than the largest of them."""
+  cell, _, params, xs = extreme(name)
+  _, ys = unroll(cell, params, np.float64(xs))
+  candidates = (np.float64(xs) @ params["W"] + params["b"])[..., -H:]
+  assert (ys >= 0).all() and ys.max() <= 0.5 + candidates.max() and (ys[-1] > 0).all()
+
+
+def test_lru_starts_in_its_ring():
+  """inner ≤ |λ| ≤ outer, spread evenly over the area, angles below phase; white noise in gives
+  states of variance one."""
+  cell = lru(3, states=2000, inner=0.6, outer=0.9, phase=1.0)
+  params = cell.init(jax.random.key(0), 50)
+  λ, _ = cell.linear(params, jnp.zeros(2 * 2000 + 3))
+  radius, angle = np.abs(λ), np.angle(λ)
+  assert 0.6 <= radius.min() < 0.61 and 0.89 < radius.max() <= 0.9
+  assert 0 <= angle.min() < 0.01 and 0.99 < angle.max() <= 1
+  assert abs((radius < np.sqrt((0.6**2 + 0.9**2) / 2)).mean() - 0.5) < 0.05
+  xs = np.random.default_rng(0).normal(size=(100, 20, 50)).astype(np.float32)
+  (_, re, im), _ = unroll(cell, params, xs)
+  assert abs((re**2 + im**2).mean() - 1) < 0.05
+
+
+def test_lru_ring_must_be_one():
+  with pytest.raises(ValueError, match=r"0 <= inner < outer <= 1; got 0.9 and 0.5"):
+    lru(H, inner=0.9, outer=0.5)
+
+
+def test_only_linear_cells_run_at_once():
+  """The others are told why, by name; a user's linear cell is none of them."""
+  params, xs = gru(H).init(jax.random.key(0), D), inputs(dtype=np.float32)
+  with pytest.raises(ValueError, match=r"'associative' cannot run .* gru\(5\) is none; backend='s"):
+    unroll(gru(H), params, xs, backend="associative")
+  assert set(backends(quasi(H), quasi(H).init(jax.random.key(0), D), xs)) >= set(BACKENDS)
+  assert not backends(quasi(H), quasi(H).init(jax.random.key(0), D), xs)["associative"]
