@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from rnnjax.cells.cell import Cell
-from rnnjax.kernels import cudnn, gpu
+from rnnjax.kernels import cudnn, gpu, tpu
 from rnnjax.kernels.associative import associative, unless_linear
 from rnnjax.kernels.backend import Backend, kernel, never, unless_floating
 from rnnjax.kernels.deferred import deferred
@@ -21,6 +21,7 @@ BACKENDS = {
   "deferred": Backend(deferred, unless_floating),
   "associative": Backend(associative, unless_linear),
   "triton": kernel(functools.partial(fused, gpu.TRITON), gpu.refuses),
+  "mosaic": kernel(functools.partial(fused, tpu.MOSAIC), tpu.refuses),
   "cudnn": Backend(cudnn.cudnn, cudnn.refuses),
 }
 

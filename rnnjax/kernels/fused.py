@@ -50,6 +50,12 @@ class Loop(NamedTuple):
   forward: Callable
   backward: Callable
 
+  def back(self, n: Array):
+    """1 where net n walks time backward, else 0."""
+    if len(set(self.reverse)) == 1:
+      return int(self.reverse[0])
+    return sum((n == i).astype(jnp.int32) for i, back in enumerate(self.reverse) if back)
+
   def small(self, rows: list[Array]) -> Params:
     """The parameters that `pointwise` reads, of their rows; those that are matrices as lists."""
     return _named(self.names, rows)

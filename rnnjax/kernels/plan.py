@@ -68,7 +68,7 @@ def fastest(cell: Cell, params: Params, xs: Array, able: list[str]) -> str:
   """
   del params
   few = math.prod(xs.shape[1:-1]) * cell.features <= 16
-  order = ("triton", "cudnn", "deferred", "scan")
+  order = ("triton", "mosaic", "cudnn", "deferred", "scan")
   if few or jax.default_backend() != "cpu":
     order = ("associative", *order)
   return next(name for name in order if name in able)

@@ -40,7 +40,7 @@ def forward(loop: Loop, smalls, U, us, start, alive, save=True, interpret=False)
 
   def kernel(smalls, U, us, start, alive, ring, fences, states, zs, ys, ring_, fences_):
     c, b, n, rows, column = _place(loop, H)
-    back, small = _direction(loop.reverse, n), _vectors(loop, smalls, n, c)
+    back, small = loop.back(n), _vectors(loop, smalls, n, c)
     weights = [[U[n, column(g), pl.ds(k, size)] for k, size in _chunks(loop, H)] for g in range(G)]
     carry = tuple(part[rows, column(n)].astype(jnp.float32) for part in start)
     first = _unmarked(carry[0].astype(low)), *carry[1:]
@@ -108,7 +108,7 @@ def backward(loop: Loop, smalls, U, states, zs, alive, dends, dys, interpret=Fal
   def kernel(smalls, U, states, zs, alive, dends, dys, ring, fences, *out):
     dvs, dus, dstart, dsmalls, ring_, fences_ = out
     c, b, n, rows, column = _place(loop, H)
-    back, small = _direction(loop.reverse, n), _vectors(loop, smalls, n, c)
+    back, small = loop.back(n), _vectors(loop, smalls, n, c)
     weights = [[U[n, pl.ds(k, size), column(g)] for g in range(G)] for k, size in _chunks(loop, H)]
     dcarry = tuple(part[rows, column(n)].astype(jnp.float32) for part in dends)
     zeros = [jnp.zeros((Bt, Hc), jnp.float32)] * R
@@ -240,13 +240,6 @@ def _gather(ring, places, patience, dtype):
 def _chunks(loop, H):
   """Where each part of H units begins that one product takes, and its size."""
   return [(k, loop.tiles.chunk) for k in range(0, H, loop.tiles.chunk)]
-
-
-def _direction(reverse, n):
-  """1 where net n walks time backward, else 0."""
-  if len(set(reverse)) == 1:
-    return int(reverse[0])
-  return sum((n == i).astype(jnp.int32) for i, back in enumerate(reverse) if back)
 
 
 def _vectors(loop, smalls, n, c):
