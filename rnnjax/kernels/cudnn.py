@@ -4,6 +4,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+from jax.experimental.layout import Layout, with_layout_constraint
 
 from rnnjax.cells import lstm
 from rnnjax.cells.cell import Cell
@@ -31,9 +32,17 @@ def packed(params: Params) -> Array:
 
 def flipped(a: Array, lengths: Array) -> Array:
   """Each row's living steps of a [T, B, ...] from the last to the first; the others stay."""
-  steps = jnp.arange(len(a))[:, None]
+  steps, lengths = jnp.arange(len(a))[:, None], lengths[None]
   at = jnp.where(steps < lengths, lengths - 1 - steps, steps)
   return jnp.take_along_axis(a, at[..., None], 0)
+
+
+def dense(a: Array) -> Array:
+  """a, and its cotangent, row by row in memory.
+
+  cuDNN reads memory so, and jax does not tell XLA (0.11): it would take a transpose for a layout.
+  """
+  return with_layout_constraint(a, Layout(tuple(range(a.ndim))))
 
 
 def cudnn(
@@ -62,9 +71,9 @@ def _run(cell, params, xs, alive, carry, reverse):
   # cuDNN wants a step in each row; what it makes of a row that has none is not looked at.
   counts = jnp.maximum(lengths, 1).astype(jnp.int32)
   ys, *end = rnn.lstm(
-    xs.swapaxes(0, 1), *start, packed(params), counts, D, H, 1, 0.0, False
+    dense(xs.swapaxes(0, 1)), *map(dense, start), packed(params), counts, D, H, 1, 0.0, False
   )  # fmt: skip
-  ys = ys.swapaxes(0, 1)
+  ys = dense(ys).swapaxes(0, 1)
   if reverse:
     ys = flipped(ys, lengths)
   if alive is not None:

@@ -35,7 +35,7 @@ class Loop(NamedTuple):
     H: units, as the cell has them.
     echo: y is h.
     dtype: in which products are computed; sums and carries are wider.
-    tiles: how the work is cut; its `columns` divide the width that H is filled up to.
+    tiles: how the work is cut.
     forward, backward: the kernels, called as `_loop` does.
   """
 
@@ -66,8 +66,9 @@ class Tiles(NamedTuple):
 
   Attributes:
     rows: of the batch, in one program.
-    columns: units in one program; H is filled up to a multiple of them.
-    chunk: of the units, in one product.
+    columns: units in one program.
+    chunk: of the units, in one product; like columns a power of two, and H is filled up to a
+      multiple of both.
     warps: of a program, where it has any.
   """
 
@@ -141,8 +142,8 @@ def _fused(make, cell, nets, xs, alive, carries, reverse):
   small = sorted(set(nets[0]) - {"W", "U", "b"})
   names = tuple((name, None if nets[0][name].ndim == 1 else len(nets[0][name])) for name in small)
   loop = make(cell, G, xs.dtype, reverse, names)
-  width, rows = (-(-size // tile) * tile
-                 for size, tile in ((H, loop.tiles.columns), (B, loop.tiles.rows)))  # fmt: skip
+  width = _multiple(H, max(loop.tiles.columns, loop.tiles.chunk))
+  rows = _multiple(B, loop.tiles.rows)
 
   def grow(a, axis, to):
     return jnp.pad(a, [(0, to - a.shape[axis] if i == axis % a.ndim else 0) for i in range(a.ndim)])
@@ -172,6 +173,10 @@ def _fused(make, cell, nets, xs, alive, carries, reverse):
     return a[..., :B, n * width : n * width + H].reshape(*lead, *batch, H)
 
   return [(tuple(own(end, n) for end in ends), own(ys, n, T)) for n in range(len(nets))]
+
+
+def _multiple(size, of):
+  return -(-size // of) * of
 
 
 def _named(names, rows):

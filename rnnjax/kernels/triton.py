@@ -73,7 +73,7 @@ def forward(loop: Loop, smalls, U, us, start, alive, save=True, interpret=False)
         ring_[_slot(k + 1), rows, column(n)] = sent
         # All have sent hₜ₋₁, and so have read what was sent before.
         ring_[_slot(k - 1), rows, column(n)] = jnp.full((Bt, Hc), MARK, BITS[low])
-        _fence(fences_, b, n, k)
+        _fence(fences_, b, n, k, interpret)
       for part, value in zip(states, (sent, *new[1:])):
         part[t + 1 - back, rows, column(n)] = value
       if ys is not None:
@@ -142,7 +142,7 @@ def backward(loop: Loop, smalls, U, states, zs, alive, dends, dys, interpret=Fal
         # All have sent their shares of the step before, and so have read those before these.
         for place, part in zip(everywhere, dh):
           ring_[_slot(k - 2), c, rows, place] = jnp.full(part.shape, MARK, jnp.int32)
-        _fence(fences_, b, n, k)
+        _fence(fences_, b, n, k, interpret)
       for g, d in enumerate(dv):
         dvs[t, rows, column(n * G + g)] = d
       for g, d in enumerate(dz[:G] if apart else []):
@@ -203,9 +203,11 @@ def _slot(k):
   return k & (SLOTS - 1)
 
 
-def _fence(fences, b, n, k):
+def _fence(fences, b, n, k, interpret):
   """From time to time, makes what all threads of this program have written visible to all programs
   of its rows, and what these had made visible before, to it."""
+  if interpret:  # one program after another
+    return
 
   @pl.when(k & (SLOTS // 2 - 1) == 0)
   def _():

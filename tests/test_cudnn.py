@@ -1,0 +1,63 @@
+"""What is laid around cuDNN's LSTM, with jax's own reference in its place: no GPU is needed."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.experimental import rnn
+
+from rnnjax import lstm
+from rnnjax.kernels import cudnn
+from rnnjax.kernels.scan import scan
+from tests.cells_table import FORMS, LENGTHS, D, H, T, inputs
+
+CASE = FORMS[0]
+
+
+def reference(x, h, c, weights, lengths, D, H, layers, dropout, bidirectional):
+  """`jax.experimental.rnn.lstm`, which is cuDNN's, as jax tests it."""
+  parts = rnn.unpack_lstm_weights(weights, D, H, layers, bidirectional)
+  with jax.numpy_rank_promotion("allow"):
+    return rnn.lstm_ref(x, h, c, *parts, lengths, D, H, layers, dropout, bidirectional)
+
+
+@pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
+@pytest.mark.parametrize("lengths", [None, LENGTHS], ids=["full", "ragged"])
+def test_equals_scan(monkeypatch, reverse, lengths):
+  """Weights in cuDNN's order, rows flipped by their lengths, and rows without a step."""
+  monkeypatch.setattr(rnn, "lstm", reference)
+  alive = None if lengths is None else jnp.arange(T)[:, None] < lengths[None]
+  xs, carry = jnp.asarray(inputs(dtype=np.float32)), CASE.carry(dtype=np.float32)
+  if alive is not None:
+    xs = jnp.where(alive[..., None], xs, 0)
+  carry = tuple(map(jnp.asarray, carry))
+
+  def loss(run):
+    def of(params, xs, carry):
+      carry, ys = run(lstm(H), params, xs, alive, carry, reverse)
+      return jnp.sin(ys).sum() + sum(jnp.cos(c).sum() for c in carry), (carry, ys)
+
+    grad = jax.jit(jax.value_and_grad(of, (0, 1, 2), has_aux=True))
+    return grad(CASE.params(np.float32), xs, carry)
+
+  one, two = map(loss, (cudnn.cudnn, scan))
+  for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(two), strict=True):
+    np.testing.assert_allclose(a, b, rtol=0, atol=1e-6 * max(1, abs(b).max()))
+
+
+def test_packed():
+  """As jax unpacks them: Wᵀ, Uᵀ, b, and zeros for the bias that there is not."""
+  params = CASE.params(np.float32)
+  W, U, b, zero = rnn.unpack_lstm_weights(cudnn.packed(params), D, H, 1, False)
+  np.testing.assert_array_equal(W[0].T, params["W"])
+  np.testing.assert_array_equal(U[0].T, params["U"])
+  np.testing.assert_array_equal(b[0], params["b"])
+  assert not zero[0].any()
+
+
+def test_flipped():
+  """Living steps are turned around, the others stay; twice is nothing."""
+  a = jnp.arange(T)[:, None, None] + 10.0 * jnp.arange(3)[None, :, None]
+  once = cudnn.flipped(a, jnp.asarray(LENGTHS))
+  assert once[:, 2, 0].tolist() == [22, 21, 20, 23, 24, 25]
+  np.testing.assert_array_equal(cudnn.flipped(once, jnp.asarray(LENGTHS)), a)

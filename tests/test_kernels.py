@@ -1,0 +1,218 @@
+"""Kernels that walk time on a chip: interpreted, they are the loop; they lower for the chips."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from rnnjax import bidirectional, gru, lstm, unroll, vanilla
+from rnnjax.cells.cell import Cell, additive, init, zeros
+from rnnjax.kernels import gpu, tpu
+from rnnjax.kernels.backend import kernel
+from rnnjax.kernels.branchless import branchless, tanh
+from rnnjax.kernels.fused import Tiles, fused, layout, unsuited
+from rnnjax.unroll import BACKENDS, backends, unroll_both
+from tests.cells_table import CASES, FORMS, LENGTHS, D, H, T, gradients, inputs, run
+
+H100 = 227 * 1024
+MADE = {"triton": functools.partial(gpu.loop, H100), "mosaic": tpu.loop}
+ADDITIVE = [case for case in CASES if case.cell.pointwise and "cells" not in case.cell.name]
+for name, make in MADE.items():
+  together = functools.partial(fused, functools.partial(make, True))
+  BACKENDS[f"{name} interpreted"] = kernel(together, unsuited)
+
+WAYS = {  # reverse, lengths, type, precision
+  "forward": (False, None, np.float32, 2e-6),
+  "ragged": (False, LENGTHS, np.float32, 2e-6),
+  "reverse": (True, LENGTHS, np.float32, 2e-6),
+  "bfloat16": (True, LENGTHS, jnp.bfloat16, 2**-5),
+}
+over_kernels = pytest.mark.parametrize("name", MADE)
+over_cells = pytest.mark.parametrize("case", ADDITIVE, ids=[case.cell.name for case in ADDITIVE])
+
+
+def close(got, expected, atol):
+  """To a precision relative to the largest number."""
+  for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
+    a, b = jnp.float32(a), jnp.float32(b)
+    np.testing.assert_allclose(a, b, rtol=0, atol=atol * max(1, abs(b).max()))
+
+
+@over_kernels
+@over_cells
+@pytest.mark.parametrize("way", WAYS)
+def test_equals_scan(case, name, way):
+  """Outputs, carry and all gradients, NaN past a row's end; bfloat16 beside scan in float32."""
+  reverse, lengths, dtype, precision = WAYS[way]
+  cast = functools.partial(jax.tree.map, lambda a: jnp.asarray(a, dtype))
+  params, xs = cast((case.params(), inputs()))
+  carry = case.carry(dtype=np.float32)
+  full = jax.tree.map(jnp.float32, (params, xs))
+  if lengths is not None:
+    xs = jnp.where((np.arange(T)[:, None] < lengths)[..., None], xs, jnp.nan)
+  (_, (_, ys)), dparams = gradients(
+    case.cell, params, xs, lengths, carry, reverse, backend=f"{name} interpreted"
+  )
+  (_, (_, expected)), true = gradients(case.cell, *full, lengths, carry, reverse, backend="scan")
+  assert ys.dtype == dtype
+  close((ys, dparams), (expected, true), precision)
+
+
+@over_kernels
+@pytest.mark.parametrize("merge", ["concat", "sum"])
+def test_both_directions_in_one_launch(name, merge):
+  """A bidirectional layer runs as one net beside another, and is what two loops are."""
+  xs, layers = inputs(dtype=np.float32), {}
+  for backend in (f"{name} interpreted", "scan"):
+    layer = bidirectional(lstm(H), lstm(H), merge, learned_start=True, backend=backend)
+    params = layer.init(jax.random.key(0), D)
+    params = jax.tree.map(lambda p: p + 0.3, params)
+    loss = lambda params, xs, layer=layer: jnp.sin(layer.apply(params, xs, LENGTHS)[1]).sum()
+    compiled = jax.jit(jax.value_and_grad(loss, (0, 1))).lower(params, xs)
+    layers[backend] = compiled.compile()(params, xs)
+  close(*layers.values(), 1e-6)
+
+
+@over_kernels
+def test_any_number_of_batch_axes_and_steps(name):
+  """No batch axis, two of them, many rows, one step, and chunks that are computed again."""
+  case, options = FORMS[0], dict(backend=f"{name} interpreted")
+  params = case.params(np.float32)
+  for batch in ((), (2, 2), (33,)):
+    xs = inputs(batch=batch, dtype=np.float32)
+    close(run(case.cell, params, xs, **options), run(case.cell, params, xs, backend="scan"), 1e-6)
+  xs, carry = inputs(dtype=np.float32), case.carry(dtype=np.float32)
+  both = (gradients(case.cell, params, xs, LENGTHS, carry, True, 4, how)
+          for how in (options["backend"], "scan"))  # fmt: skip
+  close(*both, 1e-6)
+
+
+@pytest.mark.parametrize("cell", [lstm(48, peepholes=True), gru(40)], ids=str)
+def test_programs_that_share_the_units(cell):
+  """Several programs, each with its own units, step by step: what each gets of the others is there,
+  as they are interpreted one after another."""
+  tiles = Tiles(16, 16, 16)
+  make = lambda *args: layout(*args, tiles, *interpreted)
+  interpreted = [functools.partial(way, interpret=True)
+                 for way in (gpu.triton.forward, gpu.triton.backward)]  # fmt: skip
+  draw = np.random.default_rng(0)
+  shapes = jax.eval_shape(lambda: cell.init(jax.random.key(0), D))
+  params = jax.tree.map(lambda p: draw.normal(0, 0.4, p.shape).astype(np.float32), shapes)
+  xs = inputs(dtype=np.float32)
+  carry, outputs = cell.start(jnp.asarray(xs[0])), []
+  for t in range(T):
+    alive = jnp.asarray(t < LENGTHS)[None]
+    ((carry, ys),) = fused(make, cell, (params,), xs[t : t + 1], alive, (carry,), (False,))
+    outputs.append(ys)
+  expected = unroll(cell, params, xs, LENGTHS, backend="scan")
+  close((carry, jnp.concatenate(outputs)), expected, 1e-6)
+
+
+@over_cells
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16], ids=["float32", "bfloat16"])
+@pytest.mark.parametrize("name, platform", [("triton", "cuda"), ("mosaic", "tpu")])
+def test_lowers(case, name, platform, dtype):
+  """Both kernels of a training step become programs of the chip, without one at hand."""
+  calls = lowered(case.cell, case.params(), name, platform, dtype)
+  assert calls == 2
+
+
+@pytest.mark.parametrize("cell", [lstm(256, peepholes=True), gru(200)], ids=str)
+@pytest.mark.parametrize("name, platform", [("triton", "cuda"), ("mosaic", "tpu")])
+def test_lowers_where_programs_share_the_units(cell, name, platform):
+  """So do kernels of wide cells."""
+  params = jax.eval_shape(lambda: cell.init(jax.random.key(0), D))
+  assert lowered(cell, params, name, platform, jnp.float32) == 2
+
+
+def lowered(cell, params, name, platform, dtype) -> int:
+  """How many kernels a training step of both directions has when it is lowered."""
+  shape = lambda *sizes, dtype=dtype: jax.ShapeDtypeStruct(sizes, dtype)
+  params = {key: shape(*p.shape) for key, p in params.items()}
+  make, reverse = functools.partial(MADE[name], False), (False, True)
+
+  def loss(params, xs, alive):
+    carries = (cell.start(xs[0]),) * 2
+    ends = fused(make, cell, (params,) * 2, xs, alive, carries, reverse)
+    return sum(jnp.float32(leaf).sum() for leaf in jax.tree.leaves(ends))
+
+  traced = jax.jit(jax.grad(loss, (0, 1))).trace(params, shape(T, 3, D), shape(T, 3, dtype=bool))
+  text = traced.lower(lowering_platforms=(platform,)).as_text()
+  return text.count({"cuda": "xla.gpu.triton", "tpu": "tpu_custom_call"}[platform])
+
+
+def test_reasons_of_refusal():
+  """Each backend says why it cannot; auto never fails, and one that is asked for by name does."""
+  xs = jnp.asarray(inputs(dtype=np.float32))
+  why = lambda cell, xs=xs, **changes: backends(cell, cell.init(jax.random.key(0), D) | changes, xs)
+  assert "NVIDIA GPU" in why(lstm(H))["triton"] and "a TPU" in why(lstm(H))["mosaic"]
+  for name in ("triton", "mosaic"):
+    assert "pointwise function, and gru(5, reset='before') has none" in \
+      why(gru(H, reset="before"))[name]  # fmt: skip
+    assert "float32 or bfloat16; got float16" in why(lstm(H), xs.astype(jnp.float16))[name]
+    strange = why(lstm(H), gain=jnp.ones(3))[name]
+    assert "parameters [H] or [n, H]" in strange and "gain of lstm(5) is [3]" in strange
+    with pytest.raises(ValueError, match=f"backend='{name}' cannot run this: it needs a"):
+      unroll(lstm(H), lstm(H).init(jax.random.key(0), D), xs, backend=name)
+  assert "a plain LSTM alone; got gru(5)" in why(gru(H))["cudnn"]
+  assert "in float32; got bfloat16" in why(lstm(H), xs.astype(jnp.bfloat16))["cudnn"]
+  assert "NVIDIA GPU; this is cpu" in why(lstm(H))["cudnn"]
+  wide, narrow = why(lstm(H))["deferred"], why(vanilla(H))["scan"]
+  assert wide == narrow == ""
+
+
+def test_work_is_cut_to_fit():
+  """Whatever the width, shares of U fit and tile the units; those that cannot are refused."""
+  for size in (1, 5, 16, 33, 100, 128, 200, 256, 300, 512, 1000):
+    for gates in (1, 3, 4):
+      cut = gpu.tiles(size, gates, 4, H100)
+      if cut:
+        width = -(-size // cut.chunk) * cut.chunk
+        assert width % cut.columns == 0 and width * cut.columns * gates * 4 <= H100
+      else:
+        assert 16 * gates * size * 4 > H100 / 2
+  assert gpu.tiles(256, 4, 4, H100) == Tiles(16, 32, 128)
+  assert gpu.tiles(2048, 4, 4, H100) is None and tpu.tiles(1024, 4, 0, 4) is None
+
+
+def test_a_pointwise_function_that_is_no_kernel():
+  """A function that Triton does not know is a reason, with the name of the cell; not a crash."""
+
+  def tick(params, carry, gates):
+    h = jnp.sort(gates[0], -1)
+    return (h,), h
+
+  begin = lambda key, D: init(key, D, H, 1)
+  cell = Cell("sorting", H, begin, lambda x: (zeros(x, H),), **additive(tick, 1))
+  shapes = tuple((name, p.shape) for name, p in sorted(begin(jax.random.key(0), D).items()))
+  assert "the pointwise function of sorting does not become a kernel" in gpu._unknown(
+    cell, shapes, "float32"
+  )
+
+
+def test_tanh_without_branches():
+  """It is tanh to a few units in the last place, zero, infinity and all between, and so is its
+  derivative; also inside a function that another one calls by jit."""
+  x = np.concatenate([np.logspace(-20, 2, 4001), [0, 0.4, np.inf]]).astype(np.float32)
+  x = np.concatenate([-x, x])
+  true = np.tanh(np.float64(x))
+  np.testing.assert_allclose(tanh(x), true, rtol=4e-7, atol=1e-30)
+  inner = branchless(lambda x: jax.jit(jnp.tanh)(x) + jax.nn.relu(x))
+  at = jnp.float32([-2.0, 0.1, 3.0])
+  np.testing.assert_allclose(inner(at), np.tanh(at) + np.maximum(at, 0), rtol=4e-7)
+  slope = jax.vmap(jax.grad(tanh))(at)
+  np.testing.assert_allclose(slope, 1 - np.tanh(np.float64(at)) ** 2, rtol=0, atol=5e-7)
+
+
+def test_unroll_both_is_two_loops():
+  """On a backend that takes turns, too, with carries, lengths and remat."""
+  case, draw = FORMS[1], np.random.default_rng(3)
+  one = case.params(np.float32)
+  two = {name: draw.normal(0, 0.5, p.shape).astype(np.float32) for name, p in one.items()}
+  xs, carry = inputs(dtype=np.float32), case.carry(dtype=np.float32)
+  ends = unroll_both(case.cell, (one, two), xs, LENGTHS, carries=(carry, None), remat=4)
+  ahead = unroll(case.cell, one, xs, LENGTHS, carry=carry)
+  back = unroll(case.cell, two, xs, LENGTHS, reverse=True)
+  close(ends, [ahead, back], 1e-6)
