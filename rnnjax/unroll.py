@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from rnnjax.cells.cell import Cell
 from rnnjax.kernels.backend import Backend, never, unless_floating
 from rnnjax.kernels.deferred import deferred
+from rnnjax.kernels.newton import newton, unless_narrow
 from rnnjax.kernels.plan import fastest
 from rnnjax.kernels.scan import scan
 from rnnjax.lengths import alive, checked
@@ -16,6 +17,7 @@ from rnnjax.types import Array, Carry, Params
 BACKENDS = {
   "scan": Backend(scan, never),
   "deferred": Backend(deferred, unless_floating),
+  "newton": Backend(newton, unless_narrow),
 }
 
 
