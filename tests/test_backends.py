@@ -11,7 +11,7 @@ from rnnjax.kernels.backend import Backend, never
 from rnnjax.kernels.deferred import deferred
 from rnnjax.kernels.plan import Plan
 from rnnjax.unroll import BACKENDS
-from tests.cells_table import CASES, FORMS, LENGTHS, gradients, inputs
+from tests.cells_table import CASES, FORMS, LENGTHS, gradients, inputs, runs
 
 BACKENDS |= {  # every plan is as good as that which is chosen
   f"deferred {how}": Backend(functools.partial(deferred, how=how), never)
@@ -24,13 +24,20 @@ WAYS = {  # cells, reverse, lengths, type, precision
   "float32": (FORMS, False, LENGTHS, np.float32, 1e-6),
 }
 TRIED = {
-  f"{name}-{case.cell}": (case, *how) for name, (cases, *how) in WAYS.items() for case in cases
-}
+  f"{name}-{case.cell}-{backend}": (case, backend, *how)
+  for backend in sorted(set(BACKENDS) - {"scan"})
+  for name, (cases, *how) in WAYS.items() for case in cases if runs(case, backend, how[2])
+}  # fmt: skip
+LOW = {
+  f"{case.cell}-{backend}": (case, backend)
+  for backend in sorted(BACKENDS) for case in FORMS if runs(case, backend, jnp.bfloat16)
+}  # fmt: skip
 
 
 @pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize("backend", sorted(set(BACKENDS) - {"scan"}))
-@pytest.mark.parametrize("case, reverse, lengths, dtype, precision", TRIED.values(), ids=TRIED)
+@pytest.mark.parametrize(
+  "case, backend, reverse, lengths, dtype, precision", TRIED.values(), ids=TRIED
+)
 def test_equals_scan(case, backend, reverse, lengths, dtype, precision):
   """In its type, to the precision of that type, relative to the largest number."""
   args = case.params(dtype), inputs(dtype=dtype), lengths, case.carry(dtype=dtype), reverse
@@ -40,8 +47,7 @@ def test_equals_scan(case, backend, reverse, lengths, dtype, precision):
     np.testing.assert_allclose(a, b, rtol=0, atol=precision * max(1, abs(b).max()))
 
 
-@pytest.mark.parametrize("backend", sorted(BACKENDS))
-@pytest.mark.parametrize("case", FORMS, ids=[case.cell.name for case in FORMS])
+@pytest.mark.parametrize("case, backend", LOW.values(), ids=LOW)
 def test_bfloat16(case, backend):
   """In bfloat16 outputs and gradients are those of float32, to a few of its 8 bits."""
   low = jax.tree.map(jnp.bfloat16, (case.params(), inputs()))

@@ -1,4 +1,4 @@
-"""A linear recurrence, all steps of time at once: Blelloch, Prefix Sums and Their Applications, 1990.
+"""A linear recurrence, all steps at once: Blelloch, Prefix Sums and Their Applications, 1990.
 
     δₜ = Jₜ δₜ₋₁ + rₜ,   δ₀ = 0
 
@@ -7,6 +7,7 @@ steps, then pairs of pairs, take log₂ T rounds where one step after the other 
 """
 
 import jax
+import jax.numpy as jnp
 
 from rnnjax.types import Array
 
@@ -46,4 +47,4 @@ def in_turn(J: Array, r: Array, reverse: bool = False) -> Array:
 def shifted(first: Array, δ: Array, reverse: bool = False) -> Array:
   """What enters each step: first [..., n], δ₁, ..., δ_T₋₁; in reverse δ₂, ..., δ_T, first."""
   parts = (δ[1:], first[None]) if reverse else (first[None], δ[:-1])
-  return jax.numpy.concatenate(parts)
+  return jnp.concatenate(parts)
