@@ -37,7 +37,7 @@ PASSES = {"forward": "forward", "both": "forward and backward"}
 class Config:
   cells: str = option("gru,lstm", "cells, with commas")
   lengths: str = option("100,1000,10000", "T, with commas")
-  hidden: str = option("4,8,16,32", "H, with commas")
+  hidden: str = option("4,16,32", "H, with commas")
   rows: str = option("1,8", "B, with commas")
   memory: float = option(0.1, "GiB of Jacobians beyond which a loop is left out", low=0)
   trials: int = option(5, "timed runs of each", low=1)
