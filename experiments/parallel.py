@@ -1,12 +1,14 @@
 """When is it faster to take all steps of time at once? Newton's method against the loop.
 
-  python -m experiments.parallel --out=runs/parallel     # 4 minutes on 2 CPU cores
+  python -m experiments.parallel --out=runs/parallel   # 2 min on 2 CPU cores, compiled before
 
 The inputs are random and D = H; the cells are as they start. Each way runs forward, and forward and
-backward of Σ ys²; all of one loop take turns, and medians count. A loop over time waits T times for
-one small step; Newton's method (`rnnjax.kernels.newton`) does many times the arithmetic, n³ log T
-where the loop has n², in a few long rounds: it pays where a step costs more to start than to do,
-which is so on a GPU and hardly on a CPU.
+backward of Σ ys²; all of one loop take turns, and medians count. A loop waits T times for one small
+step; Newton's method (`rnnjax.kernels.newton`) does more arithmetic, n³ where the loop has n², and
+several times over, in log T rounds: it can pay only where a step costs more to start than to do.
+On a CPU, whose compiler runs a small step in 0.1 to 1 µs, it does not: forward it reaches 0.07 (full)
+and 0.10 (diagonal) of the faster loop's speed, forward and backward 0.19 and 0.23; at best 1.07, a
+GRU with H = 4, B = 1, T = 10,000. Full Jacobians take 4 or 5 iterations, diagonals 12 to 31.
 """
 
 import dataclasses

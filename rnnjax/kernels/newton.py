@@ -129,7 +129,7 @@ def _iterated(cell, how, reverse, params, xs, alive, start):
     new, J = linearised(fed, params, us, alive, start, before, how.form)
     r = new - s
     size = jnp.abs(r) / jnp.maximum(1, jnp.abs(s))
-    # A maximum may pass NaN by (XLA's on a CPU does).
+    # A maximum may pass NaN by, as XLA's of thousands of numbers does on a CPU.
     return s, J, r, jnp.max(jnp.where(jnp.isfinite(size), size, jnp.inf), initial=0.0)
 
   def goes_on(state):
