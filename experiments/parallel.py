@@ -6,9 +6,9 @@ The inputs are random and D = H; the cells are as they start. Each way runs forw
 backward of Σ ys²; all of one loop take turns, and medians count. A loop waits T times for one small
 step; Newton's method (`rnnjax.kernels.newton`) does more arithmetic, n³ where the loop has n², and
 several times over, in log T rounds: it can pay only where a step costs more to start than to do.
-On a CPU, whose compiler runs a small step in 0.1 to 1 µs, it does not: forward it reaches 0.07 (full)
-and 0.10 (diagonal) of the faster loop's speed, forward and backward 0.19 and 0.23; at best 1.07, a
-GRU with H = 4, B = 1, T = 10,000. Full Jacobians take 4 or 5 iterations, diagonals 12 to 31.
+On a CPU, which runs a small step in 0.1 to 1 µs, it does not: forward it reaches 0.07 (full) and
+0.10 (diagonal) of the faster loop's speed, forward and backward 0.19 and 0.23; at best 1.07, a GRU
+with H = 4, B = 1, T = 10,000. Full Jacobians take 4 or 5 iterations, diagonals 12 to 31.
 """
 
 import dataclasses
