@@ -11,6 +11,7 @@ from rnnjax.kernels.associative import associative, unless_linear
 from rnnjax.kernels.backend import Backend, kernel, never, unless_floating
 from rnnjax.kernels.deferred import deferred
 from rnnjax.kernels.fused import fused
+from rnnjax.kernels.newton import newton, unless_narrow
 from rnnjax.kernels.plan import fastest
 from rnnjax.kernels.scan import scan
 from rnnjax.lengths import alive, checked
@@ -20,6 +21,7 @@ BACKENDS = {
   "scan": Backend(scan, never),
   "deferred": Backend(deferred, unless_floating),
   "associative": Backend(associative, unless_linear),
+  "newton": Backend(newton, unless_narrow),
   "triton": kernel(functools.partial(fused, gpu.TRITON), gpu.refuses),
   "mosaic": kernel(functools.partial(fused, tpu.MOSAIC), tpu.refuses),
   "cudnn": Backend(cudnn.cudnn, cudnn.refuses),

@@ -1,11 +1,10 @@
-"""All steps at once, for cells whose state is linear in the one before: Blelloch, Prefix Sums and
-Their Applications, 1990; Martin & Cundy, Parallelizing Linear Recurrent Neural Nets, 2018.
+"""All steps at once, for cells whose state is linear in the one before: Martin & Cundy,
+Parallelizing Linear Recurrent Neural Nets over Sequence Length, 2018.
 
     sₜ = aₜ ⊙ sₜ₋₁ + bₜ
 
-Two steps are one of the same form, (a, b) then (a′, b′) is (a′ ⊙ a, a′ ⊙ b + b′), so a tree of
-depth log T replaces T steps that wait for one another. Nothing is divided: where |a| ≤ 1 every
-number in the tree is as tame as the states, and no logarithm is needed. Of a minGRU over 2,000
+A tree of depth log T (`rnnjax.kernels.linear`) replaces T steps that wait for one another. Nothing
+is divided in it: where |a| ≤ 1 its numbers are as tame as the states, and need no logarithm. Of a minGRU over 2,000
 steps in float32 it is off by up to 2e-6, cumulative sums of logarithms by up to 2e-3.
 """
 
@@ -15,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from rnnjax.cells.cell import Cell, carried, state
+from rnnjax.kernels.linear import at_once, shifted
 from rnnjax.kernels.rows import on_own_rows, varying
 from rnnjax.kernels.scan import freeze
 from rnnjax.types import Array, Carry, Params
@@ -64,12 +64,6 @@ def last(ys: Array, alive: Array | None, h: Array, reverse: bool) -> Array:
   return freeze(steps > 0, y, h)
 
 
-def after(a: Array, b: Array) -> tuple[Array, Array]:
-  """Two steps as one."""
-  (a, b), (a_next, b_next) = a, b
-  return a_next * a, a_next * b + b_next
-
-
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def states(reverse: bool, a: Array, b: Array, s: Array) -> Array:
   """s₁ ... s_T of sₜ = aₜ ⊙ sₜ₋₁ + bₜ, from s₀ [..., N] on: a, b [T, ..., N] -> [T, ..., N].
@@ -79,8 +73,8 @@ def states(reverse: bool, a: Array, b: Array, s: Array) -> Array:
       dsₜ = ∂L/∂sₜ + aₜ₊₁ ⊙ dsₜ₊₁
       daₜ = dsₜ ⊙ sₜ₋₁,  dbₜ = dsₜ
   """
-  product, total = jax.lax.associative_scan(after, (a, b), reverse=reverse)
-  return product * s[None] + total
+  first = -1 if reverse else 0
+  return at_once(a, b.at[first].add(a[first] * s), reverse)
 
 
 def _forward(reverse, a, b, s):
@@ -90,13 +84,9 @@ def _forward(reverse, a, b, s):
 
 def _backward(reverse, saved, dss):
   a, s, ss = saved
-  shift = lambda first, rest, back: jnp.concatenate(
-    [rest[1:], first[None]] if back else [first[None], rest[:-1]]
-  )
-  nothing = jnp.zeros_like(s)
-  ds = states(not reverse, shift(nothing, a, not reverse), dss, nothing)
+  ds = at_once(shifted(jnp.zeros_like(s), a, not reverse), dss, not reverse)
   first = -1 if reverse else 0
-  return ds * shift(s, ss, reverse), ds, a[first] * ds[first]
+  return ds * shifted(s, ss, reverse), ds, a[first] * ds[first]
 
 
 states.defvjp(_forward, _backward)

@@ -1,5 +1,7 @@
 """The reference: `lax.scan` over the steps, differentiated by jax itself."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
@@ -14,6 +16,18 @@ def freeze(alive: Array | None, new, old):
   return jax.tree.map(lambda n, o: jnp.where(alive[..., None], n, o), new, old)
 
 
+def tick(cell: Cell, params: Params, carry: Carry, inputs: tuple) -> tuple[Carry, Array]:
+  """One step, of rows that live; of others the carry stands still and the output is 0.
+
+  Args:
+    cell, params, carry: as for `scan`.
+    inputs: (x [..., D], alive [...] or None).
+  """
+  x, alive = inputs
+  new, y = cell.step(params, carry, cell.project(params, x))
+  return freeze(alive, new, carry), freeze(alive, y, jnp.zeros_like(y))
+
+
 def scan(
   cell: Cell, params: Params, xs: Array, alive: Array | None, carry: Carry, reverse: bool
 ) -> tuple[Carry, Array]:
@@ -22,10 +36,4 @@ def scan(
   Returns:
     carry, ys [T, ..., H].
   """
-
-  def tick(carry, inputs):
-    x, alive = inputs
-    new, y = cell.step(params, carry, cell.project(params, x))
-    return freeze(alive, new, carry), freeze(alive, y, jnp.zeros_like(y))
-
-  return jax.lax.scan(tick, carry, (xs, alive), reverse=reverse)
+  return jax.lax.scan(functools.partial(tick, cell, params), carry, (xs, alive), reverse=reverse)
