@@ -45,6 +45,20 @@ def test_equals_scan(monkeypatch, reverse, lengths):
     np.testing.assert_allclose(a, b, rtol=0, atol=1e-6 * max(1, abs(b).max()))
 
 
+def test_it_is_checked_before_it_is_used(monkeypatch):
+  """On a GPU a small loop decides, inside jit, too; what differs from the loop is refused."""
+  xs, params = jnp.asarray(inputs(dtype=np.float32)), CASE.params(np.float32)
+  monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+  doubled = lambda x, *rest: reference(2 * x, *rest)
+  for run, expected in ((reference, ""), (doubled, "is not the loop: gradients differ by")):
+    monkeypatch.setattr(rnn, "lstm", run)
+    cudnn.gap.cache_clear()
+    why_not = []
+    jax.jit(lambda xs: why_not.append(cudnn.refuses(lstm(H), params, xs, ())) or xs)(xs)  # noqa: B023
+    assert expected in why_not[0] and bool(expected) == bool(why_not[0])
+  cudnn.gap.cache_clear()
+
+
 def test_packed():
   """As jax unpacks them: Wᵀ, Uᵀ, b, and zeros for the bias that there is not."""
   params = CASE.params(np.float32)
