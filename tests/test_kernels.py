@@ -177,6 +177,24 @@ def test_work_is_cut_to_fit():
   assert gpu.tiles(2048, 4, 4, H100) is None and tpu.tiles(1024, 4, 0, 4) is None
 
 
+def test_rounds_of_programs(monkeypatch):
+  """Sixteen rows and some units a program, two programs a processor where they fit: by hand."""
+
+  class Device:
+    compute_capability, core_count = "9.0", 132
+
+  monkeypatch.setattr(jax, "devices", lambda: [Device])
+  count = lambda cell, B, dtype=jnp.float32: gpu.rounds(
+    cell, jax.eval_shape(lambda: cell.init(jax.random.key(0), D)),
+    jax.ShapeDtypeStruct((T, B, D), dtype),
+  )  # fmt: skip
+  assert count(lstm(128), 64) == 4 * 4 / 264  # 128 x 144 numbers are 72 KiB
+  assert count(lstm(256), 256) == 8 * 16 / 132  # 144 KiB
+  assert count(lstm(512), 256) == 32 * 16 / 132  # 16 units, 160 KiB
+  assert count(gru(512), 100) == 32 * 7 / 132
+  assert count(lstm(256), 64, jnp.bfloat16) == 8 * 4 / 264
+
+
 def test_a_pointwise_function_that_is_no_kernel():
   """A function that Triton does not know is a reason, with the name of the cell; not a crash."""
 

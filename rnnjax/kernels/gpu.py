@@ -1,6 +1,7 @@
 """When the CUDA kernel of `triton` can run a cell, and how its work is cut."""
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -17,20 +18,35 @@ ROWS = 16  # the fewest that a tensor core multiplies; fewer rows in a program, 
 
 
 def tiles(H: int, gates: int, itemsize: int, shared: int) -> Tiles | None:
-  """How the work is cut where a program may use so many bytes; None where nothing fits.
+  """How the work is cut where a processor shares so many bytes; None where nothing fits.
 
-  Measured on an H100 (LSTM and GRU, float32, B = 64 and 256, T = 512, forward and backward): 32
-  units a program take 0.8 to 0.95 of the time of 16 or 64; up to H = 512 even 16 units, for which
-  there is room then, take 0.55 of the time of `deferred`.
+  Measured on an H100 (LSTM and GRU, float32, T = 512, B = 64, forward and backward): at H = 128 a
+  program of 32 units takes 0.75 to 0.95 of the time of one of 16 or 64, fewer or more warps than 4
+  take longer, and so do products of 256 units at once; at H = 512, 16 units a program, for which
+  there is room then, take 0.5 of the time of `deferred`.
   """
   chunk = next((size for size in (16, 32, 64, 128) if size >= H), 128)
   width = -(-H // chunk) * chunk
-  for columns in (32, 16):
-    columns = min(columns, width)
-    weights, exchanged = width * columns * gates * itemsize, ROWS * width * itemsize
-    if weights + exchanged <= shared:
-      return Tiles(ROWS, columns, chunk)
+  for columns, part in ((32, 0.65), (16, 0.9)):
+    if needed(width, columns, gates, itemsize) <= part * shared:
+      return Tiles(ROWS, min(columns, width), chunk)
   return None
+
+
+def needed(width: int, columns: int, gates: int, itemsize: int) -> int:
+  """Bytes of a program's columns of U, and of what it gets of the others at a step."""
+  return width * (columns * gates + ROWS) * itemsize
+
+
+def rounds(cell: Cell, params: Params, xs: Array) -> float:
+  """How often this GPU must be filled with programs until all rows of xs [T, ..., D] are done."""
+  gates, itemsize = params["b"].shape[0] // cell.features, xs.dtype.itemsize
+  cut = tiles(cell.features, gates, itemsize, shared())
+  width = -(-cell.features // cut.chunk) * cut.chunk
+  at_once = min(2, shared() // needed(width, cut.columns, gates, itemsize))  # registers for two
+  programs = width // cut.columns * -(-math.prod(xs.shape[1:-1]) // ROWS)
+  processors = getattr(jax.devices()[0], "core_count", None) or 100
+  return programs / (at_once * processors)
 
 
 def loop(shared: int, interpret: bool, cell: Cell, gates: int, dtype, reverse, names) -> Loop:

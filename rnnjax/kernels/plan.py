@@ -6,6 +6,7 @@ from typing import NamedTuple
 import jax
 
 from rnnjax.cells.cell import Cell
+from rnnjax.kernels import gpu
 from rnnjax.types import Array, Params
 
 
@@ -62,13 +63,16 @@ def fastest(cell: Cell, params: Params, xs: Array, able: list[str]) -> str:
       1, 10000, 64, 128    37 → 108             125 → 162            176 → 403
       32, 200, 128, 128    25 → 53              87 → 107             72 → 192
 
-  On an H100 (README, Speed) the kernel of `triton` takes 0.2 to 0.6 of the time of `deferred`
-  wherever it fits; of what does not fit, cuDNN's LSTM is the fastest. A linear recurrence of a step
-  of many numbers, too, is best taken all at once there.
+  On an H100 (README, Speed) the kernel of `triton` takes 0.2 to 0.5 of the time of `deferred`
+  where its programs fill the chip once; each time more takes as long again, and that is what
+  `deferred` takes then. What does not fit, an LSTM's cuDNN takes no longer than `deferred` does.
+  A TPU, and linear recurrences anywhere but on a CPU, were not measured: there it is a guess.
   """
-  del params
   few = math.prod(xs.shape[1:-1]) * cell.features <= 16
-  order = ("triton", "mosaic", "cudnn", "deferred", "scan")
-  if few or jax.default_backend() != "cpu":
-    order = ("associative", *order)
+  able = set(able)
+  if not few and jax.default_backend() == "cpu":
+    able -= {"associative"}
+  if "triton" in able and gpu.rounds(cell, params, xs) > 2:
+    able -= {"triton"}
+  order = "associative", "triton", "mosaic", "cudnn", "deferred", "scan"
   return next(name for name in order if name in able)
