@@ -130,7 +130,7 @@ def _ready(cell, nets, xs, lengths, carries, backend):
   if not len(xs):
     return nets, xs, mask, carries, "scan"
   if backend == "auto":
-    able = [name for name, why in backends(cell, nets[0], xs, start).items() if not why]
+    able = lambda name: not BACKENDS[name].refuses(cell, nets[0], xs, start)
     backend = fastest(cell, nets[0], xs, able)
   elif why := BACKENDS[backend].refuses(cell, nets[0], xs, start):
     raise ValueError(f"backend={backend!r} cannot run this: {why}")

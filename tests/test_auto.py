@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import pytest
 
 from rnnjax import backends, gru, lru, lstm, mingru
+from rnnjax.kernels import gpu
 from rnnjax.kernels.plan import Plan, fastest, plan
 
 COUNT = """
@@ -77,5 +78,18 @@ def test_plans_follow_the_measurements(cell, shape, expected):
 def test_all_steps_at_once_where_they_are_small(cell, shape, expected):
   """Only a linear cell with few numbers a step takes all steps at once."""
   params, xs = cell.init(jax.random.key(0), shape[-1]), jnp.zeros(shape)
-  able = [name for name, why in backends(cell, params, xs).items() if not why]
-  assert fastest(cell, params, xs, able) == expected
+  why = backends(cell, params, xs)
+  assert fastest(cell, params, xs, lambda name: not why[name]) == expected
+
+
+@pytest.mark.parametrize("rounds, missing, expected", [
+  (0.5, "", "triton"), (2, "", "triton"), (3.9, "", "cudnn"),
+  (1, "triton", "cudnn"), (3.9, "cudnn", "deferred"),
+])  # fmt: skip
+def test_a_kernel_pays_in_few_rounds(monkeypatch, rounds, missing, expected):
+  """What is slower than the one that is chosen is not asked whether it could."""
+  monkeypatch.setattr(gpu, "rounds", lambda cell, params, xs: rounds)
+  asked = []
+  able = lambda name: asked.append(name) or name not in ("associative", "mosaic", missing)
+  assert fastest(lstm(4), {}, jnp.zeros((5, 64, 3)), able) == expected
+  assert asked[-1] == expected

@@ -1,6 +1,7 @@
 """How the loop is best run: by which backend, and what is saved for the way back."""
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -51,8 +52,10 @@ def plan(cell: Cell, params: Params, xs: Array) -> Plan:
   return Plan(save=save, chunk=chunk)
 
 
-def fastest(cell: Cell, params: Params, xs: Array, able: list[str]) -> str:
+def fastest(cell: Cell, params: Params, xs: Array, able: Callable[[str], bool]) -> str:
   """Which of the backends that are able to run this was measured to be the fastest.
+
+  Only those are asked that are faster than the one chosen: some compile to know the answer.
 
   On a CPU (2 cores; forward and backward, ms) the loop has little to do where a step is a few
   numbers, and waits; where it is more, a tree of all steps falls out of the cache:
@@ -69,10 +72,9 @@ def fastest(cell: Cell, params: Params, xs: Array, able: list[str]) -> str:
   A TPU, and linear recurrences anywhere but on a CPU, were not measured: there it is a guess.
   """
   few = math.prod(xs.shape[1:-1]) * cell.features <= 16
-  able = set(able)
-  if not few and jax.default_backend() == "cpu":
-    able -= {"associative"}
-  if "triton" in able and gpu.rounds(cell, params, xs) > 2:
-    able -= {"triton"}
+  pays = {
+    "associative": lambda: few or jax.default_backend() != "cpu",
+    "triton": lambda: gpu.rounds(cell, params, xs) <= 2,
+  }
   order = "associative", "triton", "mosaic", "cudnn", "deferred", "scan"
-  return next(name for name in order if name in able)
+  return next(name for name in order if able(name) and pays.get(name, lambda: True)())
