@@ -15,7 +15,7 @@ from rnnjax.kernels.newton import newton, unless_narrow
 from rnnjax.kernels.plan import fastest
 from rnnjax.kernels.scan import scan
 from rnnjax.lengths import alive, checked
-from rnnjax.types import Array, Carry, Params
+from rnnjax.types import Array, BadInput, Carry, Params
 
 BACKENDS = {
   "scan": Backend(scan, never),
@@ -133,7 +133,7 @@ def _ready(cell, nets, xs, lengths, carries, backend):
     able = lambda name: not BACKENDS[name].refuses(cell, nets[0], xs, start)
     backend = fastest(cell, nets[0], xs, able)
   elif why := BACKENDS[backend].refuses(cell, nets[0], xs, start):
-    raise ValueError(f"backend={backend!r} cannot run this: {why}")
+    raise BadInput(f"backend={backend!r} cannot run this: {why}")
   for net in nets:
     _check_step(cell, net, start, xs[0])
   return nets, xs, mask, carries, backend
