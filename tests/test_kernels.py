@@ -9,7 +9,7 @@ import pytest
 
 from rnnjax import bidirectional, gru, lstm, unroll, vanilla
 from rnnjax.cells.cell import Cell, additive, init, zeros
-from rnnjax.kernels import gpu, tpu
+from rnnjax.kernels import gpu, tpu, triton
 from rnnjax.kernels.backend import kernel
 from rnnjax.kernels.branchless import branchless, tanh
 from rnnjax.kernels.fused import Tiles, fused, layout, unsuited
@@ -96,7 +96,7 @@ def test_programs_that_share_the_units(cell):
   tiles = Tiles(16, 16, 16)
   make = lambda *args: layout(*args, tiles, *interpreted)
   interpreted = [functools.partial(way, interpret=True)
-                 for way in (gpu.triton.forward, gpu.triton.backward)]  # fmt: skip
+                 for way in (triton.forward, triton.backward)]  # fmt: skip
   draw = np.random.default_rng(0)
   shapes = jax.eval_shape(lambda: cell.init(jax.random.key(0), D))
   params = jax.tree.map(lambda p: draw.normal(0, 0.4, p.shape).astype(np.float32), shapes)

@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 
 from rnnjax.cells.cell import Cell
-from rnnjax.kernels import triton
 from rnnjax.kernels.fused import Loop, Tiles, fused, layout, unsuited
 from rnnjax.types import Array, Carry, Params
 
@@ -51,6 +50,8 @@ def rounds(cell: Cell, params: Params, xs: Array) -> float:
 
 def loop(shared: int, interpret: bool, cell: Cell, gates: int, dtype, reverse, names) -> Loop:
   """The loop of a cell of so many gates, on a chip with so many bytes."""
+  from rnnjax.kernels import triton  # not every build of jax has Triton
+
   cut = tiles(cell.features, gates, dtype.itemsize, shared)
   ways = (functools.partial(way, interpret=interpret) for way in (triton.forward, triton.backward))
   return layout(cell, gates, dtype, reverse, names, cut, *ways)

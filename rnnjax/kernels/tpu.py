@@ -5,7 +5,6 @@ import functools
 import jax
 
 from rnnjax.cells.cell import Cell
-from rnnjax.kernels import mosaic
 from rnnjax.kernels.fused import Loop, Tiles, layout, unsuited
 from rnnjax.types import Array, Carry, Params
 
@@ -24,6 +23,8 @@ def tiles(H: int, gates: int, apart: int, itemsize: int) -> Tiles | None:
 
 def loop(interpret: bool, cell: Cell, gates: int, dtype, reverse, names) -> Loop:
   """The loop of a cell of so many gates."""
+  from rnnjax.kernels import mosaic  # not every build of jax has Mosaic
+
   cut = tiles(cell.features, gates, cell.apart, dtype.itemsize)
   ways = (functools.partial(way, interpret=interpret) for way in (mosaic.forward, mosaic.backward))
   return layout(cell, gates, dtype, reverse, names, cut, *ways)
