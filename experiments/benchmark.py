@@ -11,7 +11,6 @@ does by default, on a GPU in TF32; the gap, of ours to the plain loop, is that i
 """
 
 import concurrent.futures
-import contextlib
 import dataclasses
 import itertools
 import json
@@ -23,7 +22,7 @@ import tqdm
 
 from experiments import options, peers
 from experiments.options import CELLS, option
-from experiments.timing import ceilings, compiled, draw, gap, medians, ratios
+from experiments.timing import ceilings, contenders, draw, gap, medians, ratios
 from rnnjax.training import devices, records
 from rnnjax.types import BadInput
 
@@ -53,30 +52,6 @@ def parse(text: str) -> list[tuple]:
   if not shapes or any(len(shape) != 4 or min(shape) < 1 for shape in shapes):
     raise BadInput(f"--shapes must be positive B,T,D,H, such as {SHAPES!r}; got {text!r}")
   return shapes
-
-
-def contenders(cell, shape, names):
-  """{(name, devices): (runs, facts)} of all peers of these names that are installed."""
-  B, T, D, H = shape
-  xs = jax.random.normal(jax.random.key(0), (T, B, D))
-  made, mesh = {}, devices.mesh()
-  repeats = 3 if jax.default_backend() == "cpu" else 0  # elsewhere many compile at once
-  for name, make in peers.JAX.items():
-    if name not in names:
-      continue
-    try:
-      net, params = make(cell, xs, H)
-    except (ImportError, KeyError):
-      continue
-    made[name, 1] = compiled(net, params, xs, repeats)
-    if mesh.size > 1 and B % mesh.size == 0:
-      with jax.set_mesh(mesh):
-        placed = devices.replicate(mesh, params), devices.shard(mesh, xs)
-        made[name, mesh.size] = compiled(net, *placed, repeats)
-  if "torch" in names:
-    with contextlib.suppress(ImportError):
-      made["torch", 1] = dict(zip(("forward", "both"), peers.torch(cell, xs, H))), {"devices": 1}
-  return made
 
 
 def measure(cell, shape, made, trials) -> list[dict]:

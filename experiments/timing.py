@@ -1,11 +1,14 @@
 """How peers are timed and compared: what a loop takes, fair medians, ceilings, ratios, a figure."""
 
+import contextlib
 import time
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments import peers
+from rnnjax.training import devices
 from rnnjax.unroll import unroll_both
 
 
@@ -38,6 +41,30 @@ def compiled(net, params, xs, repeats: int = 3):
   MiB = devices * use.temp_size_in_bytes / 2**20
   took = {"compile_s": min(times)} if times else {}
   return runs, {"devices": devices, "MiB": MiB, "bytes": devices * moved} | took
+
+
+def contenders(cell, shape, names):
+  """{(name, devices): (runs, facts)} of all peers of these names that are installed."""
+  B, T, D, H = shape
+  xs = jax.random.normal(jax.random.key(0), (T, B, D))
+  made, mesh = {}, devices.mesh()
+  repeats = 3 if jax.default_backend() == "cpu" else 0  # elsewhere many compile at once
+  for name, make in peers.JAX.items():
+    if name not in names:
+      continue
+    try:
+      net, params = make(cell, xs, H)
+    except (ImportError, KeyError):
+      continue
+    made[name, 1] = compiled(net, params, xs, repeats)
+    if mesh.size > 1 and B % mesh.size == 0:
+      with jax.set_mesh(mesh):
+        placed = devices.replicate(mesh, params), devices.shard(mesh, xs)
+        made[name, mesh.size] = compiled(net, *placed, repeats)
+  if "torch" in names:
+    with contextlib.suppress(ImportError):
+      made["torch", 1] = dict(zip(("forward", "both"), peers.torch(cell, xs, H))), {"devices": 1}
+  return made
 
 
 def medians(runs: dict, trials: int) -> dict:
