@@ -88,7 +88,7 @@ def unroll_both(
   """A cell with one set of parameters unrolled forward, and with another in reverse.
 
   As two calls of `unroll` with these parameters and carries, but in one launch where the backend
-  can do that, which takes half the time where steps are short.
+  can do that.
 
   Returns:
     [(carry, ys), (carry, ys)].

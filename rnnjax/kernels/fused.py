@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 
 from rnnjax.cells.cell import Cell, wide
+from rnnjax.kernels.backend import unless_floating
 from rnnjax.kernels.rows import on_own_rows, varying
 from rnnjax.types import Array, Carry, Params
 
@@ -97,6 +98,8 @@ def unsuited(cell: Cell, params: Params, xs: Array, carry: Carry) -> str:
     return f"a kernel is made from a cell's pointwise function, and {cell} has none; see `additive`"
   if xs.dtype not in (jnp.float32, jnp.bfloat16):
     return f"a kernel computes in float32 or bfloat16; got {xs.dtype}"
+  if why := unless_floating(cell, params, xs, carry):
+    return why
   H = cell.features
   if any(c.shape != (*xs.shape[1:-1], H) for c in carry):
     return f"a kernel needs a carry of {H} features; {cell} has {[c.shape[-1] for c in carry]}"

@@ -55,7 +55,7 @@ def plan(cell: Cell, params: Params, xs: Array) -> Plan:
 def fastest(cell: Cell, params: Params, xs: Array, able: Callable[[str], bool]) -> str:
   """Which of the backends that are able to run this was measured to be the fastest.
 
-  Only those are asked that are faster than the one chosen: some compile to know the answer.
+  What was not measured is not chosen: `associative` and `newton` on accelerators, `mosaic`, `cudnn`.
 
   On a CPU (2 cores; forward and backward, ms) the loop has little to do where a step is a few
   numbers, and waits; where it is more, a tree of all steps falls out of the cache:
@@ -66,15 +66,12 @@ def fastest(cell: Cell, params: Params, xs: Array, able: Callable[[str], bool]) 
       1, 10000, 64, 128    37 → 108             125 → 162            176 → 403
       32, 200, 128, 128    25 → 53              87 → 107             72 → 192
 
-  On an H100 (README, Speed) the kernel of `triton` takes 0.2 to 0.5 of the time of `deferred`
-  where its programs fill the chip once; each time more takes as long again, and that is what
-  `deferred` takes then. What does not fit, an LSTM's cuDNN takes no longer than `deferred` does.
-  A TPU, and linear recurrences anywhere but on a CPU, were not measured: there it is a guess.
+  On an H100 the kernel of `triton` takes 0.2 to 0.5 of the time of `deferred` at B = 64 and H = 256
+  and 512, where its programs fill the chip about once; each time more takes as long again.
   """
   few = math.prod(xs.shape[1:-1]) * cell.features <= 16
-  pays = {
-    "associative": lambda: few or jax.default_backend() != "cpu",
-    "triton": lambda: gpu.rounds(cell, params, xs) <= 2,
-  }
-  order = "associative", "triton", "mosaic", "cudnn", "deferred", "scan"
-  return next(name for name in order if able(name) and pays.get(name, lambda: True)())
+  if few and jax.default_backend() == "cpu" and able("associative"):
+    return "associative"
+  if able("triton") and gpu.rounds(cell, params, xs) <= 2:
+    return "triton"
+  return "deferred" if able("deferred") else "scan"
