@@ -169,7 +169,7 @@ def test_work_is_cut_to_fit():
     for gates in (1, 3, 4):
       cut = gpu.tiles(size, gates, 4, H100)
       if cut:
-        width = -(-size // cut.chunk) * cut.chunk
+        width = cut.width(size)
         assert width % cut.columns == 0 and width * cut.columns * gates * 4 <= H100
       else:
         assert 16 * gates * size * 4 > H100 / 2

@@ -58,8 +58,18 @@ class Loop(NamedTuple):
     return sum((n == i).astype(jnp.int32) for i, back in enumerate(self.reverse) if back)
 
   def small(self, rows: list[Array]) -> Params:
-    """The parameters that `pointwise` reads, of their rows; those that are matrices as lists."""
-    return _named(self.names, rows)
+    """The parameters that `pointwise` reads, of their rows [units], each repeated for all rows of
+    the batch, over which gradients are then summed later; those that are matrices as lists."""
+    wide = [jnp.broadcast_to(row[None], (self.tiles.rows, row.size)) for row in rows]
+    return _named(self.names, wide)
+
+  def kept(self, values: list[Array], first) -> list[Array]:
+    """Values [rows, units] from the first unit on, 0 of units that the cell does not have: nothing
+    that they are may reach others."""
+    if self.tiles.width(self.H) == self.H:
+      return list(values)
+    unit = first + jax.lax.broadcasted_iota(jnp.int32, values[0].shape, 1)
+    return [jnp.where(unit < self.H, value, 0) for value in values]
 
 
 class Tiles(NamedTuple):
@@ -77,6 +87,10 @@ class Tiles(NamedTuple):
   columns: int
   chunk: int
   warps: int = 4
+
+  def width(self, H: int) -> int:
+    """What H units are filled up to."""
+    return _multiple(H, max(self.columns, self.chunk))
 
 
 def layout(cell, gates, dtype, reverse, names, tiles, forward, backward) -> Loop:
@@ -145,7 +159,7 @@ def _fused(make, cell, nets, xs, alive, carries, reverse):
   small = sorted(set(nets[0]) - {"W", "U", "b"})
   names = tuple((name, None if nets[0][name].ndim == 1 else len(nets[0][name])) for name in small)
   loop = make(cell, G, xs.dtype, reverse, names)
-  width = _multiple(H, max(loop.tiles.columns, loop.tiles.chunk))
+  width = loop.tiles.width(H)
   rows = _multiple(B, loop.tiles.rows)
 
   def grow(a, axis, to):

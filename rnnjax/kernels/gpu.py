@@ -41,7 +41,7 @@ def rounds(cell: Cell, params: Params, xs: Array) -> float:
   """How often this GPU must be filled with programs until all rows of xs [T, ..., D] are done."""
   gates, itemsize = params["b"].shape[0] // cell.features, xs.dtype.itemsize
   cut = tiles(cell.features, gates, itemsize, shared())
-  width = -(-cell.features // cut.chunk) * cut.chunk
+  width = cut.width(cell.features)
   at_once = min(2, shared() // needed(width, cut.columns, gates, itemsize))  # registers for two
   programs = width // cut.columns * -(-math.prod(xs.shape[1:-1]) // ROWS)
   processors = getattr(jax.devices()[0], "core_count", None) or 100

@@ -16,7 +16,7 @@ from rnnjax.kernels.fused import Loop
 def forward(loop: Loop, smalls, U, us, start, alive, save=True, interpret=False):
   """All steps; arguments and results as those of `rnnjax.kernels.triton.forward`."""
   (T, B, _), (N, H, GH), Bt, low = us.shape, U.shape, loop.tiles.rows, loop.dtype
-  G, Z = GH // H, GH // H + loop.apart
+  G, Z, R = GH // H, GH // H + loop.apart, 0 if smalls is None else smalls.shape[1]
   at = _Blocks(loop, Bt, lambda n, k: k + loop.back(n) * (T - 1 - 2 * k))
 
   def kernel(smalls, U, us, start, alive, after, zs, ys, carries):
@@ -28,8 +28,8 @@ def forward(loop: Loop, smalls, U, us, start, alive, save=True, interpret=False)
     carry = tuple(part[...] for part in carries)
     v = jnp.dot(carry[0].astype(low), U[...], preferred_element_type=jnp.float32)
     z = met(_split(us[...].astype(jnp.float32), G), _split(v, G), loop.apart)
-    new, y = loop.pointwise(_vectors(loop, smalls, Bt), carry, z)
-    new = _kept(loop, new)
+    new, y = loop.pointwise(loop.small([smalls[i] for i in range(R)]), carry, z)
+    new = loop.kept(new, 0)
     if alive is not None:
       mask = alive[...] != 0
       new, y = [jnp.where(mask, a, b) for a, b in zip(new, carry)], jnp.where(mask, y, 0)
@@ -46,14 +46,13 @@ def forward(loop: Loop, smalls, U, us, start, alive, save=True, interpret=False)
     tuple(shape(1, part.dtype) for part in start),
     shape(Z, low) if save else None, None if loop.echo else shape(1, low),
   )  # fmt: skip
-  R = 0 if smalls is None else smalls.shape[1]
   rows = tuple(at.row(H) for _ in start)
   ins = at.net(R, H), at.net(H, GH), at.step(GH), rows, at.mask()
   outs = tuple(at.step(H) for _ in start), at.step(Z * H), at.step(H)
   args = smalls, U, us, start, _column(alive)
   carries = tuple(pltpu.VMEM((Bt, H), jnp.float32) for _ in start)
   after, zs, ys = _call(kernel, args, ins, out, outs, [carries], (N, B // Bt, T), interpret)
-  states = tuple(_slots(loop, first, part) for first, part in zip(start, after))
+  states = tuple(_after(loop, first, part) for first, part in zip(start, after))
   return states, zs, ys
 
 
@@ -78,9 +77,9 @@ def backward(loop: Loop, smalls, U, states, zs, alive, dends, dys, interpret=Fal
       dcarry, dy = tuple(jnp.where(mask, d, 0) for d in dcarry), jnp.where(mask, dy, 0)
     carry = tuple(part[...].astype(jnp.float32) for part in states)
     z = _split(zs[...].astype(jnp.float32), G + apart)
-    _, vjp = jax.vjp(loop.pointwise, _vectors(loop, smalls, Bt), carry, z)
+    _, vjp = jax.vjp(loop.pointwise, loop.small([smalls[i] for i in range(R)]), carry, z)
     dsmall, before, dz = vjp((dcarry, dy))
-    dz = [d.astype(low) for d in _kept(loop, dz)]
+    dz = [d.astype(low) for d in loop.kept(dz, 0)]
     for ref, blocks in ((dvs, dz[: G - apart] + dz[G:]), (dus, dz[:G] if apart else [])):
       for g, d in enumerate(blocks):
         ref[:, g * H : (g + 1) * H] = d
@@ -153,7 +152,7 @@ def _column(alive):
   return None if alive is None else alive[..., None]
 
 
-def _slots(loop, start, after):
+def _after(loop, start, after):
   """[T + 1, B, N·H] of start [B, N·H], the first slot of each net, and what comes after it."""
   N = len(loop.reverse)
   nets = zip(loop.reverse, jnp.split(start[None], N, -1), jnp.split(after, N, -1))
@@ -164,19 +163,3 @@ def _split(a, number):
   """a [..., number·H] as blocks [..., H]."""
   H = a.shape[-1] // number
   return [a[:, i * H : (i + 1) * H] for i in range(number)]
-
-
-def _vectors(loop, smalls, Bt):
-  """The parameters of pointwise, as wide as the rows, over which gradients are summed later."""
-  if smalls is None:
-    return {}
-  rows = smalls[...]
-  return loop.small([jnp.broadcast_to(row[None], (Bt, row.size)) for row in rows])
-
-
-def _kept(loop, values):
-  """Values of units that the cell does not have are 0: nothing that they are may reach others."""
-  if values[0].shape[-1] == loop.H:
-    return list(values)
-  unit = jax.lax.broadcasted_iota(jnp.int32, values[0].shape, 1)
-  return [jnp.where(unit < loop.H, value, 0) for value in values]

@@ -55,7 +55,7 @@ def plan(cell: Cell, params: Params, xs: Array) -> Plan:
 def fastest(cell: Cell, params: Params, xs: Array, able: Callable[[str], bool]) -> str:
   """Which of the backends that are able to run this was measured to be the fastest.
 
-  What was not measured is not chosen: `associative` and `newton` on accelerators, `mosaic`, `cudnn`.
+  What was not measured is not chosen: `mosaic`, `cudnn`, and on accelerators all steps at once.
 
   On a CPU (2 cores; forward and backward, ms) the loop has little to do where a step is a few
   numbers, and waits; where it is more, a tree of all steps falls out of the cache:

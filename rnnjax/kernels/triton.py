@@ -37,10 +37,11 @@ def forward(loop: Loop, smalls, U, us, start, alive, save=True, interpret=False)
   T, B, _ = us.shape
   (N, H, GH), low, pointwise = U.shape, loop.dtype, branchless(loop.pointwise)
   G, Z, Bt, Hc = GH // H, GH // H + loop.apart, loop.tiles.rows, loop.tiles.columns
+  R = 0 if smalls is None else smalls.shape[1]
 
   def kernel(smalls, U, us, start, alive, ring, fences, states, zs, ys, ring_, fences_):
     c, b, n, rows, column = _place(loop, H)
-    back, small = loop.back(n), _vectors(loop, smalls, n, c)
+    back, small = loop.back(n), loop.small([smalls[n, i, column(0)] for i in range(R)])
     weights = [[U[n, column(g), pl.ds(k, size)] for k, size in _chunks(loop, H)] for g in range(G)]
     carry = tuple(part[rows, column(n)].astype(jnp.float32) for part in start)
     first = _unmarked(carry[0].astype(low)), *carry[1:]
@@ -63,7 +64,7 @@ def forward(loop: Loop, smalls, U, us, start, alive, save=True, interpret=False)
       v = [sum(_dot(a, w) for a, w in zip(h, own)) for own in weights]
       z = met(u, v, loop.apart)
       new, y = pointwise(small, carry, z)
-      new = _kept(loop, new, H, c)
+      new = loop.kept(new, c * Hc)
       if alive is not None:
         mask = (alive[t, rows] != 0)[:, None]
         new, y = [jnp.where(mask, a, b) for a, b in zip(new, carry)], jnp.where(mask, y, 0)
@@ -108,7 +109,7 @@ def backward(loop: Loop, smalls, U, states, zs, alive, dends, dys, interpret=Fal
   def kernel(smalls, U, states, zs, alive, dends, dys, ring, fences, *out):
     dvs, dus, dstart, dsmalls, ring_, fences_ = out
     c, b, n, rows, column = _place(loop, H)
-    back, small = loop.back(n), _vectors(loop, smalls, n, c)
+    back, small = loop.back(n), loop.small([smalls[n, i, column(0)] for i in range(R)])
     weights = [[U[n, pl.ds(k, size), column(g)] for g in range(G)] for k, size in _chunks(loop, H)]
     dcarry = tuple(part[rows, column(n)].astype(jnp.float32) for part in dends)
     zeros = [jnp.zeros((Bt, Hc), jnp.float32)] * R
@@ -132,7 +133,7 @@ def backward(loop: Loop, smalls, U, states, zs, alive, dends, dys, interpret=Fal
         passing = [jnp.where(mask, 0, d) for d in dcarry]
         dcarry, dy = tuple(jnp.where(mask, d, 0) for d in dcarry), jnp.where(mask, dy, 0)
       dsmall, before, dz = vjp.unflatten(leaves)((dcarry, dy))
-      dz = [d.astype(low) for d in _kept(loop, dz, H, c)]
+      dz = [d.astype(low) for d in loop.kept(dz, c * Hc)]
       dv = dz[: G - apart] + dz[G:]
       dh = [sum(_dot(d, w) for d, w in zip(dv, own)) for own in weights]
       if C > 1:
@@ -242,24 +243,6 @@ def _gather(ring, places, patience, dtype):
 def _chunks(loop, H):
   """Where each part of H units begins that one product takes, and its size."""
   return [(k, loop.tiles.chunk) for k in range(0, H, loop.tiles.chunk)]
-
-
-def _vectors(loop, smalls, n, c):
-  """The parameters of pointwise for a program's units, as wide as its rows, so that their gradients
-  are summed over rows once, at the end."""
-  if smalls is None:
-    return {}
-  Bt, Hc = loop.tiles.rows, loop.tiles.columns
-  rows = [smalls[n, i, pl.ds(c * Hc, Hc)] for i in range(smalls.shape[1])]
-  return loop.small([jnp.broadcast_to(row[None], (Bt, Hc)) for row in rows])
-
-
-def _kept(loop, values, H, c):
-  """Values of units that the cell does not have are 0: nothing that they are may reach others."""
-  if loop.H == H:
-    return list(values)
-  unit = c * loop.tiles.columns + jax.lax.broadcasted_iota(jnp.int32, values[0].shape, 1)
-  return [jnp.where(unit < loop.H, value, 0) for value in values]
 
 
 def _dot(a, w):
