@@ -97,7 +97,6 @@ def prepare(config: Config):
 
 def run(config: Config = Config()):
   """Trains, chooses on the validation part, tests once; returns the scores."""
-  training.mesh(config.batch)  # a batch that the devices cannot share is refused at once
   saved = config.init_from and training.load(config.init_from)
   data = prepare(config)
   task = tasks.classification(build(config, data.vocabulary, len(data.classes)))
