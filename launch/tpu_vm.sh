@@ -39,9 +39,9 @@ run() {
 each() { run gcloud compute tpus tpu-vm ssh "$name" "--zone=$zone" --worker=all "--command=$1"; }
 
 git diff --quiet HEAD || echo "what is not committed stays here" >&2
-bundle=${TMPDIR:-/tmp}/rnnjax.bundle
-run git bundle create --quiet "$bundle" HEAD
-run gcloud compute tpus tpu-vm scp "$bundle" "$name:rnnjax.bundle" "--zone=$zone" --worker=all
+run mkdir -p build
+run git bundle create --quiet build/rnnjax.bundle HEAD
+run gcloud compute tpus tpu-vm scp build/rnnjax.bundle "$name:" "--zone=$zone" --worker=all
 each "git init --quiet rnnjax && cd rnnjax && git fetch --quiet ../rnnjax.bundle HEAD && \
 git checkout --quiet --force --detach FETCH_HEAD"
 each "cd rnnjax && { [ -x .venv/bin/python ] || { curl -LsSf https://astral.sh/uv/install.sh | sh && \
