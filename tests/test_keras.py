@@ -92,6 +92,8 @@ def ones(*shapes):
     (ones((D, 2 * H), (H, 2 * H), 2 * H), "recurrent_kernel must be G times 4 wide.*got 8"),
     ([*ones((D, H), (H, H)), "no array"], "bias cannot be read as an array"),
     ([*ones((D, H), (H, H)), np.ones(H, int)], "bias must be floating numbers; got int"),
+    (ones((D, H), (H, H), H, (H, H), (H, H), H), "read 3 and 4 features. Are they two layers"),
+    ({"one/x/kernel": 1, "two/x/kernel": 1}, "more than one layer: one/x/kernel, two/x/kernel"),
     ({"lstm/lstm_cell/kernels": 1}, "'lstm/lstm_cell/kernels', which is none of"),
   ],
 )

@@ -126,6 +126,11 @@ def shaped(name, *shape, dtype=float):
   return lambda w: w | {name: np.ones(shape, dtype)}
 
 
+def projected_rnn():
+  shapes = {"weight_ih_l0": (H, D), "weight_hh_l0": (H, 2), "weight_hr_l0": (2, H)}
+  return {part: np.ones(shape) for part, shape in shapes.items()}
+
+
 @pytest.mark.parametrize(
   "change, words",
   [
@@ -141,6 +146,7 @@ def shaped(name, *shape, dtype=float):
     (shaped("weight_ih_l0", 4 * H), "weight_ih_l0 must have shape"),
     (shaped("bias_ih_l0", 16, dtype=np.int8), "bias_ih_l0 .* int8. Is it quantised"),
     (shaped("bias_ih_l0", 16, dtype=str), "bias_ih_l0 cannot be read as an array"),
+    (lambda w: projected_rnn(), "projection, .* got a vanilla cell whose width of 4 becomes 2"),
     (lambda w: {f"net.lstm.{part}": a for part, a in w.items()}, r"behind \['net.lstm.'\]"),
     (lambda w: {}, "no weight_ih stands behind the prefix ''"),
   ],

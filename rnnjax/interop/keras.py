@@ -81,17 +81,29 @@ def _layer(where: str, weights: Weights) -> Params:
   if len(weights) < 4:
     return {"forward": _ours(where, weights)}
   half = len(weights) // 2
-  ends = {"forward": weights[:half], "backward": weights[half:]}
-  return {way: _ours(f"{where} {way}", end) for way, end in ends.items()}
+  ahead = _ours(f"{where} forward", weights[:half])
+  back = _ours(f"{where} backward", weights[half:])
+  if len(ahead["W"]) != len(back["W"]):
+    raise BadInput(
+      f"{where} has two directions, but they read {len(ahead['W'])} and {len(back['W'])} features. "
+      "Are they two layers?"
+    )
+  return {"forward": ahead, "backward": back}
 
 
 def _listed(where, weights):
   """Weights by their paths, such as bidirectional/backward_gru/gru_cell/bias, in Keras' order."""
-  for path in weights:
-    if path.split("/")[-1] not in NAMES:
+
+  def place(path):
+    layer, _, name = f"//{path}".split("/")[-3:]
+    if name not in NAMES:
       raise BadInput(f"{where} has {path!r}, which is none of {', '.join(NAMES)}")
-  place = lambda path: ("/backward_" in f"/{path}", NAMES.index(path.split("/")[-1]))
-  return [weights[path] for path in sorted(weights, key=place)]
+    return layer.startswith("backward_"), NAMES.index(name)
+
+  places = {place(path): path for path in weights}
+  if len(places) < len(weights):
+    raise BadInput(f"{where} has weights of more than one layer: {', '.join(weights)}")
+  return [weights[places[at]] for at in sorted(places)]
 
 
 def _ours(where: str, weights: Sequence[Any]) -> Params:
