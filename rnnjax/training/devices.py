@@ -10,6 +10,7 @@ import math
 import os
 
 import jax
+import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from rnnjax.tasks import Task
@@ -95,9 +96,27 @@ def first() -> Mesh:
   )
 
 
+@functools.cache
+def mover(place: NamedSharding):
+  """Moves a tree of arrays that lie on many devices, or many hosts, to where they shall lie."""
+  return jax.jit(lambda tree: tree, out_shardings=place)
+
+
+def _put(mesh, a, spec):
+  """An array as it shall lie; on many hosts, which all have the same one, each keeps its part."""
+  place = NamedSharding(mesh, spec)
+  if place.is_fully_addressable:
+    return jax.device_put(a, place)
+  if not getattr(a, "is_fully_addressable", True):
+    return mover(place)(a)
+  if jax.dtypes.issubdtype(a.dtype, jax.dtypes.prng_key):
+    return jax.random.wrap_key_data(_put(mesh, jax.random.key_data(a), spec))
+  return jax.make_array_from_callback(a.shape, place, np.asarray(a).__getitem__)
+
+
 def replicate(mesh: Mesh, tree):
   """Every leaf whole on every device."""
-  return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
+  return jax.tree.map(lambda a: _put(mesh, a, PartitionSpec()), tree)
 
 
 def part(mesh: Mesh, leaf) -> PartitionSpec:
@@ -111,7 +130,7 @@ def part(mesh: Mesh, leaf) -> PartitionSpec:
 
 def place(mesh: Mesh, tree):
   """Every leaf cut as `part` says."""
-  return jax.tree.map(lambda a: jax.device_put(a, NamedSharding(mesh, part(mesh, a))), tree)
+  return jax.tree.map(lambda a: _put(mesh, a, part(mesh, a)), tree)
 
 
 def keep(tree):
@@ -140,8 +159,7 @@ def _rows(mesh, a, axis):
 
 def rows(mesh: Mesh, carry):
   """Each leaf [B, ...] cut along its first axis; numbers are whole on each device."""
-  put = lambda a: jax.device_put(a, NamedSharding(mesh, _rows(mesh, a, 0)))
-  return jax.tree.map(put, carry)
+  return jax.tree.map(lambda a: _put(mesh, a, _rows(mesh, a, 0)), carry)
 
 
 def shard(mesh: Mesh, batch):
