@@ -5,6 +5,7 @@ import importlib.metadata
 import json
 import pathlib
 import subprocess
+import sys
 
 from rnnjax.types import BadInput
 
@@ -13,6 +14,14 @@ def describe(config) -> dict:
   """A configuration as a dict, without the fields that do not decide what is learnt."""
   aside = {f.name for f in dataclasses.fields(config) if f.metadata.get("aside")} | {"out"}
   return {k: v for k, v in dataclasses.asdict(config).items() if k not in aside}
+
+
+def experiment(config) -> str:
+  """The module of a configuration, by its last name."""
+  name = type(config).__module__
+  if name == "__main__":  # run with python -m
+    name = sys.modules[name].__spec__.name
+  return name.split(".")[-1]
 
 
 def versions() -> dict[str, str]:
@@ -66,7 +75,8 @@ def claim(out: pathlib.Path, config, beside: dict | None = None):
   try:
     out.mkdir(parents=True, exist_ok=True)
     if not (out / "config.json").exists():
-      kept = {"config": describe(config), "versions": versions()}
+      kept = {"experiment": experiment(config)}
+      kept |= {"config": describe(config), "versions": versions()}
       (out / "config.json").write_text(json.dumps(kept, indent=2) + "\n")
     for name, value in (beside or {}).items():
       (out / f"{name}.json").write_text(json.dumps(value) + "\n")
