@@ -11,7 +11,7 @@ import numpy as np
 
 from experiments import options, rewriting
 from experiments.options import CELLS, RATE, option
-from rnnjax import tasks, training
+from rnnjax import tasks
 from rnnjax.data import captions
 from rnnjax.data.batches import Batches
 from rnnjax.data.subwords import BEGIN, END, MARK, Subwords
@@ -102,7 +102,6 @@ def draw(out: str, writer: Rewriter, pictures, written, shown: int = 12, looks: 
 
 def run(config: Config = Config()):
   """Trains, chooses on the validation part, tests once; returns the scores."""
-  training.mesh(config.batch)  # a batch that the devices cannot share is refused at once
   data = prepare(config)
   model = build(config, len(data.words))
   task = tasks.rewriting(model, smoothing=0.1)

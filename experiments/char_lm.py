@@ -15,7 +15,6 @@ import numpy as np
 
 from experiments import language, options
 from experiments.options import RATE, option
-from rnnjax import training
 from rnnjax.data import corpus
 from rnnjax.diagnostics import figures, units
 from rnnjax.models.writer import Writer
@@ -71,7 +70,6 @@ def run(config: Config = Config()):
   """Trains, chooses on the validation part, tests once, and writes; returns the scores."""
   if config.write:
     return language.write(config, load(config.write))
-  training.mesh(config.batch)  # a batch that the devices cannot share is refused at once
   text = corpus.characters(
     config.dataset, config.text or config.data_dir, config.strip, config.bytes
   )

@@ -18,7 +18,7 @@ import numpy as np
 
 from experiments import options
 from experiments.options import RATE, option
-from rnnjax import tasks, training
+from rnnjax import tasks
 from rnnjax.data import digits
 from rnnjax.data.batches import Batches
 from rnnjax.diagnostics.beliefs import beliefs
@@ -91,7 +91,6 @@ def draw(out: str, model: Classifier, params, test: digits.Part, xs):
 
 def run(config: Config = Config()):
   """Trains, chooses on the validation part, tests once; returns the scores."""
-  training.mesh(config.batch)  # a batch that the devices cannot share is refused at once
   data = prepare(config)
   model = build(config, data.digits.classes)
   task, name = tasks.classification(model), f"{data.digits.name} {config.view}"

@@ -20,7 +20,7 @@ from rnnjax.quantiles import forecast
 from rnnjax.types import BadInput
 
 LENGTHS = "int32[B] <= T"
-KEEP = {"backend": "auto"}  # sizes that are letters leave no other choice than the reference
+ANY = {"backend": "auto"}  # in the program, whose sizes are letters, it is the reference
 
 
 def program(name: str, out: str) -> Program:
@@ -37,7 +37,7 @@ def program(name: str, out: str) -> Program:
 
 def reviews(its, out: str) -> Program:
   """Probabilities of classes; the n-grams' evidence is looked up on the way."""
-  saved, config = options.restore(its.Config, out, "words", vectors="", init_from="", **KEEP)
+  saved, config = options.restore(its.Config, out, "words", vectors="", init_from="", **ANY)
   words, params = Vocabulary(saved.beside["words"], ()), saved.params
   table = params.get("embedding", {"embedding": np.zeros((1, 1))})["embedding"]  # of one-hot none
   config = dataclasses.replace(config, width=table.shape[1])
@@ -53,7 +53,7 @@ def reviews(its, out: str) -> Program:
 
 def tagged(its, out: str) -> Program:
   """The likeliest tags, and the probabilities of all."""
-  labeller = its.load(out, **KEEP)
+  labeller = its.load(out, **ANY)
   words, characters, columns, _ = known = labeller.lexicon
   inputs = {
     "tokens": f"int32[T, B] < {len(words)}", "lengths": LENGTHS,
@@ -66,7 +66,7 @@ def tagged(its, out: str) -> Program:
 
 def symbols(its, out: str) -> Program:
   """What may follow each symbol, and what to go on from."""
-  writer = language.load(out, its.Config, its.build, **KEEP)
+  writer = language.load(out, its.Config, its.build, **ANY)
   words = writer.vocabulary.words
   inputs = {"tokens": f"int32[T, B] < {len(words)}"}
   return Program(tasks.language(writer.model).predict, writer.params, inputs, {"vocabulary": words})
@@ -74,7 +74,7 @@ def symbols(its, out: str) -> Program:
 
 def rewritten(its, out: str) -> Program:
   """The best text that beam search finds, of the width and so on that the run had by default."""
-  rewriter, how = rewriting.load(out, its.Config, **KEEP), its.Config().search
+  rewriter, how = rewriting.load(out, its.Config, **ANY), its.Config().search
   sides = {name: getattr(rewriter, name) for name in ("source", "target")}
   beside = {"subwords": {name: side.to_json() for name, side in sides.items()}}
   inputs = {"tokens": f"int32[S, B] < {len(rewriter.source)}", "lengths": "int32[B] <= S"}
@@ -83,7 +83,7 @@ def rewritten(its, out: str) -> Program:
 
 def series(its, out: str) -> Program:
   """A mean and quantiles of each variable, scaled, at each step ahead of the last one."""
-  saved, config = options.restore(its.Config, out, "series", **KEEP)
+  saved, config = options.restore(its.Config, out, "series", **ANY)
   D = 1 if config.apart else len(saved.beside["series"]["columns"])
   answer = lambda ys, batch: {"forecast": forecast(ys, batch)[-1]}
   task = tasks.supervised(its.build(config, D), its.measure, answer=answer)
@@ -94,7 +94,7 @@ def series(its, out: str) -> Program:
 
 def images(its, out: str) -> Program:
   """Probabilities of digits."""
-  saved, config = options.restore(its.Config, out, "digits", **KEEP)
+  saved, config = options.restore(its.Config, out, "digits", **ANY)
   seen, classes = saved.beside["digits"]["features"], saved.beside["digits"]["classes"]
   task = tasks.classification(its.build(config, classes))
   inputs = {"tokens": f"float32[T, B, {seen}]", "lengths": LENGTHS}
@@ -103,7 +103,7 @@ def images(its, out: str) -> Program:
 
 def sounds(its, out: str) -> Program:
   """log p of the blank and of each word at every step; what is heard comes scaled."""
-  saved, config = options.restore(its.Config, out, "sounds", **KEEP)
+  saved, config = options.restore(its.Config, out, "sounds", **ANY)
   words, F = saved.beside["sounds"]["words"], len(saved.beside["sounds"]["mean"])
   answer = lambda ys, batch: {"log_p": jax.nn.log_softmax(ys)}
   task = tasks.supervised(its.build(config, len(words)), its.measure, answer=answer)
@@ -113,7 +113,7 @@ def sounds(its, out: str) -> Program:
 
 def chords(its, out: str) -> Program:
   """The probability of each key, given the chords before it and the keys below."""
-  saved, config = options.restore(its.Config, out, "pieces", **KEEP)
+  saved, config = options.restore(its.Config, out, "pieces", **ANY)
   answer = lambda logits, batch: {"probabilities": jax.nn.sigmoid(logits)}
   task = tasks.supervised(its.build(config), its.measure, answer=answer)
   inputs = {"tokens": f"float32[T, B, {piano.KEYS}]", "lengths": LENGTHS}

@@ -14,7 +14,7 @@ import numpy as np
 
 from experiments import options
 from experiments.options import CELLS, RATE, option
-from rnnjax import forward, stack, tasks, training
+from rnnjax import forward, stack, tasks
 from rnnjax.data import series
 from rnnjax.data.batches import Batches
 from rnnjax.data.windows import baselines, windows
@@ -100,7 +100,6 @@ def draw(config: Config, data, model: Frames, params):
 
 def run(config: Config = Config()):
   """Trains, chooses on the validation part, tests once; returns the scores, beside baselines."""
-  training.mesh(config.batch)  # a batch that the devices cannot share is refused at once
   data = prepare(config)
   model = build(config, 1 if config.apart else len(data.series.columns))
   task = tasks.supervised(model, measure, functools.partial(measure, last=False))

@@ -8,7 +8,6 @@
 
 import dataclasses
 import logging
-import pathlib
 from types import SimpleNamespace
 
 import numpy as np
@@ -32,7 +31,7 @@ PRESETS = {
   ),
   "pretrained": dict(cell="gru", vocabulary=10_000, width=64),
 }  # fmt: skip
-EVIDENCE = "evidence.safetensors"  # of what is exported
+EVIDENCE = "evidence.safetensors"  # the n-grams' file, for the export
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,7 +100,6 @@ def prepare(config: Config):
 
 def run(config: Config = Config()):
   """Trains, chooses on the validation part, tests once; returns the scores."""
-  training.mesh(config.batch)  # a batch that the devices cannot share is refused at once
   saved = config.init_from and training.load(config.init_from)
   data = prepare(config)
   task = tasks.classification(build(config, data.vocabulary, len(data.classes)))
@@ -110,7 +108,7 @@ def run(config: Config = Config()):
   beside = {"words": data.words, "classes": data.classes}
   _, scores = options.learn(config, task, data, data.name, warmup=0.1, beside=beside)
   if config.out and config.evidence:
-    Tree.of(data.evidence).save(pathlib.Path(config.out).expanduser() / EVIDENCE)
+    Tree.of(data.evidence).save(options.place(config.out, EVIDENCE))
   commonest = np.bincount(data.train.labels).argmax()
   return scores | {"test/majority": float(np.mean(np.equal(data.test.labels, commonest)))}
 

@@ -84,7 +84,7 @@ def train(config: Language, text: corpus.Corpus, model: LanguageModel, blank="",
   steps = config.epochs * len(data.train)
   optimizer, average = optimize(config, steps)
   task = tasks.language(model, config.activation, config.temporal, config.restart)
-  how = dict(beside={"vocabulary": text.vocabulary.words}, watch=options.watch(config))
+  how = options.how(config) | {"beside": {"vocabulary": text.vocabulary.words}}
   writer = lambda params: Writer(model, params, text.vocabulary, blank)
   writer(None).check(_prompt(config, text.vocabulary), config.top_k)  # before any long work
   every = -(-config.epochs // 10) * len(data.train)
@@ -95,7 +95,7 @@ def train(config: Language, text: corpus.Corpus, model: LanguageModel, blank="",
       if step % every == 0 and config.sample:
         logging.info("%s", _written(writer(state.evaluated), config, min(config.sample, 100)))
     scores = {"dataset": text.name, "cell": config.cell, "seed": config.seed} | run.test()
-    best = run.progress.best
+    best = run.best
   if config.dynamic:
     alone, one = training.devices.first(), corpus.columns(text, 1, config.window, config.seed)
     adapting = dynamic(model, optax.adam(config.dynamic))

@@ -18,7 +18,7 @@ import numpy as np
 
 from experiments import options
 from experiments.options import CELLS, RATE, option
-from rnnjax import forward, metrics, stack, tasks, training
+from rnnjax import forward, metrics, stack, tasks
 from rnnjax.data import faces
 from rnnjax.data.batches import Batches
 from rnnjax.diagnostics import faces as pictures
@@ -86,7 +86,6 @@ def follow(model: Frames, params, takes, delay: int) -> np.ndarray:
 
 def run(config: Config = Config()):
   """Trains with each delay, chooses on the validation part, tests once; returns the scores."""
-  training.mesh(config.batch)  # a batch that the devices cannot share is refused at once
   delays = config.delays.split(",")
   if not all(delay.isdecimal() and int(delay) < config.window for delay in delays):
     raise BadInput(f"--delays must be like 0,4,8, less than --window; got {config.delays!r}")
@@ -104,7 +103,7 @@ def run(config: Config = Config()):
   scores |= {f"valid/delay_{delay}": -run.progress.score for delay, run in runs.items()}
   scores |= run.test()
   true = np.concatenate([one.face for one in seen.test])
-  found = skin.inverse(follow(model, run.progress.best, text.test, delay))
+  found = skin.inverse(follow(model, run.best, text.test, delay))
   plain = skin.inverse(pictures.linear(text, delay))
   for name, one in (("test", found), ("linear", plain)):
     scores[f"{name}/correlation"] = float(np.nanmean(pictures.correlations(true, one)))

@@ -15,7 +15,7 @@ import optax
 
 from experiments import options
 from experiments.options import CELLS, RATE, option
-from rnnjax import forward, metrics, stack, tasks, training
+from rnnjax import forward, metrics, stack, tasks
 from rnnjax.data import midi, music, piano
 from rnnjax.data.batches import Batches
 from rnnjax.diagnostics import rolls
@@ -106,7 +106,6 @@ def run(config: Config = Config()):
   begun = prompt(config)
   if config.load:
     return {"steps": len(play(config, *load(config.load), begun))}
-  training.mesh(config.batch)  # a batch that the devices cannot share is refused at once
   data, model = prepare(config), build(config)
   task = tasks.supervised(model, measure, lambda *args: measure(*args, first=0))
   how = dict(score="loss", beside={"pieces": {"name": data.name}})

@@ -5,7 +5,9 @@ import functools
 import json
 import logging
 import math
+import os
 import pathlib
+import signal
 import sys
 
 import jax
@@ -24,7 +26,8 @@ from rnnjax import (
   vanilla,
 )
 from rnnjax.diagnostics.influence import radii
-from rnnjax.training import averages, devices, optimizers, records
+from rnnjax.training import averages, devices, hosts, optimizers, records
+from rnnjax.training.gradients import PRECISIONS
 from rnnjax.types import BadInput
 from rnnjax.unroll import BACKENDS
 
@@ -67,6 +70,12 @@ class Common:
   seed: int = option(0, "seed of everything drawn", low=0)
   out: str = option("", "folder for configuration, metrics and checkpoints; resumes a run in it")
   backend: str = option("auto", "how the loop over time is run", ("auto", *BACKENDS))
+  precision: str = option("float32", "in which a model computes; weights stay float32", PRECISIONS)
+  parts: int = option(1, "a batch is taken in so many parts, for the memory of one", low=1)
+  mesh: str = option("", "devices: batch:4, or batch:2,fsdp:2; all where empty", aside=True)
+  distributed: str = option("", "auto, or HOST:PORT,NUMBER,INDEX of many hosts", aside=True)
+  save_every: int = option(0, "steps between checkpoints; 0: after epochs", low=0, aside=True)
+  profile: bool = option(False, "trace a few steps into OUT/profile", aside=True)
   diagnose: bool = option(False, "record gradients' norms and U's radii", aside=True)
 
   def __init_subclass__(cls):
@@ -96,9 +105,11 @@ def encoder(config):
   return stack(*layers, dropout=config.dropout)
 
 
-def watch(config):
-  """What else a run shall record of its parameters: with --diagnose the radii of U."""
-  return radii if config.diagnose else None
+def how(config) -> dict:
+  """What every run is told by its configuration; with --diagnose it records the radii of U."""
+  names = "mesh", "precision", "parts", "save_every", "profile"
+  chosen = {name: getattr(config, name) for name in names}
+  return chosen | {"watch": radii if config.diagnose else None}
 
 
 @functools.cache  # what is compiled for one training serves others like it
@@ -110,32 +121,38 @@ def optimizer(rate: float, steps: int, decay: str, warmup: float, weight_decay: 
 
 def fit(
   config, task, data, decay: str = "linear", warmup: float = 0.05, *, weight_decay: float = 0.0,
-  clip: float = 1.0, enough: float = math.inf, **how
+  clip: float = 1.0, enough: float = math.inf, lenient: bool = False, **own
 ) -> training.Run:  # fmt: skip
   """Trains as a configuration says, and chooses on the validation part; returns what can be tested.
 
   Args:
-    config, task, data, **how: as for `training.Run`.
+    config, task, data, **own: as for `training.Run`.
     decay, warmup: of the learning rate, as for `optimizers.schedule`.
     weight_decay, clip: as for `optimizers.adam`; clip 0 for none.
     enough: the score on the validation part, a loss negative, that ends the training.
+    lenient: a step that would not be finite ends the training, too, and not the program.
   """
   steps = config.epochs * len(data.train)
   adam = optimizer(config.rate, steps, decay, warmup, weight_decay, clip)
-  how |= {"average": averages.moving(config.average), "watch": watch(config)}
-  with training.Run(config, task, data, adam, steps, **how) as run:
-    for _ in run.train():
-      if run.progress.score >= enough:
-        break
+  average = averages.moving(config.average)
+  with training.Run(config, task, data, adam, steps, average=average, **how(config), **own) as run:
+    try:
+      for _ in run.train():
+        if run.progress.score >= enough:
+          break
+    except FloatingPointError as error:
+      if not lenient:
+        raise
+      logging.warning("%s", error)
   return run
 
 
-def learn(config, task, data, name: str, *args, **how):
+def learn(config, task, data, name: str, *args, **own):
   """As `fit`, and tests once, on a data set of that name; returns the parameters that did best, and
   the scores."""
-  run = fit(config, task, data, *args, **how)
+  run = fit(config, task, data, *args, **own)
   scores = {"dataset": name, "cell": config.cell, "seed": config.seed} | run.test()
-  return run.progress.best, scores
+  return run.best, scores
 
 
 def restore(config, out: str, beside: str, **changes):
@@ -154,9 +171,22 @@ def restore(config, out: str, beside: str, **changes):
 
 def figure(out: str, name: str) -> pathlib.Path:
   """Where a run's figure goes, OUT/figures/NAME; the folder is made."""
-  path = pathlib.Path(out).expanduser() / "figures" / name
+  return place(out, f"figures/{name}")
+
+
+def place(out: str, name: str) -> pathlib.Path:
+  """Where a file of a run goes, OUT/NAME; nowhere on hosts that do not write."""
+  if not hosts.lead():
+    return pathlib.Path(os.devnull)
+  path = pathlib.Path(out).expanduser() / name
   path.parent.mkdir(parents=True, exist_ok=True)
   return path
+
+
+def _ended(*_):
+  """Hears SIGTERM where no training runs, which hears it itself."""
+  print("ended by SIGTERM; the same command with --out resumes or begins again", file=sys.stderr)
+  sys.exit(0)
 
 
 def define(config):
@@ -170,6 +200,34 @@ def define(config):
       limit = {} if meta["low"] is None else {"lower_bound": meta["low"]}
       kind = kinds.get(type(field.default), flags.DEFINE_string)
       kind(field.name, field.default, meta["help"], **limit)
+
+
+def lay_out(config):
+  """Meets the other hosts and lays out the devices, before jax first looks for them.
+
+  Raises:
+    BadInput: hosts do not meet, or the devices are too few or cannot share a batch.
+  """
+  number = 1
+  if config.distributed:
+    if not config.out:
+      raise BadInput("--distributed needs --out, on a file system that all hosts share")
+    number = hosts.parse(config.distributed)[1]
+    hosts.join(config.distributed)
+  # Where jax alone knows how many hosts there are, each is one device: no batch divides by less.
+  devices.use_cores(config.batch, config.mesh, number or config.batch)
+  devices.mesh(config.batch, config.mesh)
+  if not hosts.lead():
+    logging.getLogger().setLevel(logging.WARNING)
+    sys.stdout = open(os.devnull, "w")
+
+
+def leave(message: str):
+  """Ends the program with a message and exit code 1, and waits for no other host."""
+  if not jax.distributed.is_initialized():
+    sys.exit(message)
+  print(message, file=sys.stderr, flush=True)
+  os._exit(1)
 
 
 def main(config, run, presets=None):
@@ -196,17 +254,22 @@ def main(config, run, presets=None):
       jax.config.update("jax_compilation_cache_dir", str(pathlib.Path(COMPILED).expanduser()))
     for name in ("absl", "jax", "orbax"):
       logging.getLogger(name).setLevel(logging.WARNING)
+    signal.signal(signal.SIGTERM, _ended)
     try:
       made = config(**values)
       if getattr(made, "out", ""):
         records.check(pathlib.Path(made.out).expanduser(), made)  # before any long work
       if hasattr(made, "batch"):
-        devices.use_cores(made.batch)
+        lay_out(made)
       result = run(made)
-    except (BadInput, FloatingPointError) as error:
-      sys.exit(f"error: {error}")
+    except (BadInput, FloatingPointError, OSError) as error:
+      leave(f"error: {error}")
     except KeyboardInterrupt:
       sys.exit(130)
+    except jax.errors.JaxRuntimeError as error:
+      if not jax.distributed.is_initialized():
+        raise
+      leave(f"error: a host was lost: {error}\nThe same command on all hosts resumes.")
     result = {name: None if value != value else value for name, value in result.items()}
     print(json.dumps({"experiment": sys.modules["__main__"].__spec__.name.split(".")[-1]} | result))
 

@@ -95,7 +95,6 @@ def draw(out: str, model: Reader, params, data):
 
 def run(config: Config = Config()):
   """Trains on all tasks at once, chooses on the validation part, tests once; returns the scores."""
-  training.mesh(config.batch)  # a batch that the devices cannot share is refused at once
   data = prepare(config)
   model = build(config, len(data.words), len(data.answers))
   task = tasks.classification(model, inputs=INPUTS)

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import pathlib
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,7 +9,7 @@ import sacrebleu
 
 from experiments import options
 from experiments.options import CELLS, RATE, option
-from rnnjax import attention, tasks, training
+from rnnjax import attention, tasks
 from rnnjax.data import pairs
 from rnnjax.data.batches import Batches
 from rnnjax.data.subwords import BEGIN, END, KINDS, Subwords
@@ -109,7 +108,6 @@ def prepare(config: Rewriting, text: pairs.Pairs):
 
 def train(config: Rewriting, text: pairs.Pairs):
   """Trains, chooses on the validation part; returns what rewrites, and the scores."""
-  training.mesh(config.batch)  # a batch that the devices cannot share is refused at once
   build(config, 5, 5)  # and flags that do not fit each other
   data = prepare(config, text)
   if config.beam > len(data.target):
@@ -128,7 +126,7 @@ def keep(out: str, rows, written):
     names = "source", "target", "written"
     lines = [dict(zip(names, (*row, one))) for row, one in zip(rows, written)]
     text = "\n".join(json.dumps(line, ensure_ascii=False) for line in lines) + "\n"
-    (pathlib.Path(out).expanduser() / "written.jsonl").write_text(text, encoding="utf-8")
+    options.place(out, "written.jsonl").write_text(text, encoding="utf-8")
 
 
 def bleu(written, references, lower: bool = False, order: int = 4) -> tuple[float, str]:

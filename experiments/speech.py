@@ -15,7 +15,7 @@ import optax
 
 from experiments import options
 from experiments.options import RATE, option
-from rnnjax import metrics, tasks, training
+from rnnjax import metrics, tasks
 from rnnjax.data import fsdd
 from rnnjax.data.scale import Scale
 from rnnjax.diagnostics import sounds
@@ -96,7 +96,6 @@ def draw(out: str, model, params, data):
 
 def run(config: Config = Config()):
   """Trains, chooses on the validation part, tests once; returns the scores."""
-  training.mesh(config.batch)  # a batch that the devices cannot share is refused at once
   data = prepare(config)
   words = data.spoken.words
   model = build(config, len(words))

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 from experiments import options
 from experiments.options import CELLS, RATE, option
-from rnnjax import bidirectional, crf, tasks, training
+from rnnjax import bidirectional, crf, tasks
 from rnnjax.data import spans, tagged
 from rnnjax.data.lexicon import Lexicon
 from rnnjax.data.vocabulary import cut
@@ -94,7 +94,6 @@ def run(config: Config = Config()):
     raise BadInput("--tag must have a word, and has no columns beside: it needs --columns=false")
   if config.load:
     return tag(config, load(config.load))
-  training.mesh(config.batch)  # a batch that the devices cannot share is refused at once
   data = prepare(config)
   model, pieces = build(config, data.lexicon), spans.pieces(data.lexicon.tags)
   how = dict(score="f1" if pieces else "accuracy", beside={"lexicon": data.lexicon.json()})

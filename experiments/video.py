@@ -14,7 +14,7 @@ import numpy as np
 
 from experiments import options
 from experiments.options import RATE, option
-from rnnjax import crf, segments, tasks, training
+from rnnjax import crf, segments, tasks
 from rnnjax.data import video
 from rnnjax.data.batches import Batches
 from rnnjax.diagnostics.timelines import timelines
@@ -76,7 +76,7 @@ def learn(config: Config, data: video.Folds, model: Tagger, task: tasks.Task):
   run = options.fit(config, task, parts, warmup=0.1, every=LOOK * len(parts.train))
   scores = run.test()
   whole = next(iter(batches(videos, len(videos))))  # by length
-  best = np.asarray(read(model, run.progress.best, whole))
+  best = np.asarray(read(model, run.best, whole))
   found = [best[: whole["lengths"][b], b] for b in np.argsort(whole["labels"])]
   true, said = [one.labels for one in videos], [one.said for one in videos]
   for name, labels in (("test", found), ("input", said)):
@@ -86,7 +86,6 @@ def learn(config: Config, data: video.Folds, model: Tagger, task: tasks.Task):
 
 def run(config: Config = Config()):
   """Trains, chooses on the validation part, tests once, for each split; returns mean scores."""
-  training.mesh(config.batch)  # a batch that the devices cannot share is refused at once
   data = video.load(config.dataset, config.data_dir, config.level)
   if config.split > len(data.folds):
     raise BadInput(f"--split must be one of {len(data.folds)}, or 0 for all; got {config.split}")

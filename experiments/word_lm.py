@@ -100,7 +100,6 @@ def run(config: Config = Config()):
   """Trains, chooses on the validation part, tests once, and writes; returns the scores."""
   if config.write:
     return write(config, load(config.write))
-  training.mesh(config.batch)  # a batch that the devices cannot share is refused at once
   text = corpus.tokens(config.dataset, config.text or config.data_dir, config.vocabulary)
   model = build(config, len(text.vocabulary))
   writer, scores = language.train(config, text, model, " ", optimize)

@@ -83,17 +83,32 @@ def supervised(
   def init(key, batch):
     return model.init(key, *read(batch))["params"]
 
+  def apply(params, batch, key=None):
+    return _wide(model.apply({"params": params}, *_like(params, read(batch)), key=key))
+
   def loss(params, carry, batch, key):
-    outputs = model.apply({"params": params}, *read(batch), key=key)
-    return carry, (learn or measure)(outputs, batch)
+    return carry, (learn or measure)(apply(params, batch, key), batch)
 
   def score(params, carry, batch):
-    return carry, measure(model.apply({"params": params}, *read(batch)), batch)
+    return carry, measure(apply(params, batch), batch)
 
   def predict(params, batch):
-    return answer(model.apply({"params": params}, *read(batch)), batch)
+    return answer(apply(params, batch), batch)
 
   return Task(init, loss, score, predict=predict)
+
+
+def _like(params: Params, inputs: Any) -> Any:
+  """The inputs, of which what is no whole number has the type of the parameters."""
+  kind = jax.tree.leaves(params)[0].dtype
+  cast = lambda a: a.astype(kind) if jnp.issubdtype(a.dtype, jnp.floating) else a
+  return jax.tree.map(cast, inputs)
+
+
+def _wide(outputs: Any) -> Any:
+  """The outputs in float32 at least, so that a loss is, whatever a model computes in."""
+  cast = lambda y: y.astype(jnp.promote_types(y.dtype, jnp.float32))
+  return jax.tree.map(cast, outputs)
 
 
 def tagging(model: Any, pieces: tuple | None = None) -> Task:
@@ -108,13 +123,13 @@ def tagging(model: Any, pieces: tuple | None = None) -> Task:
     pieces: of `metrics.f1`, where the tags are of spans.
   """
 
-  inputs = lambda batch: map(batch.get, ("tokens", "lengths", "characters", "columns"))
+  inputs = lambda batch: [*map(batch.get, ("tokens", "lengths", "characters", "columns"))]
 
   def init(key, batch):
     return model.init(key, *inputs(batch))["params"]
 
   def read(params, batch, key=None):
-    return model.apply({"params": params}, *inputs(batch), key)
+    return _wide(model.apply({"params": params}, *_like(params, inputs(batch)), key))
 
   def measure(last, scores, batch):
     p = model.tags.log_likelihood(last, scores, batch["tags"], batch["lengths"])
@@ -165,8 +180,9 @@ def rewriting(model: Any, smoothing: float = 0.0, coverage: float = 0.0) -> Task
     return model.init(key, *inputs(batch))["params"]
 
   def measure(params, batch, *how, coverage=0.0):
-    *_, weights = given = inputs(batch)
-    total, α = model.apply({"params": params}, *given, *how)
+    tokens, *rest = inputs(batch)
+    weights = rest[-1]
+    total, α = _wide(model.apply({"params": params}, _like(params, tokens), *rest, *how))
     if coverage:
       total += coverage * jnp.sum(weights * coverage_loss(α))
     return {"loss": metrics.Mean(total, weights.sum())}
@@ -212,7 +228,8 @@ def language(
       key, drawn = jax.random.split(key)
       kept = jax.random.bernoulli(drawn, 1 - restart, batch["tokens"].shape[1:])
       carry = jax.tree.map(lambda c: jnp.where(kept[:, None], c, 0), carry)
-    carry, total, ys, dropped = apply(params, carry, batch, key)
+    carry, total, *seen = apply(params, carry, batch, key)
+    ys, dropped = _wide(seen)
     penalty = activation * losses.activation(dropped).sum() if activation else 0.0
     penalty += temporal * losses.temporal(ys).sum() if temporal else 0.0
     weight = batch["weights"].sum()
@@ -226,6 +243,6 @@ def language(
   def predict(params, batch):
     given = batch["tokens"], batch.get("carry")
     carry, _, logits = model.apply({"params": params}, *given, method="logits")
-    return {"log_p": jax.nn.log_softmax(logits), "carry": carry}
+    return {"log_p": jax.nn.log_softmax(_wide(logits)), "carry": carry}
 
   return Task(init, loss, score, start, predict)

@@ -27,10 +27,12 @@ def read(book):
 
 @pytest.mark.parametrize("book", BOOKS, ids=lambda book: book.stem)
 def test_runs(book, tmp_path):
-  """In a process of its own, on one device, in an empty folder; without a warning."""
+  """In a process of its own, in an empty folder, without a warning; on one device, or as a TPU."""
   own = dict.fromkeys(("TMPDIR", "IPYTHONDIR"), str(tmp_path)) | {"MPLBACKEND": "agg"}
   own |= {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
   own["XLA_FLAGS"] = "--xla_backend_optimization_level=0"  # they compile more than they run
+  if "tpu" in book.stem:
+    own["XLA_FLAGS"] += " --xla_force_host_platform_device_count=2"
   command = [sys.executable, "-c", RUN, str(book)]
   done = subprocess.run(
     command, cwd=tmp_path, env=os.environ | own, capture_output=True, text=True, timeout=1800
@@ -58,4 +60,4 @@ def test_form(book):
 
 
 def test_there_are_some():
-  assert {book.stem for book in BOOKS} >= {"tour", "research"}
+  assert {book.stem for book in BOOKS} >= {"tour", "research", "colab_tpu"}

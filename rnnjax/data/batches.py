@@ -38,6 +38,7 @@ class Batches:
     seed: of the shuffle; None keeps the order of lengths, for evaluation.
     targets: sequences of ids that the sequences become, of their own lengths, or None.
     beside: {name: arrays [T, ...], one for each sequence}, which go along with the tokens.
+    rows: which rows of a batch are read, the share of one host of many; None for all B.
   """
 
   sequences: Sequence[np.ndarray]
@@ -50,6 +51,7 @@ class Batches:
   seed: int | None = None
   targets: Sequence[np.ndarray] | None = None
   beside: Mapping[str, Sequence[np.ndarray]] = dataclasses.field(default_factory=dict)
+  rows: tuple[int, ...] | None = None
 
   def __post_init__(self):
     if self.keep not in KEEP:
@@ -64,6 +66,10 @@ class Batches:
   def __len__(self) -> int:
     """Batches in an epoch."""
     return -(-len(self.sequences) // self.batch)
+
+  def share(self, rows: Sequence[int]) -> "Batches":
+    """The same batches, of which only so many rows are read."""
+    return dataclasses.replace(self, rows=tuple(rows))
 
   def _plan(self, epoch: int) -> list[np.ndarray]:
     """The rows of each batch of an epoch: sorted by length up to chance, cut, shuffled."""
@@ -119,30 +125,35 @@ class Batches:
     """Cuts, pads and stacks rows; the step decides the windows."""
     draw = np.random.default_rng((self.seed or 0, step, 1))
     spans = [self._span(len(self.sequences[i]), draw) for i in rows]
-    ends = self.lengths[rows]
     front = self.padding == "front"
-    T = self.limit if front else int(self.bounds[np.searchsorted(self.bounds, ends.max())])
-    fill = self.batch - len(rows)
+    longest, longest_target = self.lengths[rows].max(), self.target_lengths[rows].max()
+    T = self.limit if front else int(self.bounds[np.searchsorted(self.bounds, longest)])
+    B = self.batch
+    if self.rows is not None:
+      B, own = len(self.rows), [n for n in self.rows if n < len(rows)]
+      rows, spans = np.asarray(rows)[np.array(own, int)], [spans[n] for n in own]
+    ends = self.lengths[rows]
+    fill = B - len(rows)
     pad = lambda values: np.pad(values, (0, fill)).astype(np.int32)
     kind = np.float32 if np.issubdtype(self.sequences[0].dtype, np.floating) else np.int32
 
     def stack(arrays, kind):
-      out = np.full((T, self.batch, *arrays[0].shape[1:]), PAD, kind)
+      out = np.full((T, B, *arrays[0].shape[1:]), PAD, kind)
       for b, (i, span, n) in enumerate(zip(rows, spans, ends)):
         out[T - n if front else 0 : T if front else n, b] = arrays[i][span]
       return out
 
     batch = {
       "tokens": stack(self.sequences, kind),
-      "lengths": np.full(self.batch, T, np.int32) if front else pad(ends),
+      "lengths": np.full(B, T, np.int32) if front else pad(ends),
       "weights": pad(np.ones(len(rows))).astype(np.float32),
     }
     if self.labels is not None:
       batch["labels"] = pad(np.asarray(self.labels)[rows])
     if self.targets is not None:
       ends = self.target_lengths[rows]
-      U = self.target_bounds[np.searchsorted(self.target_bounds, ends.max())]
-      batch["targets"] = np.full((U, self.batch), PAD, np.int32)
+      U = self.target_bounds[np.searchsorted(self.target_bounds, longest_target)]
+      batch["targets"] = np.full((U, B), PAD, np.int32)
       for b, (i, n) in enumerate(zip(rows, ends)):
         batch["targets"][:n, b] = self.targets[i]
       batch["target_lengths"] = pad(ends)

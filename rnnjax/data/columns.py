@@ -4,7 +4,7 @@ As with labelled sequences, the n-th batch is a function of the seed and n alone
 """
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -26,6 +26,7 @@ class Columns:
     steps: T.
     seed: of the places; None for evaluation.
     warm: tokens read before a column's own, in evaluation.
+    rows: which columns are read, the share of one host of many; None for all B.
 
   Raises:
     ValueError: the text has fewer than 2 tokens or than B.
@@ -36,6 +37,7 @@ class Columns:
   steps: int
   seed: int | None = None
   warm: int = 0
+  rows: tuple[int, ...] | None = None
 
   def __post_init__(self):
     if len(self.tokens) < max(2, self.batch):
@@ -44,11 +46,20 @@ class Columns:
         "it needs at least one token a column, and two in all"
       )
 
+  def share(self, rows: Sequence[int]) -> "Columns":
+    """The same batches, of which only so many columns are read."""
+    return dataclasses.replace(self, rows=tuple(rows))
+
   @property
   def length(self) -> int:
     """Pairs of neighbours in each column."""
     N = len(self.tokens)
     return N // self.batch if self.seed is not None else -(-(N - 1) // self.batch)
+
+  @property
+  def _begins(self):
+    """Where the columns begin that are read."""
+    return self.length * np.arange(self.batch)[slice(None) if self.rows is None else [*self.rows]]
 
   def __len__(self) -> int:
     """Batches in an epoch."""
@@ -58,22 +69,20 @@ class Columns:
 
   def stream(self, step: int = 0) -> Iterator[dict[str, np.ndarray]]:
     """Batches without end, from that of the given step on, epoch after epoch."""
-    columns = self.length * np.arange(self.batch)
     window = np.arange(self.steps + 1)[:, None]
-    weights = np.ones((self.steps, self.batch), np.float32)
+    weights = np.ones((self.steps, len(self._begins)), np.float32)
     while True:
       epoch, index = divmod(step, len(self))
       cut = np.random.default_rng((self.seed or 0, epoch)).integers(len(self.tokens))
-      at = (cut + columns + index * self.steps + window) % len(self.tokens)
+      at = (cut + self._begins + index * self.steps + window) % len(self.tokens)
       yield {"tokens": self.tokens[at], "weights": weights}
       step += 1
 
   def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
     """The batches of one evaluation."""
-    first = self.length * np.arange(self.batch)
     for index in range(len(self)):
       own = index * self.steps - self.warm + np.arange(self.steps + 1)[:, None]
-      at = first + own
+      at = self._begins + own
       counts = (own >= 0) & (own < self.length) & (at < len(self.tokens) - 1)
       yield {
         "tokens": self.tokens[np.clip(at, 0, len(self.tokens) - 1)],

@@ -7,7 +7,7 @@ Koltun 2018 place them; the copy problem is that of Arjovsky, Shah & Bengio 2016
 import dataclasses
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
@@ -63,6 +63,7 @@ class Drawn:
     batch: B.
     seed: what is drawn; another part has another seed.
     number: batches that count as an epoch.
+    rows: which rows are kept, the share of one host of many; None for all B.
   """
 
   problem: str
@@ -70,6 +71,11 @@ class Drawn:
   batch: int
   seed: int
   number: int
+  rows: tuple[int, ...] | None = None
+
+  def share(self, rows: Sequence[int]) -> "Drawn":
+    """The same batches, of which only so many rows are kept."""
+    return dataclasses.replace(self, rows=tuple(rows))
 
   def __len__(self) -> int:
     return self.number
@@ -79,7 +85,9 @@ class Drawn:
     for n in itertools.count(step):
       rows = PROBLEMS[self.problem](np.random.default_rng((self.seed, n)), self.batch, self.T)
       full = np.full(self.batch, len(rows["tokens"]), np.int32)
-      yield rows | {"lengths": full, "weights": np.ones(self.batch, np.float32)}
+      rows |= {"lengths": full, "weights": np.ones(self.batch, np.float32)}
+      own = slice(None) if self.rows is None else [*self.rows]
+      yield {name: a[own] if a.ndim == 1 else a[:, own] for name, a in rows.items()}
 
   def __iter__(self) -> Iterator[Rows]:
     return itertools.islice(self.stream(), self.number)

@@ -79,10 +79,10 @@ class Loaded(NamedTuple):
     carried = self.signature["outputs"].keys() & forms.keys()
     if set(inputs) - set(forms) or set(forms) - set(inputs) - carried:
       raise BadInput(f"inputs must be {self.signature['inputs']}; got {given}")
-    first = {name: np.zeros(forms[name].shape(sizes), forms[name].dtype) for name in carried}
     try:
+      first = {name: np.zeros(forms[name].shape(sizes), forms[name].dtype) for name in carried}
       return self.program.call(self.params, first | dict(inputs))
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, KeyError) as error:
       raise BadInput(f"inputs must be {self.signature['inputs']}; got {given}: {error}") from None
 
 

@@ -42,7 +42,7 @@ class Tree(NamedTuple):
   def save(self, path: pathlib.Path):
     """Writes the arrays."""
     arrays = {f"{name}_{n}": a for name, own in self._asdict().items() for n, a in enumerate(own)}
-    safetensors.numpy.save_file(arrays, path)
+    path.write_bytes(safetensors.numpy.save(arrays))
 
   @classmethod
   def load(cls, path: pathlib.Path) -> "Tree":

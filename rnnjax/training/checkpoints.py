@@ -15,15 +15,27 @@ class Checkpoints:
   def __init__(self, folder: pathlib.Path):
     logging.getLogger("absl").setLevel(logging.WARNING)
     self.folder = folder.resolve()  # orbax fails on relative paths, and only in its own thread
-    options = ocp.CheckpointManagerOptions(max_to_keep=2, create=True)
+    options = ocp.CheckpointManagerOptions(
+      max_to_keep=2, create=True, cleanup_tmp_directories=True
+    )
     handler = ocp.StandardCheckpointHandler()
     self.manager = ocp.CheckpointManager(self.folder, item_handlers=handler, options=options)
 
   def save(self, step: int, tree):
-    """Writes a tree; it is whole on disk or not there at all."""
-    if step not in self.manager.all_steps():
-      self.manager.save(step, args=ocp.args.StandardSave(tree))
-    self.manager.wait_until_finished()
+    """Writes a tree; it is whole on disk or not there at all.
+
+    Raises:
+      OSError: it cannot be written; those before stay.
+    """
+    try:
+      if step not in self.manager.all_steps():
+        self.manager.save(step, args=ocp.args.StandardSave(tree))
+      self.manager.wait_until_finished()
+    except Exception as error:  # as many kinds as there are ways to store
+      raise OSError(
+        f"step {step} cannot be saved in {self.folder}: {str(error).splitlines()[0]}. Checkpoints "
+        "before it stay. Is the disk full? With room the same command resumes from the last of them"
+      ) from error
 
   def restore(self, like=None):
     """The newest tree that can be read; None where there is none at all.

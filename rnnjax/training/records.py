@@ -3,10 +3,12 @@
 import dataclasses
 import importlib.metadata
 import json
+import math
 import pathlib
 import subprocess
 import sys
 
+from rnnjax.training import hosts
 from rnnjax.types import BadInput
 
 
@@ -68,32 +70,56 @@ def claim(out: pathlib.Path, config, beside: dict | None = None):
   check(out, config)
   for name, value in (beside or {}).items():
     path = out / f"{name}.json"
-    if path.exists() and json.loads(path.read_text()) != json.loads(json.dumps(value)):
+    if path.exists() and json.loads(path.read_text()) != json.loads(json.dumps(value) + "\n"):
       raise BadInput(
         f"{path} is not the {name} of this data. Has the data changed since that run began?"
       )
+  if not hosts.lead():
+    return
   try:
     out.mkdir(parents=True, exist_ok=True)
+    for name, value in (beside or {}).items():
+      _write(out / f"{name}.json", json.dumps(value) + "\n")
     if not (out / "config.json").exists():
       kept = {"experiment": experiment(config)}
       kept |= {"config": describe(config), "versions": versions()}
-      (out / "config.json").write_text(json.dumps(kept, indent=2) + "\n")
-    for name, value in (beside or {}).items():
-      (out / f"{name}.json").write_text(json.dumps(value) + "\n")
+      _write(out / "config.json", json.dumps(kept, indent=2) + "\n")
   except OSError as error:
     raise BadInput(f"--out={out} cannot be written: {error}") from None
 
 
-class Records:
-  """Metrics as JSON lines and, for TensorBoard, as events; nothing without a folder."""
+def _write(path: pathlib.Path, text: str):
+  """Writes a file that is whole or not there at all."""
+  half = path.with_suffix(".half")
+  half.write_text(text)
+  half.replace(path)
 
-  def __init__(self, out: pathlib.Path | None):
+
+def _step(line: str) -> float:
+  """The step of a line; infinite where it was cut off."""
+  try:
+    return json.loads(line)["step"]
+  except (json.JSONDecodeError, KeyError, TypeError):
+    return math.inf
+
+
+class Records:
+  """Metrics as JSON lines and, for TensorBoard, as events; nothing without a folder, and on hosts
+  that do not write.
+
+  Lines of steps beyond the one given, which a run wrote before it was lost, go; they come again.
+  """
+
+  def __init__(self, out: pathlib.Path | None, step: int = 0):
     self.lines = self.events = None
-    if out:
+    if out and hosts.lead():
       from tensorboardX import SummaryWriter
 
-      self.lines = open(out / "metrics.jsonl", "a")
-      self.events = SummaryWriter(str(out), flush_secs=10)
+      path = out / "metrics.jsonl"
+      before = path.read_text().splitlines() if path.exists() else []
+      _write(path, "".join(line + "\n" for line in before if _step(line) <= step))
+      self.lines = open(path, "a")
+      self.events = SummaryWriter(str(out), flush_secs=10, purge_step=step + 1)
 
   def write(self, step: int, **metrics: float):
     """Records metrics of a step."""

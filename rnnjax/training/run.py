@@ -7,19 +7,24 @@ import pathlib
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 import tqdm
+from jax.experimental import multihost_utils
 
 from rnnjax.metrics import Mean
 from rnnjax.tasks import Task
-from rnnjax.training import devices, records
+from rnnjax.training import devices, hosts, records
 from rnnjax.training.averages import Average
-from rnnjax.training.train import State, evaluate, start, train
+from rnnjax.training.clock import Clock
+from rnnjax.training.train import Diverged, State, evaluate, place, start, train
+from rnnjax.types import BadInput, Params
+
+TRACED = range(10, 15)  # the steps of which --profile writes a trace, counted from a run's start
 
 
 class Progress(NamedTuple):
@@ -30,20 +35,18 @@ class Progress(NamedTuple):
     best: the parameters that did best on the validation part.
     score: how well they did; a loss counts negative.
     seconds: of training so far.
+    looked: the step of the last look at the validation part.
   """
 
   state: State
   best: Any
   score: float
   seconds: float
+  looked: int
 
 
 class Stopped(SystemExit):
   """A signal ended the run after a step; all was saved."""
-
-
-class Diverged(FloatingPointError):
-  """The loss is not finite."""
 
 
 class Run:
@@ -55,7 +58,7 @@ class Run:
         scores = run.test()
 
   Ctrl-C or SIGTERM ends the step, saves, and says how to resume; the same configuration and `out`
-  resume bit for bit.
+  resume bit for bit, as they do after a run that was killed.
 
   Args:
     config: a dataclass with `seed` and `out`, a folder or "" for none.
@@ -70,6 +73,13 @@ class Run:
       a vocabulary; one file each in `out`.
     watch: parameters -> {name: number}, recorded at each look; and beside it the norm of each
       parameter's gradient.
+    mesh: how the devices are laid out, as `devices.parse` reads it.
+    parts, precision: as for `gradients.gradient`.
+    save_every: steps between two checkpoints beside those of each look; 0 for none.
+    profile: a few steps are traced, for TensorBoard or Perfetto, into OUT/profile.
+
+  Raises:
+    BadInput: `out` is the place of another run, or the devices cannot share a batch.
   """
 
   def __init__(
@@ -85,20 +95,36 @@ class Run:
     score: str = "accuracy",
     beside: dict[str, Any] | None = None,
     watch: Callable[[Any], dict[str, float]] | None = None,
+    mesh: str = "",
+    parts: int = 1,
+    precision: str = "float32",
+    save_every: int = 0,
+    profile: bool = False,
   ):
-    self.config, self.task, self.data = config, task, data
-    self.optimizer, self.steps, self.average = optimizer, steps, average
+    self.config, self.data, self.optimizer, self.steps = config, data, optimizer, steps
+    self.average, self.parts, self.precision = average, parts, precision
     self.every, self.metric = every or len(data.train), score
+    self.save_every, self.profile = save_every or self.every, profile
     self.sign, self.beside, self.watch = -1 if score == "loss" else 1, beside or {}, watch
     self.out = pathlib.Path(config.out).expanduser() if config.out else None
-    self.mesh = devices.mesh(data.train.batch)
-    self.signal, self.handlers = None, {}
-    self.records = self.checkpoints = None
+    self.mesh = devices.mesh(data.train.batch, mesh)
+    if data.train.batch % (self.mesh.size * parts):
+      raise BadInput(
+        f"a batch of {data.train.batch} rows on {self.mesh.size} devices has no {parts} equal parts"
+      )
+    if profile and not self.out:
+      raise BadInput("--profile needs --out, where its trace is written")
+    self.task = task
+    self.learnt = devices.mapped(task, self.mesh) if devices.parse(mesh)[0] == "shard_map" else task
+    self.signal, self.handlers, self.records = None, {}, None
+    self.checkpoints, self.clock = None, Clock()
     if self.out:
       records.claim(self.out, config, self.beside)
     example = next(data.train.stream())
     state = start(task, optimizer, example, jax.random.key(config.seed), bool(average))
-    self.progress = Progress(state, jax.tree.map(jnp.copy, state.evaluated), -math.inf, 0.0)
+    state = place(self.mesh, state)
+    best = jax.tree.map(jnp.copy, state.evaluated)
+    self.progress = Progress(state, best, -math.inf, 0.0, 0)
     if self.out:
       self._open()
       self.progress = self.checkpoints.restore(self.progress) or self.progress
@@ -115,9 +141,16 @@ class Run:
     """How many numbers are learnt."""
     return sum(p.size for p in jax.tree.leaves(self.progress.state.params))
 
+  @property
+  def best(self) -> Params:
+    """The parameters that did best on the validation part, on one device."""
+    return hosts.local(self.mesh, self.progress.best)
+
   def __enter__(self):
-    self.records = records.Records(self.out)
-    self.handlers = {s: signal.signal(s, self._handle) for s in (signal.SIGINT, signal.SIGTERM)}
+    self.records = records.Records(self.out, self.step)
+    # On many hosts jax hears SIGTERM, and finds a step after which all of them can stop.
+    heard = (signal.SIGINT, signal.SIGTERM) if jax.process_count() == 1 else ()
+    self.handlers = {s: signal.signal(s, self._handle) for s in heard}
     return self
 
   def __exit__(self, *_):
@@ -136,60 +169,100 @@ class Run:
     """Trains to the end; yields the state and metrics of each step.
 
     Raises:
-      Diverged: the loss is not finite; the last good checkpoint stays.
+      Diverged: the loss or a gradient is not finite; the state before that step is saved.
       Stopped: by a signal.
     """
     begun, before = time.perf_counter(), self.progress.seconds
+    stream = hosts.share(self.mesh, self.data.train).stream(self.step)
     loop = train(
-      self.task, self.optimizer, self.progress.state, self.data.train.stream(self.step),
-      average=self.average, mesh=self.mesh, diagnose=bool(self.watch),
+      self.learnt, self.optimizer, self.progress.state, self.clock.reading(stream),
+      average=self.average, mesh=self.mesh, diagnose=bool(self.watch), parts=self.parts,
+      precision=self.precision,
     )  # fmt: skip
     since: dict[str, Mean] = {}
-    bar = tqdm.tqdm(total=self.steps, initial=self.step, unit="step", disable=None)
-    for step in range(self.step + 1, self.steps + 1):
-      state, metrics = next(loop)
+    if self.step and self.step % self.every == 0 and self.progress.looked < self.step:
+      self._look(since)  # which a signal cut short
+    bar = tqdm.tqdm(
+      total=self.steps, initial=self.step, unit="step", disable=None if hosts.lead() else True
+    )
+    first = self.step + 1
+    for step in range(first, self.steps + 1):
+      if self.profile and step - first in (TRACED.start, TRACED.stop):
+        self._trace(step - first == TRACED.start)
+      try:
+        state, metrics = next(loop)
+      except Diverged as error:
+        self._keep(error.state)
+        raise
       seconds = before + time.perf_counter() - begun
       self.progress = self.progress._replace(state=state, seconds=seconds)
       yield state, metrics
       since = {name: metrics[name] + since.get(name, Mean(0.0, 0.0)) for name in metrics}
       bar.update()
       end = step % self.every == 0 or step == self.steps
-      if end or self.signal or step % 50 == 0:
-        loss = since["loss"].value
-        bar.set_postfix(loss=f"{loss:.3f}")
-        if not math.isfinite(loss):
-          raise Diverged(
-            f"the loss is {loss} at step {step}; the last good state is that of the last "
-            "checkpoint. A smaller --rate is the usual cure"
-          )
+      if end or step % 50 == 0:
+        bar.set_postfix(loss=f"{since['loss'].value:.3f}")
+      self._heed()
       if end:
-        self._look(step, since)
+        self._look(since)
         since = {}
-      if self.signal:
-        self._stop()
+      elif step % self.save_every == 0:
+        self._save()
     bar.close()
 
-  def _look(self, step, since):
+  def _look(self, since):
     """Validates, keeps the best parameters, saves."""
-    scores = evaluate(self.task, self.progress.state.evaluated, self.data.valid, self.mesh)
+    step, now = self.step, self.progress.state.evaluated
+    values = {f"train/{name}": mean.value for name, mean in since.items()} | self.clock.lap()
+    scores = evaluate(self.task, now, self._heeding(self.data.valid), self.mesh)
     if not self.sign * scores[self.metric] <= self.progress.score:  # nan, of nothing, is no bar
-      best = jax.tree.map(jnp.copy, self.progress.state.evaluated)
-      self.progress = self.progress._replace(best=best, score=self.sign * scores[self.metric])
-    values = {f"train/{name}": mean.value for name, mean in since.items()}
+      best, score = jax.tree.map(jnp.copy, now), self.sign * scores[self.metric]
+      self.progress = self.progress._replace(best=best, score=score)
+    self.progress = self.progress._replace(looked=step)
     values |= {f"valid/{name}": value for name, value in scores.items()}
     watched = self.watch(self.progress.state.params) if self.watch else {}
     self.records.write(step, **values, **watched)
     with tqdm.tqdm.external_write_mode(file=sys.stderr):
-      brief = (item for item in values.items() if "gradient/" not in item[0])
-      shown = "  ".join(f"{name} {value:.4f}" for name, value in brief)
+      brief = (item for item in values.items() if item[0].split("/")[0] in ("train", "valid"))
+      shown = "  ".join(f"{name} {value:.4f}" for name, value in brief if "gradient/" not in name)
       logging.info("step %d/%d  %s  %.0f s", step, self.steps, shown, self.progress.seconds)
-    if self.checkpoints:
-      self.checkpoints.save(step, self.progress)
+    self._save()
+    self.clock.lap()  # looking is no training
 
   def _open(self):
     from rnnjax.training.checkpoints import Checkpoints  # orbax takes seconds to import
 
     self.checkpoints = Checkpoints(self.out / "checkpoints")
+
+  def _save(self):
+    if self.checkpoints:
+      self.checkpoints.save(self.step, self.progress)
+
+  def _keep(self, state):
+    """Saves a state that is good where the step after it is not."""
+    self.progress = self.progress._replace(state=state)
+    if self.step:
+      self._save()
+
+  def _heed(self):
+    """Stops after a signal, on many hosts all after one and the same step."""
+    if jax.process_count() > 1 and multihost_utils.reached_preemption_sync_point(self.step):
+      self.signal = signal.SIGTERM
+    if self.signal:
+      self._stop()
+
+  def _heeding(self, batches: Iterable) -> Iterable:
+    """The batches, among which a signal is heard; hosts hear one between steps alone."""
+    if jax.process_count() > 1:
+      return batches
+    return ((self.signal and self._stop()) or batch for batch in batches)
+
+  def _trace(self, begins: bool):
+    """Begins or ends the trace of a profile."""
+    folder = self.out / "profile"
+    jax.profiler.start_trace(folder) if begins else jax.profiler.stop_trace()
+    if not begins:
+      logging.info("a trace of %d steps lies in %s", len(TRACED), folder)
 
   def _stop(self):
     """Saves after a signal, in a folder of its own where none was given, and leaves."""
@@ -197,7 +270,7 @@ class Run:
       self.out = pathlib.Path("runs") / f"{time.strftime('%Y-%m-%d_%H-%M-%S')}_{os.getpid()}"
       records.claim(self.out, self.config, self.beside)
       self._open()
-    self.checkpoints.save(self.step, self.progress)
+    self._save()
     logging.warning(
       "stopped after step %d of %d, which is saved. The same command with --out=%s resumes there.",
       self.step, self.steps, self.out,
@@ -206,7 +279,7 @@ class Run:
 
   def test(self) -> dict[str, float]:
     """Reads the test part, once, with the parameters that did best in validation."""
-    scores = evaluate(self.task, self.progress.best, self.data.test, self.mesh)
+    scores = evaluate(self.task, self.progress.best, self._heeding(self.data.test), self.mesh)
     return {f"test/{name}": value for name, value in scores.items()} | {
       f"valid/{self.metric}": self.sign * self.progress.score,
       "parameters": self.parameters,

@@ -6,13 +6,15 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import Mesh
 
 from rnnjax.metrics import Mean
 from rnnjax.tasks import Task
-from rnnjax.training import devices
+from rnnjax.training import devices, hosts
 from rnnjax.training.averages import Average, moving
+from rnnjax.training.gradients import gradient
 from rnnjax.types import Array, Carry, Key, Params
 
 
@@ -52,15 +54,41 @@ def start(
   return State(jnp.int32(0), params, mean, inner, carry, rest)
 
 
+class How(NamedTuple):
+  """What a step is compiled for.
+
+  Attributes:
+    task: what is learnt.
+    optimizer: how.
+    average: μ, how the average of a state that keeps one is taken.
+    diagnose: among the metrics are "gradient/NAME", the norm of each parameter's gradient.
+    parts, precision: as for `gradients.gradient`.
+  """
+
+  task: Task
+  optimizer: optax.GradientTransformation
+  average: Average = moving(0.99)
+  diagnose: bool = False
+  parts: int = 1
+  precision: str = "float32"
+
+
+class Diverged(FloatingPointError):
+  """The loss or a gradient is not finite; `state` is that before the step, and good."""
+
+  def __init__(self, message: str, state: State):
+    super().__init__(message)
+    self.state = state
+
+
 def train(
   task: Task,
   optimizer: optax.GradientTransformation,
   state: State,
   batches: Iterable,
   *,
-  average: Average = moving(0.99),
   mesh: Mesh | None = None,
-  diagnose: bool = False,
+  **how,
 ) -> Iterator[tuple[State, dict[str, Mean]]]:
   """Takes a step for each batch, and yields the state and the step's metrics.
 
@@ -72,47 +100,67 @@ def train(
     task: what is learnt.
     optimizer: how.
     state: from where; `start` makes the first.
-    batches: the data, one step each.
-    average: μ, how the average of a state that keeps one is taken.
+    batches: the data, one step each; on many hosts, each gives its own rows.
     mesh: the devices; all of them where None.
-    diagnose: among the metrics are "gradient/NAME", the norm of each parameter's gradient.
+    **how: as for `How`.
+
+  Raises:
+    Diverged: after a step whose loss or gradient is not finite, which was not taken.
   """
-  mesh = mesh or devices.mesh()
-  carry = devices.rows(mesh, state.carry)
-  state = devices.replicate(mesh, state._replace(carry=()))._replace(carry=carry)
-  state = jax.tree.map(jnp.copy, state)  # the caller keeps his own
+  mesh, how = mesh or devices.mesh(), How(task, optimizer, **how)
+  state = jax.tree.map(jnp.copy, place(mesh, state))  # the caller keeps his own
   for batch in batches:
     with jax.set_mesh(mesh):
-      how = task, optimizer, average, diagnose
-      state, metrics = _update(*how, state, devices.shard(mesh, batch))
+      state, metrics, finite = _update(how, state, devices.shard(mesh, batch))
+    _check(state, jax.device_get(finite))
     yield state, metrics
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3), donate_argnums=4)
-def _update(task, optimizer, average, diagnose, state, batch):
+def place(mesh: Mesh, state: State) -> State:
+  """The state on a mesh: rows of the carry cut, parameters as `devices.part` says."""
+  carry = devices.rows(mesh, state.carry)
+  return devices.place(mesh, state._replace(carry=()))._replace(carry=carry)
+
+
+@functools.partial(jax.jit, static_argnums=0, donate_argnums=1)
+def _update(how, state, batch):
   key = jax.random.fold_in(state.key, state.step)
-
-  def total(params):
-    carry, metrics = task.loss(params, state.carry, batch, key)
-    return metrics["loss"].total, (carry, metrics)
-
-  # The weight divides at the end, so that devices meet once, when all is summed.
-  grads, (carry, metrics) = jax.grad(total, has_aux=True)(state.params)
-  grads = jax.tree.map(lambda g: g / metrics["loss"].weight, grads)
-  if diagnose:
-    named, _ = jax.tree.flatten_with_path(grads)
-    metrics |= {f"gradient/{_name(path)}": Mean(jnp.linalg.norm(g), 1.0) for path, g in named}
-  updates, inner = optimizer.update(grads, state.optimizer, state.params)
-  params = optax.apply_updates(state.params, updates)
-  mean = state.average
+  grads, carry, metrics = gradient(
+    how.task, state.params, state.carry, batch, key, how.parts, how.precision
+  )
+  if how.diagnose:
+    metrics |= {f"gradient/{n}": Mean(jnp.linalg.norm(g), 1.0) for n, g in _named(grads).items()}
+  updates, inner = how.optimizer.update(grads, state.optimizer, state.params)
+  params, mean = optax.apply_updates(state.params, updates), state.average
   if mean is not None:
-    μ = average(state.step)
+    μ = how.average(state.step)
     mean = jax.tree.map(lambda a, p: (1 - μ) * a + μ * p, mean, params)
-  return State(state.step + 1, params, mean, inner, carry, state.key), metrics
+  # What is not finite takes no step: the last good state stays.
+  causes = metrics["loss"].total, *jax.tree.leaves(grads), *jax.tree.leaves(params)
+  finite = jnp.stack([jnp.isfinite(a).all() for a in causes])
+  good = finite.all()
+  select = lambda new, old: jax.tree.map(lambda a, b: jnp.where(good, a, b), new, old)
+  new, old = (state.step + 1, params, mean, inner), state[:4]
+  step, *kept = devices.keep(select(new, old))
+  return State(step, *kept, select(carry, state.carry), state.key), metrics, finite
 
 
-def _name(path):
-  return jax.tree_util.keystr(path, simple=True, separator="/")
+def _named(tree) -> dict[str, Array]:
+  name = functools.partial(jax.tree_util.keystr, simple=True, separator="/")
+  return {name(path): leaf for path, leaf in jax.tree.flatten_with_path(tree)[0]}
+
+
+def _check(state: State, finite: np.ndarray):
+  """Raises Diverged where something is not finite, and names what first is not."""
+  if not finite.all():
+    names = [*_named(state.params)]
+    names = ["the loss", *(f"the gradient of {name}" for name in names), *names]
+    bad = [name for name, good in zip(names, finite, strict=True) if not good]
+    raise Diverged(
+      f"step {int(state.step) + 1} is not taken, as it would not be finite: {', '.join(bad[:2])}"
+      f"{f' and {len(bad) - 2} more' if len(bad) > 2 else ''}. The state before it is kept. A "
+      "smaller --rate is the usual cure", state,
+    )  # fmt: skip
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -121,16 +169,18 @@ def _score(task, params, carry, batch):
 
 
 def evaluate(task: Task, params: Params, batches: Iterable, mesh: Mesh | None = None):
-  """The task's scores {name: float} over all batches."""
+  """The task's scores {name: float} over all batches; of those that can be shared, each host reads
+  its own rows."""
   mesh = mesh or devices.mesh()
   params = devices.replicate(mesh, params)
   total: dict[str, Mean] = {}
   carry = None
-  for batch in batches:
+  for batch in hosts.share(mesh, batches):
+    batch = devices.shard(mesh, batch)
     if carry is None:
       carry = devices.rows(mesh, task.start(params, batch))
     with jax.set_mesh(mesh):
-      carry, scores = _score(task, params, carry, devices.shard(mesh, batch))
+      carry, scores = _score(task, params, carry, batch)
     scores = jax.device_get(scores)
     total = {name: scores[name] + total.get(name, Mean(0.0, 0.0)) for name in scores}
   return {name: mean.value for name, mean in total.items()}

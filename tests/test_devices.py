@@ -1,0 +1,113 @@
+"""Many devices: however the work is laid out and cut, each step is that of one device."""
+
+import itertools
+
+import flax.linen as nn
+import jax
+import numpy as np
+import optax
+import pytest
+
+from rnnjax import bidirectional, forward, gru, lstm, stack, tasks, training
+from rnnjax.data.batches import Batches
+from rnnjax.data.columns import Columns
+from rnnjax.models import embedding
+from rnnjax.models.classifier import Classifier
+from rnnjax.models.language_model import LanguageModel
+from rnnjax.softmax import full
+from rnnjax.training import devices
+from rnnjax.types import BadInput
+
+DRAW = np.random.default_rng(0)
+ROWS = [DRAW.integers(2, 9, size) for size in (3, 8, 1, 12, 16, 9, 0, 5)]
+OPTIMIZER = optax.sgd(0.2, momentum=0.9)  # Adam would blow up what rounding leaves of 0
+ENCODER = stack(bidirectional(lstm(4), lstm(4)))
+LANGUAGE = LanguageModel(embedding.trainable(8, 4), stack(forward(gru(4))), full(8), False, None)
+CASES = {
+  "labels": (
+    tasks.classification(Classifier(nn.Embed(9, 4), ENCODER, 3)),
+    Batches(ROWS, [0, 1, 2, 0, 1, 2, 0, 1], batch=8, limit=16, buckets=1, seed=0),
+  ),
+  "text": (tasks.language(LANGUAGE), Columns(DRAW.integers(0, 8, 200), 8, 5, seed=0)),
+}  # of the second each batch leaves something to the next
+
+
+def steps(case, text, parts=1, number=4, **how):
+  """The loss and the parameters of each step."""
+  task, batches = CASES[case]
+  mesh = devices.mesh(8, text)
+  if devices.parse(text)[0] == "shard_map":
+    task = devices.mapped(task, mesh)
+  first = training.start(task, OPTIMIZER, next(batches.stream()), jax.random.key(0), True)
+  stream = itertools.islice(batches.stream(), number)
+  made = training.train(task, OPTIMIZER, first, stream, mesh=mesh, parts=parts, **how)
+  return [(m["loss"].value, jax.device_get((s.params, s.average, s.carry))) for s, m in made]
+
+
+@pytest.fixture(scope="module")
+def alone():
+  return {case: steps(case, "batch:1") for case in CASES}
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("parts", [1, 2])
+@pytest.mark.parametrize(
+  "text",
+  ["batch:1", "batch:4", "batch:2,fsdp:2", "fsdp", "explicit/batch:4", "explicit/batch:2,fsdp:2",
+   "shard_map/batch:4", "shard_map/fsdp:2,batch"],
+)  # fmt: skip
+def test_a_step_is_that_of_one_device(alone, case, text, parts):
+  """Losses, parameters, averages and carries agree at every step, to float32's precision."""
+  for a, b in zip(jax.tree.leaves(steps(case, text, parts)), jax.tree.leaves(alone[case])):
+    np.testing.assert_allclose(a, b, rtol=0, atol=1e-6)
+
+
+def test_matrices_are_cut():
+  """Each of four devices holds a quarter of a matrix, of its moments and its average."""
+  task, batches = CASES["labels"]
+  first = training.start(task, OPTIMIZER, next(batches.stream()), jax.random.key(0), True)
+  mesh = devices.mesh(8, "fsdp:4")
+  state, _ = next(training.train(task, OPTIMIZER, first, batches.stream(), mesh=mesh))
+  held = lambda tree: sum(a.addressable_shards[0].data.size for a in jax.tree.leaves(tree))
+  whole = lambda tree: sum(a.size for a in jax.tree.leaves(tree) if a.ndim < 2)
+  cut = lambda tree: sum(a.size for a in jax.tree.leaves(tree) if a.ndim > 1)
+  for tree in (state.params, state.average, state.optimizer):
+    assert cut(tree) and held(tree) == whole(tree) + cut(tree) // 4
+
+
+def test_bfloat16_computes_roughly_and_keeps_float32(alone):
+  """Weights and their average stay float32; losses differ, by no more than eight bits do."""
+  for case in CASES:
+    found = steps(case, "batch:4", precision="bfloat16")
+    params = found[-1][1][0]
+    assert all(p.dtype == np.float32 for p in jax.tree.leaves(params))
+    losses, true = (np.array([loss for loss, _ in some]) for some in (found, alone[case]))
+    assert (losses != true).any()
+    np.testing.assert_allclose(losses, true, rtol=2**-7)
+
+
+@pytest.mark.parametrize(
+  "text, words",
+  [
+    ("rows:4", "a mesh looks like"), ("batch:0", "a mesh looks like"), ("batch:", "a mesh looks"),
+    ("batch,fsdp", "a mesh looks like"), ("batch:2,batch:2", "a mesh looks like"),
+    ("gspmd/batch:4", "auto, explicit, shard_map"), ("batch:-1", "a mesh looks like"),
+    ("batch:8", "needs 8 devices; there are 4"), ("batch,fsdp:8", "needs 8 devices"),
+    ("batch:3", "does not divide evenly among 3"),
+  ],
+)  # fmt: skip
+def test_a_mesh_that_cannot_be(text, words):
+  with pytest.raises(BadInput, match=words):
+    devices.mesh(8, text)
+
+
+@pytest.mark.parametrize("batches", [case[1] for case in CASES.values()], ids=CASES)
+def test_shares_make_up_a_batch(batches):
+  """Whoever reads some rows reads what stands there in the whole batch, in every batch."""
+  shares = [batches.share(rows) for rows in ([0, 3], [1, 2, 4, 5, 6, 7])]
+  place = np.argsort([0, 3, 1, 2, 4, 5, 6, 7])
+  parts = zip(batches.stream(), *(one.stream() for one in shares))
+  for whole, *some in itertools.islice(parts, 30):
+    for name in whole:
+      joined = np.concatenate([one[name] for one in some], min(whole[name].ndim - 1, 1))
+      np.testing.assert_array_equal(joined[..., place], whole[name])
