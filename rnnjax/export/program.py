@@ -1,5 +1,6 @@
 """What is exported: a pure function, its parameters, and what it is called with."""
 
+import contextlib
 import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -12,6 +13,10 @@ import numpy as np
 from rnnjax.types import Array, Params
 
 PLATFORMS = ("cpu", "cuda", "tpu")
+PLACELESS = {
+  "jax_hlo_source_file_canonicalization_regex": ".*",
+  "jax_include_full_tracebacks_in_locations": False,
+}
 _FORM = re.compile(r"(\w+)\[([\w, ]+)\](?: <=? (\w+))?")
 
 
@@ -108,8 +113,23 @@ def lower(program: Program) -> tuple[jax.export.Exported, dict[str, dict[str, st
   def call(params: dict[str, Array], inputs: dict[str, Array]) -> dict[str, Array]:
     return named(program.predict(nest(params), whole(inputs)))[0]
 
-  lowered = jax.export.export(jax.jit(call), platforms=PLATFORMS)(weights, given)
+  with _placeless():
+    lowered = jax.export.export(jax.jit(call), platforms=PLATFORMS)(weights, given)
   form = lambda a: f"{a.dtype}[{', '.join(map(str, a.shape))}]"
   texts = {name: program.inputs.get(name, form(a)) for name, a in given.items()}
   made = {name: form(a) for name, a in named(outputs)[0].items()}
   return lowered, {"inputs": texts, "outputs": made}
+
+
+@contextlib.contextmanager
+def _placeless():
+  """Within, what is lowered names no file of this machine, and is the same from wherever it is
+  asked for."""
+  before = {name: getattr(jax.config, name) for name in PLACELESS}
+  try:
+    for name, value in PLACELESS.items():
+      jax.config.update(name, value)
+    yield
+  finally:
+    for name, value in before.items():
+      jax.config.update(name, value)
