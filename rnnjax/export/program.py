@@ -17,7 +17,7 @@ PLACELESS = {
   "jax_hlo_source_file_canonicalization_regex": ".*",
   "jax_include_full_tracebacks_in_locations": False,
 }
-_FORM = re.compile(r"(\w+)\[([\w, ]+)\](?: <=? (\w+))?")
+_FORM = re.compile(r"(\w+)\[([^\]]*)\](?: <=? (\w+))?")
 
 
 class Program(NamedTuple):
@@ -61,7 +61,7 @@ class Form(NamedTuple):
     found = _FORM.fullmatch(text)
     if not found:
       raise ValueError(f"a form is like 'int32[T, B] < 5000'; got {text!r}")
-    return cls(found[1], tuple(found[2].split(", ")), found[3])
+    return cls(found[1], tuple(filter(None, found[2].split(", "))), found[3])
 
   def sizes(self, shape: tuple[int, ...]) -> dict[str, int]:
     """What the letters stand for in an array of that shape."""
