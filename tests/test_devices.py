@@ -36,8 +36,7 @@ def steps(case, text, parts=1, number=4, **how):
   """The loss and the parameters of each step."""
   task, batches = CASES[case]
   mesh = devices.mesh(8, text)
-  if devices.parse(text)[0] == "shard_map":
-    task = devices.mapped(task, mesh)
+  task = devices.adapt(task, mesh, devices.parse(text)[0])
   first = training.start(task, OPTIMIZER, next(batches.stream()), jax.random.key(0), True)
   stream = itertools.islice(batches.stream(), number)
   made = training.train(task, OPTIMIZER, first, stream, mesh=mesh, parts=parts, **how)

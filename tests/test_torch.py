@@ -1,7 +1,6 @@
 """PyTorch's numbers, written once by torch_reference.py: outputs and gradients equal ours.
 
-Gate order is one and the same. So W = weight_ihᵀ, U = weight_hhᵀ and b = bias_ih + bias_hh, save
-for a GRU, whose candidate keeps the third part of bias_hh inside as b_hn; P = weight_hrᵀ.
+And weights that go to PyTorch and come back, and those that are refused.
 """
 
 import json
@@ -11,44 +10,22 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rnnjax import bidirectional, forward, gru, lstm, stack, vanilla
-from tests.torch_reference import PATH, H
+from rnnjax import bidirectional, forward, gru, lstm, mingru, stack, vanilla
+from rnnjax.interop import safetensors
+from rnnjax.interop.torch import from_torch, to_torch
+from rnnjax.types import BadInput
+from tests.torch_reference import PATH, D, H
 
 pytestmark = pytest.mark.usefixtures("float64")
 GOLDEN = json.loads(PATH.read_text())
 ENCODERS = {
-  "rnn_tanh": forward(vanilla(H)),
-  "rnn_relu": forward(vanilla(H, activation="relu")),
-  "lstm": forward(lstm(H)),
-  "lstm_projected": forward(lstm(2, cells=H)),
-  "gru": forward(gru(H)),
+  "rnn_tanh": stack(forward(vanilla(H))),
+  "rnn_relu": stack(forward(vanilla(H, activation="relu"))),
+  "lstm": stack(forward(lstm(H))),
+  "lstm_projected": stack(forward(lstm(2, cells=H))),
+  "gru": stack(forward(gru(H))),
   "lstm_bidirectional": stack(*[bidirectional(lstm(H), lstm(H))] * 2),
 }
-
-
-def cell_params(weights, suffix):
-  """The parameters of one cell from torch's names; differentiable, so that gradients map too."""
-  w = {k.removesuffix(suffix): jnp.asarray(v) for k, v in weights.items() if k.endswith(suffix)}
-  params = {"W": w["weight_ih_"].T, "U": w["weight_hh_"].T}
-  if "weight_hr_" in w:
-    params["P"] = w["weight_hr_"].T
-  if len(w["bias_hh_"]) == 3 * H:
-    params["b_hn"] = w["bias_hh_"][2 * H :]
-    return params | {"b": w["bias_ih_"].at[: 2 * H].add(w["bias_hh_"][: 2 * H])}
-  return params | {"b": w["bias_ih_"] + w["bias_hh_"]}
-
-
-def encoder_params(name, weights):
-  """The parameters of an encoder, layer by layer and direction by direction."""
-  if name != "lstm_bidirectional":
-    return {"forward": cell_params(weights, "l0")}
-  return {
-    f"layer_{l}": {
-      "forward": cell_params(weights, f"l{l}"),
-      "backward": cell_params(weights, f"l{l}_reverse"),
-    }
-    for l in range(2)
-  }
 
 
 @pytest.mark.parametrize("name", GOLDEN)
@@ -58,10 +35,9 @@ def test_equals_torch(name):
   lengths = golden["lengths"] and np.array(golden["lengths"])
 
   def loss(weights, xs):
-    ends, ys = ENCODERS[name].apply(encoder_params(name, weights), xs, lengths)
+    ends, ys = ENCODERS[name].apply(from_torch(weights), xs, lengths)
     # torch stacks the last states, [layers · directions, B, H]: layer by layer, forward first.
-    layers = [ends[l] for l in sorted(ends)] if "layer_0" in ends else [ends]
-    order = [end[d] for end in layers for d in ("forward", "backward") if d in end]
+    order = [ends[l][d] for l in sorted(ends) for d in ("forward", "backward") if d in ends[l]]
     stacked = [jnp.stack(part) for part in zip(*order)]
     total = jnp.sin(ys).sum() + sum(jnp.cos(end).sum() for end in stacked)
     return total, (ys, stacked)
@@ -78,3 +54,124 @@ def test_equals_torch(name):
   assert gradients.keys() == golden["gradients"].keys()
   for weight, gradient in gradients.items():
     close(gradient, golden["gradients"][weight])
+
+
+def random(net):
+  """The parameters of an encoder or cell, none of them zero."""
+  draw = np.random.default_rng(0)
+  init = jax.eval_shape(lambda: net.init(jax.random.key(0), D))
+  return jax.tree.map(lambda p: draw.normal(size=p.shape), init)
+
+
+def equal(ours, theirs):
+  jax.tree.map(np.testing.assert_array_equal, ours, theirs)
+
+
+def both(cell, merge="concat"):
+  return bidirectional(cell, cell, merge)
+
+
+TREES = ENCODERS | {
+  "lstm_3": stack(*[forward(lstm(H))] * 3),
+  "gru_bidirectional": stack(*[both(gru(H))] * 2),
+  "lstm_projected_bidirectional": stack(*[both(lstm(2, cells=H))] * 2),
+}
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_weights_come_back(name):
+  """As torch gave them, but what it adds of two biases stands in bias_ih."""
+  given = {part: np.array(w) for part, w in GOLDEN[name]["weights"].items()}
+  expected, added = dict(given), slice(0, 2 * H if name == "gru" else None)
+  for part in given:
+    if part.startswith("bias_ih"):
+      ih, hh = expected[part].copy(), expected[part.replace("ih", "hh")].copy()
+      ih[added], hh[added] = ih[added] + hh[added], 0
+      expected |= {part: ih, part.replace("ih", "hh"): hh}
+  equal(to_torch(from_torch(given)), expected)
+
+
+@pytest.mark.parametrize("encoder", TREES.values(), ids=TREES)
+def test_parameters_come_back(encoder, tmp_path):
+  """Through a file and out of a larger model."""
+  params, path = random(encoder), str(tmp_path / "model.safetensors")
+  safetensors.save(path, to_torch(params, "encoder.rnn.") | {"head.bias": np.ones(2)})
+  equal(from_torch(safetensors.load(path), "encoder.rnn."), params)
+
+
+@pytest.mark.parametrize("cell", [vanilla(H), lstm(H), gru(H)], ids=str)
+def test_a_cell_and_a_single_layer(cell):
+  """The names of a cell have no layer; one layer alone is a stack of one."""
+  state_dict = to_torch(random(cell))
+  assert state_dict.keys() == {"weight_ih", "weight_hh", "bias_ih", "bias_hh"}
+  equal(from_torch(state_dict), random(cell))
+  equal(from_torch(to_torch(random(both(cell)))), {"layer_0": random(both(cell))})
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_without_biases_they_are_zero(name):
+  weights = {part: np.array(w) for part, w in GOLDEN[name]["weights"].items()}
+  zeros = {part: 0 * w for part, w in weights.items() if part.startswith("bias")}
+  equal(
+    from_torch({part: w for part, w in weights.items() if part not in zeros}),
+    from_torch(weights | zeros),
+  )
+
+
+def without(name):
+  return lambda w: {part: a for part, a in w.items() if part != name}
+
+
+def shaped(name, *shape, dtype=float):
+  return lambda w: w | {name: np.ones(shape, dtype)}
+
+
+def projected_rnn():
+  shapes = {"weight_ih_l0": (H, D), "weight_hh_l0": (H, 2), "weight_hr_l0": (2, H)}
+  return {part: np.ones(shape) for part, shape in shapes.items()}
+
+
+@pytest.mark.parametrize(
+  "change, words",
+  [
+    (without("weight_hh_l1_reverse"), r"Missing: weight_hh_l1_reverse\. Unknown: none"),
+    (without("bias_hh_l0"), r"Missing: bias_hh_l0\."),
+    (without("weight_ih_l0"), r"Missing: weight_ih_l0\. Unknown: .*_l1"),
+    (shaped("weight_xx_l0", 2), "Missing: none. Unknown: weight_xx_l0"),
+    (shaped("weight_hr_l0", 2, H), "Missing: weight_hr_l0_reverse, weight_hr_l1"),
+    (shaped("bias_ih_l0", 17), r"bias_ih_l0 must have shape \(16,\).*got \(17,\)"),
+    (shaped("weight_ih_l1", 16, H), r"weight_ih_l1 must have shape \(16, 8\)"),
+    (shaped("weight_hh_l0", 2 * H, H), "weight_hh_l0 must be G times 4 wide.*got 8"),
+    (shaped("weight_hh_l0", 4 * H), "weight_hh_l0 must be G times"),
+    (shaped("weight_ih_l0", 4 * H), "weight_ih_l0 must have shape"),
+    (shaped("bias_ih_l0", 16, dtype=np.int8), "bias_ih_l0 .* int8. Is it quantised"),
+    (shaped("bias_ih_l0", 16, dtype=str), "bias_ih_l0 cannot be read as an array"),
+    (lambda w: projected_rnn(), "projection, .* got a vanilla cell whose width of 4 becomes 2"),
+    (lambda w: {f"net.lstm.{part}": a for part, a in w.items()}, r"behind \['net.lstm.'\]"),
+    (lambda w: {}, "no weight_ih stands behind the prefix ''"),
+  ],
+)
+def test_bad_weights_are_refused(change, words):
+  state_dict = to_torch(random(ENCODERS["lstm_bidirectional"]))
+  with pytest.raises(BadInput, match=words):
+    from_torch(change(state_dict))
+
+
+@pytest.mark.parametrize(
+  "encoder, words",
+  [
+    (forward(gru(H, reset="before")), r"no b_hn. Is it gru\(reset='before'\)"),
+    (forward(lstm(H, coupled=True)), r"no b_hn. .* or lstm\(coupled=True\)"),
+    (forward(lstm(H, peepholes=True)), "layer_0/forward .* got .*'p'"),
+    (forward(mingru(H)), "layer_0/forward must have W, U and b"),
+    (forward(lstm(H, cells=H)), "projection, .* an LSTM whose width of 4 becomes 4"),
+    (forward(lstm(H), learned_start=True), "layer_0 must have forward.*a learned start"),
+    (stack(both(lstm(H)), forward(lstm(H))), "Missing: .*weight_ih_l1_reverse"),
+    (stack(*[both(lstm(H), "sum")] * 2), r"weight_ih_l1 must have shape \(16, 8\)"),
+    (stack(forward(lstm(H)), forward(lstm(H + 1))), "weight_ih_l1 must have shape"),
+    (stack(forward(lstm(H)), forward(gru(H))), "weight_ih_l1 must have shape"),
+  ],
+)
+def test_what_torch_lacks_is_refused(encoder, words):
+  with pytest.raises(BadInput, match=words):
+    to_torch(random(encoder))

@@ -12,7 +12,6 @@ import os
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from rnnjax.metrics import Mean
 from rnnjax.tasks import Task
 from rnnjax.types import BadInput
 
@@ -157,27 +156,34 @@ def shard(mesh: Mesh, batch):
 
 
 @functools.cache  # what is compiled for one training serves others like it
-def mapped(task: Task, mesh: Mesh) -> Task:
-  """The task whose loss each device computes of its own rows as if alone, and all then sum.
+def adapt(task: Task, mesh: Mesh, way: str) -> Task:
+  """The task on a mesh where devices work together in such a way, as in `parse`.
 
-  Each draws its own dropout, so that it equals the loss of one device where nothing is drawn.
+  explicit: inside the model the compiler cuts the work, for flax's layers know no typed devices;
+  outside, all arrays name theirs.
+
+  shard_map: each device takes the loss of its rows, and all sum. Each draws its own dropout, so
+  that the sum is the loss of one device where nothing is drawn.
   """
-  axes = mesh.axis_names
+  axes, whole = mesh.axis_names, PartitionSpec()
+  cut = lambda carry: jax.tree.map(lambda a: _rows(mesh, a, 0), carry)
+
+  def typed(f):
+    def g(params, carry, *rest):
+      return jax.sharding.auto_axes(f, out_sharding=(cut(carry), whole))(params, carry, *rest)
+
+    return g
 
   def alone(params, carry, batch, key):
-    if key is not None:
-      key = jax.random.fold_in(key, jax.lax.axis_index(axes))
+    key = jax.random.fold_in(key, jax.lax.axis_index(axes))
     carry, metrics = task.loss(params, carry, batch, key)
-    add = lambda x: jax.lax.psum(x, axes)
-    return carry, {name: Mean(add(m.total), add(m.weight)) for name, m in metrics.items()}
+    return carry, jax.lax.psum(metrics, axes)
 
   def loss(params, carry, batch, key):
-    carried = jax.tree.map(lambda a: _rows(mesh, a, 0), carry)
-    cut = jax.tree.map(lambda a: _rows(mesh, a, min(a.ndim - 1, 1)), batch)
-    whole = PartitionSpec()
-    each = jax.shard_map(
-      alone, mesh=mesh, in_specs=(whole, carried, cut, whole), out_specs=(carried, whole)
-    )
-    return each(params, carry, batch, key)
+    rows = jax.tree.map(lambda a: _rows(mesh, a, min(a.ndim - 1, 1)), batch)
+    given, made = (whole, cut(carry), rows, whole), (cut(carry), whole)
+    return jax.shard_map(alone, in_specs=given, out_specs=made)(params, carry, batch, key)
 
-  return task._replace(loss=loss)
+  if way == "explicit":
+    return task._replace(loss=typed(task.loss), score=typed(task.score))
+  return task._replace(loss=loss) if way == "shard_map" else task

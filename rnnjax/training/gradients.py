@@ -33,7 +33,8 @@ def gradient(
       whole = devices.gather(params)
       if precision != "float32":
         whole = jax.tree.map(lambda p: p.astype(precision), whole)
-      kinds = jax.eval_shape(task.start, whole, batch)
+      plain = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), (whole, batch))
+      kinds = jax.eval_shape(task.start, *plain)
       begin = jax.tree.map(lambda c, kind: c.astype(kind.dtype), carry, kinds)
       after, metrics = task.loss(whole, begin, batch, key)
       after = jax.tree.map(lambda new, old: new.astype(old.dtype), after, carry)

@@ -114,8 +114,7 @@ class Run:
       )
     if profile and not self.out:
       raise BadInput("--profile needs --out, where its trace is written")
-    self.task = task
-    self.learnt = devices.mapped(task, self.mesh) if devices.parse(mesh)[0] == "shard_map" else task
+    self.task = devices.adapt(task, self.mesh, devices.parse(mesh)[0])
     self.signal, self.handlers, self.records = None, {}, None
     self.checkpoints, self.clock = None, Clock()
     if self.out:
@@ -175,7 +174,7 @@ class Run:
     begun, before = time.perf_counter(), self.progress.seconds
     stream = hosts.share(self.mesh, self.data.train).stream(self.step)
     loop = train(
-      self.learnt, self.optimizer, self.progress.state, self.clock.reading(stream),
+      self.task, self.optimizer, self.progress.state, self.clock.reading(stream),
       average=self.average, mesh=self.mesh, diagnose=bool(self.watch), parts=self.parts,
       precision=self.precision,
     )  # fmt: skip
