@@ -94,7 +94,8 @@ def run(config: Config = Config()):
   data = prepare(config)
   model = build(config, data.digits.classes)
   task, name = tasks.classification(model), f"{data.digits.name} {config.view}"
-  params, scores = options.learn(config, task, data, name, "cosine")
+  seen = {"features": data.test.sequences.shape[-1], "classes": data.digits.classes}
+  params, scores = options.learn(config, task, data, name, "cosine", beside={"digits": seen})
   if config.out:
     xs = np.moveaxis(data.test.sequences[:ASKED], 1, 0)  # [T, B, D]
     draw(config.out, model, params, data.digits.test, xs)

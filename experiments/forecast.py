@@ -103,7 +103,8 @@ def run(config: Config = Config()):
   data = prepare(config)
   model = build(config, 1 if config.apart else len(data.series.columns))
   task = tasks.supervised(model, measure, functools.partial(measure, last=False))
-  params, scores = options.learn(config, task, data, data.series.name, score="loss")
+  how = dict(score="loss", beside={"series": data.series.json()})
+  params, scores = options.learn(config, task, data, data.series.name, **how)
   if config.out:
     draw(config, data, model, params)
   known = dict(horizon=config.horizon, season=config.season)

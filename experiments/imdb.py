@@ -19,6 +19,7 @@ from rnnjax.data import imdb
 from rnnjax.data.batches import KEEP, PADDING, Batches
 from rnnjax.data.evidence import Evidence
 from rnnjax.data.vocabulary import UNKNOWN, Vocabulary, words
+from rnnjax.export.ngrams import Tree
 from rnnjax.models import embedding
 from rnnjax.models.classifier import Classifier
 from rnnjax.pooling import POOLINGS
@@ -30,6 +31,7 @@ PRESETS = {
   ),
   "pretrained": dict(cell="gru", vocabulary=10_000, width=64),
 }  # fmt: skip
+EVIDENCE = "evidence.safetensors"  # the n-grams' file, for the export
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,12 +79,12 @@ def prepare(config: Config):
   labels = {part: [label for _, label in rows] for part, rows in parts.items()}
   vocabulary = Vocabulary.of(texts["train"])
   ids = {part: [vocabulary.encode(text) for text in texts[part]] for part in parts}
-  beside = {part: {} for part in parts}
+  beside, evidence = {part: {} for part in parts}, None
   if config.evidence:
     evidence = Evidence(ids["train"], labels["train"], len(reviews.classes), config.evidence)
     found = {part: evidence(ids[part]) for part in parts} | {"train": evidence.cross_fitted}
     beside = {part: {"features": rows} for part, rows in found.items()}
-  vocabulary = vocabulary.cut(config.vocabulary)
+  every, vocabulary = vocabulary.words, vocabulary.cut(config.vocabulary)
 
   def batches(part, limit, keep, seed=None):
     known = [np.where(text < len(vocabulary), text, UNKNOWN) for text in ids[part]]
@@ -92,7 +94,8 @@ def prepare(config: Config):
   end = "first" if config.keep == "first" else "last"
   made = {part: batches(part, config.limit, end) for part in ("valid", "test")}
   made["train"] = batches("train", config.window, config.keep, config.seed)
-  return SimpleNamespace(**reviews._asdict() | made, vocabulary=vocabulary)
+  made |= {"vocabulary": vocabulary, "words": every, "evidence": evidence}
+  return SimpleNamespace(**reviews._asdict() | made)
 
 
 def run(config: Config = Config()):
@@ -102,7 +105,10 @@ def run(config: Config = Config()):
   task = tasks.classification(build(config, data.vocabulary, len(data.classes)))
   if saved:
     task = pretrained.begin(task, data.vocabulary, saved)
-  _, scores = options.learn(config, task, data, data.name, warmup=0.1)
+  beside = {"words": data.words, "classes": data.classes}
+  _, scores = options.learn(config, task, data, data.name, warmup=0.1, beside=beside)
+  if config.out and config.evidence:
+    Tree.of(data.evidence).save(options.place(config.out, EVIDENCE))
   commonest = np.bincount(data.train.labels).argmax()
   return scores | {"test/majority": float(np.mean(np.equal(data.test.labels, commonest)))}
 

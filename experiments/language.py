@@ -105,9 +105,10 @@ def train(config: Language, text: corpus.Corpus, model: LanguageModel, blank="",
   return writer(best), scores
 
 
-def load(out: str, Config, build, blank: str = "") -> Writer:
-  """The writer of what a run with --out has learnt; Config and build are its experiment's."""
-  saved, config = options.restore(Config, out, "vocabulary", text="")
+def load(out: str, Config, build, blank: str = "", **changes) -> Writer:
+  """The writer of what a run with --out has learnt; Config and build are its experiment's, and
+  changes win."""
+  saved, config = options.restore(Config, out, "vocabulary", text="", **changes)
   vocabulary = Vocabulary(saved.beside["vocabulary"], ())
   return Writer(build(config, len(vocabulary)), saved.params, vocabulary, blank)
 

@@ -155,9 +155,9 @@ def show(config: Rewriting, rewriter: Rewriter, text: str) -> dict:
   return {"written": written}
 
 
-def load(out: str, Config) -> Rewriter:
-  """What rewrites, of a run's --out; Config is its experiment's."""
-  saved, config = options.restore(Config, out, "subwords")
+def load(out: str, Config, **changes) -> Rewriter:
+  """What rewrites, of a run's --out; Config is its experiment's, and changes win."""
+  saved, config = options.restore(Config, out, "subwords", **changes)
   sides = (Subwords.from_json(saved.beside["subwords"][side]) for side in ("source", "target"))
   source, target = sides
   return Rewriter(build(config, len(source), len(target)), saved.params, source, target)

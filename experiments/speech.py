@@ -100,7 +100,8 @@ def run(config: Config = Config()):
   words = data.spoken.words
   model = build(config, len(words))
   task, name = tasks.supervised(model, measure), data.spoken.name
-  params, scores = options.learn(config, task, data, name, "cosine", score="loss")
+  how = dict(score="loss", beside={"sounds": {"words": words} | data.scale.json()})
+  params, scores = options.learn(config, task, data, name, "cosine", **how)
   ways = {"greedy": ctc.greedy, "beam": lambda log_p: ctc.beam(log_p, config.beam)[0][0]}
   for part in ("test", "alone"):
     rows = list(listen(model, params, getattr(data, part)))

@@ -72,9 +72,9 @@ def prepare(config: Config):
   return SimpleNamespace(text=text, lexicon=lexicon, train=train, valid=valid, test=test)
 
 
-def load(out: str) -> Labeller:
+def load(out: str, **changes) -> Labeller:
   """The tagger of a run's --out: load("runs/ner")([["Teddy", "left"]])[0].tags."""
-  saved, config = options.restore(Config, out, "lexicon", vectors="")
+  saved, config = options.restore(Config, out, "lexicon", vectors="", **changes)
   lexicon = Lexicon.load(saved.beside["lexicon"])
   width = saved.params["embedding"]["embedding"].shape[1]
   model = build(dataclasses.replace(config, width=width), lexicon)

@@ -42,6 +42,13 @@ def temporal(hs: Array) -> Array:
   return jnp.square(hs[1:] - hs[:-1]).mean(-1)
 
 
+def probabilities(logits: Array) -> Array:
+  """softmax(z) [..., K] of logits [..., K], and [..., 2] of a single one."""
+  if logits.shape[-1] == 1:
+    return jax.nn.sigmoid(jnp.concatenate([-logits, logits], -1))
+  return jax.nn.softmax(logits, -1)
+
+
 def predict(logits: Array) -> Array:
   """The likeliest class [...] of logits [..., K] or [..., 1]."""
   if logits.shape[-1] == 1:

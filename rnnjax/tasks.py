@@ -14,6 +14,7 @@ from rnnjax.types import Array, Carry, Key, Params
 
 INPUTS = ("tokens", "lengths", "features")  # what a model is called with
 Measure = Callable[[Array, dict[str, Array]], dict[str, metrics.Mean]]
+Answer = Callable[[Array, dict[str, Array]], dict[str, Array]]
 
 
 class Task(NamedTuple):
@@ -25,12 +26,15 @@ class Task(NamedTuple):
     score: params, carry, batch -> carry, {name: Mean}.
     start: params, batch -> the first carry: what one batch leaves to the next, a tree of arrays
       [B, ...], or () for nothing.
+    predict: params, inputs -> {name: array}, what a model says of inputs alone, which are a batch
+      without what is to be learnt. What it gives as "carry" can be an input, too.
   """
 
   init: Callable[[Key, Any], Params]
   loss: Callable[[Params, Carry, Any, Key], tuple[Carry, dict[str, metrics.Mean]]]
   score: Callable[[Params, Carry, Any], tuple[Carry, dict[str, metrics.Mean]]]
   start: Callable[[Params, Any], Carry] = lambda params, batch: ()
+  predict: Callable[[Params, Any], dict[str, Any]] | None = None
 
 
 def classification(model: Any, smoothing: float = 0.0, inputs: tuple[str, ...] = INPUTS) -> Task:
@@ -53,11 +57,17 @@ def classification(model: Any, smoothing: float = 0.0, inputs: tuple[str, ...] =
       "accuracy": metrics.mean(losses.predict(logits) == labels, weights),
     }
 
-  return supervised(model, measure, functools.partial(measure, smoothing=smoothing), inputs)
+  answer = lambda logits, batch: {"probabilities": losses.probabilities(logits)}
+  learn = functools.partial(measure, smoothing=smoothing)
+  return supervised(model, measure, learn, inputs, answer)
 
 
 def supervised(
-  model: Any, measure: Measure, learn: Measure | None = None, inputs: tuple[str, ...] = INPUTS
+  model: Any,
+  measure: Measure,
+  learn: Measure | None = None,
+  inputs: tuple[str, ...] = INPUTS,
+  answer: Answer = lambda outputs, batch: {"outputs": outputs},
 ) -> Task:
   """Whatever a model makes of a batch, measured.
 
@@ -66,6 +76,7 @@ def supervised(
     measure: outputs, batch -> {name: Mean}, of which that named "loss" is minimised.
     learn: the same in training, where it differs.
     inputs: as for `classification`.
+    answer: outputs, batch -> {name: array}, what the model says.
   """
   read = lambda batch: [batch[name] for name in inputs if name in batch]
 
@@ -81,7 +92,10 @@ def supervised(
   def score(params, carry, batch):
     return carry, measure(apply(params, batch), batch)
 
-  return Task(init, loss, score)
+  def predict(params, batch):
+    return answer(apply(params, batch), batch)
+
+  return Task(init, loss, score, predict=predict)
 
 
 def _like(params: Params, inputs: Any) -> Any:
@@ -133,7 +147,14 @@ def tagging(model: Any, pieces: tuple | None = None) -> Task:
       scored["f1"] = metrics.f1(found, batch["tags"], live, pieces)
     return carry, measure(last, scores, batch) | scored
 
-  return Task(init, loss, score)
+  def predict(params, batch):
+    last, scores = read(params, batch)
+    # One dead step more: so even of T steps, whatever T will be, one follows the first.
+    known = last, jnp.pad(scores, [(0, 1), (0, 0), (0, 0)]), batch["lengths"]
+    best, p = model.tags.best(*known), model.tags.marginals(*known)
+    return {"tags": best[:-1], "probabilities": p[:-1]}
+
+  return Task(init, loss, score, predict=predict)
 
 
 def rewriting(model: Any, smoothing: float = 0.0, coverage: float = 0.0) -> Task:
@@ -219,4 +240,9 @@ def language(
     carry, total, *_ = apply(params, carry, batch)
     return carry, {"loss": metrics.Mean(total, batch["weights"].sum())}
 
-  return Task(init, loss, score, start)
+  def predict(params, batch):
+    given = batch["tokens"], batch.get("carry")
+    carry, _, logits = model.apply({"params": params}, *given, method="logits")
+    return {"log_p": jax.nn.log_softmax(_wide(logits)), "carry": carry}
+
+  return Task(init, loss, score, start, predict)

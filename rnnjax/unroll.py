@@ -127,7 +127,7 @@ def _ready(cell, nets, xs, lengths, carries, backend):
 
   start, given = cell.start(first(xs)), carries
   carries = tuple(start if carry is None else _checked_carry(cell, start, carry) for carry in given)
-  if not len(xs):
+  if xs.shape[0] == 0:
     return nets, xs, mask, carries, "scan"
   if backend == "auto":
     able = lambda name: not BACKENDS[name].refuses(cell, nets[0], xs, start)

@@ -26,3 +26,7 @@ class Scale(NamedTuple):
   def inverse(self, xs: np.ndarray) -> np.ndarray:
     """What is scaled to xs [..., D]."""
     return xs * self.deviation + self.mean
+
+  def json(self) -> dict[str, list[float]]:
+    """As what JSON can hold."""
+    return {"mean": self.mean.tolist(), "deviation": self.deviation.tolist()}

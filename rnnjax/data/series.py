@@ -53,6 +53,10 @@ class Series(NamedTuple):
     values = self._scale().inverse(scaled)
     return np.exp(values) if self.log else values
 
+  def json(self) -> dict:
+    """What turns values into scaled ones, as what JSON can hold."""
+    return {"columns": self.columns, "log": self.log} | self._scale().json()
+
   def _read(self):
     return np.log(self.values) if self.log else self.values
 

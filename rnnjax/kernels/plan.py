@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
+import jax.export
 
 from rnnjax.cells.cell import Cell
 from rnnjax.kernels import gpu
@@ -68,7 +69,11 @@ def fastest(cell: Cell, params: Params, xs: Array, able: Callable[[str], bool]) 
 
   On an H100 the kernel of `triton` takes 0.2 to 0.5 of the time of `deferred` at B = 64 and H = 256
   and 512, where its programs fill the chip about once; each time more takes as long again.
+
+  Of sizes that are symbols, as in an export, nothing was measured: it is the reference that runs.
   """
+  if any(map(jax.export.is_symbolic_dim, xs.shape)):
+    return "scan"
   few = math.prod(xs.shape[1:-1]) * cell.features <= 16
   if few and jax.default_backend() == "cpu" and able("associative"):
     return "associative"

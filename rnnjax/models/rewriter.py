@@ -11,7 +11,9 @@ from rnnjax.data.batches import Batches
 from rnnjax.data.subwords import BEGIN, END, Subwords
 from rnnjax.models.translator import Source, Translator
 from rnnjax.search import beam
-from rnnjax.types import BadInput, Params
+from rnnjax.types import Array, BadInput, Params
+
+SEARCH = ("width", "steps", "length_penalty", "block")
 
 
 class Rewriter(NamedTuple):
@@ -60,8 +62,9 @@ class Rewriter(NamedTuple):
       raise BadInput(f"the beam must be at most {len(self.target)}, the vocabulary; got {width}")
     written: list = [None] * len(sources)
     for made in Batches(sources, range(len(sources)), min(batch, len(sources))):
-      how = width, steps, length_penalty, block
-      tokens, lengths = map(np.asarray, _search(self.model, self.params, made, how))
+      how = dict(width=width, steps=steps, length_penalty=length_penalty, block=block)
+      found = jax.device_get(search(self.model, self.params, made, **how))
+      tokens, lengths = found["tokens"], found["lengths"]
       for b in np.flatnonzero(made["weights"]):
         written[made["labels"][b]] = self.target.decode(tokens[: lengths[b], b])
     return written
@@ -87,13 +90,17 @@ def ended(ids: np.ndarray) -> np.ndarray:
   return np.append(ids, END).astype(np.int32)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 3))
-def _search(model, params, batch, how):
-  width, steps, length_penalty, block = how
+@functools.partial(jax.jit, static_argnums=0, static_argnames=SEARCH)
+def search(
+  model: Translator, params: Params, batch: dict, *, width: int, steps: int, length_penalty: float,
+  block: int,
+) -> dict[str, Array]:  # fmt: skip
+  """The best text that beam search finds for each source of a batch: its "tokens" [T, B], their
+  number "lengths" [B] and "log_p" [B]; arguments as for `beam`."""
   tokens, lengths = batch["tokens"], batch["lengths"]
   memory, carry = model.apply({"params": params}, tokens, lengths, method="remember")
   found = beam(
     model.read, Source(params, tokens, memory), carry, jax.numpy.full_like(lengths, BEGIN),
     width=width, steps=steps, end=END, length_penalty=length_penalty, block=block,
   )  # fmt: skip
-  return found.tokens[0], found.lengths[0]
+  return {name: getattr(found, name)[0] for name in ("tokens", "lengths", "log_p")}

@@ -6,6 +6,7 @@ import json
 import math
 import pathlib
 import subprocess
+import sys
 
 from rnnjax.training import hosts
 from rnnjax.types import BadInput
@@ -15,6 +16,14 @@ def describe(config) -> dict:
   """A configuration as a dict, without the fields that do not decide what is learnt."""
   aside = {f.name for f in dataclasses.fields(config) if f.metadata.get("aside")} | {"out"}
   return {k: v for k, v in dataclasses.asdict(config).items() if k not in aside}
+
+
+def experiment(config) -> str:
+  """The module of a configuration, by its last name."""
+  name = type(config).__module__
+  if name == "__main__":  # run with python -m
+    name = sys.modules[name].__spec__.name
+  return name.split(".")[-1]
 
 
 def versions() -> dict[str, str]:
@@ -72,7 +81,8 @@ def claim(out: pathlib.Path, config, beside: dict | None = None):
     for name, value in (beside or {}).items():
       _write(out / f"{name}.json", json.dumps(value) + "\n")
     if not (out / "config.json").exists():
-      kept = {"config": describe(config), "versions": versions()}
+      kept = {"experiment": experiment(config)}
+      kept |= {"config": describe(config), "versions": versions()}
       _write(out / "config.json", json.dumps(kept, indent=2) + "\n")
   except OSError as error:
     raise BadInput(f"--out={out} cannot be written: {error}") from None

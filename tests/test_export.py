@@ -1,0 +1,356 @@
+"""A trained model as one file: called without this library, equal to the model, safe to read."""
+
+import functools
+import json
+import pathlib
+import re
+import subprocess
+import sys
+import zipfile
+
+import jax
+import jax.export
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import safetensors.numpy
+
+import rnnjax.export
+from experiments import (
+  char_lm,
+  digits,
+  exports,
+  forecast,
+  imdb,
+  speech,
+  tagging,
+  translate,
+  word_lm,
+)  # fmt: skip
+from rnnjax import export, training
+from rnnjax.data.evidence import Evidence
+from rnnjax.data.vocabulary import UNKNOWN, words
+from rnnjax.export import archive, runs
+from rnnjax.export.ngrams import Tree
+from rnnjax.types import BadInput
+
+SMALL = dict(hidden=8, epochs=1)
+TINY = {
+  "char_lm": (char_lm, dict(layers=2, cell="gru", sample=0)),
+  "word_lm": (word_lm, dict(width=8, cutoffs="20,60", sample=0)),
+  "tagging": (tagging, dict(spelling="recurrent", width=8, filters=4)),
+  "translate": (translate, dict(width=8, attention="coverage", feed=True, copy=True, joint=True)),
+  "forecast": (forecast, dict(backend="deferred")),
+  "digits": (digits, dict(pooling="attention", bidirectional=True, cell="lru")),
+  "speech": (speech, dict(strings=10, cell="minlstm")),
+}
+
+
+class Enough(Exception):
+  """There is a checkpoint."""
+
+
+@pytest.fixture(scope="module")
+def left(tmp_path_factory):
+  """What makes the --out of a run that ended before its first step: parameters as they began."""
+  made = {}
+
+  def begin(self):
+    self.checkpoints.save(0, self.progress)
+    raise Enough
+
+  def left(name):
+    if name not in made:
+      made[name] = out = str(tmp_path_factory.mktemp("runs") / name)
+      module, how = TINY[name]
+      known = {"dataset": "embedded"} if hasattr(module.Config, "dataset") else {}
+      with pytest.MonkeyPatch.context() as patch, pytest.raises(Enough):
+        patch.setattr(training.Run, "train", begin)
+        module.run(module.Config(**known | SMALL | how, out=out))
+    return made[name]
+
+  return left
+
+
+@pytest.fixture(scope="module")
+def reviewed(tmp_path_factory):
+  """The --out of a short run of imdb."""
+  out = str(tmp_path_factory.mktemp("imdb") / "run")
+  imdb.run(imdb.Config(dataset="embedded", width=8, vocabulary=20, out=out, **SMALL))
+  return out
+
+
+@pytest.fixture(scope="module")
+def exported(left):
+  """What exports the model of an experiment, once; fewer sizes are tried than in use."""
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(runs, "SIZES", {"T": (1, 7), "B": (1, 4)})
+    yield functools.cache(lambda name: export.export(left(name)))
+
+
+@pytest.fixture(scope="module")
+def written(exported):
+  """The file of a language model."""
+  return exported("char_lm")["file"]
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_what_is_exported_equals_the_model(name, exported):
+  """In several sizes, rows of no step and of one among them."""
+  done = exported(name)
+  assert done["difference"] <= 1e-6
+  assert done["platforms"] == ("cpu", "cuda", "tpu")
+  assert {"T", "S"} & {*re.findall("[A-Z]", str(done["inputs"]))}
+
+
+def test_a_difference_is_found(left, written):
+  """One parameter that is another one, or no number."""
+  program, loaded = exports.program("char_lm", left("char_lm")), export.load(written)
+  for value, least in ((1e-3, 1e-5), (np.nan, np.nan)):
+    other = loaded.params | {"softmax/b": loaded.params["softmax/b"] + value * np.arange(1, 61)}
+    gap = runs.difference(program, loaded._replace(params=other))
+    assert np.isnan(gap) if np.isnan(value) else gap > least
+  assert runs.difference(program, loaded) <= 1e-6
+
+
+def test_five_lines_without_this_library(reviewed, left, written, tmp_path):
+  """Those of the docstring, in a process that can import none of it, on other shapes."""
+  lines = re.findall(r"^    (.*)", rnnjax.export.__doc__, re.M)
+  assert len(lines) == 5
+  model, params = char_lm.load(left("char_lm"))[:2]
+  tokens = np.random.default_rng(0).integers(60, size=(13, 5)).astype(np.int32)
+  shapes = {name: (5, 8) for name in export.load(written).signature["inputs"] if "/" in name}
+  inputs = {"tokens": tokens} | {name: np.zeros(s, np.float32) for name, s in shapes.items()}
+  safetensors.numpy.save_file(inputs, tmp_path / "inputs")
+  code = f"""
+import importlib.abc, json, sys, zipfile
+
+class Without(importlib.abc.MetaPathFinder):
+  def find_spec(self, name, path, target=None):
+    if name.split(".")[0] in ("rnnjax", "experiments", "flax", "orbax", "optax"):
+      raise ImportError(name)
+
+sys.meta_path.insert(0, Without())
+import jax, jax.export, numpy, safetensors.numpy
+inputs = safetensors.numpy.load_file({str(tmp_path / "inputs")!r})
+""" + "\n".join(lines).replace("runs/ptb/model.zip", written) + f"""
+kept = {{name: numpy.asarray(a) for name, a in outputs.items()}}
+safetensors.numpy.save_file(kept, {str(tmp_path / "outputs")!r})
+print(len(vocabulary))
+"""
+  done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+  assert done.returncode == 0, done.stderr
+  assert int(done.stdout) == 60
+  outputs = safetensors.numpy.load_file(tmp_path / "outputs")
+  _, _, logits = model.apply({"params": params}, tokens, method="logits")
+  np.testing.assert_allclose(outputs["log_p"], jax.nn.log_softmax(logits), atol=1e-5)
+
+
+def test_streaming(written):
+  """Two halves, of which the second goes on from what the first gave, are the whole."""
+  loaded = export.load(written)
+  tokens = np.random.default_rng(1).integers(60, size=(9, 2)).astype(np.int32)
+  whole, one = loaded({"tokens": tokens}), loaded({"tokens": tokens[:4]})
+  carried = {name: one[name] for name in one if name in loaded.signature["inputs"]}
+  two = loaded({"tokens": tokens[4:]} | carried)
+  both = np.concatenate([one["log_p"], two["log_p"]])
+  np.testing.assert_allclose(both, whole["log_p"], atol=1e-6)
+  np.testing.assert_allclose(np.exp(both).sum(-1), 1, atol=1e-5)
+
+
+def test_reviews_are_read_as_words_alone(reviewed):
+  """Of new texts, the probabilities that the model gives beside evidence counted by Evidence."""
+  done = export.export(reviewed)
+  assert done["difference"] <= 1e-6
+  assert done["inputs"].keys() == {"tokens", "lengths"}
+  loaded = export.load(done["file"])
+  saved = training.load(reviewed)
+  config = imdb.Config(**saved.config)
+  data = imdb.prepare(config)
+  assert loaded.beside == {"words": data.words, "classes": list(data.classes)}
+  texts = ["a good film", "not a bad film, but the good singer left", "unheard-of", "bad"]
+  ids = [np.array([data.words.index(w) if w in data.words else 1 for w in words(t)]) for t in texts]
+  T, lengths = max(map(len, ids)), np.array([len(i) for i in ids], np.int32)
+  column = lambda rows: np.stack([np.pad(r, [(0, T - len(r))] + [(0, 0)] * (r.ndim - 1))
+                                  for r in rows], 1)  # fmt: skip
+  tokens = column(ids).astype(np.int32)
+  found = loaded({"tokens": tokens, "lengths": lengths})["probabilities"]
+  model = imdb.build(config, data.vocabulary, 2)
+  known = np.where(tokens < 20, tokens, UNKNOWN)
+  z = model.apply({"params": saved.params}, known, lengths, column(data.evidence(ids)))[:, 0]
+  np.testing.assert_allclose(found[:, 1], 1 / (1 + np.exp(-z)), atol=1e-6)
+  np.testing.assert_allclose(found.sum(1), 1, atol=1e-6)
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_ngrams_are_looked_up_as_they_were_counted(classes):
+  """Of random texts, of words that were never seen, too."""
+  draw = np.random.default_rng(0)
+  texts = [draw.integers(2, 9, n) for n in draw.integers(0, 12, 60)]
+  evidence = Evidence(texts, np.arange(60) % classes, classes, orders=4)
+  new = draw.integers(0, 9, (15, 30)).astype(np.int32)
+  lengths = draw.integers(0, 16, 30)
+  found = jax.jit(lambda tree, *args: tree(*args))(Tree.of(evidence), new, lengths)
+  for b, n in enumerate(lengths):
+    expected = evidence([new[:n, b]])[0] if n else np.zeros((0, found.shape[-1]))
+    np.testing.assert_allclose(found[:n, b], expected, rtol=1e-6)
+    assert not found[n:, b].any()
+
+
+def test_tags_are_those_of_the_experiment(left, exported):
+  """What a sentence becomes in use, and what its ids become in the export."""
+  labeller = tagging.load(left("tagging"))
+  sentence = "The Teddy of Paris left".split()
+  bare = {name: a[:, None] for name, a in labeller.lexicon.encode(
+    tagging.tagged.Sentence(sentence, [], [], 0, "")).items()}  # fmt: skip
+  tagger = export.load(exported("tagging")["file"])
+  found = tagger(bare | {"lengths": np.array([len(sentence)], np.int32)})
+  (expected,) = labeller([sentence])
+  assert [labeller.lexicon.tags[tag] for tag in found["tags"][:, 0]] == expected.tags
+  p, tags = np.asarray(found["probabilities"]), np.asarray(found["tags"])
+  p = np.take_along_axis(p, tags[..., None], 2)
+  np.testing.assert_allclose(p[:, 0, 0], expected.probabilities, atol=1e-6)
+
+
+@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+def test_it_lowers_for_accelerators(platform, written):
+  loaded = export.load(written)
+  inputs = {name: jnp.zeros((3, 2) if name == "tokens" else (2, 8), form.split("[")[0])
+            for name, form in loaded.signature["inputs"].items()}  # fmt: skip
+  traced = jax.jit(loaded.program.call).trace(loaded.params, inputs)
+  assert "stablehlo.while" in traced.lower(lowering_platforms=(platform,)).as_text()
+  with pytest.raises(ValueError, match="rocm"):
+    traced.lower(lowering_platforms=("rocm",))
+
+
+def test_wrong_inputs_are_refused(written):
+  loaded, tokens = export.load(written), np.zeros((3, 2), np.int32)
+  with pytest.raises(BadInput, match=r"inputs must be .*int32\[T, B\] < 60.*; got \{\}"):
+    loaded({})
+  with pytest.raises(BadInput, match=r"inputs must be .*; got \{'tokens': \(3, 2\)\}"):
+    loaded({"tokens": tokens, "lengths": np.ones(2, np.int32)})
+  for wrong in (tokens[0], tokens.astype(np.float32), tokens[:0]):
+    with pytest.raises(BadInput, match="inputs must be"):
+      loaded({"tokens": wrong})
+
+
+def test_what_cannot_be_exported_is_refused(tmp_path, left):
+  """No run, no checkpoint, no such experiment, none that exports."""
+  with pytest.raises(BadInput, match=r"is not the --out of a run: it has no config\.json"):
+    export.export(str(tmp_path))
+  config = json.loads((pathlib.Path(left("digits")) / "config.json").read_text())
+  say = lambda **changes: (tmp_path / "config.json").write_text(json.dumps(config | changes))
+  say()
+  with pytest.raises(BadInput, match="has no checkpoint yet"):
+    export.export(str(tmp_path))
+  for name in ("memory", "os", "../digits", "digits.Config", ["digits"], None):
+    say(experiment=name)
+    with pytest.raises(BadInput, match=r"is of the experiment .*; exported is what char_lm"):
+      export.export(str(tmp_path))
+  for text in ("[]", "{", "{}", '"experiment"'):
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(BadInput, match="does not say which experiment"):
+      export.export(str(tmp_path))
+  assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
+
+
+def test_the_command(left, tmp_path):
+  """Its help, its last line, and its refusal."""
+  launch = lambda *args: subprocess.run(
+    [sys.executable, "-m", "rnnjax.export", *args], capture_output=True, text=True
+  )
+  shown = launch("--help")
+  assert shown.returncode == 0 and "DIR/model.zip" in shown.stdout
+  done = launch(left("digits"))
+  assert done.returncode == 0, done.stderr
+  result = json.loads(done.stdout.splitlines()[-1])
+  assert result["outputs"] == {"probabilities": "float32[B, 10]"}
+  assert result["bytes"] == pathlib.Path(result["file"]).stat().st_size
+  refused = launch(str(tmp_path))
+  assert refused.returncode == 1 and refused.stdout == ""
+  assert refused.stderr.startswith("error: ") and "Traceback" not in refused.stderr
+
+
+def test_the_same_model_is_the_same_file(written, left):
+  """From wherever it is written; so it names no place."""
+  again = pathlib.Path(written).with_name("again.zip")
+  archive.write(again, exports.program("char_lm", left("char_lm")), runs.described(again.parent))
+  assert again.read_bytes() == pathlib.Path(written).read_bytes()
+  assert str(pathlib.Path(__file__).parents[1]).encode() not in again.read_bytes()
+
+
+def members(path):
+  """The files in an archive."""
+  with zipfile.ZipFile(path) as files:
+    return {name: files.read(name) for name in files.namelist()}
+
+
+def packed(path, files, how=zipfile.ZIP_STORED):
+  """Writes an archive."""
+  with zipfile.ZipFile(path, "w", how) as made:
+    for name, content in files.items():
+      made.writestr(name, content)
+  return path
+
+
+def signed(files, **changes):
+  """The files with another signature."""
+  signature = json.loads(files[archive.SIGNATURE]) | changes
+  return files | {archive.SIGNATURE: json.dumps(signature)}
+
+
+def header(files, size):
+  """The files with parameters that claim a header of that size."""
+  return files | {archive.PARAMS: size.to_bytes(8, "little") + files[archive.PARAMS][8:]}
+
+
+DAMAGED = {
+  "no signature": lambda files: {n: c for n, c in files.items() if n != archive.SIGNATURE},
+  "broken json": lambda files: files | {archive.SIGNATURE: "{"},
+  "deep json": lambda files: files | {"vocabulary.json": "[" * 100_000},
+  "a list": lambda files: files | {archive.SIGNATURE: "[]"},
+  "no forms": lambda files: signed(files, inputs={"tokens": "int32(T, B)"}),
+  "other forms": lambda files: signed(files, outputs={"log_p": "float32[T, B, 61]"}),
+  "huge header": lambda files: header(files, 2**62),
+  "header past the end": lambda files: header(files, len(files[archive.PARAMS])),
+  "no parameters": lambda files: files | {archive.PARAMS: safetensors.numpy.save({})},
+  "a program cut short": lambda files: files | {archive.PROGRAM: files[archive.PROGRAM][:5000]},
+  "an empty program": lambda files: files | {archive.PROGRAM: b""},
+  "no program": lambda files: files | {archive.PROGRAM: bytes(range(256)) * 50},
+}
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_damaged_files_are_refused(name, written, tmp_path):
+  path = packed(tmp_path / "model.zip", DAMAGED[name](members(written)))
+  with pytest.raises(BadInput, match=r"model\.zip"):
+    export.load(path)
+
+
+def test_archives_that_are_none_are_refused(written, tmp_path):
+  """Compressed, where a small file can claim to be a large one; cut; none at all."""
+  bomb = packed(tmp_path / "bomb.zip", members(written) | {"a.json": b" " * 10**7},
+                zipfile.ZIP_DEFLATED)  # fmt: skip
+  with pytest.raises(BadInput, match="claims to hold more than its own size"):
+    export.load(bomb)
+  (tmp_path / "cut.zip").write_bytes(pathlib.Path(written).read_bytes()[:-100])
+  with pytest.raises(BadInput, match="is damaged"):
+    export.load(tmp_path / "cut.zip")
+  with pytest.raises(BadInput, match="there is no file"):
+    export.load(tmp_path / "none.zip")
+
+
+def test_a_program_that_calls_other_code_is_refused(written, tmp_path):
+  """What jax itself exports where it is told not to mind, of the right signature."""
+  call = jax.ffi.ffi_call("anything", jax.ShapeDtypeStruct((3,), jnp.float32))
+  unchecked = [jax.export.DisabledSafetyCheck.custom_call("anything")]
+  lowered = jax.export.export(
+    jax.jit(lambda params, inputs: {"y": call(inputs["x"])}),
+    platforms=archive.PLATFORMS, disabled_checks=unchecked,
+  )({}, {"x": jax.ShapeDtypeStruct((3,), jnp.float32)})  # fmt: skip
+  files = {
+    archive.PROGRAM: bytes(lowered.serialize()), archive.PARAMS: safetensors.numpy.save({}),
+    archive.SIGNATURE: json.dumps({"inputs": {"x": "float32[3]"}, "outputs": {"y": "float32[3]"}}),
+  }  # fmt: skip
+  with pytest.raises(BadInput, match="calls code outside itself"):
+    export.load(packed(tmp_path / "model.zip", files))
