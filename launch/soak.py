@@ -58,6 +58,7 @@ def kill(run: subprocess.Popen, out: pathlib.Path, seconds: float, amid: bool) -
 def state(out: pathlib.Path):
   """All that the training ended with, save how long it took."""
   tree = Checkpoints(out / "checkpoints").restore()
+  tree["state"]["key"] = jax.random.key_data(tree["state"]["key"])
   return jax.device_get({name: part for name, part in tree.items() if name != "seconds"})
 
 

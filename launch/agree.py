@@ -1,0 +1,71 @@
+"""Trains experiments on one device, on four, and on four processes, and compares their curves.
+
+  python launch/agree.py                   # all of them on their embedded data; some 20 minutes
+  python launch/agree.py --only=imdb,tagging --out=/tmp/agree
+
+Each trains for an epoch. The table says by how much the losses of training and validation differ
+from those of one device at most; the exit code is 1 where it is more than 1e-5.
+"""
+
+import importlib
+import json
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import tqdm
+from absl import app, flags
+
+NAMES = """
+  imdb tagging char_lm word_lm translate summarize pronounce forecast music speech digits caption
+  reading video lips memory
+""".split()
+ONLY = flags.DEFINE_list("only", NAMES, "which experiments")
+OUT = flags.DEFINE_string("out", "runs/agree", "folder of all trainings; what is there goes")
+ROOT = pathlib.Path(__file__).parents[1]
+TINY = dict(
+  hidden=8, batch=16, epochs=1, dataset="embedded", width=8, sample=0, split=1, limit=40,
+  lengths="20", cell="gru",
+)  # fmt: skip
+WAYS = {
+  "one": ([sys.executable, "-m", "experiments.{name}"], "--mesh=batch:1"),
+  "four devices": ([sys.executable, "-m", "experiments.{name}"], "--mesh=batch:4"),
+  "four processes": (["launch/multiprocess", "4", "{name}"], "--mesh=batch:4"),
+}
+MOST = 1e-5
+
+
+def curve(out: pathlib.Path) -> list[float]:
+  """The losses that a run recorded."""
+  path = next(iter(sorted(out.rglob("metrics.jsonl"))))
+  rows = map(json.loads, path.read_text().splitlines())
+  return [row[name] for row in rows for name in ("train/loss", "valid/loss")]
+
+
+def main(_):
+  folder, worst = pathlib.Path(OUT.value).resolve(), 0.0
+  shutil.rmtree(folder, ignore_errors=True)
+  for name in (bar := tqdm.tqdm(ONLY.value, unit="experiment")):
+    own = importlib.import_module(f"experiments.{name}").Config.__dataclass_fields__
+    given = [f"--{field}={value}" for field, value in TINY.items() if field in own]
+    curves = {}
+    for way, (command, mesh) in WAYS.items():
+      out = folder / name / way.replace(" ", "_")
+      run = [part.format(name=name) for part in command] + [*given, mesh, f"--out={out}"]
+      done = subprocess.run(run, cwd=ROOT, capture_output=True, text=True)
+      if done.returncode:
+        sys.exit(f"{' '.join(run)} failed:\n{done.stderr[-2000:]}")
+      curves[way] = curve(out)
+    apart = {
+      way: max(abs(a - b) for a, b in zip(losses, curves["one"], strict=True))
+      for way, losses in curves.items() if way != "one"
+    }  # fmt: skip
+    worst = max(worst, *apart.values())
+    bar.write(f"{name:10}" + "".join(f"  {way} {by:.1e}" for way, by in apart.items()), sys.stdout)
+  sys.exit(worst > MOST)
+
+
+if __name__ == "__main__":
+  sys.path.insert(0, str(ROOT))
+  app.run(main)
