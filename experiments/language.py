@@ -108,7 +108,7 @@ def train(config: Language, text: corpus.Corpus, model: LanguageModel, blank="",
 def load(out: str, Config, build, blank: str = "") -> Writer:
   """The writer of what a run with --out has learnt; Config and build are its experiment's."""
   saved, config = options.restore(Config, out, "vocabulary", text="")
-  vocabulary = Vocabulary(saved.beside["vocabulary"], ())
+  vocabulary = Vocabulary.load(saved.beside["vocabulary"], ())
   return Writer(build(config, len(vocabulary)), saved.params, vocabulary, blank)
 
 

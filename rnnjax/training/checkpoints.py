@@ -1,23 +1,30 @@
 """Checkpoints with Orbax: the last good ones, and a way back when the newest is broken."""
 
 import logging
+import math
 import pathlib
 
 import jax
 import orbax.checkpoint as ocp
 
+from rnnjax.data.files import decoding, most
 from rnnjax.types import BadInput
 
 
 class Checkpoints:
-  """Numbered trees of arrays in one folder; the newest two are kept."""
+  """Numbered trees of arrays in one folder; the newest two are kept.
+
+  Raises:
+    BadInput: what is said there of a checkpoint is damaged.
+  """
 
   def __init__(self, folder: pathlib.Path):
     logging.getLogger("absl").setLevel(logging.WARNING)
     self.folder = folder.resolve()  # orbax fails on relative paths, and only in its own thread
     options = ocp.CheckpointManagerOptions(max_to_keep=2, create=True)
     handler = ocp.StandardCheckpointHandler()
-    self.manager = ocp.CheckpointManager(self.folder, item_handlers=handler, options=options)
+    with decoding(self.folder, "as checkpoints", "Are they of another program, or damaged?"):
+      self.manager = ocp.CheckpointManager(self.folder, item_handlers=handler, options=options)
 
   def save(self, step: int, tree):
     """Writes a tree; it is whole on disk or not there at all."""
@@ -43,7 +50,7 @@ class Checkpoints:
       except Exception as error:
         logging.warning(
           "the checkpoint of step %d in %s cannot be read: %s",
-          step, self.folder, str(error).splitlines()[0],
+          step, self.folder, (str(error) or repr(error)).splitlines()[0],
         )  # fmt: skip
       else:
         if like is not None:  # to go on from there
@@ -57,7 +64,15 @@ class Checkpoints:
     """The tree of a step as shapes on one device."""
     place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     shape = lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place)
-    return jax.tree.map(shape, self.manager.item_metadata(step).tree)
+    tree = jax.tree.map(shape, self.manager.item_metadata(step).tree)
+    files = [path for path in (self.folder / str(step)).rglob("*") if path.is_file()]
+    there, promised = (
+      sum(path.stat().st_size for path in files),
+      sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree)),
+    )
+    if promised > most(there):
+      raise BadInput(f"its arrays are to take {promised} bytes, and it has {there}")
+    return tree
 
   def _set_aside(self, steps):
     """Moves broken checkpoints out of the way of those to come."""

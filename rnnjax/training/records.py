@@ -6,6 +6,7 @@ import json
 import pathlib
 import subprocess
 
+from rnnjax.training import saved
 from rnnjax.types import BadInput
 
 
@@ -33,10 +34,7 @@ def check(out: pathlib.Path, config):
   path = out / "config.json"
   if not path.exists():
     return
-  try:
-    theirs = json.loads(path.read_text())["config"]
-  except (json.JSONDecodeError, KeyError):
-    raise BadInput(f"{path} is not a configuration this library wrote") from None
+  theirs = saved.configuration(path)
   mine = json.loads(json.dumps(describe(config)))
   rows = [
     f"  {name}: {theirs.get(name)!r} there, {mine.get(name)!r} asked for"
@@ -59,7 +57,7 @@ def claim(out: pathlib.Path, config, beside: dict | None = None):
   check(out, config)
   for name, value in (beside or {}).items():
     path = out / f"{name}.json"
-    if path.exists() and json.loads(path.read_text()) != json.loads(json.dumps(value)):
+    if path.exists() and saved.read(path) != json.loads(json.dumps(value)):
       raise BadInput(
         f"{path} is not the {name} of this data. Has the data changed since that run began?"
       )
