@@ -4,23 +4,19 @@
   python -m tests.fuzz --reader=midi --seed=1
   python -m tests.fuzz --reader=midi --replay=runs/fuzz/midi_1234
 
-An input is a seed of `tests.readers`, changed: bits flip, pieces are lost, said again or taken from
-elsewhere, numbers become absurd, and JSON another value where it stood; what is packed is changed
-before it is packed, or after. The n-th input is a function of the seed and n alone.
-
-It must be read, or refused as BadInput with a message. All else is a finding, written to --out:
-another error, more than SECONDS, more than MEMORY, a crash; and the reader must not unpickle, run
-code or a program, open a connection, nor write outside of its folder.
+Which input is the n-th is decided by the seed and n. It must be read, or refused as BadInput with a
+message. All else is a finding, and kept in --out: another error, more than SECONDS of computing,
+more than MEMORY, the end of the process; and that the reader unpickles, runs code or a program,
+opens a connection or writes outside of its folder.
 """
 
 import argparse
 import contextlib
-import json
+import functools
 import logging
 import multiprocessing
 import os
 import pathlib
-import random
 import re
 import resource
 import shutil
@@ -30,224 +26,28 @@ import tempfile
 import time
 import traceback
 import warnings
+from collections.abc import Iterator
 
 from rnnjax.types import BadInput
-from tests.readers import READERS, Reader, Seed, packed
+from tests.damage import damaged
+from tests.readers import READERS, Reader, packed
 
-SECONDS, MEMORY = 10, 1 << 30  # of computing, and bytes, that an input may take
-LARGEST = 1 << 17  # bytes of a file, before it is packed
+SECONDS, MEMORY = 10, 1 << 30  # that one input may take
+AT_ONCE = 20_000  # inputs of one process: libraries may leak a little
 READ, REFUSED = "read", "refused"
-
-# -- inputs
-
-NUMBERS = [0, 1, 2, 127, 128, 255, 256, 65535, 65536, 10**6, *(2**n - k for n in (31, 32, 63, 64) for k in (0, 1))]
-WORDS = [
-  b"\0", b"\n", b"\t", b'"', b",", b" ", b"\xff\xfe", b"\xef\xbb\xbf", b"\r\n", b"nan", b"-1", b"1e999",
-  b"0.5", "\u2028é😀".encode(), b"\xed\xa0\x80", b"../../up", b"/etc/passwd", b"#", b"{", b"]", b"null",
-]  # fmt: skip
-LONG = [b"9" * 5000, b"[" * 100_000, b"a" * 200_000, b"\n" * 50_000, b"\xff" * 10_000, b'{"a":' * 2000]
-VALUES = [
-  None, True, -1, 0, 0.5, 1e308, 10**30, 2**31, "", "a", "\ud800", "<unk>", "../../up", [], {}, [[]],
-  [None], {"a": 1}, float("nan"), float("inf"), "9" * 5000, [1] * 10_000, [["a"] * 3] * 1000,
-]  # fmt: skip
-DEEP = "[" * 90 + "]" * 90
-
-
-def made(seeds: list[Seed], seed: int, n: int) -> dict[str, bytes]:
-  """The files of the n-th input, by their paths."""
-  draw = random.Random(f"{seed} {n}")
-  chosen = draw.choice(seeds)
-  other = lambda: _leaf(draw, draw.choice(seeds))
-  files = dict(chosen)
-  for name in draw.sample([*files], min(len(files), draw.choice((1, 1, 1, 2)))):
-    content = files.pop(name)
-    if draw.random() < 0.02 and files:
-      continue  # it is missing
-    if isinstance(content, dict) and draw.random() < 0.8:
-      files[name] = _repacked(draw, name, content, other)
-    else:
-      files[name] = _changed(draw, packed(name, content), other)
-  return {name: packed(name, content) for name, content in files.items()}
-
-
-def _leaf(draw, content):
-  while isinstance(content, dict):
-    content = draw.choice([*content.values()])
-  return content
-
-
-def _repacked(draw, name, parts, other):
-  """What is packed of parts, one of them changed, or its name."""
-  parts = dict(parts)
-  own = draw.choice([*parts])
-  content = parts.pop(own)
-  if draw.random() < 0.1:
-    own = draw.choice(["../up", "/up", "a/../../up", "", "\0", "x" * 5000, f"{own}/{own}", "9" * 5000 + own])
-  else:
-    content = _changed(draw, content, other)
-  try:
-    return packed(name, parts | {own: content})
-  except ValueError:  # what is not allowed as a name
-    return packed(name, parts)
-
-
-def _changed(draw, data, other):
-  """Bytes with one to some changes."""
-  while True:
-    value = draw.random() < 0.5 and _json(draw, data)
-    data = value or draw.choice(CHANGES)(draw, data, other)
-    data = data[:LARGEST]
-    if draw.random() < 0.6:
-      return data
-
-
-def _span(draw, data):
-  """A start and an end, mostly near each other."""
-  start = draw.randrange(len(data) + 1)
-  return start, min(len(data), start + int(draw.expovariate(1 / 16)) + 1)
-
-
-def _flip(draw, data, other):
-  if not data:
-    return data
-  i = draw.randrange(len(data))
-  return data[:i] + bytes([data[i] ^ 1 << draw.randrange(8)]) + data[i + 1 :]
-
-
-def _byte(draw, data, other):
-  i = draw.randrange(len(data) + 1)
-  return data[:i] + bytes([draw.choice((0, 1, 127, 128, 255, draw.randrange(256)))]) + data[i + 1 :]
-
-
-def _cut(draw, data, other):
-  return data[: draw.randrange(len(data) + 1)]
-
-
-def _lose(draw, data, other):
-  start, end = _span(draw, data)
-  return data[:start] + data[end:]
-
-
-def _again(draw, data, other):
-  start, end = _span(draw, data)
-  return data[:end] + data[start:end] * draw.choice((1, 1, 1, 2, 2, 2, 10, 10, 100, 1000)) + data[end:]
-
-
-def _graft(draw, data, other):
-  theirs, at = other(), draw.randrange(len(data) + 1)
-  start, end = _span(draw, theirs)
-  return data[:at] + theirs[start:end] + data[draw.choice((at, at + end - start)) :]
-
-
-def _number(draw, data, other):
-  """A number in binary becomes an absurd one."""
-  size, order = draw.choice((1, 2, 4, 4, 8)), draw.choice(("little", "big"))
-  value = draw.choice((*NUMBERS, draw.randrange(1 << 64))) % (1 << 8 * size)
-  # Numbers mostly stand where their own size divides.
-  at = draw.randrange(len(data) + 1) // size * size
-  return data[:at] + value.to_bytes(size, order) + data[at + size :]
-
-
-def _digits(draw, data, other):
-  """A number in text becomes an absurd one."""
-  found = [*re.finditer(rb"\d+", data[:10_000])]
-  if not found:
-    return _number(draw, data, other)
-  start, end = draw.choice(found).span()
-  value = draw.choice((*map(str, NUMBERS), "-1", "1e999", "9" * 5000, "0.5", "nan", "")).encode()
-  return data[:start] + value + data[end:]
-
-
-def _word(draw, data, other):
-  at = draw.randrange(len(data) + 1)
-  return data[:at] + draw.choice(WORDS if draw.random() < 0.9 else LONG) + data[at + draw.choice((0, 1)) :]
-
-
-def _line(draw, data, other):
-  """A line is lost, or stands elsewhere, too or instead."""
-  lines = data.split(b"\n")
-  line = lines.pop(draw.randrange(len(lines)))
-  for _ in range(draw.choice((0, 1, 1, 2, 3))):
-    lines.insert(draw.randrange(len(lines) + 1), line)
-  return b"\n".join(lines)
-
-
-CHANGES = (_flip, _byte, _cut, _lose, _again, _graft, _number, _digits, _word, _line)
-
-
-def _json(draw, data):
-  """A value in JSON, or in a line of it, becomes another; None where there is no JSON."""
-  if data[:1] not in (b"{", b"["):
-    return None
-  lines = [data] if draw.random() < 0.5 else data.split(b"\n")
-  i = draw.randrange(len(lines))
-  try:
-    value = json.loads(lines[i])
-  except (ValueError, RecursionError):
-    return None
-  lines[i] = json.dumps(_other(draw, value)).replace('"DEEP"', DEEP).encode()
-  return b"\n".join(lines)
-
-
-def _other(draw, value):
-  inner = value if isinstance(value, dict | list) else ()
-  if not inner or draw.random() < 0.15:
-    return draw.choice((*VALUES, "DEEP"))
-  if isinstance(value, dict):
-    key = draw.choice([*value])
-    how = draw.random()
-    rest = {k: v for k, v in value.items() if how > 0.15 or k != key}
-    return rest if how < 0.1 else rest | {"a" if how < 0.15 else key: _other(draw, value[key])}
-  i, how = draw.randrange(len(value)), draw.random()
-  if how < 0.1:
-    return value[:i] + value[i + 1 :]
-  if how < 0.2:
-    return value[: i + 1] + value[i:]
-  return [*value[:i], _other(draw, value[i]), *value[i + 1 :]]
-
-
-# -- one input
+FORBIDDEN = re.compile(  # what Python tells an audit hook
+  r"pickle\.find_class|exec$|marshal\.load|ctypes\.dlopen|socket\.(connect|bind)|"
+  r"subprocess\.Popen|os\.(system|exec|spawn|posix_spawn|fork|symlink|link|remove|rename|chmod)"
+)
 
 
 class Stopped(BaseException):
-  """What no `except Exception` holds back."""
-
-
-FORBIDDEN = re.compile(
-  r"pickle\.find_class|marshal\.loads?|subprocess\.Popen|os\.(system|exec|spawn|posix_spawn|fork)|"
-  r"socket\.(connect|bind)|ctypes\.dlopen|exec$"
-)
-_within: pathlib.Path | None = None  # the folder that alone may be written to, while one is watched
-
-
-def _heard(event, args):
-  """An audit hook, which hears all that Python does to the world."""
-  if _within is None:
-    return
-  if event == "open" and isinstance(args[2], int) and args[2] & (os.O_WRONLY | os.O_RDWR):
-    inside = isinstance(args[0], str) and pathlib.Path(args[0]).resolve().is_relative_to(_within)
-    if not inside and args[0] != os.devnull:
-      raise Stopped(f"it opens {args[0]!r} to write")
-  elif FORBIDDEN.match(event) and not _importing():
-    raise Stopped(f"it does {event} {args!r:.200}")
-
-
-def _importing():
-  frame = sys._getframe(2)
-  while frame:
-    if "importlib" in frame.f_code.co_filename:
-      return True
-    frame = frame.f_back
-  return False
+  """An end that no `except Exception` holds back."""
 
 
 @contextlib.contextmanager
-def watched(folder: pathlib.Path):
-  """What is done in here may write to the folder alone, and must end in SECONDS within MEMORY."""
-  global _within
-  if not watched.heard:
-    sys.addaudithook(_heard)
-    watched.heard = True
+def limited() -> Iterator[None]:
+  """Whatever is tried in here has SECONDS and MEMORY."""
 
   def stop(*_):
     raise Stopped(f"it takes more than {SECONDS} s")
@@ -257,19 +57,40 @@ def watched(folder: pathlib.Path):
   former = signal.signal(signal.SIGPROF, stop)
   resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + MEMORY, held[1]))
   try:
-    _within = folder.resolve()
     yield
   finally:
-    _within = None
     signal.signal(signal.SIGPROF, former)
     resource.setrlimit(resource.RLIMIT_AS, held)
 
 
-watched.heard = False
+@functools.cache
+def _folders() -> list[pathlib.Path]:
+  """Where one may write, at the end of the list; while it is empty, all may be done."""
+  folders: list[pathlib.Path] = []
+
+  def hear(event, args):
+    if not folders:
+      return
+    if event == "open" and isinstance(args[2], int) and args[2] & (os.O_WRONLY | os.O_RDWR):
+      path = isinstance(args[0], str | bytes) and pathlib.Path(os.fsdecode(args[0])).resolve()
+      if not path or not path.is_relative_to(folders[-1]):
+        raise Stopped(f"it opens {args[0]!r} to write")
+    elif FORBIDDEN.match(event) and not _importing():
+      raise Stopped(f"it does {event} {args!r:.200}")
+
+  sys.addaudithook(hear)
+  return folders
+
+
+def _importing() -> bool:
+  frame = sys._getframe(2)
+  while frame and "importlib" not in frame.f_code.co_filename:
+    frame = frame.f_back
+  return frame is not None
 
 
 def tried(reader: Reader, files: dict[str, bytes], folder: pathlib.Path) -> str:
-  """READ or REFUSED, of an input in a folder, while it is watched.
+  """READ or REFUSED, of an input that is written to a folder, where alone the reader may write.
 
   Raises:
     whatever else comes of it.
@@ -279,6 +100,8 @@ def tried(reader: Reader, files: dict[str, bytes], folder: pathlib.Path) -> str:
     path = folder / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
+  folders = _folders()
+  folders.append(folder.resolve())
   signal.setitimer(signal.ITIMER_PROF, SECONDS)
   try:
     reader.read(folder)
@@ -288,111 +111,109 @@ def tried(reader: Reader, files: dict[str, bytes], folder: pathlib.Path) -> str:
     while cause := cause.__cause__ or cause.__context__:
       if isinstance(cause, MemoryError):
         raise cause from None
-    if not str(error):
-      raise AssertionError("it is refused without a message") from None
+    assert str(error), "it is refused without a message"
     return REFUSED
   finally:
     signal.setitimer(signal.ITIMER_PROF, 0)
+    folders.pop()
 
 
-# -- many inputs, in a process of their own
+def check(name: str, seed: int, inputs: range, folder: pathlib.Path, out: pathlib.Path, counts):
+  """Tries inputs of a reader one after the other; findings are kept in `out`.
 
-
-def _work(name, seed, start, stop, folder, counts, findings):
-  """Tries inputs; counts are [n, read, refused, peak]."""
-  logging.disable(logging.CRITICAL)
-  warnings.simplefilter("ignore")
-  reader, folder = READERS[name], pathlib.Path(folder)
+  Args:
+    counts: [n, read, refused, findings, KiB], which are kept up to date.
+  """
+  reader, peak = READERS[name], lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
   seeds = reader.seeds()
   for whole in seeds:
     files = {path: packed(path, content) for path, content in whole.items()}
-    if tried(reader, files, folder) != READ:
-      raise AssertionError(f"a seed of {name} is refused: {[*files]}")
-  before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-  with watched(folder):
-    for n in range(start, stop):
-      files = made(seeds, seed, n)
-      counts[0] = n
+    assert tried(reader, files, folder) == READ, f"a seed is refused: {[*files]}"
+  before = peak()
+  with limited():
+    for n in inputs:
+      files, counts[0] = damaged(seeds, seed, n), n
       try:
         counts[1 if tried(reader, files, folder) == READ else 2] += 1
       except (Exception, Stopped):
-        findings.send((n, traceback.format_exc()))
-      counts[3] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-  counts[0] = stop
+        counts[3] += 1
+        keep(folder, out / f"{name}_{n}", traceback.format_exc())
+      counts[4] = max(counts[4], peak() - before)
+  counts[0] = inputs.stop
 
 
-def fuzz(name: str, inputs: int, seed: int, out: pathlib.Path) -> dict:
-  """Tries so many inputs on a reader; what it found lies in `out`."""
+def keep(folder: pathlib.Path, place: pathlib.Path, why: str):
+  """Keeps an input, and what it led to."""
+  shutil.rmtree(place, ignore_errors=True)
+  shutil.copytree(folder, place)
+  (place / "why.txt").write_text(why)
+
+
+def _work(*given):
+  """`check` in a process of its own, which is as quiet as a user's."""
+  logging.disable(logging.CRITICAL)
+  warnings.simplefilter("ignore")
+  sys.stderr = open(os.devnull, "w")
+  check(*given)
+
+
+def fuzz(name: str, inputs: int, seed: int, out: pathlib.Path) -> dict[str, str | int]:
+  """Tries so many inputs on a reader: a row of the table. A process that ends is begun anew."""
   from tqdm import tqdm
 
-  context, begun, found, peak = multiprocessing.get_context("spawn"), time.monotonic(), {}, 0
-  counts = context.Array("q", 4, lock=False)
-  base = "/dev/shm" if pathlib.Path("/dev/shm").is_dir() else None
-  with tempfile.TemporaryDirectory(dir=base) as folder, tqdm(total=inputs, desc=name, mininterval=1) as bar:
-    start = 0
+  context, begun = multiprocessing.get_context("spawn"), time.monotonic()
+  counts, start = context.Array("q", 5, lock=False), 0
+  base = "/dev/shm" if pathlib.Path("/dev/shm").is_dir() else None  # a disk would be slower
+  with tempfile.TemporaryDirectory(dir=base) as place, tqdm(total=inputs, desc=name) as bar:
+    folder = pathlib.Path(place) / "input"
     while start < inputs:
-      theirs, ours = context.Pipe(duplex=False)[::-1]
-      given = name, seed, start, inputs, f"{folder}/input", counts, theirs
+      counts[0], stop = -1, min(start + AT_ONCE, inputs)
+      given = name, seed, range(start, stop), folder, out, counts
       worker = context.Process(target=_work, args=given, daemon=True)
-      counts[0], counts[3] = -1, 0
       worker.start()
-      theirs.close()
-      why = _followed(worker, ours, counts, bar, found)
-      peak = max(peak, counts[3])
-      if why and counts[0] < 0:
-        raise RuntimeError(f"{name}: the seeds themselves cannot be read: {why}")
+      why, n = _followed(worker, counts, bar), counts[0]
+      if why and n < 0:
+        raise RuntimeError(f"{name} could not begin: {why}")
       if why:
-        found[counts[0]] = why
-      start = counts[0] + (1 if why else 0)
-    bar.update(inputs - bar.n)
-  seeds = READERS[name].seeds()
-  for n, why in found.items():
-    place = out / f"{name}_{n}"
-    for path, content in (made(seeds, seed, n) | {"why.txt": why.encode()}).items():
-      (place / path).parent.mkdir(parents=True, exist_ok=True)
-      (place / path).write_bytes(content)
-  seconds = time.monotonic() - begun
+        counts[3] += 1
+        keep(folder, out / f"{name}_{n}", why)
+      start = n + 1 if why else stop
+  seconds = round(time.monotonic() - begun)
   return {"reader": name, "inputs": inputs, "read": counts[1], "refused": counts[2],
-          "findings": len(found), "seconds": round(seconds, 1), "peak MiB": peak >> 10}  # fmt: skip
+          "findings": counts[3], "seconds": seconds, "MiB": counts[4] >> 10}  # fmt: skip
 
 
-def _followed(worker, findings, counts, bar, found):
-  """Waits for a worker; why it ended before its work did, or None."""
+def _followed(worker, counts, bar) -> str:
+  """Waits for a process; why it ended before its work did, or ""."""
   last, since = None, time.monotonic()
-  while True:
-    ended = not worker.is_alive()
-    with contextlib.suppress(EOFError):
-      while findings.poll():
-        n, why = findings.recv()
-        found[n] = why
-    now = tuple(counts[:3])
-    bar.update(max(counts[0], 0) - bar.n)
-    bar.set_postfix(findings=len(found), refresh=False)
-    if ended:
-      worker.join()
-      return None if worker.exitcode == 0 else f"the process died: exit code {worker.exitcode}"
-    if now != last:
-      last, since = now, time.monotonic()
-    elif counts[0] >= 0 and time.monotonic() - since > 3 * SECONDS:
+  while worker.is_alive():
+    worker.join(0.2)
+    now = [*counts]
+    bar.update(max(now[0], bar.n) - bar.n)
+    bar.set_postfix(findings=now[3], refresh=False)
+    if now[:4] != last:
+      last, since = now[:4], time.monotonic()
+    elif now[0] >= 0 and time.monotonic() - since > 6 * SECONDS:  # others may need the processor
       worker.kill()
       worker.join()
-      return f"it hangs: more than {3 * SECONDS} s, and cannot be interrupted"
-    worker.join(0.2)
+      return "it hangs, and could not be interrupted"
+  return f"the process ended with {worker.exitcode}" if worker.exitcode else ""
 
 
 def table(rows: list[dict]) -> str:
-  """Rows beneath their names, in columns."""
-  lines = [[*rows[0]], *([f"{value:,}" if isinstance(value, int) else f"{value}" for value in row.values()]
-                         for row in rows)]  # fmt: skip
-  widths = [max(map(len, column)) for column in zip(*lines)]
-  return "\n".join("  ".join(text.rjust(w) for text, w in zip(line, widths)) for line in lines)
+  """Rows in columns, beneath their names."""
+  text = lambda value: f"{value:,}" if isinstance(value, int) else value
+  cells = [[*rows[0]], *([text(value) for value in row.values()] for row in rows)]
+  widths = [max(map(len, column)) for column in zip(*cells)]
+  return "\n".join("  ".join(cell.rjust(w) for cell, w in zip(row, widths)) for row in cells)
 
 
 def main():
-  parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+  how = {"description": __doc__, "formatter_class": argparse.RawDescriptionHelpFormatter}
+  parser = argparse.ArgumentParser(**how)
   parser.add_argument("--reader", default=",".join(READERS), help="names, with commas between")
-  parser.add_argument("--inputs", type=int, default=100_000)
-  parser.add_argument("--seed", type=int, default=0)
+  parser.add_argument("--inputs", type=int, default=100_000, help="of each")
+  parser.add_argument("--seed", type=int, default=0, help="of the inputs")
   parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("runs/fuzz"))
   parser.add_argument("--replay", type=pathlib.Path, help="the folder of a finding")
   given = parser.parse_args()
@@ -400,11 +221,10 @@ def main():
   if strange := {*names} - {*READERS}:
     parser.error(f"--reader must be of {', '.join(READERS)}; got {', '.join(strange)}")
   if given.replay:
-    with tempfile.TemporaryDirectory() as folder:
-      place = pathlib.Path(folder) / "input"
-      shutil.copytree(given.replay, place)
-      (place / "why.txt").unlink(missing_ok=True)
-      print(READERS[names[0]].read(place))
+    with tempfile.TemporaryDirectory() as place:
+      folder = pathlib.Path(place) / "input"
+      shutil.copytree(given.replay, folder, ignore=shutil.ignore_patterns("why.txt"))
+      print(READERS[names[0]].read(folder))
     return
   rows = [fuzz(name, given.inputs, given.seed, given.out) for name in names]
   print(table(rows))

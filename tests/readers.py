@@ -9,6 +9,7 @@ import gzip
 import io
 import json
 import pathlib
+import re
 import struct
 import tarfile
 import tempfile
@@ -35,7 +36,6 @@ from rnnjax.data import (
   pairs,
   series,
   sound,
-  tables,
   tagged,
   video,
 )
@@ -86,9 +86,30 @@ def matlab(parts: dict[str, bytes]) -> bytes:
   return head + b"".join(struct.pack("<II", 15, len(one)) + one for one in packed)
 
 
+@functools.cache
+def _remainders() -> list[int]:
+  """Of the bytes, by the polynomial of Castagnoli."""
+  made = []
+  for n in range(256):
+    for _ in range(8):
+      n = n >> 1 ^ 0x82F63B78 * (n & 1)
+    made.append(n)
+  return made
+
+
+def sealed(parts: dict[str, bytes]) -> bytes:
+  """A file of a store of tensorstore's: its own length after four bytes, and CRC-32C at its end."""
+  body = b"".join(parts.values())
+  body = body[:4] + struct.pack("<Q", len(body) + 4) + body[12:]
+  rest = 0xFFFFFFFF
+  for byte in body:
+    rest = _remainders()[(rest ^ byte) & 0xFF] ^ rest >> 8
+  return body + struct.pack("<I", rest ^ 0xFFFFFFFF)
+
+
 PACKED = {
   ".zip": zipped, ".npz": functools.partial(zipped, way=zipfile.ZIP_STORED), ".tar": tarred,
-  ".tgz": functools.partial(tarred, way="gz"), ".mat": matlab,
+  ".tgz": functools.partial(tarred, way="gz"), ".mat": matlab, ".ocdbt": sealed, "": sealed,
   ".gz": lambda parts: gzip.compress(b"".join(parts.values()), 6, mtime=0),
 }  # fmt: skip
 
@@ -177,7 +198,8 @@ def _any(read, **how):
 def _corpus():
   text = ("The old man, and the sea.\n" * 8).encode()
   parts = {f"a.{part}.txt": text for part in corpus.PARTS}
-  return [{"a.txt": text}, parts, parts | {"a.train.txt.gz": {"": text}, "a.train.txt": b""}]
+  train = parts.pop("a.train.txt")
+  return [{"a.txt": text}, parts | {"a.train.txt": train}, parts | {"a.train.txt.gz": {"": train}}]
 
 
 def _read_corpus(folder):
@@ -190,8 +212,8 @@ def _reviews():
   rows = [{"text": f"a good film {n}", "label": n % 2} for n in range(12)]
   packed = {f"{part}.jsonl.gz": {"": _jsonl(*rows)} for part in ("train", "test")}
   own = {
-    f"{part}/{label}/{n}_7.txt": b"a bad film" for part in ("train", "test") for label in ("1", "2.5")
-    for n in range(3)
+    f"{part}/{label}/{n}_7.txt": b"a bad film"
+    for part in ("train", "test") for label in ("1", "2.5") for n in range(3)
   }  # fmt: skip
   return [{f"{part}.jsonl": _jsonl(*rows) for part in ("train", "valid", "test")}, packed, own]
 
@@ -226,7 +248,7 @@ def _pronunciations():
 FORMATS = {
   "chunk": b"The DT B-NP\nold JJ I-NP\nman NN I-NP\n\nIt PRP B-NP\n\n",
   "ner": b"-DOCSTART- -X- O O\n\nTeddy NNP I-NP B-PER\nbears NNS I-NP O\n\n",
-  "pos": b"# newdoc id = 1\n# a\n1\tA\ta\tDET\tDT\t_\t2\tdet\t_\t_\n2-3\tdon't\t_\t_\t_\t_\t_\t_\t_\t_\n\n",
+  "pos": b"# newdoc id = 1\n# a\n1\tA\ta\tDET\tDT\t_\t2\tdet\t_\t_\n2-3\tdon't" + b"\t_" * 8 + b"\n\n",
 }
 
 
@@ -326,7 +348,9 @@ def _pitches():
 def _midi():
   seeds = []
   for rest in (b"", b"\x00\xff\x01\x03abc", b"\x00\xf0\x03\x01\x02\xf7\x00\xff\x59\x02\x00\x00"):
-    track = b"\x00\xff\x51\x03\x07\xa1\x20" + rest + b"\x00\x90\x3c\x40\x83\x60\x3c\x00\x00\x99\x40\x40"
+    track = (
+      b"\x00\xff\x51\x03\x07\xa1\x20" + rest + b"\x00\x90\x3c\x40\x83\x60\x3c\x00\x00\x99\x40\x40"
+    )
     track += b"\x00\xc0\x05\x60\x90\x43\x50\x60\x80\x43\x00\x00\xff\x2f\x00"
     head = b"MThd" + struct.pack(">IHHH", 6, 1, 2, 480)
     seeds.append({"a.mid": head + 2 * (b"MTrk" + struct.pack(">I", len(track)) + track)})
@@ -372,7 +396,10 @@ def _read_vectors(folder):
 
 
 def _runs():
-  config = {"config": {"cell": "lstm", "hidden": 8, "rate": 0.1, "out": ""}, "versions": {"jax": "1"}}
+  config = {
+    "config": {"cell": "lstm", "hidden": 8, "rate": 0.1, "out": ""},
+    "versions": {"jax": "1"},
+  }
   metrics = _jsonl({"step": 1, "train/loss": 2.5}, {"step": 2, "valid/loss": float("nan")})
   return [{"config.json": _json(config), "vocabulary.json": _json(["a"]), "metrics.jsonl": metrics}]
 
@@ -383,8 +410,10 @@ def _read_run(folder):
 
 @functools.cache
 def _checkpoints():
-  """A small tree as orbax writes it: in one store, and each array in files of its own."""
+  """A small tree as orbax writes it: in one store, and each array in files of its own; and in a
+  store that is not compressed."""
   import orbax.checkpoint as ocp
+  import tensorstore as ts
 
   from rnnjax.training.checkpoints import Checkpoints
 
@@ -400,9 +429,25 @@ def _checkpoints():
         with ocp.Checkpointer(ocp.PyTreeCheckpointHandler(use_ocdbt=False)) as plain:
           plain.save(folder / "checkpoints" / "1" / "default", tree)
       checkpoints.close()
-      found = [path for path in sorted(folder.rglob("*")) if path.is_file()]
-      seeds.append({str(path.relative_to(folder)): path.read_bytes() for path in found})
+      seeds.append(_files(folder))
+      if store:
+        where = {"driver": "file", "path": f"{folder}/checkpoints/1/default/"}
+        whole = ts.KvStore.open({"driver": "ocdbt", "base": where}).result()
+        plain = {"driver": "ocdbt", "base": where | {"path": f"{folder}/plain/"}}
+        how = {"compression": None, "max_inline_value_bytes": 1 << 20}
+        copy = ts.KvStore.open(plain | {"config": how}).result()
+        with ts.Transaction() as together:
+          for key in whole.list().result():
+            copy.with_transaction(together)[key] = whole[key]
+        rest = {name: one for name, one in seeds[0].items() if not re.search("ocdbt|/d/", name)}
+        made = {name: {"": one[:-4]} for name, one in _files(folder / "plain").items()}
+        seeds.append(rest | {f"checkpoints/1/default/{name}": one for name, one in made.items()})
   return [seed | {"config.json": b'{"config": {}}'} for seed in seeds]
+
+
+def _files(folder: pathlib.Path) -> dict[str, bytes]:
+  found = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+  return {str(path.relative_to(folder)): path.read_bytes() for path in found}
 
 
 READERS = {
@@ -432,5 +477,7 @@ READERS = {
   "tagged": Reader(_read_tagged, _tagged),
   "vectors": Reader(_read_vectors, _vectors),
   "video": Reader(_any(video.load), _videos),
-  "vocabulary": Reader(lambda folder: Vocabulary.load(saved.read(folder / "a.json")), _vocabularies),
+  "vocabulary": Reader(
+    lambda folder: Vocabulary.load(saved.read(folder / "a.json")), _vocabularies
+  ),
 }

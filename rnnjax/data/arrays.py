@@ -24,7 +24,8 @@ def array(file: File) -> np.ndarray:
   """
   data = read_bytes(file)
   stream = io.BytesIO(data)
-  with decoding(file, "as an array that numpy.save wrote", "Was it cut off?", TokenError):
+  raised = SyntaxError, TokenError  # by the parser of Python, beside what all decoders raise
+  with decoding(file, "as an array that numpy.save wrote", "Was it cut off?", *raised):
     version = np.lib.format.read_magic(stream)
     if version != (1, 0):
       raise ValueError(f"it is of version {version}, which is for arrays with fields")

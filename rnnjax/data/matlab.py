@@ -29,7 +29,7 @@ def cells(file: File, names: Collection[str]) -> dict[str, list[np.ndarray | Non
   Raises:
     BadInput: it is no such file, or damaged.
   """
-  data, found = read_bytes(file), {}
+  data, names, found = read_bytes(file), {*names}, {}
   with decoding(file, "as a MATLAB file", "Was it cut off, or saved as version 7.3?", KeyError):
     order = {b"IM": "<", b"MI": ">"}.get(data[HEAD - 2 : HEAD])
     if not order:
@@ -68,8 +68,10 @@ def _elements(data: memoryview, order: str) -> Iterator[tuple[int, memoryview]]:
     data = data[end if kind == COMPRESSED else -(-end // 8) * 8 :]
 
 
-def _matrix(content: memoryview, order: str, names: Collection[str] = ()) -> tuple[str, Value]:
-  """The name of a matrix, and what it holds; nothing is made where it is not one of the names."""
+def _matrix(
+  content: memoryview, order: str, names: Collection[str] | None = None
+) -> tuple[str, Value]:
+  """The name of a matrix, and what it holds; nothing is made where it is none of the names."""
   if not content:
     return "", np.empty((0, 0))
   (_, flags), (_, dims), (_, name), *rest = _elements(content, order)
@@ -77,7 +79,7 @@ def _matrix(content: memoryview, order: str, names: Collection[str] = ()) -> tup
   shape = np.frombuffer(dims, f"{order}i4").tolist()
   if min(shape, default=0) < 0:
     raise ValueError(f"{name!r} is of shape {shape}")
-  if (names and name not in names) or word & COMPLEX:
+  if (names is not None and name not in names) or word & COMPLEX:
     return name, None
   if word & 0xFF == CELL:
     if len(rest) != math.prod(shape) or any(kind != MATRIX for kind, _ in rest):

@@ -59,8 +59,14 @@ def parsed(text: str, place: object, kind: str = "JSON") -> Any:
   for _ in range(DEEPEST):
     level = [inner for outer in level for inner in _within(outer)]
     if not level:
-      return made
+      return _whole(made) if r"\ud" in text.lower() else made
   raise BadInput(f"{place} is not {kind} as one writes it: {DEEPEST} lists within one another")
+
+
+def _whole(made):
+  """The same, with U+FFFD for each half of a pair of surrogates, which is no character."""
+  text = json.dumps(made, ensure_ascii=False).encode("utf-16", "surrogatepass")
+  return json.loads(text.decode("utf-16", "replace"))
 
 
 def _within(made):

@@ -96,7 +96,8 @@ def files(data_dir: str, level: str) -> Folds:
   """
   present = contents(data_dir)
   named = {file: re.fullmatch(rf".*_{level}_split(\d{{1,9}})\.mat", file.name) for file in present}
-  found = sorted((int(name[1]), file) for file, name in named.items() if name)
+  numbered = ((int(name[1]), file) for file, name in named.items() if name)
+  found = sorted(numbered, key=lambda one: one[0])
   if len(found) < 2 or [n for n, _ in found] != [*range(1, len(found) + 1)]:
     raise BadInput(
       f"{data_dir} must hold *_{level}_split1.mat, *_{level}_split2.mat and so on, two at least; "
