@@ -248,7 +248,7 @@ def _pronunciations():
 FORMATS = {
   "chunk": b"The DT B-NP\nold JJ I-NP\nman NN I-NP\n\nIt PRP B-NP\n\n",
   "ner": b"-DOCSTART- -X- O O\n\nTeddy NNP I-NP B-PER\nbears NNS I-NP O\n\n",
-  "pos": b"# newdoc id = 1\n# a\n1\tA\ta\tDET\tDT\t_\t2\tdet\t_\t_\n2-3\tdon't" + b"\t_" * 8 + b"\n\n",
+  "pos": b"# newdoc id = 1\n1\tA\ta\tDET\tDT\t_\t2\tdet\t_\t_\n2-3\tdon't" + b"\t_" * 8 + b"\n\n",
 }
 
 
