@@ -19,6 +19,7 @@ WORDS = [
   b"]", b"null",
 ]  # fmt: skip
 LONG = [
+  b"\xff" * 300,
   b"9" * 5000, b"[" * 100_000, b"a" * 200_000, b"\n" * 50_000, b"\xff" * 10_000, b'{"a":' * 2000,
 ]  # fmt: skip
 VALUES = [

@@ -50,7 +50,20 @@ def read(path: str | pathlib.Path, steps: float = 1.0) -> np.ndarray:
     file = mido.MidiFile(file=io.BytesIO(data), clip=True)
     if file.ticks_per_beat < 1:
       raise ValueError("its time is that of films (SMPTE), and not of quarter notes")
-    tick = steps / file.ticks_per_beat
+    notes = _notes(file, steps / file.ticks_per_beat)
+  if not notes:
+    raise BadInput(f"{path} must have a note between A0 and C8; it has none")
+  last = max(end for *_, end in notes)
+  if last > LONGEST:
+    raise BadInput(f"{path} must last {LONGEST} steps at most; it lasts {last:.3g}")
+  roll = np.zeros((max(1, round(last)), KEYS), np.float32)
+  for key, start, end in notes:
+    roll[round(start) : round(end), key] = 1
+  return roll
+
+
+def _notes(file: mido.MidiFile, tick: float) -> list[tuple[int, float, float]]:
+  """Key, beginning and end, in steps, of each note that a piano has."""
   now, begun, notes = 0, {}, []
   for message in mido.merge_tracks(file.tracks):
     now += message.time * tick
@@ -61,13 +74,4 @@ def read(path: str | pathlib.Path, steps: float = 1.0) -> np.ndarray:
       notes.append((message.note - LOWEST, begun.pop(voice), now))
     if message.type == "note_on" and message.velocity:
       begun[voice] = now
-  notes = [note for note in notes if 0 <= note[0] < KEYS]
-  if not notes:
-    raise BadInput(f"{path} must have a note between A0 and C8; it has none")
-  last = max(end for *_, end in notes)
-  if last > LONGEST:
-    raise BadInput(f"{path} must last {LONGEST} steps at most; it lasts {last:.3g}")
-  roll = np.zeros((max(1, round(last)), KEYS), np.float32)
-  for key, start, end in notes:
-    roll[round(start) : round(end), key] = 1
-  return roll
+  return [note for note in notes if 0 <= note[0] < KEYS]

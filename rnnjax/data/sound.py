@@ -50,12 +50,14 @@ def read(file: File, rate: int) -> np.ndarray:
     samples = samples.astype(np.float32) / 128 - 1
   elif samples.dtype.kind == "i":
     samples = samples.astype(np.float32) / -float(np.iinfo(samples.dtype).min)
+  with np.errstate(over="ignore", invalid="ignore"):
+    samples = samples.reshape(len(samples), -1).mean(1)
+    if own != rate:
+      samples = signal.resample_poly(samples, rate, own)
+    samples = samples.astype(np.float32)
   if not np.isfinite(samples).all():
     raise BadInput(f"{file} has samples that are not finite numbers. Write it as 16 bit PCM")
-  samples = samples.reshape(len(samples), -1).mean(1)
-  if own != rate:
-    samples = signal.resample_poly(samples, rate, own)
-  return samples.astype(np.float32)
+  return samples
 
 
 def log_mel(samples: np.ndarray, rate: int, step: int, bands: int = BANDS) -> np.ndarray:
