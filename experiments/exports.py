@@ -38,7 +38,7 @@ def program(name: str, out: str) -> Program:
 def reviews(its, out: str) -> Program:
   """Probabilities of classes; the n-grams' evidence is looked up on the way."""
   saved, config = options.restore(its.Config, out, "words", vectors="", init_from="", **ANY)
-  words, params = Vocabulary(saved.beside["words"], ()), saved.params
+  words, params = Vocabulary.load(saved.beside["words"], ()), saved.params
   table = params.get("embedding", {"embedding": np.zeros((1, 1))})["embedding"]  # of one-hot none
   config = dataclasses.replace(config, width=table.shape[1])
   model = its.build(config, words.cut(config.vocabulary), len(saved.beside["classes"]))

@@ -109,7 +109,7 @@ def load(out: str, Config, build, blank: str = "", **changes) -> Writer:
   """The writer of what a run with --out has learnt; Config and build are its experiment's, and
   changes win."""
   saved, config = options.restore(Config, out, "vocabulary", text="", **changes)
-  vocabulary = Vocabulary(saved.beside["vocabulary"], ())
+  vocabulary = Vocabulary.load(saved.beside["vocabulary"], ())
   return Writer(build(config, len(vocabulary)), saved.params, vocabulary, blank)
 
 

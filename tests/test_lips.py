@@ -84,7 +84,7 @@ def test_bad_pairs(folder):
   with pytest.raises(BadInput, match=r"b\.npy must be numbers \[T, C\]; it is float64 \(4,\)"):
     load()
   (folder / "b.npy").write_bytes(b"0.1,0.2")
-  with pytest.raises(BadInput, match=r"b\.npy must be an array as numpy\.save writes it"):
+  with pytest.raises(BadInput, match=r"b\.npy cannot be read as an array that numpy\.save wrote"):
     load()
   (folder / "b.npy").unlink()
   with pytest.raises(BadInput, match=r"without their partner are \['b'\]"):

@@ -255,10 +255,10 @@ def test_a_damaged_mat_file_is_refused(tmp_path, length):
 @pytest.mark.parametrize(
   "text, words",
   [
-    ("{", r"some\.json must be like"),
-    ("[]", r"some\.json must be like"),
-    ('{"train": 3}', r"some\.json must be like"),
-    ('{"train": [[[60], ["C"]]]}', r"some\.json must be like"),
+    ("{", r"some\.json is not JSON: Expecting property name"),
+    ("[]", r"some\.json cannot be read as \{.train"),
+    ('{"train": 3}', r"some\.json cannot be read as \{.train"),
+    ('{"train": [[[60], ["C"]]]}', r"some\.json cannot be read as \{.train"),
     ('{"train": [[[60], [61]]]}', r"some\.json must hold pieces in each of .*; valid has none"),
     ('{"train": [[[60], [20]]]}', r"train, piece 1, step 2: a pitch must be a whole .* got 20"),
     ('{"train": [[[60], [60.5]]]}', r"a pitch must be a whole number from 21 to 108.* got 60\.5"),

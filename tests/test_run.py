@@ -119,6 +119,68 @@ def test_a_stopped_run_without_a_folder_is_saved_too(tmp_path, monkeypatch, undi
   assert_same(finish(make(Config(out=str(folder)))), undisturbed)
 
 
+def test_a_signal_amid_validation_is_heard_there(tmp_path, undisturbed, monkeypatch):
+  """The look is cut short, and made up for when the run resumes: the best is as ever."""
+  config, run = Config(out=str(tmp_path / "run")), None
+
+  def stream():
+    for n, batch in enumerate(data().valid):
+      if run.step == 5 and n == 1:
+        os.kill(os.getpid(), signal.SIGTERM)
+      yield batch
+
+  run = make(config)
+  run.data = dataclasses.replace(run.data, valid=stream())
+  with pytest.raises(Stopped):
+    finish(run)
+  resumed = make(config)
+  assert (resumed.step, resumed.progress.looked) == (5, 0)
+  assert_same(finish(resumed), undisturbed)
+
+
+def test_lines_beyond_the_last_checkpoint_come_again(tmp_path):
+  """What a lost run wrote after its last checkpoint goes, and a line cut off, too."""
+  config = Config(out=str(tmp_path / "run"))
+  finish(make(config))
+  path = tmp_path / "run" / "metrics.jsonl"
+  whole = path.read_text()
+  shutil.rmtree(tmp_path / "run" / "checkpoints" / "12")
+  path.write_text(whole[:-9])
+  finish(make(config))
+  steps = lambda text: [json.loads(line)["step"] for line in text.splitlines()]
+  assert steps(path.read_text()) == steps(whole) == [5, 10, 12]
+
+
+def test_a_disk_that_is_full(tmp_path, undisturbed):
+  """No checkpoint can be written: the error says so, and with room it goes on."""
+  config = Config(out=str(tmp_path / "run"))
+  run = make(config)
+  write = run.checkpoints.manager.save
+
+  def save(step, **how):
+    if step == 10:
+      raise OSError(28, "No space left on device")
+    return write(step, **how)
+
+  run.checkpoints.manager.save = save
+  with pytest.raises(OSError, match=r"step 10 cannot be saved .*No space left.*same command"):
+    finish(run)
+  resumed = make(config)
+  assert resumed.step == 5
+  assert_same(finish(resumed), undisturbed)
+
+
+def test_a_trace_is_written(tmp_path):
+  """--profile leaves a trace of a few steps, and refuses to without a folder."""
+  with pytest.raises(BadInput, match="--profile needs --out"):
+    training.Run(Config(), TASK, data(), training.adam(0.1), 20, profile=True)
+  config = Config(out=str(tmp_path / "run"))
+  finish(training.Run(config, TASK, data(), training.adam(0.1), 20, profile=True))
+  assert list((tmp_path / "run" / "profile").rglob("*.xplane.pb"))
+  for line in map(json.loads, (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()):
+    assert line["seconds/step"] > line["seconds/input"] >= 0 <= line["seconds/compile"]
+
+
 def test_a_finished_run_is_not_trained_again(tmp_path, undisturbed):
   config = Config(out=str(tmp_path / "run"))
   finish(make(config))

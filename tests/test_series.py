@@ -40,7 +40,7 @@ def test_a_table(tmp_path, name):
     ("date,a\n1,2\n2,\n", "", r"some\.csv:3, column 'a', must be a number; got ''\. Is it a gap"),
     ("date,a,b\n1,2,2\n2,none,2\n", "", r"some\.csv:3, column 'a', must be a number; got 'none'"),
     ("date,a\n1,nan\n", "", r"some\.csv:2, column 'a', must be a number; got 'nan'"),
-    ("date,a\n1,2\n2,3,4\n", "", r"some\.csv:3 must have 2 fields, as the header; got 3"),
+    ("date,a\n1,2\n2,3,4\n", "", r"some\.csv:3 is not CSV: 3 fields, and the header has 2"),
   ],
   ids=["empty", "dates", "twice", "column", "dates-named", "gap", "text", "nan", "ragged"],
 )

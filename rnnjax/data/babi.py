@@ -18,8 +18,9 @@ from rnnjax.data.files import File, contents, lines
 from rnnjax.types import BadInput
 
 DATASETS = ("auto", "embedded", "files")
-NAME = r"qa(\d+)_.*_(train|test)\.txt"
-LINE = re.compile(r"(\d+) ([^\t]+)(?:\t([^\t]+)\t([\d ]*))?")
+NAME = r"qa(\d{1,9})_.*_(train|test)\.txt"
+LINE = re.compile(r"(\d{1,9}) ([^\t]+)(?:\t([^\t]+)\t([\d ]*))?")
+LONGEST = 1000  # lines of a story, all of whose sentences stand before each of its questions
 SIZES = 3000, 300, 300  # of the generated parts, in stories
 PEOPLE, THINGS = "Ann Ben Cleo Dan".split(), "ball lamp book".split()
 PLACES = "garden kitchen cellar attic".split()
@@ -111,7 +112,7 @@ def cut(text: str) -> list[str]:
 def _stories(task: int, file: File) -> list[list[Question]]:
   """The questions of each story."""
   stories, story, numbers = [], [], {}
-  for place, line in lines(file):
+  for n, (place, line) in enumerate(lines(file)):
     found = LINE.fullmatch(line.rstrip())
     if not found or (int(found[1]) != 1 and not stories):
       raise BadInput(
@@ -121,7 +122,10 @@ def _stories(task: int, file: File) -> list[list[Question]]:
     number, text, answer, facts = found.groups()
     if number == "1":
       stories.append([])
-      story, numbers = [], {}
+      story, numbers, begun = [], {}, n
+    if n - begun >= LONGEST:
+      raise BadInput(f"{place} is line {n - begun + 1} of a story, which may have {LONGEST}. "
+                     "Does each begin with 1?")  # fmt: skip
     if answer is None:
       numbers[number] = len(story)
       story.append(cut(text))

@@ -13,7 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rnnjax.data.files import File, contents, lines
+from rnnjax.data.arrays import arrays
+from rnnjax.data.files import File, contents, decoding, lines
 from rnnjax.types import BadInput
 
 DATASETS = ("auto", "embedded", "files")
@@ -100,19 +101,26 @@ def nearest(known: list[Picture], pictures: list[Picture]) -> list[Picture]:
 
 
 def _arrays(file: File):
-  try:
-    with file.open("rb") as raw, np.load(raw, allow_pickle=False) as found:
-      images, names, split = (found[name] for name in ("images", "names", "split"))
-  except Exception as error:  # numpy raises nothing more particular
+  found = arrays(file)
+  if not found.keys() >= {"images", "names", "split"}:
+    raise BadInput(f'{file} must hold "images", "names" and "split"; it holds {[*found][:12]}')
+  images, names, split = (found[name] for name in ("images", "names", "split"))
+  if not names.ndim == split.ndim == 1 or {names.dtype.kind, split.dtype.kind} != {"U"}:
     raise BadInput(
-      f'{file} must hold arrays "images", "names" and "split": {error}. Is it damaged?'
-    ) from None
-  if images.dtype != np.uint8 or images.shape[3:] != (3,) or len(images) != len(names):
-    raise BadInput(
-      f"{file}: images must be uint8 [N, height, width, 3], one for each of {len(names)} names; "
-      f"got {images.dtype} {images.shape}"
+      f"{file}: names and split must be text [N]; got {names.dtype} {names.shape} and "
+      f"{split.dtype} {split.shape}"
     )
-  return images, names.tolist(), split.tolist()
+  if images.dtype != np.uint8 or images.shape[3:] != (3,) or not images.size:
+    raise BadInput(
+      f"{file}: images must be uint8 [N, height, width, 3]; got {images.dtype} {images.shape}"
+    )
+  if not len(images) == len(names) == len(split):
+    raise BadInput(
+      f"{file} must have a name and a split for each image; it has {len(images)} images, "
+      f"{len(names)} names and {len(split)} in split"
+    )
+  with decoding(file, "as text"):
+    return images, names.tolist(), split.tolist()
 
 
 def _drawn(draw: np.random.Generator) -> Picture:

@@ -1,8 +1,8 @@
 """Images of digits: MNIST (LeCun et al. 1998), or whatever comes in its format.
 
-  embedded   1,797 digits of 8 x 8 pixels, which scikit-learn brings (Alpaydin & Kaynak 1998)
-  files      a folder or .zip archive with the four original idx files, train-images-idx3-ubyte and
-             so on (also .gz)
+embedded   1,797 digits of 8 x 8 pixels, which scikit-learn brings (Alpaydin & Kaynak 1998)
+files      a folder or .zip archive with the four original idx files, train-images-idx3-ubyte and
+           so on (also .gz)
 """
 
 import logging
@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rnnjax.data.files import File, contents, read_bytes
+from rnnjax.data.files import File, contents, decoding, read_bytes
 from rnnjax.types import BadInput
 
 DATASETS = ("auto", "embedded", "files")
@@ -132,7 +132,8 @@ def idx(file: File, axes: int) -> np.ndarray:
       f"{file} must hold {math.prod(shape)} bytes after its head, as {shape} says; it holds "
       f"{len(data) - head}. Was it cut off?"
     )
-  return np.frombuffer(data, np.uint8, offset=head).reshape(shape)
+  with decoding(file, f"as {shape}"):  # where one is 0, the others may be too large for an array
+    return np.frombuffer(data, np.uint8, offset=head).reshape(shape)
 
 
 def view(images: np.ndarray, kind: str, seed: int = 0) -> np.ndarray:

@@ -7,13 +7,13 @@
 Recordings to be tested are named; of all others the last `TAIL` chooses.
 """
 
-import io
 import logging
 from typing import NamedTuple
 
 import numpy as np
 
-from rnnjax.data.files import File, contents, read_bytes
+from rnnjax.data.arrays import array
+from rnnjax.data.files import File, contents
 from rnnjax.data.scale import Scale
 from rnnjax.data.sound import log_mel, read, stacked
 from rnnjax.types import BadInput
@@ -125,16 +125,15 @@ def _files(data_dir: str, fps: int) -> list[Take]:
 
 
 def _array(file: File) -> np.ndarray:
-  try:
-    face = np.load(io.BytesIO(read_bytes(file)), allow_pickle=False)
-  except (ValueError, EOFError, OSError) as error:
-    raise BadInput(f"{file} must be an array as numpy.save writes it: {error}") from None
+  face = array(file)
   if face.ndim != 2 or face.dtype.kind not in "fiu" or not face.size:
     raise BadInput(f"{file} must be numbers [T, C]; it is {face.dtype} {face.shape}")
+  with np.errstate(over="ignore"):
+    face = face.astype(np.float32)
   if not np.isfinite(face).all():
     row = int(np.flatnonzero(~np.isfinite(face).all(1))[0])
     raise BadInput(f"{file} has a value that is no finite number in frame {row}")
-  return face.astype(np.float32)
+  return face
 
 
 def _generated(fps: int, number: int = 24, T: int = 600) -> list[Take]:

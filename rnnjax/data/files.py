@@ -1,13 +1,15 @@
-"""Files as data sets come: text or JSON lines, plain or .gz, in a folder or a .zip or .tar archive.
+"""Files as data sets come: plain or .gz, in a folder or a .zip or .tar archive.
 
-Nothing is extracted: what is packed is unpacked in memory, piece by piece and up to LIMIT.
+Files may be a stranger's. Nothing is extracted: what is packed is unpacked in memory, piece by
+piece and up to a limit; nothing is made by the size that a file claims to have.
 """
 
+import contextlib
 import functools
 import gzip
 import io
-import json
 import pathlib
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -17,9 +19,11 @@ from typing import BinaryIO, NamedTuple
 from rnnjax.types import BadInput
 
 LIMIT = 2 << 30  # bytes that a .gz or all files of an archive may unpack to
+RATIO, SMALL = 200, 4 << 20  # how often its own size, and how many bytes it may unpack to anyway
 PIECE = 1 << 20  # bytes that are unpacked at once
-DAMAGED = (
-  EOFError, OSError, RuntimeError, UnicodeError, zlib.error, tarfile.TarError, zipfile.BadZipFile,
+DAMAGED = (  # what is raised by those who decode damaged bytes; never MemoryError
+  EOFError, OSError, OverflowError, RuntimeError, ValueError, struct.error, zlib.error,
+  tarfile.TarError, zipfile.BadZipFile,
 )  # fmt: skip
 
 
@@ -47,6 +51,41 @@ class Packed(NamedTuple):
 File = pathlib.Path | Packed
 
 
+@contextlib.contextmanager
+def decoding(
+  file: object, kind: str, advice: str = "Was it cut off?", *others: type[Exception]
+) -> Iterator[None]:
+  """Turns what is raised on damaged bytes, DAMAGED or others, into BadInput: "FILE cannot be read
+  KIND: ... ADVICE"."""
+  try:
+    yield
+  except BadInput:
+    raise
+  except (*DAMAGED, *others) as error:
+    raise BadInput(f"{file} cannot be read {kind}: {error}. {advice}") from None
+
+
+def most(packed: int) -> int:
+  """The bytes that so many packed ones may become: what grows beyond is made to fill the memory."""
+  return min(LIMIT, max(SMALL, RATIO * packed))
+
+
+class Unzipped(gzip.GzipFile):
+  """What a .gz of so many bytes unpacks to, up to the most it may; beyond, reading is BadInput."""
+
+  def __init__(self, file: object, raw: BinaryIO, packed: int):
+    super().__init__(fileobj=raw)
+    self.file, self.left = file, most(packed)
+
+  def read(self, size: int = -1) -> bytes:
+    piece = super().read(PIECE if size < 0 else min(size, PIECE))
+    self.left -= len(piece)
+    if self.left < 0:
+      raise BadInput(f"{self.file} must unpack to {LIMIT} bytes at most, and to {RATIO} times its "
+                     "own; a plain file may hold more")  # fmt: skip
+    return piece
+
+
 def contents(path: str | pathlib.Path) -> list[File]:
   """The files of a folder, sorted, or of an archive (.zip, .tar, .tar.gz, .tgz) and all folders in
   it, in its own order.
@@ -61,35 +100,47 @@ def contents(path: str | pathlib.Path) -> list[File]:
     raise BadInput(
       f"--data_dir must be a folder or a .zip or .tar archive that exists; got {str(path)!r}"
     )
-  try:
-    size, known, files = (_zipped if place.suffix == ".zip" else _tarred)(place)
-  except DAMAGED as error:
-    raise BadInput(f"{place} cannot be read as an archive: {error}. Was it cut off?") from None
-  if size > LIMIT or not known:
-    raise BadInput(
-      f"{place} must hold {LIMIT} bytes at most, stored or deflated; it promises {size}. "
-      "A folder of plain files may hold more"
-    )
-  return [Packed(place / name, opened) for name, opened in files]
+  with decoding(place, "as an archive"):
+    made = _zipped(place, place) if place.suffix == ".zip" else _tarred(place)
+  return [Packed(place / name, opened) for name, opened in made]
 
 
-def _zipped(place):
-  """How many bytes it promises, whether it is packed as it may be, and its files."""
-  archive = zipfile.ZipFile(place)
+def zipped(file: File) -> dict[str, Packed]:
+  """The files of a .zip by another name, which may itself be packed.
+
+  Raises:
+    BadInput: as for `contents`.
+  """
+  with decoding(file, "as an archive"):
+    found = _zipped(file, io.BytesIO(read_bytes(file)))
+    return {name: Packed(pathlib.PurePath(f"{file}") / name, opened) for name, opened in found}
+
+
+def _zipped(place, source):
+  archive = zipfile.ZipFile(source)
   files = [info for info in archive.infolist() if not info.filename.endswith("/")]
+  archive.fp.seek(0, io.SEEK_END)
+  limit, size = most(archive.fp.tell()), sum(info.file_size for info in files)
   # zipfile reads no more of a file than it promises; what is packed in other ways than these it
   # would not unpack piece by piece.
   known = all(info.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for info in files)
-  opened = [(info.filename, functools.partial(archive.open, info)) for info in files]
-  return sum(info.file_size for info in files), known, opened
+  if size > limit or not known:
+    raise BadInput(
+      f"{place} must hold {limit} bytes at most, stored or deflated; it promises {size}. "
+      "A folder of plain files may hold more"
+    )
+  return [(info.filename, functools.partial(archive.open, info)) for info in files]
 
 
 def _tarred(place):
-  mode = "r:" if place.suffix == ".tar" else "r:gz"
-  archive = tarfile.open(fileobj=io.BytesIO(place.read_bytes()), mode=mode)
-  files = [info for info in archive if info.isfile()]
-  opened = [(info.name, functools.partial(archive.extractfile, info)) for info in files]
-  return sum(info.size for info in files), True, opened
+  data = place.read_bytes() if place.suffix == ".tar" else _unpacked(place, place.read_bytes())
+  archive, files = tarfile.open(fileobj=io.BytesIO(data), mode="r:"), []
+  for info in archive:
+    if info.size < 0:  # tarfile would go back, and read it again without end
+      raise tarfile.ReadError(f"{info.name!r} has {info.size} bytes")
+    if info.isreg() and not info.issparse():  # a sparse one may promise any size
+      files.append((info.name, functools.partial(archive.extractfile, info)))
+  return files
 
 
 def read_bytes(file: File) -> bytes:
@@ -98,16 +149,15 @@ def read_bytes(file: File) -> bytes:
   Raises:
     BadInput: it is damaged, or holds too much.
   """
-  made, packed = bytearray(), file.name.lower().endswith(".gz")
-  try:
-    with file.open("rb") as raw, gzip.open(raw) if packed else raw as stream:
-      while piece := stream.read(PIECE):
-        made += piece
-        if packed and len(made) > LIMIT:
-          raise BadInput(f"{file} must unpack to {LIMIT} bytes at most; a plain file may hold more")
-  except DAMAGED as error:
-    raise BadInput(f"{file} cannot be read to its end: {error}. Was it cut off?") from None
-  return bytes(made)
+  with decoding(file, "to its end"):
+    with file.open("rb") as raw:
+      data = b"".join(iter(lambda: raw.read(PIECE), b""))
+    return _unpacked(file, data) if file.name.lower().endswith(".gz") else data
+
+
+def _unpacked(file, data):
+  with Unzipped(file, io.BytesIO(data), len(data)) as stream:
+    return b"".join(iter(stream.read, b""))
 
 
 def read_text(file: File, advice: str = "Is it in another encoding?") -> str:
@@ -124,24 +174,7 @@ def read_text(file: File, advice: str = "Is it in another encoding?") -> str:
     raise BadInput(f"{where}. {advice}") from None
 
 
-def lines(file: File) -> list[tuple[str, str]]:
-  """[("file:line", line)] as `read_text` reads them; only line feeds end one."""
+def lines(file: File) -> Iterator[tuple[str, str]]:
+  """("file:line", line) of each line as `read_text` reads them; only line feeds end one."""
   text = read_text(file).removesuffix("\n")
-  return [(f"{file}:{n}", line) for n, line in enumerate(text.split("\n"), 1)]
-
-
-def objects(file: File) -> Iterator[tuple[str, dict]]:
-  """("file:line", object) of each line of JSON that is not empty.
-
-  Raises:
-    BadInput: as for `read_text`; a line is not a JSON object.
-  """
-  for place, line in lines(file):
-    if line.strip():
-      try:
-        made = json.loads(line)
-      except ValueError as error:
-        raise BadInput(f"{place} is not a line of JSON: {error}") from None
-      if not isinstance(made, dict):
-        raise BadInput(f'{place} must be like {{"key": ...}}; got {line[:60]}')
-      yield place, made
+  return ((f"{file}:{n}", line) for n, line in enumerate(text.split("\n"), 1))

@@ -152,7 +152,7 @@ def _files(data_dir: str) -> list[tuple[int, Recording]]:
     raise BadInput(f"{data_dir} must hold recordings such as 7_lucas_31.wav; it holds no .wav file")
   made = []
   for file in sounds:
-    named = re.fullmatch(r"(\d)_([^_]+)_(\d+)\.wav", file.name)
+    named = re.fullmatch(r"([0-9])_([^_]+)_([0-9]{1,9})\.wav", file.name)
     if not named:
       raise BadInput(f"{file} must be named DIGIT_SPEAKER_INDEX.wav, such as 7_lucas_31.wav")
     samples = read(file, RATE)

@@ -17,7 +17,8 @@ import threading
 from typing import NamedTuple
 
 from rnnjax.data import pairs, sentiment
-from rnnjax.data.files import objects, read_text
+from rnnjax.data.files import read_text
+from rnnjax.data.tables import objects
 from rnnjax.types import BadInput
 
 DATASETS = ("auto", "embedded", "imdb_reviews", "files")

@@ -10,6 +10,7 @@ import numpy as np
 from rnnjax.data.batches import Batches
 from rnnjax.data.tagged import Sentence
 from rnnjax.data.vocabulary import SPECIALS, Vocabulary
+from rnnjax.types import BadInput
 
 LONGEST = 20  # characters of a word that are read: those at its beginning, and at its end
 RARE = 3  # shapes and characters that occur less often are unknown
@@ -102,6 +103,15 @@ class Lexicon(NamedTuple):
 
   @classmethod
   def load(cls, made: dict) -> "Lexicon":
-    """From what `json` gave."""
-    columns = [Vocabulary(column) for column in made["columns"]]
-    return cls(Vocabulary(made["words"]), Vocabulary(made["characters"]), columns, made["tags"])
+    """From what `json` gave.
+
+    Raises:
+      BadInput: it is of another kind.
+    """
+    if not isinstance(made, dict) or not made.keys() >= {"words", "characters", "columns", "tags"}:
+      raise BadInput(f"a lexicon must have words, characters, columns, tags; got {str(made)[:60]}")
+    if not isinstance(made["columns"], list) or not made["columns"]:
+      raise BadInput(f"a lexicon must have columns, of shapes first; got {made['columns']!r:.60}")
+    words, characters = Vocabulary.load(made["words"]), Vocabulary.load(made["characters"])
+    columns = [*map(Vocabulary.load, made["columns"])]
+    return cls(words, characters, columns, Vocabulary.load(made["tags"], ()).words)

@@ -1,14 +1,19 @@
 """Piano rolls from and to MIDI files."""
 
+import io
 import pathlib
+import re
 
 import mido
 import numpy as np
 
+from rnnjax.data.files import decoding, read_bytes
 from rnnjax.data.piano import KEYS, LOWEST
 from rnnjax.types import BadInput
 
 BEAT, LOUD = 480, 80  # ticks of a quarter note, and how hard a key is struck
+LONGEST = 1_000_000  # steps
+RUN = 4096  # bytes above 127 that may follow one another, as those of a text of some scripts do
 
 
 def write(path: str | pathlib.Path, roll: np.ndarray, steps: float = 1.0, tempo: float = 90.0):
@@ -37,11 +42,28 @@ def read(path: str | pathlib.Path, steps: float = 1.0) -> np.ndarray:
   Raises:
     BadInput: no MIDI file, a damaged one, or one without a note that a piano has.
   """
-  try:
-    file = mido.MidiFile(path, clip=True)
-    tick = steps / file.ticks_per_beat
-  except Exception as error:  # of any class, by where the damage is
-    raise BadInput(f"{path} cannot be read as a MIDI file: {error}. Was it cut off?") from None
+  data = read_bytes(pathlib.Path(path))
+  run = max(map(len, re.findall(rb"[\x80-\xff]+", data)), default=0)
+  if run > RUN:  # mido would take it for one number, in a time that grows as its square
+    raise BadInput(f"{path} is no MIDI file: {run} bytes follow one another that are above 127")
+  with decoding(path, "as a MIDI file", "Was it cut off?", LookupError, mido.KeySignatureError):
+    file = mido.MidiFile(file=io.BytesIO(data), clip=True)
+    if file.ticks_per_beat < 1:
+      raise ValueError("its time is that of films (SMPTE), and not of quarter notes")
+    notes = _notes(file, steps / file.ticks_per_beat)
+  if not notes:
+    raise BadInput(f"{path} must have a note between A0 and C8; it has none")
+  last = max(end for *_, end in notes)
+  if last > LONGEST:
+    raise BadInput(f"{path} must last {LONGEST} steps at most; it lasts {last:.3g}")
+  roll = np.zeros((max(1, round(last)), KEYS), np.float32)
+  for key, start, end in notes:
+    roll[round(start) : round(end), key] = 1
+  return roll
+
+
+def _notes(file: mido.MidiFile, tick: float) -> list[tuple[int, float, float]]:
+  """Key, beginning and end, in steps, of each note that a piano has."""
   now, begun, notes = 0, {}, []
   for message in mido.merge_tracks(file.tracks):
     now += message.time * tick
@@ -52,10 +74,4 @@ def read(path: str | pathlib.Path, steps: float = 1.0) -> np.ndarray:
       notes.append((message.note - LOWEST, begun.pop(voice), now))
     if message.type == "note_on" and message.velocity:
       begun[voice] = now
-  notes = [note for note in notes if 0 <= note[0] < KEYS]
-  if not notes:
-    raise BadInput(f"{path} must have a note between A0 and C8; it has none")
-  roll = np.zeros((max(1, round(max(end for *_, end in notes))), KEYS), np.float32)
-  for key, start, end in notes:
-    roll[round(start) : round(end), key] = 1
-  return roll
+  return [note for note in notes if 0 <= note[0] < KEYS]

@@ -7,18 +7,15 @@
                                MIDI pitches of each step of each piece
 """
 
-import io
-import json
 import logging
 import pathlib
 from typing import NamedTuple
 
-import numpy as np
-import scipy.io
-
 from rnnjax.data import progressions
-from rnnjax.data.files import read_bytes, read_text
+from rnnjax.data.files import decoding, read_text
+from rnnjax.data.matlab import cells
 from rnnjax.data.piano import Rolls, checked, roll
+from rnnjax.data.tables import parsed
 from rnnjax.types import BadInput
 
 PARTS = ("train", "valid", "test")
@@ -60,28 +57,17 @@ def load(dataset: str, data_dir: str) -> Music:
 
 
 def _mat(path: pathlib.Path) -> list[Rolls]:
-  data = read_bytes(path)
-  try:
-    found = scipy.io.loadmat(io.BytesIO(data))
-  except Exception as error:  # of any class, by where the damage is
-    raise BadInput(
-      f"{path} cannot be read as a MATLAB file: {error}. Was it cut off, or saved as version 7.3?"
-    ) from None
-  parts = {part: np.ravel(found.get(f"{part}data", [])) for part in PARTS}
+  found = cells(path, [f"{part}data" for part in PARTS])
+  parts = {part: found.get(f"{part}data", []) for part in PARTS}
   return _parts(path, parts, lambda cell, place: cell)
 
 
 def _json(path: pathlib.Path) -> list[Rolls]:
-  try:
-    parts = json.loads(read_text(path))
+  parts = parsed(read_text(path), path)
+  kind = 'as {"train": [[[60, 64], [62]]], "valid": ..., "test": ...}'
+  with decoding(path, kind, "It must be the MIDI pitches of each step of each piece",
+                AttributeError, KeyError, TypeError):  # fmt: skip
     return _parts(path, parts, roll)
-  except (ValueError, TypeError, AttributeError) as error:
-    if isinstance(error, BadInput):
-      raise
-    raise BadInput(
-      f'{path} must be like {{"train": [[[60, 64], [62]]], "valid": ..., "test": ...}}: the MIDI '
-      f"pitches of each step of each piece; {error}"
-    ) from None
 
 
 def _parts(path, parts, read) -> list[Rolls]:

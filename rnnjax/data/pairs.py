@@ -10,8 +10,6 @@ Any run of blanks and line breaks within a text becomes one blank. Where nobody 
 pairs, CRC-32 of the source does, 80/10/10, so a source is always in the same part.
 """
 
-import csv
-import io
 import logging
 import pathlib
 import re
@@ -20,8 +18,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
-from rnnjax.data import rewriting
-from rnnjax.data.files import File, contents, lines, objects, read_bytes, read_text
+from rnnjax.data import rewriting, tables
+from rnnjax.data.files import File, contents, lines, read_bytes
+from rnnjax.data.tables import objects
 from rnnjax.types import BadInput
 
 DATASETS = ("auto", "embedded", "files")
@@ -103,7 +102,7 @@ def table(path: str | pathlib.Path, source: str, target: str) -> Pairs:
   kind = re.search(r"\.(csv|jsonl?)(\.gz)?$", path.name)
   if not kind:
     raise BadInput(f"a table must end in .csv, .json or .jsonl (also .gz); got {path}")
-  rows = list(_csv(path)) if kind[1] == "csv" else [row for _, row in objects(path)]
+  rows = [*_csv(path)] if kind[1] == "csv" else [row for _, row in objects(path)]
   columns = [*dict.fromkeys(column for row in rows for column in row)]
   if not {source, target} <= {*columns}:
     raise BadInput(f"{path} must have columns {source!r} and {target!r}; it has {columns}")
@@ -196,17 +195,8 @@ def _aligned(part: str, *paths: File) -> Rows:
 
 
 def _csv(path: pathlib.Path) -> Iterator[dict[str, str]]:
-  reader = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
-  try:
-    header = next(reader, [])
-    for row in filter(None, reader):
-      if len(row) != len(header):
-        raise csv.Error(f"{len(row)} fields, and the header has {len(header)}")
-      yield dict(zip(header, row))
-  except csv.Error as error:
-    raise BadInput(
-      f"{path}:{reader.line_num} is not CSV: {error}. Is a quotation mark missing, or not doubled?"
-    ) from None
+  (_, header), *rest = [*tables.rows(path)] or [("", [])]
+  return (dict(zip(header, row)) for _, row in rest)
 
 
 def _named(path: str | pathlib.Path, pattern: str) -> list[File]:

@@ -7,8 +7,6 @@ The first rows teach, the next choose and the last judge; means and deviations a
 alone.
 """
 
-import csv
-import io
 import logging
 import math
 import pathlib
@@ -17,8 +15,8 @@ from typing import NamedTuple
 import numpy as np
 import scipy.signal
 
-from rnnjax.data.files import read_text
 from rnnjax.data.scale import Scale
+from rnnjax.data.tables import rows
 from rnnjax.types import BadInput
 
 SIZE, SEASONS = 4000, (24, 168)  # of the embedded series
@@ -113,8 +111,7 @@ def table(path: pathlib.Path, columns: str = "") -> tuple[str, list[str], list[s
   """Reads a CSV file: its name, columns, dates [N] and values [N, D]; arguments as for `load`."""
   if not path.is_file():
     raise BadInput(f"--data_dir must be a .csv file (also .gz); there is none at {str(path)!r}")
-  rows = csv.reader(io.StringIO(read_text(path), newline=""))
-  header = next(rows, [])
+  (_, header), *rest = [*rows(path)] or [("", [])]
   names = [name.strip() for name in columns.split(",")] if columns else header[1:]
   if not names or not {*names} <= {*header[1:]} or len({*header}) < len(header):
     raise BadInput(
@@ -122,10 +119,7 @@ def table(path: pathlib.Path, columns: str = "") -> tuple[str, list[str], list[s
       f"once; it has {header}"
     )
   places, dates, values = [header.index(name) for name in names], [], []
-  for row in filter(None, rows):
-    where = f"{path}:{rows.line_num}"
-    if len(row) != len(header):
-      raise BadInput(f"{where} must have {len(header)} fields, as the header; got {len(row)}")
+  for where, row in rest:
     dates.append(row[0])
     values.append([_number(row[place], header[place], where) for place in places])
   return path.name.split(".")[0], names, dates, np.array(values).reshape(-1, len(names))

@@ -14,11 +14,16 @@ import numpy as np
 from scipy import signal
 from scipy.io import wavfile
 
-from rnnjax.data.files import File, read_bytes
+from rnnjax.data.files import File, decoding, read_bytes
 from rnnjax.types import BadInput
 
 BANDS = 40
 WINDOW = 25  # ms
+RATES = 1000, 400_000  # samples a second that a file may have
+ADVICE = (
+  "Was it cut off, or is it of another format under this name? "
+  "`ffmpeg -i FILE -c:a pcm_s16le NEW.wav` makes one"
+)
 
 
 def read(file: File, rate: int) -> np.ndarray:
@@ -30,28 +35,29 @@ def read(file: File, rate: int) -> np.ndarray:
     BadInput: it is no WAV file, of a kind that is not read, cut off, empty, or not finite.
   """
   content = read_bytes(file)
-  try:
-    with warnings.catch_warnings():
-      warnings.filterwarnings("ignore", category=wavfile.WavFileWarning)  # of other chunks
-      warnings.filterwarnings("error", "Reached EOF", category=wavfile.WavFileWarning)
-      own, samples = wavfile.read(io.BytesIO(content))
-  except Exception as error:  # scipy says what is wrong with a file in many ways
+  odd, kind = wavfile.WavFileWarning, "as a WAV file of PCM or float samples"
+  raised = odd, NameError, TypeError, ZeroDivisionError
+  with decoding(file, kind, ADVICE, *raised), warnings.catch_warnings():
+    warnings.filterwarnings("ignore", category=odd)  # of other chunks
+    warnings.filterwarnings("error", "Reached EOF", category=odd)
+    own, samples = wavfile.read(io.BytesIO(content))
+  if not samples.size or not RATES[0] <= own <= RATES[1]:
     raise BadInput(
-      f"{file} must be a whole WAV file of PCM or float samples: {error}. Was it cut off, or is it "
-      "of another format under this name? `ffmpeg -i FILE -c:a pcm_s16le NEW.wav` makes one"
-    ) from None
-  if not samples.size or own < 1:
-    raise BadInput(f"{file} holds no sound: {len(samples)} samples at {own} Hz. Record it again")
+      f"{file} must hold a sound of {RATES[0]} to {RATES[1]} samples a second; it holds "
+      f"{len(samples)} samples at {own} Hz. Record it again"
+    )
   if samples.dtype == np.uint8:
     samples = samples.astype(np.float32) / 128 - 1
   elif samples.dtype.kind == "i":
     samples = samples.astype(np.float32) / -float(np.iinfo(samples.dtype).min)
+  with np.errstate(over="ignore", invalid="ignore"):
+    samples = samples.reshape(len(samples), -1).mean(1)
+    if own != rate:
+      samples = signal.resample_poly(samples, rate, own)
+    samples = samples.astype(np.float32)
   if not np.isfinite(samples).all():
     raise BadInput(f"{file} has samples that are not finite numbers. Write it as 16 bit PCM")
-  samples = samples.reshape(len(samples), -1).mean(1)
-  if own != rate:
-    samples = signal.resample_poly(samples, rate, own)
-  return samples.astype(np.float32)
+  return samples
 
 
 def log_mel(samples: np.ndarray, rate: int, step: int, bands: int = BANDS) -> np.ndarray:

@@ -63,7 +63,7 @@ class Subwords:
 
     if kind not in KINDS:
       raise BadInput(f"kind must be one of {KINDS}; got {kind!r}")
-    bpe, cut = kind == "bpe", "." if kind == "character" else WORD
+    bpe = kind == "bpe"
     marked = [_marked(text, kind, lower) for text in texts]
     characters = set(itertools.chain.from_iterable(marked))
     need = len(SPECIALS) + (len(characters) if bpe else 1)
@@ -72,9 +72,7 @@ class Subwords:
         f"size must be at least {need}, for {SPECIALS} and, with bpe, every character; got {size}, "
         f"and {len(marked)} texts of {len(characters)} characters. Are they empty?"
       )
-    model = hf.models.BPE if bpe else hf.models.WordLevel
-    tokenizer = hf.Tokenizer(model(unk_token=SPECIALS[UNKNOWN]))
-    tokenizer.pre_tokenizer = hf.pre_tokenizers.Split(hf.Regex(cut), "isolated")
+    tokenizer = _tokenizer(kind)
     trainer = hf.trainers.BpeTrainer if bpe else hf.trainers.WordLevelTrainer
     tokenizer.train_from_iterator(marked, trainer(
       vocab_size=size, min_frequency=least, special_tokens=[*SPECIALS], show_progress=False
@@ -126,14 +124,23 @@ class Subwords:
   def from_json(cls, value: dict) -> "Subwords":
     """The inverse of `to_json`.
 
+    Of the tokenizer the pieces and the merges are taken, and nothing else: a stranger's pattern
+    could search for ever.
+
     Raises:
       BadInput: the value is not what `to_json` returns.
     """
-    import tokenizers as hf
-
     try:
-      tokenizer = hf.Tokenizer.from_str(json.dumps(value["tokenizer"]))
-      return cls(tokenizer, value["kind"], value["lower"])
+      kind, lower, model = value["kind"], value["lower"], value["tokenizer"]["model"]
+      ids, merges = model["vocab"], [(one, other) for one, other in model.get("merges", [])]
+      words = sorted(ids, key=ids.get)
+      if kind not in KINDS or not isinstance(lower, bool):
+        raise ValueError(f"its kind is {kind!r} and its lower {lower!r}")
+      if [ids[word] for word in words] != [*range(len(ids))] or (*words[:4],) != SPECIALS:
+        raise ValueError("its ids must be 0, 1, 2 and so on, those of the specials first")
+      tokenizer = _tokenizer(kind, vocab=ids, **({"merges": merges} if kind == "bpe" else {}))
+      tokenizer.add_special_tokens([*SPECIALS])
+      return cls(tokenizer, kind, lower)
     except Exception as error:  # the library raises nothing more particular
       raise BadInput(
         f"subwords must be what to_json returned; got {str(value)[:60]}: {error}. "
@@ -151,6 +158,17 @@ class Subwords:
         return parts
       _, i = min(possible)
       parts[i : i + 2] = ["".join(parts[i : i + 2])]
+
+
+def _tokenizer(kind: str, **known):
+  """A `tokenizers.Tokenizer` that has yet to learn its pieces, or knows these."""
+  import tokenizers as hf
+
+  model = hf.models.BPE if kind == "bpe" else hf.models.WordLevel
+  tokenizer = hf.Tokenizer(model(**known, unk_token=SPECIALS[UNKNOWN]))
+  cut = hf.Regex("." if kind == "character" else WORD)
+  tokenizer.pre_tokenizer = hf.pre_tokenizers.Split(cut, "isolated")
+  return tokenizer
 
 
 def _marked(text: str, kind: str, lower: bool) -> str:

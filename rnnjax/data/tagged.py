@@ -133,9 +133,9 @@ def _part(name: str) -> str | None:
 
 def _sentences(file: File, task: str) -> list[Sentence]:
   """The sentences of one file."""
-  rows = [(place, line.strip(" \t\r")) for place, line in lines(file)]
+  rows = [line.strip(" \t\r") for _, line in lines(file)]
   # "#" may be a word: only where the first other line is of CoNLL-U does it begin a comment.
-  first = next((line for _, line in rows if line and not line.startswith(("#", "-DOCSTART-"))), "")
+  first = next((line for line in rows if line and not line.startswith(("#", "-DOCSTART-"))), "")
   blank = "\t" if "\t" in first else " "
   cut = lambda line: [cell.strip(" ") for cell in line.split(blank) if cell.strip(" ")]
   width = len(cut(first))
@@ -145,7 +145,8 @@ def _sentences(file: File, task: str) -> list[Sentence]:
     raise BadInput(f"{file} has no column for {task!r}: {width} columns are {has}")
   conllu = width == 10
   sentences, own, number = [], [], 0
-  for place, line in [*rows, ("", "")]:
+  for n, line in enumerate([*rows, ""], 1):
+    place = f"{file}:{n}"
     begins = line.startswith("# newdoc" if conllu else "-DOCSTART-")
     if own and (begins or not line):
       (start, *_), words, *columns, tags = map(list, zip(*own))

@@ -16,9 +16,9 @@ import re
 from typing import NamedTuple
 
 import numpy as np
-import scipy.io
 
 from rnnjax.data.files import File, contents
+from rnnjax.data.matlab import cells
 from rnnjax.types import BadInput
 
 DATASETS = ("auto", "embedded", "files")
@@ -95,8 +95,9 @@ def files(data_dir: str, level: str) -> Folds:
     BadInput: as for `load`.
   """
   present = contents(data_dir)
-  named = {file: re.fullmatch(rf".*_{level}_split(\d+)\.mat", file.name) for file in present}
-  found = sorted((int(name[1]), file) for file, name in named.items() if name)
+  named = {file: re.fullmatch(rf".*_{level}_split(\d{{1,9}})\.mat", file.name) for file in present}
+  numbered = ((int(name[1]), file) for file, name in named.items() if name)
+  found = sorted(numbered, key=lambda one: one[0])
   if len(found) < 2 or [n for n, _ in found] != [*range(1, len(found) + 1)]:
     raise BadInput(
       f"{data_dir} must hold *_{level}_split1.mat, *_{level}_split2.mat and so on, two at least; "
@@ -111,18 +112,14 @@ def files(data_dir: str, level: str) -> Folds:
 
 def _fold(file: File) -> list[Video]:
   """The videos of one file."""
-  try:
-    with file.open("rb") as stream:
-      held = scipy.io.loadmat(stream)
-  except Exception as error:  # of many kinds, which scipy does not document
-    raise BadInput(f"{file} cannot be read as a MATLAB file: {error}. Was it cut off?") from None
-  if not held.keys() >= set("YSP"):
-    has = sorted(name for name in held if not name.startswith("_"))
-    raise BadInput(f"{file} must hold Y, S and P, a cell for each video; it holds {has}")
-  cells = [held[name].ravel() for name in "SYP"]
-  if len({len(cell) for cell in cells}) > 1 or not len(cells[0]):
-    raise BadInput(f"{file} must hold as many S, Y and P; it holds {[*map(len, cells)]}")
-  return [_video(f"{file}, video {n}", *row) for n, row in enumerate(zip(*cells), 1)]
+  held = cells(file, "SYP")
+  if len(held) < 3:
+    raise BadInput(f"{file} must hold Y, S and P, a cell for each video; it holds {sorted(held)}")
+  sizes = {name: len(held[name]) for name in "SYP"}
+  if len({*sizes.values()}) > 1 or not sizes["S"]:
+    raise BadInput(f"{file} must hold as many S, Y and P; it holds {[*sizes.values()]}")
+  rows = zip(*map(held.get, "SYP"))
+  return [_video(f"{file}, video {n}", *row) for n, row in enumerate(rows, 1)]
 
 
 def _video(place: str, scores, labels, said) -> Video:
@@ -133,10 +130,12 @@ def _video(place: str, scores, labels, said) -> Video:
       f"{place} must have S [T, K], Y [T] and P [T] of as many frames T; "
       f"got {scores.shape}, {labels.shape} and {said.shape}"
     )
-  if not np.issubdtype(scores.dtype, np.number) or not np.isfinite(scores).all():
+  with np.errstate(over="ignore"):
+    scores = scores.astype(np.float32)
+  if not np.isfinite(scores).all():
     raise BadInput(f"{place}: the scores S must be finite numbers")
   K = scores.shape[1]
   for name, ids in (("Y", labels), ("P", said)):
     if not np.issubdtype(ids.dtype, np.integer) or not 0 <= ids.min() <= ids.max() < K:
       raise BadInput(f"{place}: {name} must be integers from 0 below K = {K}")
-  return Video(scores.astype(np.float32), labels.astype(np.int32), said.astype(np.int32))
+  return Video(scores, labels.astype(np.int32), said.astype(np.int32))

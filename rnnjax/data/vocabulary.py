@@ -71,6 +71,22 @@ class Vocabulary:
     known = [word for word in ranked if counts[word] >= least and word not in specials]
     return cls(known, specials).cut(size)
 
+  @classmethod
+  def load(cls, made: object, specials: Iterable[str] = SPECIALS) -> "Vocabulary":
+    """That of a list of words by rank, as JSON holds them.
+
+    Raises:
+      BadInput: it is none, or a word is there twice.
+    """
+    words = made if isinstance(made, list) else [None]
+    if not all(isinstance(word, str) for word in words):
+      raise BadInput(f"a vocabulary must be a list of words; got {str(made)[:60]}")
+    vocabulary = cls(words, specials)
+    if len(vocabulary.ids) < len(vocabulary):
+      twice = collections.Counter(vocabulary.words).most_common(1)
+      raise BadInput(f"a vocabulary must have each word once; {twice[0][0]!r} is there again")
+    return vocabulary
+
   def cut(self, size: int | None) -> "Vocabulary":
     """The same, limited to its first size ids."""
     if size is None:

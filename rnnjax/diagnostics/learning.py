@@ -1,8 +1,8 @@
 """How a run went: its records as curves."""
 
-import json
 import pathlib
 
+from rnnjax.data.tables import objects
 from rnnjax.diagnostics.figures import DPI
 from rnnjax.types import BadInput
 
@@ -17,8 +17,9 @@ def history(out: str) -> dict[str, tuple[list[int], list[float]]]:
   if not path.is_file():
     raise BadInput(f"{out!r} must be the --out of a run; it has no {path.name}")
   found: dict[str, tuple[list, list]] = {}
-  for line in path.read_text().splitlines():
-    row = json.loads(line)
+  for place, row in objects(path):
+    if not all(isinstance(value, int | float) for value in row.values()) or "step" not in row:
+      raise BadInput(f"{place} must be numbers, one of them the step; got {str(row)[:60]}")
     for name, value in row.items():
       if name != "step":
         steps, values = found.setdefault(name, ([], []))

@@ -1,22 +1,21 @@
 """Word vectors in the formats of GloVe (text) and word2vec (text and binary), each also .gz."""
 
-import gzip
+import functools
 import io
 import itertools
 import logging
-import mmap
 import pathlib
 import re
-import zlib
 
 import numpy as np
 
+from rnnjax.data.files import Unzipped, decoding, most
 from rnnjax.data.vocabulary import PAD, Vocabulary
 from rnnjax.types import BadInput
 
 DIGITS = (r"\g<0>", "0", "#")  # what stands for a digit in a file, itself first
 CASES = (str, str.lower, str.capitalize, str.upper)
-LONGEST = 1 << 20  # bytes of a first line or a word
+LONGEST, WIDEST, WORD = 1 << 20, 1 << 16, 1 << 12  # bytes of a line, its numbers, bytes of a word
 
 
 def read(path: str, vocabulary: Vocabulary, seed: int = 0) -> np.ndarray:
@@ -40,13 +39,11 @@ def read(path: str, vocabulary: Vocabulary, seed: int = 0) -> np.ndarray:
     raise BadInput(f"there is no file of word vectors {path!r}, or it is empty")
   spellings = {i: _spellings(word) for i, word in enumerate(vocabulary.words) if i != PAD}
   found = {}
-  try:
+  with decoding(file, "to its end", "Is the download whole?"):
     for where, word, vector in _rows(file, set(itertools.chain(*spellings.values()))):
       if not np.isfinite(vector).all():
         raise BadInput(f"{where} is not a word and {len(vector)} numbers, all finite: {word!r}")
       found[word] = vector
-  except (OSError, EOFError, zlib.error) as error:
-    raise BadInput(f"{file} cannot be read: {error}. Is the download whole?") from error
   # The preferred comes last, and stays.
   best = {i: word for i, words in spellings.items() for word in words[::-1] if word in found}
   if not best:
@@ -70,21 +67,20 @@ def _spellings(word):
 
 def _rows(file, wanted):
   """Place, word and vector of the rows wanted. Words stay bytes: no bad UTF-8 can do harm."""
-  with file.open("rb") as raw:  # what is unzipped and what is mapped read alike
-    zipped = raw.read(2) == b"\x1f\x8b"
-    mapped = mmap.mmap(raw.fileno(), 0, access=mmap.ACCESS_READ)
-  with io.BufferedReader(gzip.open(mapped)) if zipped else mapped as stream:
+  size, raw = file.stat().st_size, file.open("rb", buffering=LONGEST)
+  zipped = raw.peek(2)[:2] == b"\x1f\x8b"
+  with raw, io.BufferedReader(Unzipped(file, raw, size)) if zipped else raw as stream:
     first, _, rest = stream.read(LONGEST).partition(b"\n")
     stream.seek(0)
     header = re.fullmatch(rb"(\d{1,18}) (\d{1,18})\s*", first)
     rows, width = map(int, header.groups()) if header else (None, first.rstrip().count(b" "))
-    if not width:
+    if not 0 < width <= WIDEST:
       raise BadInput(f"{file}:1 is not a word and numbers, one blank between: {first[:60]!r}")
     text = not header
     if header:
-      # A number takes two bytes at least, as text, and a byte of a .gz makes 1032 at most.
-      if not 0 < 2 * rows * width <= len(mapped) * (1032 if zipped else 1):
-        raise BadInput(f"{file}:1 promises {rows} rows of {width} numbers: {len(mapped)} bytes "
+      # A number takes two bytes at least, as text.
+      if not 0 < 2 * rows * width <= (most(size) if zipped else size):
+        raise BadInput(f"{file}:1 promises {rows} rows of {width} numbers: {size} bytes "
                        "cannot hold them. Is the download whole?")  # fmt: skip
       stream.readline()
       second = rest.partition(b"\n")[0].rstrip().rsplit(b" ", width)[1:]
@@ -94,7 +90,8 @@ def _rows(file, wanted):
 
 def _text(stream, file, rows, width, wanted):
   """Rows as lines. A word may hold blanks (". . ."), but not end in a number."""
-  for n, line in enumerate(iter(stream.readline, b""), 1 if rows is None else 2):
+  read = iter(functools.partial(stream.readline, LONGEST), b"")
+  for n, line in enumerate(read, 1 if rows is None else 2):
     word, *numbers = line.rstrip().rsplit(b" ", width)
     wider = b" " in word and np.isfinite(_floats(word.split(b" ")[-1:])).all()
     if wider or len(numbers) < width:
@@ -111,7 +108,7 @@ def _binary(stream, file, rows, width, wanted):
   hint = f"Is the download whole? If it is text, its line 2 is not a word and {width} numbers."
   for n in range(1, rows + 1):
     letters = iter(lambda: stream.read(1) or b" ", b" ")  # the file's end is a word's end too
-    word = b"".join(itertools.islice(letters, LONGEST)).lstrip(b"\n")
+    word = b"".join(itertools.islice(letters, WORD)).lstrip(b"\n")
     numbers = stream.read(4 * width)
     if len(numbers) < 4 * width:
       raise BadInput(f"{file}:1 promises {rows} rows, but {n - 1} came whole. {hint}")

@@ -6,11 +6,17 @@ import pathlib
 import jax
 import orbax.checkpoint as ocp
 
+from rnnjax.data.files import decoding
+from rnnjax.training import stored
 from rnnjax.types import BadInput
 
 
 class Checkpoints:
-  """Numbered trees of arrays in one folder; the newest two are kept."""
+  """Numbered trees of arrays in one folder; the newest two are kept.
+
+  Raises:
+    BadInput: what is said there of a checkpoint is damaged.
+  """
 
   def __init__(self, folder: pathlib.Path):
     logging.getLogger("absl").setLevel(logging.WARNING)
@@ -19,7 +25,8 @@ class Checkpoints:
       max_to_keep=2, create=True, cleanup_tmp_directories=True
     )
     handler = ocp.StandardCheckpointHandler()
-    self.manager = ocp.CheckpointManager(self.folder, item_handlers=handler, options=options)
+    with decoding(self.folder, "as checkpoints", "Are they of another program, or damaged?"):
+      self.manager = ocp.CheckpointManager(self.folder, item_handlers=handler, options=options)
 
   def save(self, step: int, tree):
     """Writes a tree; it is whole on disk or not there at all.
@@ -49,13 +56,14 @@ class Checkpoints:
     steps = sorted(self.manager.all_steps(), reverse=True)
     for tried, step in enumerate(steps):
       try:
+        stored.check(self.folder / str(step))
         abstract = self._abstract(step) if like is None else like
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, abstract)
         tree = self.manager.restore(step, args=ocp.args.StandardRestore(abstract))
       except Exception as error:
         logging.warning(
           "the checkpoint of step %d in %s cannot be read: %s",
-          step, self.folder, str(error).splitlines()[0],
+          step, self.folder, (str(error) or repr(error)).splitlines()[0],
         )  # fmt: skip
       else:
         if like is not None:  # to go on from there

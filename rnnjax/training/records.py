@@ -8,7 +8,7 @@ import pathlib
 import subprocess
 import sys
 
-from rnnjax.training import hosts
+from rnnjax.training import hosts, saved
 from rnnjax.types import BadInput
 
 
@@ -44,10 +44,7 @@ def check(out: pathlib.Path, config):
   path = out / "config.json"
   if not path.exists():
     return
-  try:
-    theirs = json.loads(path.read_text())["config"]
-  except (json.JSONDecodeError, KeyError):
-    raise BadInput(f"{path} is not a configuration this library wrote") from None
+  theirs = saved.configuration(path)
   mine = json.loads(json.dumps(describe(config)))
   rows = [
     f"  {name}: {theirs.get(name)!r} there, {mine.get(name)!r} asked for"
@@ -70,7 +67,7 @@ def claim(out: pathlib.Path, config, beside: dict | None = None):
   check(out, config)
   for name, value in (beside or {}).items():
     path = out / f"{name}.json"
-    if path.exists() and json.loads(path.read_text()) != json.loads(json.dumps(value) + "\n"):
+    if path.exists() and saved.read(path) != json.loads(json.dumps(value)):
       raise BadInput(
         f"{path} is not the {name} of this data. Has the data changed since that run began?"
       )

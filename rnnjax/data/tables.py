@@ -1,0 +1,73 @@
+"""Tables as text: CSV, JSON, and lines of JSON."""
+
+import csv
+import io
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from rnnjax.data.files import File, lines, read_text
+from rnnjax.types import BadInput
+
+DEEPEST = 100  # lists and objects of JSON within one another
+
+
+def rows(file: File) -> Iterator[tuple[str, list[str]]]:
+  """("file:line", fields) of each row of CSV that is not empty; the first is the header.
+
+  Raises:
+    BadInput: as for `read_text`; a row is not CSV, or has more or fewer fields than the first.
+  """
+  reader, header = csv.reader(io.StringIO(read_text(file), newline=""), strict=True), None
+  try:
+    for row in filter(None, reader):
+      header = header or row
+      if len(row) != len(header):
+        raise csv.Error(f"{len(row)} fields, and the header has {len(header)}")
+      yield f"{file}:{reader.line_num}", row
+  except csv.Error as error:
+    raise BadInput(
+      f"{file}:{reader.line_num} is not CSV: {error}. Is a quotation mark missing, or not doubled?"
+    ) from None
+
+
+def objects(file: File) -> Iterator[tuple[str, dict]]:
+  """("file:line", object) of each line of JSON that is not empty.
+
+  Raises:
+    BadInput: as for `read_text`; a line is not a JSON object.
+  """
+  for place, line in lines(file):
+    if line.strip():
+      made = parsed(line, place, "a line of JSON")
+      if not isinstance(made, dict):
+        raise BadInput(f'{place} must be like {{"key": ...}}; got {line[:60]}')
+      yield place, made
+
+
+def parsed(text: str, place: object, kind: str = "JSON") -> Any:
+  """What a text of JSON holds.
+
+  Raises:
+    BadInput: it is none, or holds more than DEEPEST lists and objects within one another.
+  """
+  try:
+    made = json.loads(text)
+  except (ValueError, RecursionError) as error:
+    raise BadInput(f"{place} is not {kind}: {error}") from None
+  level = [made]
+  for _ in range(DEEPEST):
+    level = [inner for outer in level for inner in _within(outer)]
+    if not level:
+      return _whole(made) if r"\ud" in text.lower() else made
+  raise BadInput(f"{place} is not {kind} as one writes it: {DEEPEST} lists within one another")
+
+
+def _whole(made):
+  """The same, with U+FFFD for each half of a pair of surrogates, which is no character."""
+  text = json.dumps(made, ensure_ascii=False).encode("utf-16", "surrogatepass")
+  return json.loads(text.decode("utf-16", "replace"))
+
+
+def _within(made):
+  return made.values() if isinstance(made, dict) else made if isinstance(made, list) else ()

@@ -1,0 +1,53 @@
+"""What the arrays of a checkpoint promise, looked at before they are read.
+
+tensorstore takes the memory that an array's description asks for, and where there is not so much
+the process ends at once.
+"""
+
+import json
+import math
+import pathlib
+from collections.abc import Iterator
+
+import jax.numpy as jnp
+import tensorstore as ts
+
+from rnnjax.data.files import decoding, most
+from rnnjax.types import BadInput
+
+
+def check(folder: pathlib.Path):
+  """Looks at every description of an array in a folder, in a file of its own or in a store.
+
+  Raises:
+    BadInput: one is not of numbers, or they promise much more than the files could hold.
+  """
+  there = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+  with decoding(folder, "as arrays", "Is it damaged?", TypeError):
+    promised = sum(map(_size, _descriptions(folder)))
+  if promised > most(there):
+    raise BadInput(f"{folder} promises arrays of {promised} bytes, and its files have {there}")
+
+
+def _descriptions(folder: pathlib.Path) -> Iterator[bytes]:
+  yield from (path.read_bytes() for path in folder.rglob(".zarray"))
+  for manifest in folder.rglob("manifest.ocdbt"):
+    base = {"driver": "file", "path": f"{manifest.parent}/"}
+    store = ts.KvStore.open({"driver": "ocdbt", "base": base}).result()
+    found = [key for key in store.list().result() if key.endswith(b".zarray")]
+    yield from (store.read(key).result().value for key in found)
+
+
+def _size(description: bytes) -> int:
+  """The bytes of an array, or of the chunks that it is read in if these are larger.
+
+  Other ways to pack it than that in which it is written may be told to take any memory.
+  """
+  match json.loads(description):
+    case {
+      "shape": [*shape], "chunks": [*chunks], "dtype": str(kind), "filters": None,
+      "compressor": {"id": "zstd"} | None,
+    }:  # fmt: skip
+      if all(type(n) is int and n >= 0 for n in shape + chunks):
+        return max(math.prod(shape), math.prod(chunks)) * jnp.dtype(kind).itemsize
+  raise ValueError(f"a description is not of an array of numbers: {description[:60]!r}")

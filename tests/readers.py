@@ -1,0 +1,483 @@
+"""All readers of what strangers may have written, in one table against which safety is tried.
+
+A reader takes a folder. A seed is what it reads: the files of the folder by their paths. What is a
+dict is packed, by the ending of its name, from the files in it.
+"""
+
+import functools
+import gzip
+import io
+import json
+import pathlib
+import re
+import struct
+import tarfile
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import scipy.io
+from scipy.io import wavfile
+
+from rnnjax.data import (
+  babi,
+  captions,
+  corpus,
+  digits,
+  faces,
+  files,
+  fsdd,
+  imdb,
+  midi,
+  music,
+  pairs,
+  series,
+  sound,
+  tagged,
+  video,
+)
+from rnnjax.data.lexicon import Lexicon
+from rnnjax.data.subwords import KINDS, Subwords
+from rnnjax.data.vocabulary import Vocabulary
+from rnnjax.diagnostics import learning
+from rnnjax.interop import vectors
+from rnnjax.training import saved
+
+Seed = dict[str, "bytes | Seed"]
+
+
+class Reader(NamedTuple):
+  """What is tried.
+
+  Attributes:
+    read: the folder -> anything, or BadInput.
+    seeds: what it can read, small.
+  """
+
+  read: Callable[[pathlib.Path], object]
+  seeds: Callable[[], list[Seed]]
+
+
+def zipped(parts: dict[str, bytes], way: int = zipfile.ZIP_DEFLATED) -> bytes:
+  stream = io.BytesIO()
+  with zipfile.ZipFile(stream, "w", way) as archive:
+    for name, content in parts.items():
+      archive.writestr(zipfile.ZipInfo(name), content, way)
+  return stream.getvalue()
+
+
+def tarred(parts: dict[str, bytes], way: str = "") -> bytes:
+  stream = io.BytesIO()
+  with tarfile.open(fileobj=stream, mode=f"w:{way}") as archive:
+    for name, content in parts.items():
+      info = tarfile.TarInfo(name)
+      info.size = len(content)
+      archive.addfile(info, io.BytesIO(content))
+  return stream.getvalue()
+
+
+def matlab(parts: dict[str, bytes]) -> bytes:
+  """A head, and elements that are compressed."""
+  head, *elements = parts.values()
+  packed = map(zlib.compress, elements)
+  return head + b"".join(struct.pack("<II", 15, len(one)) + one for one in packed)
+
+
+@functools.cache
+def _remainders() -> list[int]:
+  """Of the bytes, by the polynomial of Castagnoli."""
+  made = []
+  for n in range(256):
+    for _ in range(8):
+      n = n >> 1 ^ 0x82F63B78 * (n & 1)
+    made.append(n)
+  return made
+
+
+def sealed(parts: dict[str, bytes]) -> bytes:
+  """A file of a store of tensorstore's: its own length after four bytes, and CRC-32C at its end."""
+  body = b"".join(parts.values())
+  body = body[:4] + struct.pack("<Q", len(body) + 4) + body[12:]
+  rest = 0xFFFFFFFF
+  for byte in body:
+    rest = _remainders()[(rest ^ byte) & 0xFF] ^ rest >> 8
+  return body + struct.pack("<I", rest ^ 0xFFFFFFFF)
+
+
+PACKED = {
+  ".zip": zipped, ".npz": functools.partial(zipped, way=zipfile.ZIP_STORED), ".tar": tarred,
+  ".tgz": functools.partial(tarred, way="gz"), ".mat": matlab, ".ocdbt": sealed, "": sealed,
+  ".gz": lambda parts: gzip.compress(b"".join(parts.values()), 6, mtime=0),
+}  # fmt: skip
+
+
+def packed(name: str, content: "bytes | Seed") -> bytes:
+  """A file as it lies on disk."""
+  return content if isinstance(content, bytes) else PACKED[pathlib.Path(name).suffix](content)
+
+
+def written(save: Callable) -> bytes:
+  """What a function writes to a stream."""
+  stream = io.BytesIO()
+  save(stream)
+  return stream.getvalue()
+
+
+def _npy(array) -> bytes:
+  return written(lambda stream: np.save(stream, array))
+
+
+def _json(value) -> bytes:
+  return json.dumps(value).encode()
+
+
+def _jsonl(*rows) -> bytes:
+  return b"\n".join(map(_json, rows)) + b"\n"
+
+
+def _mats(values: dict) -> list["bytes | Seed"]:
+  """A MATLAB file plain, and as what is packed into one: its head and its elements."""
+  plain = written(lambda stream: scipy.io.savemat(stream, values))
+  parts, at = {"head": plain[:128]}, 128
+  while at < len(plain):
+    size = 8 + struct.unpack_from("<I", plain, at + 4)[0]
+    parts[f"{at}"], at = plain[at : at + size], at + size
+  return [plain, parts]
+
+
+def _cells(arrays) -> np.ndarray:
+  made = np.empty((1, len(arrays)), object)
+  made[0] = [*arrays]
+  return made
+
+
+def _wav(samples=400, rate=8000, kind=np.int16) -> bytes:
+  wave = (100 * np.sin(np.arange(samples))).astype(kind)
+  return written(lambda stream: wavfile.write(stream, rate, wave))
+
+
+# -- texts
+
+
+def _archives():
+  inner = {"own/a.txt": b"a\none\n", "own/b.gz": {"": b"two" * 20}, "text": b""}
+  inner = {name: packed(name, content) for name, content in inner.items()}
+  return [{f"a{suffix}": inner} for suffix in (".zip", ".tar", ".tgz")] + [{"a.gz": {"": b"one"}}]
+
+
+def _read_archive(folder):
+  (path,) = folder.iterdir()
+  if path.suffix == ".gz":
+    return files.read_text(path)
+  return [[*files.lines(file)] for file in files.contents(path)]
+
+
+def _babi():
+  told = b"".join(
+    b"1 Ann is in the garden.\n2 Ben has the ball.\n3 Where is Ann?\tgarden\t1\n" for _ in range(3)
+  )
+  names = [f"en/qa{n}_some_{part}.txt" for n in (1, 2) for part in ("train", "test")]
+  parts = dict.fromkeys(names, told)
+  return [{name[3:]: told for name in names}, {"a.tgz": parts}, {"a.zip": parts}]
+
+
+def _any(read, **how):
+  """What reads a folder, or the archive that is alone in it."""
+
+  def reading(folder):
+    one, *rest = sorted(folder.iterdir())
+    alone = not rest and one.suffix in (".zip", ".tgz", ".csv", ".mat", ".json", ".gz", ".txt")
+    return read(data_dir=str(one if alone else folder), **how)
+
+  return reading
+
+
+def _corpus():
+  text = ("The old man, and the sea.\n" * 8).encode()
+  parts = {f"a.{part}.txt": text for part in corpus.PARTS}
+  train = parts.pop("a.train.txt")
+  return [{"a.txt": text}, parts | {"a.train.txt": train}, parts | {"a.train.txt.gz": {"": train}}]
+
+
+def _read_corpus(folder):
+  for raw in (False, True):
+    corpus.characters("files", str(folder), strip=True, raw=raw)
+  return corpus.tokens("files", str(folder), 20)
+
+
+def _reviews():
+  rows = [{"text": f"a good film {n}", "label": n % 2} for n in range(12)]
+  packed = {f"{part}.jsonl.gz": {"": _jsonl(*rows)} for part in ("train", "test")}
+  own = {
+    f"{part}/{label}/{n}_7.txt": b"a bad film"
+    for part in ("train", "test") for label in ("1", "2.5") for n in range(3)
+  }  # fmt: skip
+  return [{f"{part}.jsonl": _jsonl(*rows) for part in ("train", "valid", "test")}, packed, own]
+
+
+def _tables():
+  rows = [(f"word {n}, or {n * n}", f"label{n % 2}", n) for n in range(60)]
+  text = "Text,Title,id\n" + "".join(f'"{text}",{title},{n}\n' for text, title, n in rows)
+  lines = _jsonl(*({"Text": text, "Title": title, "id": n} for text, title, n in rows))
+  return [{"a.csv": text.encode()}, {"a.jsonl": lines}, {"a.csv.gz": {"": text.encode()}}]
+
+
+def _read_table(folder):
+  (path,) = folder.iterdir()
+  return pairs.table(path, "Text", "Title"), imdb.table(path, "id,Text", "Title")
+
+
+def _parallel():
+  text = b"a small cat\na big dog\n"
+  names = [f"{part}.{language}" for part in ("train", "val", "test") for language in ("en", "de")]
+  return [dict.fromkeys(names, text)]
+
+
+def _articles():
+  return [{"a.zip": {f"bbc/{n}.txt": f"Headline {n}\n\nText {n}.".encode() for n in range(40)}}]
+
+
+def _pronunciations():
+  spoken = "".join(f"{'WORD' + chr(65 + n)} 1 W ER1 D\n" for n in range(26)) + "WORDA 2 W ER2\n"
+  return [{"cmudict.zip": {"cmudict/cmudict": spoken.encode(), "cmudict/README": b""}}]
+
+
+FORMATS = {
+  "chunk": b"The DT B-NP\nold JJ I-NP\nman NN I-NP\n\nIt PRP B-NP\n\n",
+  "ner": b"-DOCSTART- -X- O O\n\nTeddy NNP I-NP B-PER\nbears NNS I-NP O\n\n",
+  "pos": b"# newdoc id = 1\n1\tA\ta\tDET\tDT\t_\t2\tdet\t_\t_\n2-3\tdon't" + b"\t_" * 8 + b"\n\n",
+}
+
+
+def _tagged():
+  names = ("train.txt", "dev.conll", "test.tsv")
+  return [dict.fromkeys(names, 3 * text) for text in FORMATS.values()] + [
+    {"train.txt": b"New York\tB-LOC\nis\tO\n\n" * 3, "test.txt.gz": {"": b"a\tO\n\n"}}
+  ]
+
+
+def _read_tagged(folder):
+  text = b"".join(path.read_bytes() for path in folder.iterdir() if path.is_file())
+  tasks = {"pos": b"DET", "chunk": b"NP", "ner": b""}
+  task = next(task for task, mark in tasks.items() if mark in text)
+  read = tagged.load("files", str(folder), task)
+  lexicon = Lexicon.of(read.train, {tag for part in read[1:] for one in part for tag in one.tags})
+  return [lexicon.encode(one) for part in read[1:] for one in part]
+
+
+def _series():
+  rows = "".join(f"2016-07-{n:02},{n},{n / 3:.3e}\n" for n in range(1, 30))
+  text = f"date,load,OT\n{rows}".encode()
+  return [{"a.csv": text}, {"a.csv.gz": {"": text}}]
+
+
+# -- arrays, pictures, sounds
+
+
+def _captions():
+  draw = np.random.default_rng(0)
+  arrays = {
+    "images.npy": _npy(draw.integers(0, 256, (6, 4, 5, 3), np.uint8)),
+    "names.npy": _npy(np.array([f"{n}.jpg" for n in range(6)])),
+    "split.npy": _npy(np.array(["train", "dev", "test"] * 2)),
+  }
+  text = "".join(f"{n}.jpg#{m}\ta dog runs\n" for n in range(6) for m in range(2)).encode()
+  return [{"a.npz": arrays, "a.token.txt": text}, {"a.npz": arrays, "a.token.txt.gz": {"": text}}]
+
+
+def _digits():
+  idx = lambda array: bytes([0, 0, 8, array.ndim]) + struct.pack(
+    f">{array.ndim}I", *array.shape
+  ) + array.tobytes()  # fmt: skip
+  images, labels = np.arange(4 * 2 * 3, dtype=np.uint8).reshape(4, 2, 3), np.uint8([0, 1, 1, 0])
+  made = {}
+  for part in ("train", "t10k"):
+    made[f"{part}-images-idx3-ubyte"] = idx(images)
+    made[f"{part}-labels-idx1-ubyte"] = idx(labels)
+  return [made, {f"{name}.gz": {"": content} for name, content in made.items()}, {"a.zip": made}]
+
+
+def _faces():
+  face = np.random.default_rng(0).normal(size=(20, 3))
+  made = {}
+  for name, kind in zip("ab", ("<f8", ">f4")):
+    made |= {f"{name}.npy": _npy(face.astype(kind)), f"{name}.wav": _wav(480 * 20, 14400)}
+  return [made, {"a.zip": made}]
+
+
+def _fsdd():
+  names = [f"{digit}_ann_{index}.wav" for digit in range(10) for index in (0, 5, 10)]
+  return [dict.fromkeys(names, _wav(1000)), {"a.zip": dict.fromkeys(names, _wav(1000))}]
+
+
+def _sounds():
+  stereo = np.zeros((90, 2), np.float32)
+  kinds = (np.uint8, np.int32, np.float32, np.float64)
+  seeds = [_wav(rate=44100), *(_wav(90, kind=kind) for kind in kinds)]
+  return [{"a.wav": seed} for seed in seeds] + [
+    {"a.wav": written(lambda stream: wavfile.write(stream, 11025, stereo))}
+  ]
+
+
+def _videos():
+  draw, folds = np.random.default_rng(0), []
+  for _ in range(2):
+    labels = [draw.integers(0, 3, (1, 5)).astype(np.uint8) for _ in range(2)]
+    scores = [draw.normal(size=(5, 3)) for _ in range(2)]
+    folds.append(_mats({"S": _cells(scores), "Y": _cells(labels), "P": _cells(labels)}))
+  names = [f"a_mid_split{n}.mat" for n in (1, 2)]
+  return [dict(zip(names, fold)) for fold in zip(*folds)] + [
+    {"a.zip": {name: plain for name, (plain, _) in zip(names, folds)}}
+  ]
+
+
+def _pieces():
+  roll = np.zeros((3, 88))
+  roll[[0, 1, 2], [40, 44, 47]] = 1
+  return {f"{part}data": _cells([roll, roll.astype(np.uint8)]) for part in music.PARTS}
+
+
+def _pitches():
+  pieces = {part: [[[60, 64.0], []], [[21], [108]]] for part in music.PARTS}
+  return [{"a.json": _json(pieces)}, {"a.json.gz": {"": _json(pieces)}}]
+
+
+def _midi():
+  seeds = []
+  for rest in (b"", b"\x00\xff\x01\x03abc", b"\x00\xf0\x03\x01\x02\xf7\x00\xff\x59\x02\x00\x00"):
+    track = (
+      b"\x00\xff\x51\x03\x07\xa1\x20" + rest + b"\x00\x90\x3c\x40\x83\x60\x3c\x00\x00\x99\x40\x40"
+    )
+    track += b"\x00\xc0\x05\x60\x90\x43\x50\x60\x80\x43\x00\x00\xff\x2f\x00"
+    head = b"MThd" + struct.pack(">IHHH", 6, 1, 2, 480)
+    seeds.append({"a.mid": head + 2 * (b"MTrk" + struct.pack(">I", len(track)) + track)})
+  return seeds
+
+
+# -- what a run leaves
+
+
+def _vocabularies():
+  return [{"a.json": _json(["a", "b", "<eos>", "é"])}]
+
+
+def _lexicons():
+  sentence = tagged.Sentence(["Teddy", "bears"], ["B-PER", "O"], [["NNP", "NNS"]], 0, "")
+  return [{"a.json": _json(Lexicon.of([sentence] * 3, ["O", "B-PER"]).json())}]
+
+
+def _subwords():
+  text = ["low lower, lowest é"]
+  return [{"a.json": _json(Subwords.train(text, 40, kind).to_json())} for kind in KINDS]
+
+
+def _read_subwords(folder):
+  subwords = Subwords.from_json(saved.read(folder / "a.json"))
+  ids = subwords.encode("the lowest <pad>")
+  assert not len(ids) or ids.max() < len(subwords)
+  return subwords.decode(ids), subwords.encode("lower", 0.5)
+
+
+def _vectors():
+  words = [b"the", b"film", b". . ."]
+  numbers = np.arange(9, dtype="<f4").reshape(3, 3) / 7
+  text = b"".join(w + b"".join(b" %.5f" % x for x in row) + b"\n" for w, row in zip(words, numbers))
+  binary = b"2 3\n" + b"".join(w + b" " + r.tobytes() + b"\n" for w, r in zip(words[:2], numbers))
+  return [{"a": text}, {"a": b"3 3\n" + text}, {"a": binary}, {"a.gz": {"": text}},
+          {"a.gz": {"": binary}}]  # fmt: skip
+
+
+def _read_vectors(folder):
+  (path,) = folder.iterdir()
+  return vectors.read(str(path), Vocabulary(["film", "The", "."]))
+
+
+def _runs():
+  config = {
+    "config": {"cell": "lstm", "hidden": 8, "rate": 0.1, "out": ""},
+    "versions": {"jax": "1"},
+  }
+  metrics = _jsonl({"step": 1, "train/loss": 2.5}, {"step": 2, "valid/loss": float("nan")})
+  return [{"config.json": _json(config), "vocabulary.json": _json(["a"]), "metrics.jsonl": metrics}]
+
+
+def _read_run(folder):
+  return saved.described(folder), learning.history(str(folder))
+
+
+@functools.cache
+def _checkpoints():
+  """A small tree as orbax writes it: in one store, and each array in files of its own; and in a
+  store that is not compressed."""
+  import orbax.checkpoint as ocp
+  import tensorstore as ts
+
+  from rnnjax.training.checkpoints import Checkpoints
+
+  tree = {"best": {"w": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.zeros(2)}, "step": 3}
+  seeds = []
+  for store in (True, False):
+    with tempfile.TemporaryDirectory() as name:
+      folder = pathlib.Path(name).resolve()
+      checkpoints = Checkpoints(folder / "checkpoints")
+      if store:
+        checkpoints.save(1, tree)
+      else:
+        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler(use_ocdbt=False)) as plain:
+          plain.save(folder / "checkpoints" / "1" / "default", tree)
+      checkpoints.close()
+      seeds.append(_files(folder))
+      if store:
+        where = {"driver": "file", "path": f"{folder}/checkpoints/1/default/"}
+        whole = ts.KvStore.open({"driver": "ocdbt", "base": where}).result()
+        plain = {"driver": "ocdbt", "base": where | {"path": f"{folder}/plain/"}}
+        how = {"compression": None, "max_inline_value_bytes": 1 << 20}
+        copy = ts.KvStore.open(plain | {"config": how}).result()
+        with ts.Transaction() as together:
+          for key in whole.list().result():
+            copy.with_transaction(together)[key] = whole[key]
+        rest = {name: one for name, one in seeds[0].items() if not re.search("ocdbt|/d/", name)}
+        made = {name: {"": one[:-4]} for name, one in _files(folder / "plain").items()}
+        seeds.append(rest | {f"checkpoints/1/default/{name}": one for name, one in made.items()})
+  return [seed | {"config.json": b'{"config": {}}'} for seed in seeds]
+
+
+def _files(folder: pathlib.Path) -> dict[str, bytes]:
+  found = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+  return {str(path.relative_to(folder)): path.read_bytes() for path in found}
+
+
+READERS = {
+  "archives": Reader(_read_archive, _archives),
+  "babi": Reader(_any(babi.files), _babi),
+  "captions": Reader(_any(captions.files), _captions),
+  "checkpoints": Reader(lambda folder: saved.load(str(folder)), _checkpoints),
+  "corpus": Reader(_read_corpus, _corpus),
+  "digits": Reader(_any(digits.load), _digits),
+  "faces": Reader(_any(faces.load), _faces),
+  "fsdd": Reader(_any(fsdd.load), _fsdd),
+  "lexicon": Reader(lambda folder: Lexicon.load(saved.read(folder / "a.json")), _lexicons),
+  "midi": Reader(lambda folder: midi.read(folder / "a.mid", 2.0), _midi),
+  "music": Reader(
+    _any(music.load, dataset="auto"),
+    lambda: [{"a.mat": content} for content in _mats(_pieces())] + _pitches(),
+  ),
+  "news": Reader(_any(lambda data_dir: pairs.articles(data_dir)), _articles),
+  "parallel": Reader(lambda folder: pairs.parallel(folder, "en", "de"), _parallel),
+  "pronunciations": Reader(_any(lambda data_dir: pairs.pronunciations(data_dir)), _pronunciations),
+  "reviews": Reader(lambda folder: imdb.files(str(folder)), _reviews),
+  "run": Reader(_read_run, _runs),
+  "series": Reader(_any(series.load), _series),
+  "sound": Reader(lambda folder: sound.read(folder / "a.wav", 8000), _sounds),
+  "subwords": Reader(_read_subwords, _subwords),
+  "tables": Reader(_read_table, _tables),
+  "tagged": Reader(_read_tagged, _tagged),
+  "vectors": Reader(_read_vectors, _vectors),
+  "video": Reader(_any(video.load), _videos),
+  "vocabulary": Reader(
+    lambda folder: Vocabulary.load(saved.read(folder / "a.json")), _vocabularies
+  ),
+}

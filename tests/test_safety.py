@@ -1,0 +1,366 @@
+"""What strangers wrote is read or refused: it runs no code, writes nowhere, and fills no memory."""
+
+import ast
+import io
+import json
+import os
+import pickle
+import struct
+import tarfile
+import time
+import warnings
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from rnnjax import training
+from rnnjax.data import babi, captions, files, midi, sound, tables
+from rnnjax.data.arrays import array
+from rnnjax.data.lexicon import Lexicon
+from rnnjax.data.matlab import cells
+from rnnjax.data.subwords import KINDS, Subwords
+from rnnjax.data.vocabulary import Vocabulary
+from rnnjax.interop import vectors
+from rnnjax.training.checkpoints import Checkpoints
+from rnnjax.types import BadInput
+from tests import fuzz
+from tests.readers import READERS, Reader, packed, zipped
+from tests.test_architecture import FILES, TREES, imported
+
+INPUTS = 300  # of each reader here; launch/fuzz tries many more
+
+
+# -- no code is run
+
+
+@pytest.mark.parametrize("path", FILES, ids=str)
+def test_nothing_unpickles_or_evaluates(path):
+  """No file imports what makes code of bytes, nor calls it."""
+  assert not imported(
+    path, "pickle", "_pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib"
+  )
+  for call in (node for node in ast.walk(TREES[path]) if isinstance(node, ast.Call)):
+    name = ast.unparse(call.func)
+    assert name not in ("eval", "exec", "compile", "__import__"), name
+    assert not name.endswith((".loadmat", "yaml.load", "torch.load", "Tokenizer.from_str")), name
+    if name in ("np.load", "numpy.load", "jnp.load"):
+      assert [True for given in call.keywords if ast.unparse(given) == "allow_pickle=False"]
+
+
+class Trap:
+  """Makes a file of that name when it is unpickled."""
+
+  def __init__(self, path):
+    self.path = path
+
+  def __reduce__(self):
+    return os.mkdir, (str(self.path),)
+
+
+def objects(trap) -> bytes:
+  """A .npy file of Python objects."""
+  stream = io.BytesIO()
+  np.save(stream, np.array([Trap(trap)], object), allow_pickle=True)
+  return stream.getvalue()
+
+
+def test_arrays_of_objects_are_refused(tmp_path):
+  """In a .npy and in a .npz; a trap would spring if they were loaded."""
+  trap, path = tmp_path / "sprung", tmp_path / "a.npy"
+  path.write_bytes(objects(trap))
+  np.load(path, allow_pickle=True)
+  assert trap.exists()
+  trap.rmdir()
+  with pytest.raises(BadInput, match=r"a\.npy must hold numbers or text.*of Python objects\?"):
+    array(path)
+  (tmp_path / "a.npz").write_bytes(zipped(dict.fromkeys(("images", "names"), objects(trap))))
+  (tmp_path / "a.token.txt").write_text("a#0\tb")
+  with pytest.raises(BadInput, match=r"a\.npz/images must hold numbers or text"):
+    captions.files(str(tmp_path))
+  assert not trap.exists()
+
+
+def test_the_pattern_of_a_stranger_is_not_searched_for():
+  """Of subwords only pieces and merges are taken."""
+  value = Subwords.train(["aaab"], 20).to_json()
+  slow = {"type": "Split", "pattern": {"Regex": "(a|a)*(a|a)*$"}, "behavior": "Isolated"}
+  padding = {"strategy": {"Fixed": 1 << 40}, "direction": "Right", "pad_id": 0}
+  value["tokenizer"] |= {"pre_tokenizer": slow | {"invert": False}, "padding": padding}
+  subwords = Subwords.from_json(value)
+  assert subwords.decode(subwords.encode("a" * 50 + "b")) == "a" * 50 + "b"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_subwords_of_a_stranger_are_whole(kind):
+  """Their ids are those of their pieces, without gaps."""
+  value = Subwords.train(["low lower"], 30, kind).to_json()
+  for change in ({"low": 1 << 31}, {"new": 4}, {"<pad>": 7}):
+    model = value["tokenizer"]["model"]
+    spoilt = value | {"tokenizer": {"model": model | {"vocab": model["vocab"] | change}}}
+    with pytest.raises(BadInput, match="its ids must be 0, 1, 2 and so on, those of the specials"):
+      Subwords.from_json(spoilt)
+  for change in ({"kind": "code"}, {"lower": 1}):
+    with pytest.raises(BadInput, match="subwords must be what to_json returned"):
+      Subwords.from_json(value | change)
+
+
+@pytest.mark.parametrize("value", [None, "abc", {"a": 1}, [["a"]], [1], ["a", "b", "a"]])
+def test_a_vocabulary_is_words(value):
+  with pytest.raises(BadInput, match="a vocabulary must "):
+    Vocabulary.load(value)
+  whole = {"words": [], "characters": [], "columns": [[]], "tags": ["O"]}
+  for key in whole:
+    with pytest.raises(BadInput, match=r"a (vocabulary|lexicon) must "):
+      Lexicon.load(whole | {key: [value] if key == "columns" else value or 1})
+
+
+# -- the checkpoints of a stranger
+
+
+def run(folder, tree, config='{"config": {}}'):
+  """A folder as if a run had left this tree there."""
+  checkpoints = Checkpoints(folder / "checkpoints")
+  checkpoints.save(1, tree)
+  checkpoints.close()
+  (folder / "config.json").write_text(config)
+  return folder
+
+
+def test_a_checkpoint_of_another_structure_is_refused(tmp_path):
+  """By who goes on from it, and by who only wants what did best."""
+  out = run(tmp_path, {"weights": jnp.zeros(3)})
+  with pytest.raises(BadInput, match="has a checkpoint without best parameters"):
+    training.load(str(out))
+  checkpoints = Checkpoints(out / "checkpoints")
+  with pytest.raises(BadInput, match="none of the checkpoints of steps"):
+    checkpoints.restore({"best": {"w": jnp.zeros(3)}})
+  with pytest.raises(BadInput, match="none of the checkpoints of steps"):
+    checkpoints.restore({"weights": jnp.zeros(4)})
+  checkpoints.close()
+
+
+@pytest.mark.parametrize("change", [
+  {"shape": [10**6, 10**6]}, {"chunks": [10**6, 10**6]}, {"dtype": [["a", "<f4", [10**9]]]},
+  {"dtype": "|V1000000000"}, {"dtype": "|O"}, {"filters": [{"id": "pickle"}]},
+  {"compressor": {"id": "blosc"}}, {"shape": ["a", 10**9]}, {"shape": [-1]},
+], ids=str)  # fmt: skip
+def test_an_array_that_promises_too_much_is_not_read(tmp_path, change):
+  """tensorstore would end the process. So it is with one that is not of numbers."""
+  seed = next(
+    one for one in READERS["checkpoints"].seeds() if any("zarray" in name for name in one)
+  )
+  name = next(name for name in seed if name.endswith("w/.zarray"))
+  content = json.dumps(json.loads(seed[name]) | change).encode()
+  assert judged("checkpoints", seed | {name: content}, tmp_path) == fuzz.REFUSED
+  assert judged("checkpoints", seed, tmp_path) == fuzz.READ
+
+
+@pytest.mark.parametrize("text, words", [
+  ("[]", "is not a configuration this library wrote"), ('{"config": 1}', "is not a configuration"),
+  ("{", "is not JSON"), ("[" * 100_000, "is not JSON"), ('{"config": "\xff', "not JSON|not UTF-8"),
+  ('{"a":' * 200 + "1" + "}" * 200, "100 lists within one another"),
+])  # fmt: skip
+def test_a_run_that_describes_itself_badly(tmp_path, text, words):
+  (tmp_path / "config.json").write_text(text)
+  with pytest.raises(BadInput, match=words):
+    training.load(str(tmp_path))
+
+
+# -- archives stay where they are
+
+
+def test_no_archive_reaches_out_of_its_folder(tmp_path):
+  """Names that lead up, absolute ones and links give no file that is not in the archive."""
+  (tmp_path / "secret.txt").write_text("a secret")
+  inside, stream = (
+    {"../up.txt": b"1", f"{tmp_path}/whole.txt": b"2", "a/../../up.txt": b"3"},
+    io.BytesIO(),
+  )
+  with tarfile.open(fileobj=stream, mode="w") as archive:
+    for name, content in inside.items():
+      info = tarfile.TarInfo(name)
+      info.size = len(content)
+      archive.addfile(info, io.BytesIO(content))
+    for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE):
+      info = tarfile.TarInfo(f"link{kind.decode()}.txt")
+      info.type, info.linkname = kind, f"{tmp_path}/secret.txt"
+      archive.addfile(info)
+  (tmp_path / "own").mkdir()
+  for name, content in (("a.zip", zipped(inside)), ("a.tar", stream.getvalue())):
+    path = tmp_path / "own" / name
+    path.write_bytes(content)
+    found = files.contents(path)
+    assert [files.read_bytes(file) for file in found] == [b"1", b"2", b"3"]
+  assert sorted(path.name for path in tmp_path.rglob("*")) == [
+    "a.tar",
+    "a.zip",
+    "own",
+    "secret.txt",
+  ]
+
+
+def test_a_tar_that_leads_back_is_refused(tmp_path):
+  """Where a size is below zero, tarfile would come to the same file for ever."""
+  head = bytearray(tarfile.TarInfo("a").tobuf())
+  head[124:136] = b"\xff" * 10 + (0x10000 - 512).to_bytes(2, "big")  # -512, base 256
+  head[148:156] = b"%06o\0 " % (sum(head[:148]) + 8 * 32 + sum(head[156:]))
+  (tmp_path / "a.tar").write_bytes(tarfile.TarInfo("b").tobuf() + head + bytes(1024))
+  with pytest.raises(BadInput, match=r"a\.tar cannot be read as an archive: 'a' has -512 bytes"):
+    files.contents(tmp_path / "a.tar")
+
+
+# -- sizes
+
+
+AB = Vocabulary("ab")
+ZEROS = bytes(1 << 26)  # which a .gz holds in 65 kB
+
+
+@pytest.mark.parametrize("name, read", [
+  ("a.zip", files.contents), ("a.tgz", files.contents), ("a.gz", files.read_text),
+  ("a.mat", lambda path: cells(path, "a")), ("v.gz", lambda path: vectors.read(path, AB)),
+])  # fmt: skip
+def test_what_unpacks_to_far_more_than_itself_is_refused(tmp_path, name, read):
+  parts = {"a": ZEROS if name != "v.gz" else b"a 1 2\n" * (1 << 23)}
+  if name == "a.mat":
+    parts = {"head": bytes(126) + b"IM"} | parts
+  (tmp_path / name).write_bytes(packed(name, parts))
+  with fuzz.limited(), pytest.raises(BadInput, match=r"bytes at most"):
+    read(tmp_path / name)
+
+
+def rows(path):
+  return [*tables.objects(path)]
+
+
+def fields(path):
+  return [*tables.rows(path)]
+
+
+def npy(shape, kind="<f8"):
+  head = f"{{'descr': '{kind}', 'fortran_order': False, 'shape': {shape}, }}\n".encode()
+  return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(head)) + head + bytes(16)
+
+
+def wav(rate):
+  head = b"WAVEfmt " + struct.pack("<IHHIIHH", 16, 1, 1, rate, 2 * rate % (1 << 32), 2, 16)
+  data = b"data" + struct.pack("<I", 200) + bytes(200)
+  return b"RIFF" + struct.pack("<I", len(head + data)) + head + data
+
+
+def mid(*track):
+  track = b"".join(track)
+  head = b"MThd" + struct.pack(">IHHH", 6, 1, 1, 1)
+  return head + b"MTrk" + struct.pack(">I", len(track)) + track
+
+
+def mat(shape, kind=6, flat=b""):
+  """A MATLAB file of a matrix of this class and shape."""
+  element = lambda kind, content: struct.pack("<II", kind, len(content)) + content
+  dims = b"".join(struct.pack("<i", n) for n in shape)
+  parts = element(6, struct.pack("<II", kind, 0)) + element(5, dims + bytes(-len(dims) % 8))
+  return (
+    bytes(126) + b"IM" + element(14, parts + struct.pack("<HHI", 1, 1, ord("a")) + element(9, flat))
+  )
+
+
+@pytest.mark.parametrize("content, read, words", [
+  (npy((10**12,)), array, "8000000000000 bytes of float64"),
+  (npy((0, 2**62, 2**62)), array, "must hold numbers|cannot be read as an array"),
+  (npy((2, -1)), array, "must hold numbers"),
+  (npy((2, 1), "<U2000000000"), array, "cannot be read|must hold numbers"),
+  (npy("(" * 900), array, "cannot be read as an array"),
+  (npy((2,)) + ZEROS, array, "Was it cut off"),
+  (wav(10**9), lambda path: sound.read(path, 8000), "1000000000 Hz"),
+  (wav(1), lambda path: sound.read(path, 16000), "1 Hz"),
+  (mid(b"\0\x90\x3c\x40", b"\xff" * 4 + b"\x7f", b"\x80\x3c\0"), midi.read, "1000000 steps"),
+  (mid(b"\0\x90\x3c\x40", b"\xff" * 300 + b"\x7f", b"\x80\x3c\0"), midi.read, "too large"),
+  (mid(b"\0\x90\x3c\x40", b"\xff" * 200_000 + b"\x7f"), midi.read, "200000 bytes follow"),
+  (mat((2**31 - 1, 2**31 - 1)), lambda path: cells(path, "a"), "cannot be read as a MATLAB file"),
+  (mat((2**31 - 1, 1), kind=1), lambda path: cells(path, "a"), "2147483647 cells; it has 1"),
+  (b"1 " + b"9" * 16 + b"\n", lambda path: vectors.read(path, AB), "hold them|blank"),
+  (b"[" * 100_000, rows, "is not a line of JSON"),
+  (b'{"a": ' + b"[" * 200 + b"]" * 200 + b"}", rows, "lists within"),
+  (b'{"a": ' + b"9" * 5000 + b"}", rows, "is not a line of JSON"),
+  (b'a,b\n"' + b"c" * 200_000 + b'",d\n', fields, "not CSV: field larger"),
+], ids=lambda value: value if isinstance(value, str) else "")  # fmt: skip
+def test_what_promises_too_much_is_refused(tmp_path, content, read, words):
+  """With a message, in no time, before any memory is taken."""
+  path = tmp_path / "a"
+  path.write_bytes(content)
+  begun = time.process_time()
+  with fuzz.limited(), pytest.raises(BadInput, match=words):
+    read(path)
+  assert time.process_time() - begun < fuzz.SECONDS
+
+
+def test_a_story_without_end_is_refused(tmp_path):
+  """All of its sentences stand before each of its questions: together, their square."""
+  story = "1 a b\n" + "2 a b\n3 who?\tb\t1\n" * 5000
+  for part in ("train", "test"):
+    (tmp_path / f"qa1_a_{part}.txt").write_text(story)
+  with pytest.raises(
+    BadInput, match=r"train\.txt:1001 is line 1001 of a story, which may have 1000"
+  ):
+    babi.files(str(tmp_path))
+
+
+# -- damaged files of all kinds
+
+
+def judged(name, seed, folder):
+  made = {path: packed(path, content) for path, content in seed.items()}
+  with fuzz.limited(), warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    return fuzz.tried(READERS[name], made, folder / "input")
+
+
+@pytest.mark.parametrize("name", [name for name in READERS if name != "checkpoints"])
+def test_damaged_files_are_read_or_refused(name, tmp_path, caplog):
+  counts = [0] * 5
+  with caplog.at_level("CRITICAL"), warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    fuzz.check(name, 0, range(INPUTS), tmp_path / "input", tmp_path, counts)
+  found = [path.read_text() for path in tmp_path.glob("*/why.txt")]
+  assert not found, found[0]
+  assert counts[1] + counts[2] == INPUTS and min(counts[1:3]) > INPUTS / 50
+
+
+def test_damaged_checkpoints_are_read_or_refused(tmp_path):
+  """In a process of its own, for the threads of orbax complain of each."""
+  row = fuzz.fuzz("checkpoints", INPUTS, 0, tmp_path)
+  assert not row["findings"], next(tmp_path.glob("*/why.txt")).read_text()
+  assert row["read"] + row["refused"] == INPUTS and min(row["read"], row["refused"]) > INPUTS / 50
+
+
+def loops(folder):
+  while True:
+    pass
+
+
+def refuses(folder):
+  raise BadInput("")
+
+
+@pytest.mark.parametrize("read, error", [
+  (lambda folder: pickle.loads(pickle.dumps(os.getcwd)), fuzz.Stopped),
+  (lambda folder: exec("a = 1"), fuzz.Stopped),
+  (lambda folder: os.system("true"), fuzz.Stopped),
+  (lambda folder: (folder.parent / "up").write_text("a"), fuzz.Stopped),
+  (lambda folder: open("/etc/passwd", "a"), fuzz.Stopped),
+  (lambda folder: np.ones(1 << 28), MemoryError),
+  (loops, fuzz.Stopped),
+  (refuses, AssertionError),
+  (lambda folder: [][0], IndexError),
+], ids="unpickles evaluates starts climbs writes fills loops silent fails".split())  # fmt: skip
+def test_what_is_watched_for_is_found(read, error, tmp_path, monkeypatch):
+  monkeypatch.setattr(fuzz, "SECONDS", 0.2)
+  with fuzz.limited(), pytest.raises(error):
+    fuzz.tried(Reader(read, None), {"a": b""}, tmp_path / "input")
+  assert not (tmp_path / "up").exists()
+
+
+def test_an_input_is_a_function_of_its_number():
+  made = lambda seed, n: fuzz.damaged(READERS["midi"].seeds(), seed, n)
+  assert made(0, 7) == made(0, 7) and made(0, 7) != made(1, 7) != made(1, 8)
