@@ -108,6 +108,7 @@ def prepare(config: Rewriting, text: pairs.Pairs):
 
 def train(config: Rewriting, text: pairs.Pairs):
   """Trains, chooses on the validation part; returns what rewrites, and the scores."""
+  training.mesh(config.batch, config.mesh)  # what devices cannot share is refused at once
   build(config, 5, 5)  # and flags that do not fit each other
   data = prepare(config, text)
   if config.beam > len(data.target):
