@@ -185,15 +185,15 @@ def fuzz(name: str, inputs: int, seed: int, out: pathlib.Path) -> dict[str, str 
 
 def _followed(worker, counts, bar) -> str:
   """Waits for a process; why it ended before its work did, or ""."""
-  last, since = None, time.monotonic()
+  last, still = None, 0.0
   while worker.is_alive():
     worker.join(0.2)
     now = [*counts]
     bar.update(max(now[0], bar.n) - bar.n)
     bar.set_postfix(findings=now[3], refresh=False)
-    if now[:4] != last:
-      last, since = now[:4], time.monotonic()
-    elif now[0] >= 0 and time.monotonic() - since > 6 * SECONDS:  # others may need the processor
+    still = 0.2 + still if now[:4] == last else 0.0  # of waiting: not while both are stopped
+    last = now[:4]
+    if now[0] >= 0 and still > 6 * SECONDS:  # others may need the processor
       worker.kill()
       worker.join()
       return "it hangs, and could not be interrupted"

@@ -156,6 +156,22 @@ def test_an_array_that_promises_too_much_is_not_read(tmp_path, change):
   assert judged("checkpoints", seed, tmp_path) == fuzz.READ
 
 
+def test_a_checkpoint_leads_nowhere_else(tmp_path):
+  """A link in it is refused, and so are descriptions of a version that is not written."""
+  out = run(tmp_path / "own", {"best": {"w": jnp.zeros(3)}})
+  inside = out / "checkpoints" / "1" / "default"
+  inside.rename(tmp_path / "elsewhere")
+  inside.symlink_to(tmp_path / "elsewhere")
+  with pytest.raises(BadInput, match="none of the checkpoints of steps"):
+    training.load(str(out))
+  inside.unlink()
+  (tmp_path / "elsewhere").rename(inside)
+  assert training.load(str(out)).params["w"].tolist() == [0, 0, 0]
+  (inside / "zarr.json").write_text('{"shape": [3]}')
+  with pytest.raises(BadInput, match="none of the checkpoints of steps"):
+    training.load(str(out))
+
+
 @pytest.mark.parametrize("text, words", [
   ("[]", "is not a configuration this library wrote"), ('{"config": 1}', "is not a configuration"),
   ("{", "is not JSON"), ("[" * 100_000, "is not JSON"), ('{"config": "\xff', "not JSON|not UTF-8"),

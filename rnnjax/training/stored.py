@@ -15,26 +15,31 @@ import tensorstore as ts
 from rnnjax.data.files import decoding, most
 from rnnjax.types import BadInput
 
+NAMES = ".zarray", "zarr.json"  # of descriptions; the second is of a version that is not written
 
 def check(folder: pathlib.Path):
   """Looks at every description of an array in a folder, in a file of its own or in a store.
 
   Raises:
-    BadInput: one is not of numbers, or they promise much more than the files could hold.
+    BadInput: one is not of numbers, or they promise much more than the files could hold; a file or
+      a folder is a link, which could lead anywhere.
   """
-  there = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+  paths = [folder, *folder.rglob("*")]
+  if any(path.is_symlink() for path in paths) or not folder.is_dir():
+    raise BadInput(f"{folder} must be a folder of files and folders, without links")
+  there = sum(path.stat().st_size for path in paths if path.is_file())
   with decoding(folder, "as arrays", "Is it damaged?", TypeError):
-    promised = sum(map(_size, _descriptions(folder)))
+    promised = sum(map(_size, _descriptions(paths)))
   if promised > most(there):
     raise BadInput(f"{folder} promises arrays of {promised} bytes, and its files have {there}")
 
 
-def _descriptions(folder: pathlib.Path) -> Iterator[bytes]:
-  yield from (path.read_bytes() for path in folder.rglob(".zarray"))
-  for manifest in folder.rglob("manifest.ocdbt"):
+def _descriptions(paths: list[pathlib.Path]) -> Iterator[bytes]:
+  yield from (path.read_bytes() for path in paths if path.name in NAMES)
+  for manifest in (path for path in paths if path.name == "manifest.ocdbt"):
     base = {"driver": "file", "path": f"{manifest.parent}/"}
     store = ts.KvStore.open({"driver": "ocdbt", "base": base}).result()
-    found = [key for key in store.list().result() if key.endswith(b".zarray")]
+    found = [key for key in store.list().result() if key.decode("latin-1").endswith(NAMES)]
     yield from (store.read(key).result().value for key in found)
 
 
