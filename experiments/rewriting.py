@@ -9,7 +9,7 @@ import sacrebleu
 
 from experiments import options
 from experiments.options import CELLS, RATE, option
-from rnnjax import attention, tasks
+from rnnjax import attention, tasks, training
 from rnnjax.data import pairs
 from rnnjax.data.batches import Batches
 from rnnjax.data.subwords import BEGIN, END, KINDS, Subwords
