@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments import peers
-from rnnjax.training import devices
+from rnnjax.training import devices, placement
 from rnnjax.unroll import unroll_both
 
 
@@ -59,7 +59,7 @@ def contenders(cell, shape, names):
     made[name, 1] = compiled(net, params, xs, repeats)
     if mesh.size > 1 and B % mesh.size == 0:
       with jax.set_mesh(mesh):
-        placed = devices.replicate(mesh, params), devices.shard(mesh, xs)
+        placed = placement.replicate(mesh, params), placement.shard(mesh, xs)
         made[name, mesh.size] = compiled(net, *placed, repeats)
   if "torch" in names:
     with contextlib.suppress(ImportError):

@@ -15,7 +15,7 @@ from rnnjax.models import embedding
 from rnnjax.models.classifier import Classifier
 from rnnjax.models.language_model import LanguageModel
 from rnnjax.softmax import full
-from rnnjax.training import devices
+from rnnjax.training import devices, placement
 from rnnjax.types import BadInput
 
 DRAW = np.random.default_rng(0)
@@ -36,7 +36,7 @@ def steps(case, text, parts=1, number=4, **how):
   """The loss and the parameters of each step."""
   task, batches = CASES[case]
   mesh = devices.mesh(8, text)
-  task = devices.adapt(task, mesh, devices.parse(text)[0])
+  task = placement.adapt(task, mesh, devices.parse(text)[0])
   first = training.start(task, OPTIMIZER, next(batches.stream()), jax.random.key(0), True)
   stream = itertools.islice(batches.stream(), number)
   made = training.train(task, OPTIMIZER, first, stream, mesh=mesh, parts=parts, **how)

@@ -67,6 +67,6 @@ def test_it_learns_what_repeats():
 def test_the_carry_may_hold_numbers():
   """Adam counts its steps: a scalar is whole on each device."""
   carry = {"count": jnp.int32(3), "h": jnp.ones((jax.device_count(), 2))}
-  rows = training.devices.rows(training.mesh(), carry)
+  rows = training.placement.rows(training.mesh(), carry)
   assert int(rows["count"]) == 3
   assert rows["h"].sharding.spec == jax.sharding.PartitionSpec("batch")

@@ -25,7 +25,7 @@ def lower(self):
   batch = next(self.data.train.stream())
   how = How(self.task, self.optimizer, self.average, precision=self.precision)
   with jax.set_mesh(self.mesh):
-    batch = running.devices.shard(self.mesh, batch)
+    batch = running.placement.shard(self.mesh, batch)
     traced = _update.trace(how, self.progress.state, batch)
   state, metrics, _ = traced.out_info
   kept = [*jax.tree.leaves(state.params), metrics["loss"].total]

@@ -17,7 +17,7 @@ from experiments.tagging import Config
 from rnnjax import training
 from rnnjax.data import spans, teddy
 from rnnjax.models.labeller import Labeller
-from rnnjax.training import devices
+from rnnjax.training import placement
 from rnnjax.training.run import Stopped
 from rnnjax.types import BadInput
 from tests.test_run import Config as Other
@@ -271,4 +271,4 @@ def test_whatever_devices_share_a_batch_share_all():
   """Three devices, onto which --batch=6 fits, are not stopped by the other parts."""
   data = tagging.prepare(Config(batch=6))
   for part in (data.train, data.valid, data.test):
-    devices.shard(mesh(3), next(iter(part)))
+    placement.shard(mesh(3), next(iter(part)))

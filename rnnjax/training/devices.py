@@ -1,19 +1,11 @@
-"""One device or many: how they are laid out, and what of a batch and of a state lies on each.
+"""One device or many: how they are laid out."""
 
-The rows of a batch are cut among all devices. Parameters, and what an optimizer keeps of them, lie
-whole on each device, or cut in `fsdp` parts, of which a step gathers the whole (ZeRO, Rajbhandari
-et al. 2020).
-"""
-
-import functools
 import math
 import os
 
 import jax
-import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AxisType, Mesh
 
-from rnnjax.tasks import Task
 from rnnjax.types import BadInput
 
 AXES = ("batch", "fsdp")
@@ -94,114 +86,3 @@ def first() -> Mesh:
   return jax.make_mesh(
     (1,), ("batch",), devices=jax.local_devices()[:1], axis_types=(AxisType.Auto,)
   )
-
-
-@functools.cache
-def mover(place: NamedSharding):
-  """Moves a tree of arrays that lie on many devices, or many hosts, to where they shall lie."""
-  return jax.jit(lambda tree: tree, out_shardings=place)
-
-
-def _put(mesh, a, spec):
-  """An array as it shall lie; on many hosts, which all have the same one, each keeps its part."""
-  place = NamedSharding(mesh, spec)
-  if place.is_fully_addressable:
-    return jax.device_put(a, place)
-  if not getattr(a, "is_fully_addressable", True):
-    return mover(place)(a)
-  if jax.dtypes.issubdtype(a.dtype, jax.dtypes.prng_key):
-    return jax.random.wrap_key_data(_put(mesh, jax.random.key_data(a), spec))
-  return jax.make_array_from_callback(a.shape, place, np.asarray(a).__getitem__)
-
-
-def replicate(mesh: Mesh, tree):
-  """Every leaf whole on every device."""
-  return jax.tree.map(lambda a: _put(mesh, a, PartitionSpec()), tree)
-
-
-def part(mesh: Mesh, leaf) -> PartitionSpec:
-  """How a parameter is cut: a matrix along the longest of its axes that "fsdp" divides."""
-  parts = dict(mesh.shape).get("fsdp", 1)
-  axes = [a for a, size in enumerate(leaf.shape) if size % parts == 0]
-  if parts == 1 or leaf.ndim < 2 or not axes:
-    return PartitionSpec()
-  return PartitionSpec(*[None] * max(axes, key=leaf.shape.__getitem__), "fsdp")
-
-
-def place(mesh: Mesh, tree):
-  """Every leaf cut as `part` says."""
-  return jax.tree.map(lambda a: _put(mesh, a, part(mesh, a)), tree)
-
-
-def keep(tree):
-  """Inside a step: every leaf stays cut as `part` says."""
-  mesh = jax.sharding.get_abstract_mesh()
-  return jax.tree.map(lambda a: _pin(mesh, a, part(mesh, a)), tree)
-
-
-def gather(tree):
-  """Inside a step: every leaf whole on every device; its gradient is cut as it was."""
-  mesh = jax.sharding.get_abstract_mesh()
-  return jax.tree.map(lambda a: _pin(mesh, a, PartitionSpec()), tree)
-
-
-def _pin(mesh, a, spec):
-  if "fsdp" not in mesh.axis_names:
-    return a
-  explicit = AxisType.Explicit in mesh.axis_types
-  return (jax.sharding.reshard if explicit else jax.lax.with_sharding_constraint)(a, spec)
-
-
-def _rows(mesh, a, axis):
-  """The cut of an array whose given axis is that of the rows; numbers are whole."""
-  return PartitionSpec(*[None] * axis, mesh.axis_names) if a.ndim else PartitionSpec()
-
-
-def rows(mesh: Mesh, carry):
-  """Each leaf [B, ...] cut along its first axis; numbers are whole on each device."""
-  return jax.tree.map(lambda a: _put(mesh, a, _rows(mesh, a, 0)), carry)
-
-
-def shard(mesh: Mesh, batch):
-  """Each leaf cut along its batch axis: the second of time-major [T, B, ...], the only of [B].
-
-  Where there are several hosts, each gives its own rows alone, and a whole batch comes of it.
-  """
-  place = lambda a: NamedSharding(mesh, _rows(mesh, a, min(a.ndim - 1, 1)))
-  if jax.process_count() == 1:
-    return jax.tree.map(lambda a: jax.device_put(a, place(a)), batch)
-  return jax.tree.map(lambda a: jax.make_array_from_process_local_data(place(a), a), batch)
-
-
-@functools.cache  # what is compiled for one training serves others like it
-def adapt(task: Task, mesh: Mesh, way: str) -> Task:
-  """The task on a mesh where devices work together in such a way, as in `parse`.
-
-  explicit: inside the model the compiler cuts the work, for flax's layers know no typed devices;
-  outside, all arrays name theirs.
-
-  shard_map: each device takes the loss of its rows, and all sum. Each draws its own dropout, so
-  that the sum is the loss of one device where nothing is drawn.
-  """
-  axes, whole = mesh.axis_names, PartitionSpec()
-  cut = lambda carry: jax.tree.map(lambda a: _rows(mesh, a, 0), carry)
-
-  def typed(f):
-    def g(params, carry, *rest):
-      return jax.sharding.auto_axes(f, out_sharding=(cut(carry), whole))(params, carry, *rest)
-
-    return g
-
-  def alone(params, carry, batch, key):
-    key = jax.random.fold_in(key, jax.lax.axis_index(axes))
-    carry, metrics = task.loss(params, carry, batch, key)
-    return carry, jax.lax.psum(metrics, axes)
-
-  def loss(params, carry, batch, key):
-    rows = jax.tree.map(lambda a: _rows(mesh, a, min(a.ndim - 1, 1)), batch)
-    given, made = (whole, cut(carry), rows, whole), (cut(carry), whole)
-    return jax.shard_map(alone, in_specs=given, out_specs=made)(params, carry, batch, key)
-
-  if way == "explicit":
-    return task._replace(loss=typed(task.loss), score=typed(task.score))
-  return task._replace(loss=loss) if way == "shard_map" else task

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from rnnjax.tasks import Task
-from rnnjax.training import devices
+from rnnjax.training import placement
 from rnnjax.types import Array, Carry, Key, Params
 
 PRECISIONS = ("float32", "bfloat16")
@@ -30,7 +30,7 @@ def gradient(
 
   def one(carry, batch, key):
     def total(params):
-      whole = devices.gather(params)
+      whole = placement.gather(params)
       if precision != "float32":
         whole = jax.tree.map(lambda p: p.astype(precision), whole)
       plain = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), (whole, batch))

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from rnnjax.training import devices
+from rnnjax.training import placement
 from rnnjax.types import BadInput
 
 SILENCE = 30  # seconds without a sign of life, after which a host counts as lost
@@ -63,6 +63,6 @@ def share(mesh: Mesh, batches):
 
 def local(mesh: Mesh, tree):
   """A copy on this host's first device of what lies on many, cut or whole."""
-  whole = devices.mover(NamedSharding(mesh, PartitionSpec()))(tree)
+  whole = placement.mover(NamedSharding(mesh, PartitionSpec()))(tree)
   alone = jax.local_devices()[0]
   return jax.tree.map(lambda a: jax.device_put(a.addressable_data(0), alone), whole)

@@ -18,7 +18,7 @@ from jax.experimental import multihost_utils
 
 from rnnjax.metrics import Mean
 from rnnjax.tasks import Task
-from rnnjax.training import devices, hosts, records
+from rnnjax.training import devices, hosts, placement, records
 from rnnjax.training.averages import Average
 from rnnjax.training.clock import Clock
 from rnnjax.training.train import Diverged, State, evaluate, place, start, train
@@ -114,7 +114,7 @@ class Run:
       )
     if profile and not self.out:
       raise BadInput("--profile needs --out, where its trace is written")
-    self.task = devices.adapt(task, self.mesh, devices.parse(mesh)[0])
+    self.task = placement.adapt(task, self.mesh, devices.parse(mesh)[0])
     self.signal, self.handlers, self.records = None, {}, None
     self.checkpoints, self.clock = None, Clock()
     if self.out:

@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 
 from rnnjax.metrics import Mean
 from rnnjax.tasks import Task
-from rnnjax.training import devices, hosts
+from rnnjax.training import devices, hosts, placement
 from rnnjax.training.averages import Average, moving
 from rnnjax.training.gradients import gradient
 from rnnjax.types import Array, Carry, Key, Params
@@ -111,15 +111,15 @@ def train(
   state = jax.tree.map(jnp.copy, place(mesh, state))  # the caller keeps his own
   for batch in batches:
     with jax.set_mesh(mesh):
-      state, metrics, finite = _update(how, state, devices.shard(mesh, batch))
+      state, metrics, finite = _update(how, state, placement.shard(mesh, batch))
     _check(state, jax.device_get(finite))
     yield state, metrics
 
 
 def place(mesh: Mesh, state: State) -> State:
-  """The state on a mesh: rows of the carry cut, parameters as `devices.part` says."""
-  carry = devices.rows(mesh, state.carry)
-  return devices.place(mesh, state._replace(carry=()))._replace(carry=carry)
+  """The state on a mesh: rows of the carry cut, parameters as `placement.part` says."""
+  carry = placement.rows(mesh, state.carry)
+  return placement.place(mesh, state._replace(carry=()))._replace(carry=carry)
 
 
 @functools.partial(jax.jit, static_argnums=0, donate_argnums=1)
@@ -141,7 +141,7 @@ def _update(how, state, batch):
   good = finite.all()
   select = lambda new, old: jax.tree.map(lambda a, b: jnp.where(good, a, b), new, old)
   new, old = (state.step + 1, params, mean, inner), state[:4]
-  step, *kept = devices.keep(select(new, old))
+  step, *kept = placement.keep(select(new, old))
   return State(step, *kept, select(carry, state.carry), state.key), metrics, finite
 
 
@@ -172,13 +172,13 @@ def evaluate(task: Task, params: Params, batches: Iterable, mesh: Mesh | None = 
   """The task's scores {name: float} over all batches; of those that can be shared, each host reads
   its own rows."""
   mesh = mesh or devices.mesh()
-  params = devices.replicate(mesh, params)
+  params = placement.replicate(mesh, params)
   total: dict[str, Mean] = {}
   carry = None
   for batch in hosts.share(mesh, batches):
-    batch = devices.shard(mesh, batch)
+    batch = placement.shard(mesh, batch)
     if carry is None:
-      carry = devices.rows(mesh, task.start(params, batch))
+      carry = placement.rows(mesh, task.start(params, batch))
     with jax.set_mesh(mesh):
       carry, scores = _score(task, params, carry, batch)
     scores = jax.device_get(scores)
