@@ -71,7 +71,7 @@ class Common:
   out: str = option("", "folder for configuration, metrics and checkpoints; resumes a run in it")
   backend: str = option("auto", "how the loop over time is run", ("auto", *BACKENDS))
   precision: str = option("float32", "in which a model computes; weights stay float32", PRECISIONS)
-  parts: int = option(1, "a batch is taken in so many parts, for the memory of one", low=1)
+  accumulate: int = option(1, "parts that a batch is taken in, for the memory of one", low=1)
   mesh: str = option("", "devices: batch:4, or batch:2,fsdp:2; all where empty", aside=True)
   distributed: str = option("", "auto, or HOST:PORT,NUMBER,INDEX of many hosts", aside=True)
   save_every: int = option(0, "steps between checkpoints; 0: after epochs", low=0, aside=True)
@@ -107,7 +107,7 @@ def encoder(config):
 
 def how(config) -> dict:
   """What every run is told by its configuration; with --diagnose it records the radii of U."""
-  names = "mesh", "precision", "parts", "save_every", "profile"
+  names = "mesh", "precision", "accumulate", "save_every", "profile"
   chosen = {name: getattr(config, name) for name in names}
   return chosen | {"watch": radii if config.diagnose else None}
 

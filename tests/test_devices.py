@@ -32,14 +32,14 @@ CASES = {
 }  # of the second each batch leaves something to the next
 
 
-def steps(case, text, parts=1, number=4, **how):
+def steps(case, text, accumulate=1, number=4, **how):
   """The loss and the parameters of each step."""
   task, batches = CASES[case]
   mesh = devices.mesh(8, text)
   task = placement.adapt(task, mesh, devices.parse(text)[0])
   first = training.start(task, OPTIMIZER, next(batches.stream()), jax.random.key(0), True)
   stream = itertools.islice(batches.stream(), number)
-  made = training.train(task, OPTIMIZER, first, stream, mesh=mesh, parts=parts, **how)
+  made = training.train(task, OPTIMIZER, first, stream, mesh=mesh, accumulate=accumulate, **how)
   return [(m["loss"].value, jax.device_get((s.params, s.average, s.carry))) for s, m in made]
 
 
@@ -49,15 +49,15 @@ def alone():
 
 
 @pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("parts", [1, 2])
+@pytest.mark.parametrize("accumulate", [1, 2])
 @pytest.mark.parametrize(
   "text",
   ["batch:1", "batch:4", "batch:2,fsdp:2", "fsdp", "explicit/batch:4", "explicit/batch:2,fsdp:2",
    "shard_map/batch:4", "shard_map/fsdp:2,batch"],
 )  # fmt: skip
-def test_a_step_is_that_of_one_device(alone, case, text, parts):
+def test_a_step_is_that_of_one_device(alone, case, text, accumulate):
   """Losses, parameters, averages and carries agree at every step, to float32's precision."""
-  for a, b in zip(jax.tree.leaves(steps(case, text, parts)), jax.tree.leaves(alone[case])):
+  for a, b in zip(jax.tree.leaves(steps(case, text, accumulate)), jax.tree.leaves(alone[case])):
     np.testing.assert_allclose(a, b, rtol=0, atol=1e-6)
 
 

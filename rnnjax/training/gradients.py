@@ -11,7 +11,7 @@ PRECISIONS = ("float32", "bfloat16")
 
 
 def gradient(
-  task: Task, params: Params, carry: Carry, batch, key: Key, parts: int = 1,
+  task: Task, params: Params, carry: Carry, batch, key: Key, accumulate: int = 1,
   precision: str = "float32",
 ):  # fmt: skip
   """∇ (Σ loss / Σ weight) of a batch; returns it, the carry to the next, and {name: Mean}.
@@ -24,30 +24,30 @@ def gradient(
   Args:
     task: what is learnt.
     params, carry, batch, key: as for `Task.loss`.
-    parts: how many; they divide the rows of each device.
+    accumulate: how many parts; they divide the rows of each device.
     precision: one of PRECISIONS.
   """
 
   def one(carry, batch, key):
     def total(params):
-      whole = placement.gather(params)
+      whole, begin = placement.gather(params), carry
       if precision != "float32":
         whole = jax.tree.map(lambda p: p.astype(precision), whole)
-      plain = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), (whole, batch))
-      kinds = jax.eval_shape(task.start, *plain)
-      begin = jax.tree.map(lambda c, kind: c.astype(kind.dtype), carry, kinds)
+        plain = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), (whole, batch))
+        kinds = jax.eval_shape(task.start, *plain)
+        begin = jax.tree.map(lambda c, kind: c.astype(kind.dtype), carry, kinds)
       after, metrics = task.loss(whole, begin, batch, key)
       after = jax.tree.map(lambda new, old: new.astype(old.dtype), after, carry)
       return metrics["loss"].total, (after, metrics)
 
     return jax.grad(total, has_aux=True)(params)
 
-  if parts == 1:
+  if accumulate == 1:
     grads, (carry, metrics) = one(carry, batch, key)
   else:
     axis = lambda a: min(a.ndim - 1, 1)
-    state = jax.tree.map(lambda c: _cut(c, 0, parts), carry)
-    batch = jax.tree.map(lambda a: _cut(a, axis(a), parts), batch)
+    state = jax.tree.map(lambda c: _cut(c, 0, accumulate), carry)
+    batch = jax.tree.map(lambda a: _cut(a, axis(a), accumulate), batch)
 
     def step(sums, part):
       n, carry, batch = part
@@ -57,7 +57,7 @@ def gradient(
     shapes = jax.eval_shape(one, *jax.tree.map(lambda a: a[0], (state, batch)), key)
     zero = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes[1][1])
     start = jax.tree.map(jnp.zeros_like, params), zero
-    (grads, metrics), after = jax.lax.scan(step, start, (jnp.arange(parts), state, batch))
+    (grads, metrics), after = jax.lax.scan(step, start, (jnp.arange(accumulate), state, batch))
     carry = jax.tree.map(lambda a, c: jnp.moveaxis(a, 0, 1).reshape(c.shape), after, carry)
   # The weight divides at the end, so that devices meet once, when all is summed.
   return jax.tree.map(lambda g: g / metrics["loss"].weight, grads), carry, metrics

@@ -74,7 +74,7 @@ class Run:
     watch: parameters -> {name: number}, recorded at each look; and beside it the norm of each
       parameter's gradient.
     mesh: how the devices are laid out, as `devices.parse` reads it.
-    parts, precision: as for `gradients.gradient`.
+    accumulate, precision: as for `gradients.gradient`.
     save_every: steps between two checkpoints beside those of each look; 0 for none.
     profile: a few steps are traced, for TensorBoard or Perfetto, into OUT/profile.
 
@@ -96,21 +96,21 @@ class Run:
     beside: dict[str, Any] | None = None,
     watch: Callable[[Any], dict[str, float]] | None = None,
     mesh: str = "",
-    parts: int = 1,
+    accumulate: int = 1,
     precision: str = "float32",
     save_every: int = 0,
     profile: bool = False,
   ):
     self.config, self.data, self.optimizer, self.steps = config, data, optimizer, steps
-    self.average, self.parts, self.precision = average, parts, precision
+    self.average, self.accumulate, self.precision = average, accumulate, precision
     self.every, self.metric = every or len(data.train), score
     self.save_every, self.profile = save_every or self.every, profile
     self.sign, self.beside, self.watch = -1 if score == "loss" else 1, beside or {}, watch
     self.out = pathlib.Path(config.out).expanduser() if config.out else None
     self.mesh = devices.mesh(data.train.batch, mesh)
-    if data.train.batch % (self.mesh.size * parts):
+    if data.train.batch % (self.mesh.size * accumulate):
       raise BadInput(
-        f"a batch of {data.train.batch} rows on {self.mesh.size} devices has no {parts} equal parts"
+        f"a batch of {data.train.batch} rows on {self.mesh.size} devices has no {accumulate} equal parts"
       )
     if profile and not self.out:
       raise BadInput("--profile needs --out, where its trace is written")
@@ -175,8 +175,8 @@ class Run:
     stream = hosts.share(self.mesh, self.data.train).stream(self.step)
     loop = train(
       self.task, self.optimizer, self.progress.state, self.clock.reading(stream),
-      average=self.average, mesh=self.mesh, diagnose=bool(self.watch), parts=self.parts,
-      precision=self.precision,
+      average=self.average, mesh=self.mesh, diagnose=bool(self.watch),
+      accumulate=self.accumulate, precision=self.precision,
     )  # fmt: skip
     since: dict[str, Mean] = {}
     if self.step and self.step % self.every == 0 and self.progress.looked < self.step:

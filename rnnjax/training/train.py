@@ -62,14 +62,14 @@ class How(NamedTuple):
     optimizer: how.
     average: μ, how the average of a state that keeps one is taken.
     diagnose: among the metrics are "gradient/NAME", the norm of each parameter's gradient.
-    parts, precision: as for `gradients.gradient`.
+    accumulate, precision: as for `gradients.gradient`.
   """
 
   task: Task
   optimizer: optax.GradientTransformation
   average: Average = moving(0.99)
   diagnose: bool = False
-  parts: int = 1
+  accumulate: int = 1
   precision: str = "float32"
 
 
@@ -126,7 +126,7 @@ def place(mesh: Mesh, state: State) -> State:
 def _update(how, state, batch):
   key = jax.random.fold_in(state.key, state.step)
   grads, carry, metrics = gradient(
-    how.task, state.params, state.carry, batch, key, how.parts, how.precision
+    how.task, state.params, state.carry, batch, key, how.accumulate, how.precision
   )
   if how.diagnose:
     metrics |= {f"gradient/{n}": Mean(jnp.linalg.norm(g), 1.0) for n, g in _named(grads).items()}
