@@ -12,7 +12,7 @@ import numpy as np
 
 from rnnjax.cells import Cell
 from rnnjax.cells.cell import gates as parts
-from rnnjax.types import Array, Carry, Params
+from rnnjax.types import Array, Carry, Params, named
 from rnnjax.unroll import unroll
 
 
@@ -121,9 +121,7 @@ def spectral_radii(U: Array) -> np.ndarray:
 
 def radii(params: Params) -> dict[str, float]:
   """Of each block of every U of a model, as {"radius/encoder/forward/U/0": 1.0}."""
-  named, _ = jax.tree.flatten_with_path(params)
-  path = lambda keys: jax.tree_util.keystr(keys, simple=True, separator="/")
-  matrices = {path(keys): value for keys, value in named if path(keys).split("/")[-1] == "U"}
+  matrices = {name: U for name, U in named(params).items() if name.split("/")[-1] == "U"}
   return {
     f"radius/{name}/{block}": float(radius)
     for name, U in matrices.items()

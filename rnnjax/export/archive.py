@@ -16,8 +16,8 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from rnnjax.export.program import PLATFORMS, Form, Program, lower, named
-from rnnjax.types import Array, BadInput
+from rnnjax.export.program import PLATFORMS, Form, Program, lower
+from rnnjax.types import Array, BadInput, named
 
 PROGRAM, PARAMS, SIGNATURE = "model.bin", "params.safetensors", "signature.json"
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the same model is the same file, whenever it is written
@@ -34,7 +34,7 @@ def write(path: pathlib.Path, program: Program, about: dict[str, Any]) -> dict[s
   """
   lowered, forms = lower(program)
   signature = about | {"platforms": PLATFORMS} | forms
-  params = {name: np.asarray(leaf) for name, leaf in named(program.params)[0].items()}
+  params = {name: np.asarray(leaf) for name, leaf in named(program.params).items()}
   texts = {f"{name}.json": value for name, value in program.beside.items()}
   files = {
     PROGRAM: bytes(lowered.serialize()),

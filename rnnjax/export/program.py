@@ -10,7 +10,7 @@ import jax.export
 import jax.numpy as jnp
 import numpy as np
 
-from rnnjax.types import Array, Params
+from rnnjax.types import Array, Params, named
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 PLACELESS = {
@@ -83,13 +83,10 @@ class Form(NamedTuple):
     return np.array([top, 0, min(1, top), *rest], self.dtype)[: shape[0]]
 
 
-def named(tree) -> tuple[dict[str, Any], Callable[[dict], Any]]:
-  """A tree as {path: leaf}, the parts of a path between slashes; and the way back."""
-  leaves, structure = jax.tree.flatten_with_path(tree)
-  name = lambda path: jax.tree_util.keystr(path, simple=True, separator="/")
-  names = [name(path) for path, _ in leaves]
-  back = lambda flat: jax.tree.unflatten(structure, [flat[name] for name in names])
-  return dict(zip(names, (leaf for _, leaf in leaves))), back
+def nester(tree) -> Callable[[dict[str, Any]], Any]:
+  """The way back from what `named` makes of a tree: {path: leaf} -> a tree like it."""
+  names, structure = [*named(tree)], jax.tree.structure(tree)
+  return lambda flat: jax.tree.unflatten(structure, [flat[name] for name in names])
 
 
 def lower(program: Program) -> tuple[jax.export.Exported, dict[str, dict[str, str]]]:
@@ -108,16 +105,16 @@ def lower(program: Program) -> tuple[jax.export.Exported, dict[str, dict[str, st
   params = jax.tree.map(lambda p: jax.ShapeDtypeStruct(jnp.shape(p), p.dtype), program.params)
   outputs = jax.eval_shape(program.predict, params, inputs)
   inputs |= {"carry": outputs["carry"]} if "carry" in outputs else {}
-  (weights, nest), (given, whole) = named(params), named(inputs)
+  weights, nest, given, whole = named(params), nester(params), named(inputs), nester(inputs)
 
   def call(params: dict[str, Array], inputs: dict[str, Array]) -> dict[str, Array]:
-    return named(program.predict(nest(params), whole(inputs)))[0]
+    return named(program.predict(nest(params), whole(inputs)))
 
   with _placeless():
     lowered = jax.export.export(jax.jit(call), platforms=PLATFORMS)(weights, given)
   form = lambda a: f"{a.dtype}[{', '.join(map(str, a.shape))}]"
   texts = {name: program.inputs.get(name, form(a)) for name, a in given.items()}
-  made = {name: form(a) for name, a in named(outputs)[0].items()}
+  made = {name: form(a) for name, a in named(outputs).items()}
   return lowered, {"inputs": texts, "outputs": made}
 
 

@@ -1,7 +1,6 @@
 """The model of a run, exported, read again, and held against itself."""
 
 import importlib
-import json
 import pathlib
 from typing import Any
 
@@ -9,8 +8,9 @@ import jax
 import numpy as np
 
 from rnnjax.export.archive import Loaded, load, write
-from rnnjax.export.program import Form, Program, named
-from rnnjax.types import BadInput
+from rnnjax.export.program import Form, Program, nester
+from rnnjax.training import saved
+from rnnjax.types import BadInput, named
 
 FILE = "model.zip"
 SIZES = {"T": (1, 7, 40), "B": (1, 4, 3)}  # other letters take their turns as T does
@@ -50,14 +50,13 @@ def described(folder: pathlib.Path) -> dict[str, Any]:
   path = folder / "config.json"
   if not path.is_file():
     raise BadInput(f"{str(folder)!r} is not the --out of a run: it has no config.json")
-  try:
-    kept = json.loads(path.read_text())
-    about = {name: kept[name] for name in ("experiment", "config", "versions")}
-    return about | {"experiment": str(kept["experiment"])}
-  except (ValueError, KeyError, TypeError):
+  kept = saved.read(path)
+  names = ("experiment", "config", "versions")
+  if not isinstance(kept, dict) or not kept.keys() >= {*names}:
     raise BadInput(
       f"{path} does not say which experiment it is of; was it written by an earlier version?"
-    ) from None
+    )
+  return {name: kept[name] for name in names} | {"experiment": str(kept["experiment"])}
 
 
 def difference(program: Program, loaded: Loaded) -> float:
@@ -74,8 +73,8 @@ def difference(program: Program, loaded: Loaded) -> float:
     begun = {name: inputs[name] for name in program.inputs}
     carry = jax.eval_shape(predict, program.params, begun).get("carry")
     if carry is not None:
-      begun["carry"] = named({"carry": carry})[1](inputs)["carry"]
-    for name, true in named(predict(program.params, begun))[0].items():
+      begun["carry"] = nester({"carry": carry})(inputs)["carry"]
+    for name, true in named(predict(program.params, begun)).items():
       gap = np.abs(np.float64(read[name]) - np.float64(true)) / np.maximum(1, np.abs(true))
       gaps.append(np.max(gap, initial=0.0))
   return float(np.max(gaps))  # NaN, where there is one

@@ -15,7 +15,7 @@ from rnnjax.tasks import Task
 from rnnjax.training import devices, hosts, placement
 from rnnjax.training.averages import Average, moving
 from rnnjax.training.gradients import gradient
-from rnnjax.types import Array, Carry, Key, Params
+from rnnjax.types import Array, Carry, Key, Params, named
 
 
 class State(NamedTuple):
@@ -74,7 +74,7 @@ class How(NamedTuple):
 
 
 class Diverged(FloatingPointError):
-  """The loss or a gradient is not finite; `state` is that before the step, and good."""
+  """A step would not be finite, and was not taken; `state` is that before it, and good."""
 
   def __init__(self, message: str, state: State):
     super().__init__(message)
@@ -105,14 +105,14 @@ def train(
     **how: as for `How`.
 
   Raises:
-    Diverged: after a step whose loss or gradient is not finite, which was not taken.
+    Diverged: the loss, a gradient or a parameter would not be finite.
   """
   mesh, how = mesh or devices.mesh(), How(task, optimizer, **how)
   state = jax.tree.map(jnp.copy, place(mesh, state))  # the caller keeps his own
   for batch in batches:
     with jax.set_mesh(mesh):
       state, metrics, finite = _update(how, state, placement.shard(mesh, batch))
-    _check(state, jax.device_get(finite))
+    _check(state, jax.device_get(finite))  # waits for the step, while the next batch is read
     yield state, metrics
 
 
@@ -129,7 +129,7 @@ def _update(how, state, batch):
     how.task, state.params, state.carry, batch, key, how.accumulate, how.precision
   )
   if how.diagnose:
-    metrics |= {f"gradient/{n}": Mean(jnp.linalg.norm(g), 1.0) for n, g in _named(grads).items()}
+    metrics |= {f"gradient/{n}": Mean(jnp.linalg.norm(g), 1.0) for n, g in named(grads).items()}
   updates, inner = how.optimizer.update(grads, state.optimizer, state.params)
   params, mean = optax.apply_updates(state.params, updates), state.average
   if mean is not None:
@@ -145,15 +145,10 @@ def _update(how, state, batch):
   return State(step, *kept, select(carry, state.carry), state.key), metrics, finite
 
 
-def _named(tree) -> dict[str, Array]:
-  name = functools.partial(jax.tree_util.keystr, simple=True, separator="/")
-  return {name(path): leaf for path, leaf in jax.tree.flatten_with_path(tree)[0]}
-
-
 def _check(state: State, finite: np.ndarray):
   """Raises Diverged where something is not finite, and names what first is not."""
   if not finite.all():
-    names = [*_named(state.params)]
+    names = [*named(state.params)]
     names = ["the loss", *(f"the gradient of {name}" for name in names), *names]
     bad = [name for name, good in zip(names, finite, strict=True) if not good]
     raise Diverged(
