@@ -175,7 +175,7 @@ def test_a_trace_is_written(tmp_path):
   with pytest.raises(BadInput, match="--profile needs --out"):
     training.Run(Config(), TASK, data(), training.adam(0.1), 20, profile=True)
   config = Config(out=str(tmp_path / "run"))
-  finish(training.Run(config, TASK, data(), training.adam(0.1), 20, profile=True))
+  finish(training.Run(config, TASK, data(), training.adam(0.1), 12, profile=True))  # ends amid it
   assert list((tmp_path / "run" / "profile").rglob("*.xplane.pb"))
   for line in map(json.loads, (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()):
     assert line["seconds/step"] > line["seconds/input"] >= 0 <= line["seconds/compile"]

@@ -110,13 +110,14 @@ class Run:
     self.mesh = devices.mesh(data.train.batch, mesh)
     if data.train.batch % (self.mesh.size * accumulate):
       raise BadInput(
-        f"a batch of {data.train.batch} rows on {self.mesh.size} devices has no {accumulate} equal parts"
+        f"a batch of {data.train.batch} rows on {self.mesh.size} devices has no {accumulate} equal "
+        "parts; --batch must be a multiple of both together"
       )
     if profile and not self.out:
       raise BadInput("--profile needs --out, where its trace is written")
     self.task = placement.adapt(task, self.mesh, devices.parse(mesh)[0])
     self.signal, self.handlers, self.records = None, {}, None
-    self.checkpoints, self.clock = None, Clock()
+    self.checkpoints, self.clock, self.tracing = None, Clock(), False
     if self.out:
       records.claim(self.out, config, self.beside)
     example = next(data.train.stream())
@@ -155,6 +156,7 @@ class Run:
   def __exit__(self, *_):
     for number, handler in self.handlers.items():
       signal.signal(number, handler)
+    self._end_trace()
     self.records.close()
     if self.checkpoints:
       self.checkpoints.close()
@@ -168,7 +170,7 @@ class Run:
     """Trains to the end; yields the state and metrics of each step.
 
     Raises:
-      Diverged: the loss or a gradient is not finite; the state before that step is saved.
+      Diverged: a step would not be finite; the state before it is saved.
       Stopped: by a signal.
     """
     begun, before = time.perf_counter(), self.progress.seconds
@@ -186,8 +188,11 @@ class Run:
     )
     first = self.step + 1
     for step in range(first, self.steps + 1):
-      if self.profile and step - first in (TRACED.start, TRACED.stop):
-        self._trace(step - first == TRACED.start)
+      if self.profile and step == first + TRACED.start:
+        jax.profiler.start_trace(self.out / "profile")
+        self.tracing = True
+      elif step == first + TRACED.stop:
+        self._end_trace()
       try:
         state, metrics = next(loop)
       except Diverged as error:
@@ -256,12 +261,12 @@ class Run:
       return batches
     return ((self.signal and self._stop()) or batch for batch in batches)
 
-  def _trace(self, begins: bool):
-    """Begins or ends the trace of a profile."""
-    folder = self.out / "profile"
-    jax.profiler.start_trace(folder) if begins else jax.profiler.stop_trace()
-    if not begins:
-      logging.info("a trace of %d steps lies in %s", len(TRACED), folder)
+  def _end_trace(self):
+    """Ends the trace of a profile, where one is being written."""
+    if self.tracing:
+      jax.profiler.stop_trace()
+      logging.info("a trace of some steps lies in %s", self.out / "profile")
+    self.tracing = False
 
   def _stop(self):
     """Saves after a signal, in a folder of its own where none was given, and leaves."""
