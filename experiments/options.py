@@ -86,7 +86,10 @@ class Common:
 
   def __post_init__(self):
     for field in dataclasses.fields(self):
-      value, meta = getattr(self, field.name), field.metadata
+      value, meta, kind = getattr(self, field.name), field.metadata, type(field.default)
+      good = (int, float) if kind is float else kind
+      if not isinstance(value, good) or isinstance(value, bool) != (kind is bool):
+        raise BadInput(f"--{field.name} must be of type {kind.__name__}; got {value!r}")
       if meta["choices"] and value not in meta["choices"]:
         raise BadInput(f"--{field.name} must be one of {', '.join(meta['choices'])}; got {value!r}")
       if meta["low"] is not None and not value >= meta["low"]:

@@ -88,6 +88,9 @@ def test_values_are_checked_in_a_notebook_too():
     imdb.Config(cell="grue")
   with pytest.raises(BadInput, match="--batch must be at least 1; got 0"):
     imdb.Config(batch=0)
+  for name, value in dict(hidden="8", epochs=1.5, rate=None, diagnose=1, seed=True).items():
+    with pytest.raises(BadInput, match=f"--{name} must be of type .*; got"):
+      imdb.Config(**{name: value})
 
 
 def test_a_flag_for_each_field_with_a_help_text():
