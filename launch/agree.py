@@ -67,5 +67,4 @@ def main(_):
 
 
 if __name__ == "__main__":
-  sys.path.insert(0, str(ROOT))
   app.run(main)

@@ -239,3 +239,25 @@ def test_tpu_ctrl_c_lets_the_workers_save(house):
   assert process.wait(60) != 0
   last = json.loads(log.read_text().splitlines()[-1])
   assert last[-1].startswith("--command=pkill -TERM -f [e]xperiments.imdb")
+
+
+def multiprocess(*words):
+  command, environment = [ROOT / "launch" / "multiprocess", *words], os.environ | {"PORT": "4321"}
+  environment["DRY_RUN"] = "1"
+  return subprocess.run(command, env=environment, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("mesh", [[], ["--mesh=batch:4"]])
+def test_processes_of_this_machine(mesh):
+  """Each has its number, all meet at one place; a device each, unless a mesh says otherwise."""
+  shown = multiprocess("2", "imdb", *AWKWARD, *mesh).stdout.splitlines()
+  python = [".venv/bin/python", "-m", "experiments.imdb", *([] if mesh else ["--mesh=batch:2"])]
+  ends = [f"--distributed=127.0.0.1:4321,2,{i}" for i in range(2)]
+  assert list(map(shlex.split, shown)) == [[*python, *AWKWARD, *mesh, end] for end in ends]
+
+
+@pytest.mark.parametrize("words", [[], ["imdb"], ["0", "imdb"], ["two", "imdb"], ["2", "options"]])
+def test_processes_of_what_is_none(words):
+  done = multiprocess(*words)
+  assert done.returncode == 2 and not done.stdout
+  assert "usage: launch/multiprocess" in done.stderr or "no experiment options" in done.stderr

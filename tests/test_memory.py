@@ -64,6 +64,13 @@ def test_a_run(tmp_path):
   json.dumps(scores)
 
 
+def test_a_cell_that_diverges_is_judged_by_what_it_was(caplog):
+  """An absurd rate: the program goes on, and says why the training did not."""
+  scores = memory.run(memory.Config(cell="relu", lengths="5", hidden=4, epochs=1, rate=1e38))
+  assert "would not be finite" in caplog.text
+  assert np.isfinite(scores["test/relu_5"])
+
+
 def test_what_is_solved_stops(tmp_path):
   """A GRU adds what stands four steps apart, and is done before all steps are taken."""
   how = dict(cell="gru", lengths="4", hidden=16, batch=32, epochs=12, enough=0.1, average=0.0)
