@@ -33,7 +33,7 @@ from tests.damage import damaged
 from tests.readers import READERS, Reader, packed
 
 SECONDS, MEMORY = 10, 1 << 30  # that one input may take
-AT_ONCE = 20_000  # inputs of one process: libraries may leak a little
+AT_ONCE = 5_000  # inputs of one process: libraries may leak a little
 READ, REFUSED = "read", "refused"
 FORBIDDEN = re.compile(  # what Python tells an audit hook
   r"pickle\.find_class|exec$|marshal\.load|ctypes\.dlopen|socket\.(connect|bind)|"

@@ -17,6 +17,7 @@ from rnnjax.types import BadInput
 
 NAMES = ".zarray", "zarr.json"  # of descriptions; the second is of a version that is not written
 
+
 def check(folder: pathlib.Path):
   """Looks at every description of an array in a folder, in a file of its own or in a store.
 
