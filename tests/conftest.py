@@ -22,6 +22,8 @@ WARNINGS = (
   # A vector of features may meet the last axis, as in x W + b; every other promotion is an error.
   r"ignore:.*rank promotion for (add|multiply) on shapes \(.*, (\d+)\) \(\2,\)\.",
   r"ignore:.*rank promotion for (add|multiply) on shapes \((\d+),\) \(.*, \2\)\.",
+  # orbax ends with the first array that cannot be read; tensorstore then tells it of the others.
+  "ignore:Exception ignored in. None:pytest.PytestUnraisableExceptionWarning",
 )
 
 

@@ -54,6 +54,8 @@ def _size(description: bytes) -> int:
       "shape": [*shape], "chunks": [*chunks], "dtype": str(kind), "filters": None,
       "compressor": {"id": "zstd"} | None,
     }:  # fmt: skip
-      if all(type(n) is int and n >= 0 for n in shape + chunks):
-        return max(math.prod(shape), math.prod(chunks)) * jnp.dtype(kind).itemsize
+      kind = jnp.dtype(kind)
+      numbers = jnp.issubdtype(kind, jnp.number) or kind == bool
+      if numbers and all(type(n) is int and n >= 0 for n in shape + chunks):
+        return max(math.prod(shape), math.prod(chunks)) * kind.itemsize
   raise ValueError(f"a description is not of an array of numbers: {description[:60]!r}")
