@@ -1,5 +1,7 @@
 """Each cell alone: its equations, its parameters, its start, its name, its types."""
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -95,6 +97,28 @@ def test_forget_bias_is_one(cell, place):
   np.testing.assert_array_equal(
     lstm(H, forget_bias=2.0).init(jax.random.key(0), D)["b"][H : 2 * H], 2 * np.ones(H)
   )
+
+
+@pytest.mark.parametrize("make, keeps, admits", [
+  (lstm, 1, 0), (functools.partial(lstm, coupled=True), 0, None), (gru, 1, None),
+  (functools.partial(gru, reset="before"), 1, None),
+])  # fmt: skip
+def test_gates_made_for_a_time(make, keeps, admits):
+  """What they keep decays with time constants that are spread evenly over 2 to T steps."""
+  n, T = 4000, 50
+  b = make(n, chrono=T).init(jax.random.key(0), 1)["b"].reshape(-1, n)
+  times = np.sort(1 / (1 - jax.nn.sigmoid(b[keeps])))
+  np.testing.assert_allclose(times, np.linspace(2, T, n), atol=0.03 * T)
+  rest = np.delete(b, keeps, 0)
+  if admits is not None:  # opens as rarely as the other closes
+    np.testing.assert_array_equal(b[admits], -b[keeps])
+    rest = np.delete(b, [keeps, admits], 0)
+  assert not rest.any()
+
+
+def test_a_time_is_two_steps_at_least():
+  with pytest.raises(ValueError, match="must be 2 steps or more; got 1"):
+    gru(H, chrono=1).init(jax.random.key(0), D)
 
 
 def test_recurrent_weights_start_orthogonal():

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from rnnjax.types import Array, Carry, Key, Params
+from rnnjax.types import Array, BadInput, Carry, Key, Params
 
 
 class Cell(NamedTuple):
@@ -193,6 +193,21 @@ def init(key: Key, D: int, H: int, gates: int) -> Params:
   orthogonal, keys = jax.nn.initializers.orthogonal(), jax.random.split(key, (2, gates))
   U = jnp.concatenate([orthogonal(k, (H, H)) for k in keys[1]], -1)
   return affine(keys[0], D, H) | {"U": U}
+
+
+def lifetimes(key: Key, longest: float, features: int) -> Array:
+  """Biases with which gates keep what they hold for 2 to `longest` steps. [features]
+
+      b = log u,  u uniform in [1, longest − 1];  1 − σ(b) = 1/(1 + u)
+
+  Tallec & Ollivier, Can recurrent neural networks warp time?, 2018 ("chrono initialization").
+
+  Raises:
+    BadInput: longest is less than 2.
+  """
+  if not longest >= 2:
+    raise BadInput(f"the longest time to remember (chrono) must be 2 steps or more; got {longest}")
+  return jnp.log(jax.random.uniform(key, (features,), minval=1, maxval=longest - 1))
 
 
 def affine(keys: Array, D: int, H: int) -> Params:

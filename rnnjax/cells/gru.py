@@ -5,12 +5,11 @@ Two textbook forms differ in where the reset gate acts: before the product with 
 most lecture notes) or after it (cuDNN, PyTorch, Keras), which needs a bias inside.
 """
 
-import functools
 
 import jax
 import jax.numpy as jnp
 
-from rnnjax.cells.cell import additive, factory, init, project, zeros
+from rnnjax.cells.cell import additive, factory, init, lifetimes, project, zeros
 from rnnjax.types import Array, Carry, Params
 
 σ = jax.nn.sigmoid
@@ -70,12 +69,14 @@ def after(params: Params, carry: Carry, gates: list[Array]) -> tuple[Carry, Arra
 
 
 @factory
-def gru(features: int, reset: str = "after"):
+def gru(features: int, reset: str = "after", chrono: float | None = None):
   """A GRU of H = features hidden units; parameters: 3(DH + H² + H), and H more for "after".
 
   Args:
     features: H.
     reset: "before" the product, as in the paper, or "after" it, as in cuDNN, PyTorch and Keras.
+    chrono: the longest time to remember, in steps; the update gate's biases start at as many
+      `lifetimes` up to it.
 
   >>> gru(100, reset="before")
   gru(100, reset='before')
@@ -83,7 +84,12 @@ def gru(features: int, reset: str = "after"):
   if reset not in ("before", "after"):
     raise ValueError(f"reset must be 'before' or 'after'; got {reset!r}")
   start = lambda x: (zeros(x, features),)
-  begin = functools.partial(init, H=features, gates=GATES)
+
+  def begin(key, D):
+    params, update = init(key, D, features, GATES), slice(features, 2 * features)
+    bias = lifetimes(jax.random.fold_in(key, 1), chrono, features) if chrono else 0.0
+    return params | {"b": params["b"].at[update].set(bias)}
+
   if reset == "before":
     return {"init": begin, "start": start, "project": project, "step": before}
   first = lambda key, D: begin(key, D) | {"b_hn": jnp.zeros(features)}

@@ -10,7 +10,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from rnnjax.cells.cell import additive, factory, init, project, wide, zeros
+from rnnjax.cells.cell import additive, factory, init, lifetimes, project, wide, zeros
 from rnnjax.types import Array, Carry, Params
 
 σ = jax.nn.sigmoid
@@ -102,6 +102,7 @@ def lstm(
   squash: bool = True,
   cells: int | None = None,
   forget_bias: float = 1.0,
+  chrono: float | None = None,
 ):
   """An LSTM of H = features hidden units; parameters: 4(DH + H² + H).
 
@@ -113,6 +114,8 @@ def lstm(
     cells: C, memory cells that are projected onto the H features; as many as H, and no
       projection, where it is None.
     forget_bias: where the bias of the forget gate starts.
+    chrono: the longest time to remember, in steps; the forget gate's biases start at as many
+      `lifetimes` up to it, and the input gate's at their negatives.
 
   >>> lstm(100)
   lstm(100)
@@ -124,7 +127,10 @@ def lstm(
 
   def begin(key, D):
     params = init(key, D, C, gates)
-    params["b"] = params["b"].at[forget].set(forget_bias)
+    bias = lifetimes(jax.random.fold_in(key, 1), chrono, C) if chrono else forget_bias
+    params["b"] = params["b"].at[forget].set(bias)
+    if chrono and not coupled:
+      params["b"] = params["b"].at[:C].set(-bias)
     if cells:
       glorot, keys = jax.nn.initializers.glorot_uniform(), jax.random.split(key, gates + 1)
       params["U"] = jnp.concatenate([glorot(k, (H, C)) for k in keys[1:]], -1)

@@ -55,7 +55,7 @@ def _size(description: bytes) -> int:
       "compressor": {"id": "zstd"} | None,
     }:  # fmt: skip
       kind = jnp.dtype(kind)
-      numbers = jnp.issubdtype(kind, jnp.number) or kind == bool
+      numbers = jnp.issubdtype(kind, jnp.number) or kind.kind == "b"
       if numbers and all(type(n) is int and n >= 0 for n in shape + chunks):
         return max(math.prod(shape), math.prod(chunks)) * kind.itemsize
   raise ValueError(f"a description is not of an array of numbers: {description[:60]!r}")
