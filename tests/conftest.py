@@ -2,10 +2,11 @@
 
 import os
 
-# Four devices on one processor; and compiled quickly, for these tests compile more than they run.
+from tests import quick
+
+# Four devices on one processor.
 os.environ["XLA_FLAGS"] = (
-  os.environ.get("XLA_FLAGS", "")
-  + " --xla_force_host_platform_device_count=4 --xla_backend_optimization_level=0"
+  f"{os.environ.get('XLA_FLAGS', '')} {quick.FLAGS} --xla_force_host_platform_device_count=4"
 )
 
 # Two XLA threads a device: with one, all may wait for a device whose work finds no thread.

@@ -11,10 +11,11 @@ import pytest
 
 from rnnjax.training import hosts
 from rnnjax.types import BadInput
+from tests import quick
 
 ROOT = pathlib.Path(__file__).parents[1]
 FLAGS = "--dataset=embedded --hidden=8 --width=8 --layers=1 --batch=32 --evidence=0".split()
-ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+ENVIRONMENT = os.environ | {"XLA_FLAGS": quick.FLAGS}
 
 
 def begin(number, out, *flags):

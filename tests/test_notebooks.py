@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+from tests import quick
+
 ROOT = pathlib.Path(__file__).parents[1]
 BOOKS = sorted((ROOT / "launch").glob("*.ipynb"))
 RUN = """
@@ -30,7 +32,7 @@ def test_runs(book, tmp_path):
   """In a process of its own, in an empty folder, without a warning; on one device, or as a TPU."""
   own = dict.fromkeys(("TMPDIR", "IPYTHONDIR"), str(tmp_path)) | {"MPLBACKEND": "agg"}
   own |= {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
-  own["XLA_FLAGS"] = "--xla_backend_optimization_level=0"  # they compile more than they run
+  own["XLA_FLAGS"] = quick.FLAGS
   if "tpu" in book.stem:
     own["XLA_FLAGS"] += " --xla_force_host_platform_device_count=2"
   command = [sys.executable, "-c", RUN, str(book)]
