@@ -33,9 +33,11 @@ CELLS = {
   "gru": gru,
 }
 PRESETS = {
-  "adding": dict(lengths="600", hidden=128, batch=32, epochs=60, rate=2e-3, enough=0.0),
+  "adding": dict(
+    lengths="600", hidden=128, batch=32, epochs=80, rate=2e-3, chrono=600, enough=0.0,
+  ),
   "copy": dict(problem="copy", lengths="1000", hidden=128, batch=32, epochs=10, enough=0.0),
-}
+}  # fmt: skip
 EPOCH = 100  # batches between two looks at the validation part
 
 
