@@ -169,7 +169,7 @@ def test_zoneout_draws_anew_at_each_step():
       masks.append(abs(ys[t, b] - h) < 1e-12)
       np.testing.assert_allclose(ys[t, b], np.where(masks[-1], h, new), atol=1e-12)
       h = np.asarray(ys[t, b])
-    np.testing.assert_array_equal(carry["forward"][0][b], h)
+    np.testing.assert_allclose(carry["forward"][0][b], h, rtol=0, atol=1e-12)
     assert not np.asarray(ys[length:, b]).any()
   assert len({tuple(mask.tolist()) for mask in masks}) > 2
 
