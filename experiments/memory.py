@@ -52,7 +52,7 @@ class Config(options.Common):
   average: float = 0.9
   clip: float = option(1.0, "largest norm of a gradient; 0 for any", low=0)
   forget_bias: float = option(1.0, "where the bias of the LSTM's forget gate starts")
-  chrono: int = option(0, "longest time that gates are made for, in steps; 0: as forget_bias says")
+  chrono: int = option(0, "longest time that gates are made for, in steps; 0: for none", low=0)
   gain: float = option(1.0, "what U is multiplied by at the start", low=0)
   enough: float = option(0.02, "share of a guess's loss with which a length is solved", low=0)
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from rnnjax import gru, lstm, unroll, vanilla
+from rnnjax.types import BadInput
 from tests import oracle
 from tests.cells_table import CASES, LENGTHS, NAMES, B, D, H, inputs, leaky, run
 
@@ -117,8 +118,9 @@ def test_gates_made_for_a_time(make, keeps, admits):
 
 
 def test_a_time_is_two_steps_at_least():
-  with pytest.raises(ValueError, match="must be 2 steps or more; got 1"):
-    gru(H, chrono=1).init(jax.random.key(0), D)
+  for cell in (gru(H, chrono=1), lstm(H, chrono=0)):
+    with pytest.raises(BadInput, match="must be 2 steps or more; got"):
+      cell.init(jax.random.key(0), D)
 
 
 def test_recurrent_weights_start_orthogonal():

@@ -5,7 +5,6 @@ Two textbook forms differ in where the reset gate acts: before the product with 
 most lecture notes) or after it (cuDNN, PyTorch, Keras), which needs a bias inside.
 """
 
-
 import jax
 import jax.numpy as jnp
 
@@ -86,9 +85,11 @@ def gru(features: int, reset: str = "after", chrono: float | None = None):
   start = lambda x: (zeros(x, features),)
 
   def begin(key, D):
-    params, update = init(key, D, features, GATES), slice(features, 2 * features)
-    bias = lifetimes(jax.random.fold_in(key, 1), chrono, features) if chrono else 0.0
-    return params | {"b": params["b"].at[update].set(bias)}
+    params = init(key, D, features, GATES)
+    if chrono is not None:
+      bias = lifetimes(jax.random.fold_in(key, 1), chrono, features)
+      params["b"] = params["b"].at[features : 2 * features].set(bias)
+    return params
 
   if reset == "before":
     return {"init": begin, "start": start, "project": project, "step": before}

@@ -113,7 +113,7 @@ def lstm(
     squash: False leaves out the tanh of the output, aₜ = Γₒ ⊙ cₜ as some notes write it.
     cells: C, memory cells that are projected onto the H features; as many as H, and no
       projection, where it is None.
-    forget_bias: where the bias of the forget gate starts.
+    forget_bias: where the bias of the forget gate starts, without chrono.
     chrono: the longest time to remember, in steps; the forget gate's biases start at as many
       `lifetimes` up to it, and the input gate's at their negatives.
 
@@ -127,9 +127,10 @@ def lstm(
 
   def begin(key, D):
     params = init(key, D, C, gates)
-    bias = lifetimes(jax.random.fold_in(key, 1), chrono, C) if chrono else forget_bias
+    timed = chrono is not None
+    bias = lifetimes(jax.random.fold_in(key, 1), chrono, C) if timed else forget_bias
     params["b"] = params["b"].at[forget].set(bias)
-    if chrono and not coupled:
+    if timed and not coupled:  # coupled, one gate does both
       params["b"] = params["b"].at[:C].set(-bias)
     if cells:
       glorot, keys = jax.nn.initializers.glorot_uniform(), jax.random.split(key, gates + 1)
