@@ -30,9 +30,18 @@ def finish(run):
   return json.loads(out.splitlines()[-1])
 
 
+def rows(out):
+  return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
 def curve(out):
-  lines = (out / "metrics.jsonl").read_text().splitlines()
-  return [[row[name] for name in ("train/loss", "valid/loss")] for row in map(json.loads, lines)]
+  return [[row[name] for name in ("train/loss", "valid/loss")] for row in rows(out)]
+
+
+def tokens_per_step(out):
+  """Those of the last epoch."""
+  last = rows(out)[-1]
+  return last["tokens_per_second"] * last["seconds/step"]
 
 
 def test_two_hosts_stop_resume_and_equal_one(tmp_path):
@@ -48,6 +57,7 @@ def test_two_hosts_stop_resume_and_equal_one(tmp_path):
   # What was read before the stop counts in no line of the first epoch.
   for (_, a), (_, b) in zip(curve(tmp_path / "two"), curve(tmp_path / "one"), strict=True):
     assert a == pytest.approx(b, abs=1e-5)
+  assert tokens_per_step(tmp_path / "two") == pytest.approx(tokens_per_step(tmp_path / "one"))
 
 
 @pytest.mark.parametrize("lost", [0, 1], ids=["the first", "the second"])

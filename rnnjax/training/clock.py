@@ -8,6 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 import jax
 import numpy as np
 
+from rnnjax.training import hosts
+
 
 def ahead(batches: Iterable) -> Iterator:
   """The batches, each read while the one before is used."""
@@ -43,9 +45,10 @@ class Clock:
 
   def __init__(self):
     self.compiled = _compiled()
-    self._start()
+    self.start()
 
-  def _start(self):
+  def start(self):
+    """Begins a lap, and forgets what was counted."""
     self.begun, self.waited, self.steps, self.tokens = time.perf_counter(), 0.0, 0, 0
     self.before = sum(self.compiled)
 
@@ -63,12 +66,14 @@ class Clock:
 
   def lap(self) -> dict[str, float]:
     """Seconds since the last lap: in all those of compiling, for each step those of waiting for
-    input and of all but compiling; and the tokens of each second that was not compiling."""
+    input and of all but compiling; and the tokens, of all hosts, of each second that was not
+    compiling."""
     compile = sum(self.compiled) - self.before
     rest = time.perf_counter() - self.begun - compile
+    rate = hosts.total(self.tokens) / rest
     found = {
       "seconds/compile": compile, "seconds/input": self.waited / max(self.steps, 1),
-      "seconds/step": rest / max(self.steps, 1), "tokens_per_second": self.tokens / rest,
+      "seconds/step": rest / max(self.steps, 1), "tokens_per_second": rate,
     }  # fmt: skip
-    self._start()
+    self.start()
     return found

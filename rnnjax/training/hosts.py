@@ -2,6 +2,7 @@
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from rnnjax.training import placement
@@ -59,6 +60,13 @@ def share(mesh: Mesh, batches):
   if jax.process_count() == 1 or not hasattr(batches, "share"):
     return batches
   return batches.share(rows(mesh, batches.batch))
+
+
+def total(number: float) -> float:
+  """The sum of what each host has, in float32; all must ask for it."""
+  if jax.process_count() == 1:
+    return number
+  return float(np.sum(multihost_utils.process_allgather(np.float32(number))))
 
 
 def local(mesh: Mesh, tree):

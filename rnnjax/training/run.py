@@ -231,7 +231,7 @@ class Run:
       shown = "  ".join(f"{name} {value:.4f}" for name, value in brief if "gradient/" not in name)
       logging.info("step %d/%d  %s  %.0f s", step, self.steps, shown, self.progress.seconds)
     self._save()
-    self.clock.lap()  # looking is no training
+    self.clock.start()  # looking is no training
 
   def _open(self):
     from rnnjax.training.checkpoints import Checkpoints  # orbax takes seconds to import
