@@ -48,7 +48,8 @@ def main(_):
   shutil.rmtree(folder, ignore_errors=True)
   for name in (bar := tqdm.tqdm(ONLY.value, unit="experiment")):
     own = importlib.import_module(f"experiments.{name}").Config.__dataclass_fields__
-    given = [f"--{field}={value}" for field, value in TINY.items() if field in own]
+    kinds = {field: type(one.default) for field, one in own.items()}
+    given = [f"--{field}={v}" for field, v in TINY.items() if kinds.get(field) is type(v)]
     curves = {}
     for way, (command, mesh) in WAYS.items():
       out = folder / name / way.replace(" ", "_")
