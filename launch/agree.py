@@ -56,7 +56,8 @@ def main(_):
       run = [part.format(name=name) for part in command] + [*given, mesh, f"--out={out}"]
       done = subprocess.run(run, cwd=ROOT, capture_output=True, text=True)
       if done.returncode:
-        sys.exit(f"{' '.join(run)} failed:\n{done.stderr[-2000:]}")
+        (log := out.with_suffix(".log")).write_text(done.stderr, encoding="utf-8")
+        sys.exit(f"{' '.join(run)} failed; what it said lies in {log}")
       curves[way] = curve(out)
     apart = {
       way: max(abs(a - b) for a, b in zip(losses, curves["one"], strict=True))

@@ -101,7 +101,7 @@ def test_a_flag_for_each_field_with_a_help_text():
 @pytest.mark.parametrize("cell", ["vanilla", "lstm", "gru", "mingru"])
 def test_order_is_learnt(cell):
   """Every cell solves the embedded reviews, on which any bag of words is right half the time."""
-  config = imdb.Config(cell=cell, dataset="embedded", evidence=0, epochs=4, rate=0.01)
+  config = imdb.Config(cell=cell, dataset="embedded", evidence=0, epochs=3, rate=0.01)
   assert imdb.run(config)["test/accuracy"] > 0.95
 
 
