@@ -34,9 +34,12 @@ CELLS = {
 }
 PRESETS = {
   "adding": dict(
-    lengths="600", hidden=128, batch=32, epochs=80, rate=2e-3, chrono=600, enough=0.0,
+    lengths="600", hidden=128, batch=32, epochs=200, rate=2e-3, chrono=600, enough=0.0,
   ),
-  "copy": dict(problem="copy", lengths="1000", hidden=128, batch=32, epochs=10, enough=0.0),
+  "copy": dict(
+    problem="copy", lengths="1000", hidden=128, batch=32, epochs=30, rate=2e-3, chrono=1000,
+    enough=0.0,
+  ),
 }  # fmt: skip
 EPOCH = 100  # batches between two looks at the validation part
 
@@ -83,7 +86,7 @@ def measure(ys, batch):
 def prepare(config: Config, T: int):
   """Batches of one length, which never come again; three parts."""
   draw = lambda part, number: Drawn(config.problem, T, config.batch, 3 * config.seed + part, number)
-  return SimpleNamespace(train=draw(0, EPOCH), valid=draw(1, 5), test=draw(2, 20))
+  return SimpleNamespace(train=draw(0, EPOCH), valid=draw(1, 5), test=draw(2, 100))
 
 
 def heard(cell, params, xs):
