@@ -117,7 +117,7 @@ class Run:
       raise BadInput("--profile needs --out, where its trace is written")
     self.task = placement.adapt(task, self.mesh, devices.parse(mesh)[0])
     self.signal, self.handlers, self.records = None, {}, None
-    self.checkpoints, self.clock, self.tracing = None, Clock(), False
+    self.checkpoints, self.clock, self.tracing, self.heeded = None, Clock(), False, 0
     if self.out:
       records.claim(self.out, config, self.beside)
     example = next(data.train.stream())
@@ -148,7 +148,7 @@ class Run:
 
   def __enter__(self):
     self.records = records.Records(self.out, self.step)
-    # On many hosts jax hears SIGTERM, and finds a step after which all of them can stop.
+    # On many hosts jax hears SIGTERM, and finds a call of _heed at which all of them can stop.
     heard = (signal.SIGINT, signal.SIGTERM) if jax.process_count() == 1 else ()
     self.handlers = {s: signal.signal(s, self._handle) for s in heard}
     return self
@@ -249,17 +249,18 @@ class Run:
       self._save()
 
   def _heed(self):
-    """Stops after a signal, on many hosts all after one and the same step."""
-    if jax.process_count() > 1 and multihost_utils.reached_preemption_sync_point(self.step):
+    """Stops after a signal, on many hosts all at one and the same call."""
+    self.heeded += 1
+    if jax.process_count() > 1 and multihost_utils.reached_preemption_sync_point(self.heeded):
       self.signal = signal.SIGTERM
     if self.signal:
       self._stop()
 
   def _heeding(self, batches: Iterable) -> Iterable:
-    """The batches, among which a signal is heard; hosts hear one between steps alone."""
-    if jax.process_count() > 1:
-      return batches
-    return ((self.signal and self._stop()) or batch for batch in batches)
+    """This host's share of the batches, before each of which a signal is heard."""
+    for batch in hosts.share(self.mesh, batches):
+      self._heed()
+      yield batch
 
   def _end_trace(self):
     """Ends the trace of a profile, where one is being written."""
