@@ -1,5 +1,6 @@
 """Configurations as frozen dataclasses, each field one absl flag; what all experiments share."""
 
+import atexit
 import dataclasses
 import functools
 import json
@@ -9,6 +10,7 @@ import os
 import pathlib
 import signal
 import sys
+import tempfile
 
 import jax
 from absl import app, flags
@@ -178,12 +180,17 @@ def figure(out: str, name: str) -> pathlib.Path:
 
 
 def place(out: str, name: str) -> pathlib.Path:
-  """Where a file of a run goes, OUT/NAME; nowhere on hosts that do not write."""
-  if not hosts.lead():
-    return pathlib.Path(os.devnull)
-  path = pathlib.Path(out).expanduser() / name
+  """Where a file of a run goes, OUT/NAME; on hosts that do not write, in a folder that will go."""
+  path = pathlib.Path(out if hosts.lead() else _passing()).expanduser() / name
   path.parent.mkdir(parents=True, exist_ok=True)
   return path
+
+
+@functools.cache
+def _passing() -> str:
+  made = tempfile.TemporaryDirectory()
+  atexit.register(made.cleanup)
+  return made.name
 
 
 def _ended(*_):

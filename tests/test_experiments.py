@@ -155,3 +155,11 @@ def test_a_review_of_a_million_words_is_cut(tmp_path):
   assert max(batch["lengths"].max() for batch in data.test) == 50
   assert all(len(batch["tokens"]) <= 20 for batch in data.train)
   assert len(data.test.sequences[-1]) == len(data.test.beside["features"][-1]) == 1_000_000
+
+
+def test_a_host_that_does_not_write_keeps_the_names(tmp_path, monkeypatch):
+  """Its files lie elsewhere, under names from which a library can tell their format."""
+  monkeypatch.setattr(options.hosts, "lead", lambda: False)
+  path = options.figure(str(tmp_path / "run"), "face.gif")
+  path.write_bytes(b"a picture")
+  assert path.name == "face.gif" and not (tmp_path / "run").exists()
