@@ -188,6 +188,7 @@ def place(out: str, name: str) -> pathlib.Path:
 
 @functools.cache
 def _passing() -> str:
+  """A folder that goes when the process ends."""
   made = tempfile.TemporaryDirectory()
   atexit.register(made.cleanup)
   return made.name

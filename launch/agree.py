@@ -50,6 +50,7 @@ def main(_):
   shutil.rmtree(folder, ignore_errors=True)
   for name in (bar := tqdm.tqdm(ONLY.value, unit="experiment")):
     own = importlib.import_module(f"experiments.{name}").Config.__dataclass_fields__
+    # One name may have two kinds: --split is a fold here and shares there.
     kinds = {field: type(one.default) for field, one in own.items()}
     given = [f"--{field}={v}" for field, v in TINY.items() if kinds.get(field) is type(v)]
     curves = {}

@@ -60,8 +60,10 @@ def test_a_run(tmp_path):
   assert {name for name in scores if name.startswith("test/")} == names
   assert all(0 < scores[name] < 1 for name in names)
   assert {p.name for p in (tmp_path / "figures").iterdir()} == {"lengths.png", "gradients.png"}
+  record = tmp_path / "lstm_6" / "metrics.jsonl"  # of seconds, too, which never come twice
+  before = record.read_bytes()
   again = memory.run(Config(**TINY, cell="lstm", out=str(tmp_path)))
-  assert again.items() <= scores.items()
+  assert again.items() <= scores.items() and record.read_bytes() == before
   json.dumps(scores)
 
 
