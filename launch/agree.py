@@ -5,8 +5,7 @@
 
 Each trains for an epoch. The table says by how much the losses of training and validation differ
 from those of one device at most; the exit code is 1 where it is more than 1e-5. That is a fault, or
-roundings that grew, as do those of forecast, whose quantile losses have kinks: JAX_ENABLE_X64=1
-tells, for then there are none to grow.
+a loss with kinks, at which roundings grow: JAX_ENABLE_X64=1 tells, for then there are none to grow.
 """
 
 import importlib

@@ -3,28 +3,33 @@
 from collections.abc import Mapping
 
 import jax.numpy as jnp
+import optax
 
 from rnnjax import metrics
 from rnnjax.types import Array
 
 QUANTILES = (0.1, 0.5, 0.9)  # of which the outer ones are an interval
 OUTPUTS = 1 + len(QUANTILES)
+κ = 0.01  # how far from the truth the pinball loss is a square, in the series' deviations
 
 
 def pinball(true: Array, made: Array) -> Array:
-  """Pinball loss: Koenker & Bassett 1978.
+  """Pinball loss (Koenker & Bassett 1978), round where it had a kink (Dabney et al. 2018).
 
-      Σ max(q e, (q − 1) e) over q in QUANTILES,   e = true − made
+      Σ |q − [e < 0]| h(e) over q in QUANTILES,   e = true − made
+      h(e) = e²/2κ where |e| < κ, else |e| − κ/2
+
+  At a kink the last bit of an error turns the gradient round: no two devices would learn the same.
 
   Args:
     true: [...].
-    made: [..., Q]; the loss is least where they are the quantiles.
+    made: [..., Q]; the loss is least where they are the quantiles, but for κ.
 
   Returns:
     [...].
   """
   q, e = jnp.array(QUANTILES), true[..., None] - made
-  return jnp.maximum(q * e, (q - 1) * e).sum(-1)
+  return (jnp.where(e < 0, 1 - q, q) * optax.huber_loss(e, delta=κ) / κ).sum(-1)
 
 
 def forecast(ys: Array, batch: Mapping[str, Array]) -> Array:

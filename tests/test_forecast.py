@@ -28,9 +28,18 @@ def test_pinball_is_least_at_the_quantiles():
 
 
 def test_pinball_by_hand():
-  """A truth of 2 beside 1, 2, 4: 0.1 · 1 + 0 + (1 − 0.9) · 2."""
-  found = quantiles.pinball(jnp.array([2.0]), jnp.array([[1.0, 2.0, 4.0]]))
-  assert found.tolist() == pytest.approx([0.3])
+  """A truth of 2 beside 1, 2, 4, and beside what is near it; κ/2 = 0.005."""
+  found = quantiles.pinball(jnp.full(2, 2.0), jnp.array([[1.0, 2.0, 4.0], [1.994, 2.0, 2.008]]))
+  near = 0.1 * 0.006**2 / 0.02 + 0.1 * 0.008**2 / 0.02
+  assert found.tolist() == pytest.approx([0.1 * 0.995 + 0.1 * 1.995, near], rel=1e-3)
+
+
+def test_a_rounding_does_not_turn_the_gradient_round():
+  """What is foretold right and what is off by a bit pull alike, so devices learn alike."""
+  pull = jax.grad(lambda made: quantiles.pinball(jnp.ones(()), made).sum())
+  right = pull(jnp.ones(3))
+  for bit in (jnp.nextafter(1.0, 0.0), jnp.nextafter(1.0, 2.0)):
+    np.testing.assert_allclose(pull(jnp.full(3, bit)), right, atol=1e-4)
 
 
 def test_measures_by_hand():
@@ -40,7 +49,10 @@ def test_measures_by_hand():
     "future": np.array([[[[9.0]], [[0.0]]], [[[13.0]], [[0.0]]]]), "weights": np.array([1.0, 0.0]),
   }  # fmt: skip
   ys = np.tile(np.array([1.0, 0.0, 1.0, 2.0]), (2, 2, 1))  # 12; 10, 12, 14
-  pinball = {9: 0.9 * 1 + 0.5 * 3 + 0.1 * 5, 13: 0.1 * 3 + 0.5 * 1 + 0.1 * 1}
+  off = lambda e: e - 0.005  # κ/2
+  pinball = {
+    9: 0.9 * off(1) + 0.5 * off(3) + 0.1 * off(5), 13: 0.1 * off(3) + 0.5 * off(1) + 0.1 * off(1)
+  }  # fmt: skip
   at_last = {"loss": 1 + pinball[13], "mse": 1.0, "mae": 1.0, "coverage": 1.0}
   at_first = {"loss": 9 + pinball[9], "mse": 9.0, "mae": 3.0, "coverage": 0.0}
   last, every = (quantiles.measure(jnp.array(ys), batch, last=last) for last in (True, False))

@@ -47,5 +47,6 @@ def forecasts(
     axes.spines[["top", "right"]].set_visible(False)
   for axes in every[len(ends) :]:
     axes.remove()
-  every[0].legend(frameon=False, fontsize=7)
+  lines = every[0].get_legend_handles_labels()
+  figure.legend(*lines, loc="outside upper right", ncols=4, frameon=False, fontsize=8)
   figure.savefig(path, format="png")
