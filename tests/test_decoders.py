@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.test_util import check_grads
 
 from rnnjax import gru, lstm, vanilla
 from rnnjax.attention import additive, dot, general, multi_head
@@ -131,6 +132,15 @@ def test_padding_of_the_memory_changes_nothing(kind):
   jax.tree.map(np.testing.assert_array_equal, one, two)
   own = np.asarray(one[0][2])
   assert not own[PADDING].any() and own[~PADDING].any() == (kind != "none")
+
+
+@every
+def test_gradients_are_finite_differences(kind):
+  """Of parameters, inputs, memory and start alike, in float64."""
+  with jax.enable_x64(True):
+    at = jax.tree.map(np.float64, (parameters(kind), *given()))
+    loss = lambda *at: run(made(kind), *at, LENGTHS)[1]
+    check_grads(loss, at, order=1, modes=["rev"], eps=1e-5, atol=1e-6, rtol=1e-6)
 
 
 @every
