@@ -16,7 +16,7 @@ from rnnjax.models.rewriter import Rewriter
 
 PRESETS = {
   "cmudict": dict(
-    hidden=256, width=64, batch=64, epochs=30, rate=3e-3, attention="additive", dropout=0.1,
+    hidden=256, width=64, batch=64, epochs=20, rate=3e-3, attention="additive", dropout=0.1,
     smoothing=0.1, average=0.999,
   ),
 }  # fmt: skip
