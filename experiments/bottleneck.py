@@ -9,6 +9,7 @@ Flags are those of `translate`; a run that has finished in --out is not trained 
 
 import dataclasses
 import json
+import math
 import pathlib
 
 from experiments import options, rewriting, translate
@@ -24,30 +25,30 @@ class Config(translate.Config):
   out: str = option("runs/bottleneck", "folder of both runs and of the figure")
 
 
-def bleu(rows) -> float:
-  """Corpus BLEU of {"target", "written"}; 0 of none."""
-  if not rows:
-    return 0.0
-  return rewriting.bleu([row["written"] for row in rows], [[row["target"]] for row in rows])[0]
+def bleu(rows, lower: bool) -> float:
+  """Corpus BLEU of {"target", "written"}; nan of none."""
+  written, targets = ([row[name] for row in rows] for name in ("written", "target"))
+  return rewriting.bleu(written, [[one] for one in targets], lower)[0] if rows else math.nan
 
 
 def run(config: Config = Config()):
   """Trains both; returns BLEU of each, of all and of long sentences, and draws it by length."""
   out, curves, scores, ticks = pathlib.Path(config.out).expanduser(), {}, {}, []
   names = [field.name for field in dataclasses.fields(translate.Config)]
-  for name, attention in (("attention", config.attention), ("one vector", "none")):
+  blind = dict(attention="none", feed=False, copy=False, coverage=0.0)  # nothing of attention's
+  for name, changed in (("attention", {}), ("one vector", blind)):
     place = out / name.replace(" ", "_")
-    changed = {"out": str(place), "attention": attention}
+    changed = changed | {"out": str(place)}
     translate.run(translate.Config(**{n: getattr(config, n) for n in names} | changed))
     rows = [json.loads(line) for line in (place / "written.jsonl").read_text().splitlines()]
     length = lambda row: len(row["source"].split())
     groups = [
       [row for row in rows if low < length(row) <= high] for low, high in zip((0, *ENDS), ENDS)
     ]
-    curves[name] = [bleu(group) for group in groups]
+    curves[name] = [bleu(group, config.lower) for group in groups]
     ticks = [f"{high if high < 1000 else 'more'}\n({len(g)})" for high, g in zip(ENDS, groups)]
-    scores[f"{name}/bleu"] = bleu(rows)
-    scores[f"{name}/long_bleu"] = bleu([row for row in rows if length(row) > LONG])
+    scores[f"{name}/bleu"] = bleu(rows, config.lower)
+    scores[f"{name}/long_bleu"] = bleu([row for row in rows if length(row) > LONG], config.lower)
   across = "words of the source, at most (and how many sentences)"
   figures.curves(out / "bottleneck.png", curves, {}, across, "BLEU", ticks)
   return {"dataset": config.data_dir or "embedded", "cell": config.cell} | scores

@@ -91,11 +91,12 @@ def baselines(data: captions.Pictures) -> dict[str, float]:
 
 
 def draw(out: str, writer: Rewriter, pictures, written, shown: int = 12, looks: int = 4):
-  """Two pages: pictures with what was written, and where each word of the first ones looked."""
+  """Two pages: pictures with what was written, as ids, and where each word of the first looked."""
   images = [picture.image for picture in pictures[:shown]]
-  pages.captioned(options.figure(out, "captions.png"), images, written[:shown])
-  words = [[word.strip(MARK) for word in writer.target.pieces(text)] for text in written[:looks]]
-  α = [writer.look(p.rows, text)[:-1] for p, text in zip(pictures[:looks], written)]
+  texts = map(writer.target.decode, written[:shown])
+  pages.captioned(options.figure(out, "captions.png"), images, [*texts])
+  words = [[writer.target.words[i].strip(MARK) for i in ids] for ids in written[:looks]]
+  α = [writer.look(p.rows, ids)[:-1] for p, ids in zip(pictures[:looks], written)]
   if any(map(np.any, α)):  # not without attention
     pages.attended(options.figure(out, "attention.png"), images[:looks], words, α)
 
@@ -111,7 +112,8 @@ def run(config: Config = Config()):
   written = writer.write([p.rows for p in pictures], width=config.beam, steps=30)
   if config.out:
     draw(config.out, writer, pictures, written)
-  found = {f"test/{name}": value for name, value in bleu(written, pictures).items()}
+  texts = [*map(writer.target.decode, written)]
+  found = {f"test/{name}": value for name, value in bleu(texts, pictures).items()}
   return scores | found | baselines(data.pictures)
 
 

@@ -57,7 +57,8 @@ def run(config: Config = Config()):
   rewriter, scores = rewriting.train(config, text)
   written = rewriter([word for word, _ in text.test], **config.search, batch=500)
   rewriting.keep(config.out, text.test, written)
-  ways = [text.references.get(word, [way]) for word, way in text.test]
+  spelt = str.lower if config.lower else str
+  ways = [[*map(spelt, text.references.get(word, [way]))] for word, way in text.test]
   scores |= {f"test/{name}": value for name, value in errors(written, ways).items()}
   return scores | rewriting.show(config, rewriter, config.word or text.test[0][0])
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import logging
 from types import SimpleNamespace
 
 import numpy as np
@@ -29,6 +30,7 @@ ATTENTIONS = {
   "multi_head": lambda H: attention.multi_head(4, H),
   "coverage": lambda H: attention.additive(H, coverage=True),
 }
+DRAWN = 200  # pieces of a text, at most, whose attention makes a picture
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +56,10 @@ class Rewriting(options.Common):
   smoothing: float = option(0.0, "label smoothing", **RATE)
   sampled: float = option(0.0, "rate of scheduled sampling", **RATE)
   beam: int = option(5, "hypotheses of beam search", low=1, aside=True)
-  length_penalty: float = option(1.0, "α: longer texts gain", low=0, aside=True)
+  length_penalty: float = option(1.0, "α: longer texts gain; 0 for none", low=0, aside=True)
+  coverage_penalty: float = option(
+    0.0, "β: texts gain that attend to all there is; needs --attention=coverage", low=0, aside=True
+  )
   block: int = option(0, "no so many subwords in a row are written twice", low=0, aside=True)
   longest: int = option(100, "subwords that are written, at most", low=1, aside=True)
   load: str = option("", "folder of a finished run: only use its model", aside=True)
@@ -63,8 +68,9 @@ class Rewriting(options.Common):
   def search(self) -> dict:
     """How a Rewriter shall search."""
     return dict(
-      width=self.beam, length_penalty=self.length_penalty, block=self.block, steps=self.longest
-    )
+      width=self.beam, length_penalty=self.length_penalty, coverage_penalty=self.coverage_penalty,
+      block=self.block, steps=self.longest,
+    )  # fmt: skip
 
 
 def build(config: Rewriting, source: int, target: int) -> Translator:
@@ -148,10 +154,13 @@ def check(config: Rewriting, name: str):
 
 def show(config: Rewriting, rewriter: Rewriter, text: str) -> dict:
   """Prints what is written for a text; with --out draws what it attended to."""
-  (written,) = rewriter([text], **config.search)
+  (ids,) = rewriter.write([ended(rewriter.source.encode(text))], **config.search)
+  written = rewriter.spell(text, ids)
   print(written)
-  *pieces, α = rewriter.attention(text, written)
-  if config.out and α.any():  # not without attention
+  *pieces, α = rewriter.attention(text, ids)
+  if config.out and max(α.shape) > DRAWN:
+    logging.warning("what it attended to is not drawn: %d by %d pieces are too many", *α.shape)
+  elif config.out and α.any():  # not without attention
     figures.heat(options.figure(config.out, "attention.png"), *pieces, α)
   return {"written": written}
 

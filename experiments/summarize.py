@@ -2,10 +2,12 @@
 
   python -m experiments.summarize                                   # generated reports, headlines
   python -m experiments.summarize --preset=titles --data_dir=womens_clothing_reviews.csv.gz
-  python -m experiments.summarize --load=runs/titles --text="..."
+  python -m experiments.summarize --preset=titles --load=runs/titles --text="..."
 """
 
 import dataclasses
+import logging
+import re
 from collections import Counter
 
 from rouge_score import rouge_scorer
@@ -37,12 +39,15 @@ class Config(rewriting.Rewriting):
 
 
 def load(out: str) -> Rewriter:
-  """The summarizer of a run's --out: load("runs/titles")(["..."])."""
+  """The summarizer of a run's --out: load("runs/titles")(["..."], block=2, steps=30)."""
   return rewriting.load(out, Config)
 
 
 def rouge(written, rows) -> dict[str, float]:
   """Mean F1 of ROUGE-1, 2 and L, on stems: Lin 2004."""
+  if unread := [true for _, true in rows if not re.search("[a-z0-9]", true.lower())]:
+    logging.warning("ROUGE reads a-z and 0-9 alone, and %d of %d summaries have none of these: %r",
+                    len(unread), len(rows), unread[0])  # fmt: skip
   scorer = rouge_scorer.RougeScorer(KINDS, use_stemmer=True)
   scores = [scorer.score(true, one) for one, (_, true) in zip(written, rows)]
   return {kind: sum(score[kind].fmeasure for score in scores) / len(rows) for kind in KINDS}

@@ -41,7 +41,7 @@ def judge(config: Config, rewriter: Rewriter, rows) -> dict:
   begun = time.perf_counter()
   written = rewriter(sources, **config.search)
   seconds = time.perf_counter() - begun
-  score, signature = rewriting.bleu(written, [[one] for one in references])
+  score, signature = rewriting.bleu(written, [[one] for one in references], config.lower)
   rewriting.keep(config.out, rows, written)
   return {"test/bleu": score, "signature": signature, "search_seconds": seconds}
 

@@ -115,10 +115,11 @@ def decoder(
     return Memory(values, keys, lengths)
 
   def start(params, last, memory):
-    carry = {
-      name: {"forward": tuple(jnp.tanh(last @ p["W"] + p["b"]) for p in parts.values())}
-      for name, parts in params["bridge"].items()
-    }
+    carry = {}
+    for cell, (name, parts) in zip(cells, params["bridge"].items()):
+      like = zip(parts.values(), cell.start(last))  # each part in its own type
+      made = [jnp.tanh(last @ p["W"] + p["b"]).astype(part.dtype) for p, part in like]
+      carry[name] = {"forward": tuple(made)}
     if feed:
       carry["fed"] = zeros(last, F)
     if feed and attention.coverage:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
-from rnnjax import gru, lstm, vanilla
+from rnnjax import gru, lru, lstm, vanilla
 from rnnjax.attention import additive, dot, general, multi_head
 from rnnjax.decoders import Memory, decoder
 from tests import oracle
@@ -141,6 +141,26 @@ def test_gradients_are_finite_differences(kind):
     at = jax.tree.map(np.float64, (parameters(kind), *given()))
     loss = lambda *at: run(made(kind), *at, LENGTHS)[1]
     check_grads(loss, at, order=1, modes=["rev"], eps=1e-5, atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("feed", [False, True])
+def test_a_carry_keeps_its_types(feed):
+  """Computing in bfloat16, each part has the type that its cell gives it, before and after."""
+  cells = lstm(F), lru(F)
+  two = decoder(*cells, attention=multi_head(2, A), feed=feed)
+  low = lambda tree: jax.tree.map(lambda x: jnp.bfloat16(x), tree)
+  xs, values, last = low(given())
+
+  def carries(params):
+    memory = two.remember(params, values, LENGTHS)
+    start = two.start(params, last, memory)
+    return start, two.apply(params, xs, memory, carry=start)[0]
+
+  start, end = jax.eval_shape(lambda key: carries(low(two.init(key, D, M, L))), KEY)
+  expected = [[part.dtype for part in cell.start(last)] for cell in cells]
+  for carry in start, end:
+    layers = (carry[f"layer_{i}"]["forward"] for i in range(len(cells)))
+    assert [[part.dtype for part in parts] for parts in layers] == expected
 
 
 @every

@@ -80,9 +80,25 @@ def test_scores(esperanto):
   sides = [row["written"] for row in rows], [[row["target"] for row in rows]]
   bleu = sacrebleu.corpus_bleu(*sides, force=True)
   assert scores["test/bleu"] == bleu.score and "tok:13a" in scores["signature"]
-  assert 0 < scores["test/loss"] < np.log(12) and scores["dataset"] == "data en-xx"
+  assert 0 < scores["test/loss"] < 0.97 * np.log(11) and scores["dataset"] == "data en-xx"
   again = translate.load(config.out)([source for source, _ in text.test], width=config.beam)
   assert again == sides[0]
+
+
+def test_in_lower_case_large_letters_are_no_errors():
+  """BLEU of what is written in lower case is that of references in lower case, and says so."""
+  rows = [("a cat sits on the mat", "Eine Katze sitzt auf der Matte")]
+  speak = lambda texts, **how: [true.lower() for _, true in rows]
+  scores = translate.judge(Config(lower=True), speak, rows)
+  assert scores["test/bleu"] == pytest.approx(100) and "case:lc" in scores["signature"]
+  assert translate.judge(Config(), speak, rows)["test/bleu"] < 50
+
+
+def test_too_long_a_text_is_no_picture(esperanto, tmp_path):
+  """What it says is printed, and no picture of gigabytes is drawn."""
+  long = dict(translate="two cats . " * 300, longest=3, beam=1)
+  assert translate.run(Config(load=esperanto[0].out, out=str(tmp_path), **long))["written"]
+  assert not (tmp_path / "figures").exists()
 
 
 def test_a_sentence(esperanto, tmp_path, capsys):
@@ -159,7 +175,7 @@ def test_coverage_learns_and_searches(esperanto, capsys):
   text = pairs.parallel(esperanto[0].data_dir, "en", "xx")
   config = Config(**TINY, attention="coverage", feed=True)
   rewriter, scores = rewriting.train(config, text)
-  assert scores["test/loss"] < np.log(12)
+  assert scores["test/loss"] < 0.97 * np.log(11)
   assert len(rewriter([source for source, _ in text.test])) == 16
 
 
@@ -219,6 +235,15 @@ def test_flags_that_do_not_fit_each_other_are_refused_before_texts_are_cut(monke
   monkeypatch.setattr(rewriting, "prepare", lambda *_: pytest.fail("it cuts"))
   with pytest.raises(BadInput, match="needs"):
     translate.run(Config(**TINY | options))
+
+
+def test_a_training_part_without_a_pair_is_refused(tmp_path, idle):
+  """Each line lacks one side or the other."""
+  folder = pathlib.Path(files(tmp_path / "data"))
+  (folder / "train.en").write_text("one\n\n")
+  (folder / "train.xx").write_text("\nunu\n")
+  with pytest.raises(BadInput, match=r"train\.en and .*train\.xx must have a line in common"):
+    translate.run(Config(**TINY, data_dir=str(folder)))
 
 
 def test_files_of_unlike_lengths_are_refused(tmp_path, idle):

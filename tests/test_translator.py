@@ -13,6 +13,7 @@ import pytest
 from rnnjax import bidirectional, generate, gru, sample, stack, tasks
 from rnnjax.attention import additive, general
 from rnnjax.data.subwords import BEGIN, END, Subwords
+from rnnjax.data.vocabulary import UNKNOWN
 from rnnjax.decoders import decoder
 from rnnjax.models.rewriter import Rewriter, ended
 from rnnjax.models.translator import Source, Translator
@@ -126,7 +127,7 @@ def test_in_use_as_in_training(how):
 @every
 def test_a_beam_of_one_is_greedy(how):
   """The same words up to the end as `generate` takes by the likeliest."""
-  model, params = made(**how), jax.tree.map(lambda p: 3 * p, parameters(**how))
+  model, params = made(**how), jax.tree.map(lambda p: 2 * p, parameters(**how))
   tokens, lengths = np.random.default_rng(3).integers(0, V, (S, 12)), np.tile(LENGTHS, 4)
   memory, carry = jax.jit(functools.partial(model.apply, method="remember"))(
     {"params": params}, tokens, lengths
@@ -141,11 +142,15 @@ def test_a_beam_of_one_is_greedy(how):
   np.testing.assert_array_equal(found.tokens[0], rows)
 
 
-def test_scheduled_sampling_reads_guesses():
+@pytest.mark.parametrize("how", [{}, {"copy": True, "target": V}], ids=["plain", "copy"])
+def test_scheduled_sampling_reads_guesses(how):
   """At a rate of almost 1 all of them; between, each word is the truth or its guess."""
   tokens, lengths, targets, _ = (x[..., :1] for x in given())
-  inputs, params = (tokens, lengths, targets, np.ones((T, 1), np.float32)), parameters()
-  logits = lambda read: logits_of(made(), params, tokens, lengths, read)[0]
+  inputs = tokens, lengths, targets, np.ones((T, 1), np.float32)
+  params = jax.tree.map(lambda p: 2 * p, parameters(**how))
+  if how:  # what it would say by itself is not what it would copy
+    params["gate"]["bias"] -= 6
+  logits = lambda read: logits_of(made(**how), params, tokens, lengths, read)[0]
   read = targets[:-1]
   guess = np.argmax(logits(read), -1)[:-1]
   targets[1:-1] = read[1:] = (guess + np.arange(1, T)[:, None]) % W
@@ -156,7 +161,7 @@ def test_scheduled_sampling_reads_guesses():
     by_choice[own] = nats(logits(mixed), targets[1:], inputs[3])
   values = np.array([*by_choice.values()])
   assert np.diff(np.sort(values)).min() > 1e-3
-  total = lambda rate, key=KEY: loss_of(made(sampled=rate), params, inputs, 0.0, key)[0]
+  total = lambda rate, key=KEY: loss_of(made(sampled=rate, **how), params, inputs, 0.0, key)[0]
   never, always = values[0], values[-1]
   np.testing.assert_allclose([total(0.0), total(0.9, None), total(1e-9)], never, rtol=1e-5)
   np.testing.assert_allclose(total(1 - 1e-9), always, rtol=1e-5)
@@ -212,10 +217,10 @@ TEXTS = ["low lower", "slow", "we lost a row of low owls", "a", "well , we are s
 
 
 @functools.cache
-def asked(seed=6, scale=3, bias=6.0):
+def asked(seed=6, scale=3, bias=6.0, sizes=(30, 26), **how):
   """A rewriter whose texts end, its parameters drawn; `bias` is its wish to end."""
-  source, target = (Subwords.train(TEXTS, size) for size in (30, 26))
-  model = made(len(source), len(target))
+  source, target = (Subwords.train(TEXTS, size) for size in sizes)
+  model = made(len(source), len(target), **how)
   inputs = ended(source.encode("a"))[:, None], np.array([2]), np.full((3, 1), BEGIN)
   init = jax.jit(model.init)(KEY, *inputs, np.ones((2, 1), np.float32))
   params = jax.tree.map(lambda p: scale * p, drawn(init["params"], seed))
@@ -267,9 +272,11 @@ def by_hand(rewriter, text, ids):
 def test_attention(rewriter):
   """A row for each written piece, which sums to one over the pieces read, as by hand."""
   text, written = TEXTS[2], "slower жу , owl"
-  across, down, α = rewriter.attention(text, written)
+  across, down, α = rewriter.attention(text, rewriter.target.encode(written))
   assert across == [*rewriter.source.pieces(text), "⏎"]
-  assert down == [*rewriter.target.pieces(written), "⏎"] and α.shape == (len(down), len(across))
+  own = rewriter.target.pieces(written)
+  assert down == [*(piece if piece in rewriter.target.words else "<unk>" for piece in own), "⏎"]
+  assert "<unk>" in down and α.shape == (len(down), len(across))
   np.testing.assert_allclose(α.sum(1), 1, atol=1e-5)
   tokens, read = ended(rewriter.source.encode(text)), [BEGIN, *rewriter.target.encode(written)]
   given = tokens[:, None], np.array([len(tokens)]), np.array(read)[:, None]
@@ -279,8 +286,35 @@ def test_attention(rewriter):
 
 def test_attention_to_nothing_written(rewriter):
   """What is left is the end."""
-  across, down, α = rewriter.attention("a", "")
+  across, down, α = rewriter.attention("a", np.array([], int))
   assert down == ["⏎"] and α.shape == (1, len(across))
+
+
+def test_what_is_copied_of_the_unknown_is_spelt_as_it_stands():
+  """From where it attended most among the unknown; what cannot copy says that it does not know."""
+  copying, text = asked(sizes=(30, 30), copy=True), "low жlow эa owl"
+  written = np.array([UNKNOWN, *copying.target.encode("low"), UNKNOWN])
+  source = ended(copying.source.encode(text))
+  here, there = np.flatnonzero(source == UNKNOWN)
+  α = copying.look(source, written)
+  chosen = ["жэ"[int(α[t, there] > α[t, here])] for t in (0, len(written) - 1)]
+  assert copying.spell(text, written) == f"{chosen[0]} low{chosen[1]}"
+  assert copying.spell("low", written) == "<unk> low<unk>"
+  assert asked().spell(text, written[:1]) == "<unk>"
+
+
+def test_what_attends_to_all_there_is_gains():
+  """By a coverage penalty that outweighs all else; never less is covered, here and there more."""
+  rewriter = asked(4, 2, 2.0, feed=True)
+  sources = [ended(rewriter.source.encode(text)) for text in TEXTS[:6]]
+
+  def covered(**how):
+    texts = rewriter.write(sources, width=5, steps=12, **how)
+    α = [rewriter.look(source, ids)[: len(ids) + 1] for source, ids in zip(sources, texts)]
+    return np.array([np.log(np.clip(one.sum(0), 1e-9, 1)).sum() for one in α])
+
+  gain = covered(coverage_penalty=100.0) - covered()
+  assert (gain > -1e-4).all() and (gain > 0.1).any(), gain
 
 
 @pytest.mark.parametrize("texts, options, message", [

@@ -191,7 +191,9 @@ def _aligned(part: str, *paths: File) -> Rows:
   if empty:
     logging.warning("%d lines are empty, the first %s; their pairs are dropped",
                     len(empty), empty[0])  # fmt: skip
-  return [(s, t) for (_, s), (_, t) in zip(*sides) if s and t]
+  if whole := [(s, t) for (_, s), (_, t) in zip(*sides) if s and t]:
+    return whole
+  raise BadInput(f"{one} and {other} must have a line in common that neither leaves empty")
 
 
 def _csv(path: pathlib.Path) -> Iterator[dict[str, str]]:

@@ -109,11 +109,17 @@ class Subwords:
     """Pieces to a text."""
     return "".join(pieces).replace(MARK, " ").strip()
 
-  def decode(self, ids: Iterable[int]) -> str:
-    """Ids to a text; PAD, BEGIN and END vanish, and UNKNOWN is "<unk>"."""
-    blank = MARK if self._kind == "word" else ""
-    shown = {PAD: "", UNKNOWN: f"{blank}<unk>", BEGIN: "", END: ""}
-    return self.join(shown.get(int(i), self.words[i]) for i in ids)
+  def decode(self, ids: Iterable[int], unknown: Iterable[str] = ()) -> str:
+    """Ids to a text; PAD, BEGIN and END vanish.
+
+    Args:
+      ids: [T].
+      unknown: the piece that each UNKNOWN stands for, in turn; "<unk>" where they run out.
+    """
+    blank, own = MARK if self._kind == "word" else "", iter(unknown)
+    shown = {PAD: "", BEGIN: "", END: ""}
+    name = lambda i: next(own, f"{blank}<unk>") if i == UNKNOWN else shown.get(i, self.words[i])
+    return self.join(name(int(i)) for i in ids)
 
   def to_json(self) -> dict:
     """All there is to it, as a value that `json` can write."""

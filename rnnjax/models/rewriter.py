@@ -5,15 +5,18 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from rnnjax.data.batches import Batches
 from rnnjax.data.subwords import BEGIN, END, Subwords
+from rnnjax.data.vocabulary import UNKNOWN
+from rnnjax.lengths import alive
 from rnnjax.models.translator import Source, Translator
 from rnnjax.search import beam
 from rnnjax.types import Array, BadInput, Params
 
-SEARCH = ("width", "steps", "length_penalty", "block")
+SEARCH = ("width", "steps", "block")
 
 
 class Rewriter(NamedTuple):
@@ -40,7 +43,8 @@ class Rewriter(NamedTuple):
     """
     if not texts or not all(text.strip() for text in texts):
       raise BadInput("there must be a text, and none may be empty")
-    return self.write([ended(self.source.encode(text)) for text in texts], **how)
+    written = self.write([ended(self.source.encode(text)) for text in texts], **how)
+    return [self.spell(text, ids) for text, ids in zip(texts, written)]
 
   def write(
     self,
@@ -48,12 +52,13 @@ class Rewriter(NamedTuple):
     *,
     width: int = 5,
     length_penalty: float = 1.0,
+    coverage_penalty: float = 0.0,
     block: int = 0,
     steps: int = 100,
     batch: int = 50,
-  ) -> list[str]:
-    """The best that beam search finds for each source, an array [S, ...], of at most so many steps;
-    arguments as there.
+  ) -> list[np.ndarray]:
+    """The ids [T] of the best that beam search finds for each source, an array [S, ...], of at most
+    so many steps; arguments as there.
 
     Raises:
       BadInput: a beam wider than the vocabulary.
@@ -62,22 +67,36 @@ class Rewriter(NamedTuple):
       raise BadInput(f"the beam must be at most {len(self.target)}, the vocabulary; got {width}")
     written: list = [None] * len(sources)
     for made in Batches(sources, range(len(sources)), min(batch, len(sources))):
-      how = dict(width=width, steps=steps, length_penalty=length_penalty, block=block)
-      found = jax.device_get(search(self.model, self.params, made, **how))
+      found = jax.device_get(search(
+        self.model, self.params, made, width=width, steps=steps, length_penalty=length_penalty,
+        coverage_penalty=coverage_penalty, block=block,
+      ))  # fmt: skip
       tokens, lengths = found["tokens"], found["lengths"]
       for b in np.flatnonzero(made["weights"]):
-        written[made["labels"][b]] = self.target.decode(tokens[: lengths[b], b])
+        written[made["labels"][b]] = tokens[: lengths[b], b]
     return written
 
-  def attention(self, text: str, written: str) -> tuple[list[str], list[str], np.ndarray]:
-    """The pieces of both texts, and how much each written one attends to each read. α [T, S]"""
-    pieces = self.source.pieces(text), self.target.pieces(written)
+  def spell(self, text: str, written: np.ndarray) -> str:
+    """The text of ids written for a text; what a model that copies takes of the unknown, from where
+    it attended most, is spelt as it stands there."""
+    source = ended(self.source.encode(text))
+    there, copied = (np.flatnonzero(ids == UNKNOWN) for ids in (source, written))
+    if not (self.model.copy and len(there) and len(copied)):
+      return self.target.decode(written)
+    places = there[self.look(source, written)[copied][:, there].argmax(1)]
+    pieces = self.source.pieces(text)
+    return self.target.decode(written, [pieces[place] for place in places])
+
+  def attention(self, text: str, written: np.ndarray) -> tuple[list[str], list[str], np.ndarray]:
+    """The pieces of a text and those that were written, and how much each of these attends to each
+    of those. α [T, S]"""
+    pieces = self.source.pieces(text), [self.target.words[i] for i in written]
     α = self.look(ended(self.source.encode(text)), written)
     return *([*some, "⏎"] for some in pieces), α
 
-  def look(self, source: np.ndarray, written: str) -> np.ndarray:
-    """α [T, S]: how much each written piece, and the end, attends to each place of a source."""
-    targets = np.array([BEGIN, *self.target.encode(written), END], np.int32)
+  def look(self, source: np.ndarray, written: np.ndarray) -> np.ndarray:
+    """α [T, S]: how much each written id, and the end, attends to each place of a source."""
+    targets = np.array([BEGIN, *written, END], np.int32)
     ones = np.ones((len(targets) - 1, 1), np.float32)
     _, α = self.model.apply(
       {"params": self.params}, source[:, None], np.array([len(source)]), targets[:, None], ones
@@ -92,15 +111,19 @@ def ended(ids: np.ndarray) -> np.ndarray:
 
 @functools.partial(jax.jit, static_argnums=0, static_argnames=SEARCH)
 def search(
-  model: Translator, params: Params, batch: dict, *, width: int, steps: int, length_penalty: float,
-  block: int,
+  model: Translator, params: Params, batch: dict, *, width: int, steps: int, block: int,
+  length_penalty: float = 0.0, coverage_penalty: float = 0.0,
 ) -> dict[str, Array]:  # fmt: skip
   """The best text that beam search finds for each source of a batch: its "tokens" [T, B], their
-  number "lengths" [B] and "log_p" [B]; arguments as for `beam`."""
+  number "lengths" [B] and "log_p" [B]; arguments as for `beam`, whose coverage counts where the
+  model's attention keeps it."""
   tokens, lengths = batch["tokens"], batch["lengths"]
   memory, carry = model.apply({"params": params}, tokens, lengths, method="remember")
+  there = alive(memory.values, lengths).T
+  seen = lambda carry: jnp.log(jnp.where(there, jnp.clip(carry["coverage"], 1e-9, 1), 1)).sum(-1)
   found = beam(
-    model.read, Source(params, tokens, memory), carry, jax.numpy.full_like(lengths, BEGIN),
+    model.read, Source(params, tokens, memory), carry, jnp.full_like(lengths, BEGIN),
     width=width, steps=steps, end=END, length_penalty=length_penalty, block=block,
+    coverage=seen if "coverage" in carry else None, coverage_penalty=coverage_penalty,
   )  # fmt: skip
   return {name: getattr(found, name)[0] for name in ("tokens", "lengths", "log_p")}

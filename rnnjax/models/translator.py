@@ -42,8 +42,9 @@ class Translator(nn.Module):
     dropout: rate at which features of E_s, E_t, the memory and ys vanish, for all steps at once.
     word_dropout: rate at which whole words of the source and of what the decoder reads vanish.
     copy: the model is a pointer-generator.
-    sampled: rate at which in training the decoder reads its own guess instead of what was true
-      (scheduled sampling, Bengio et al. 2015), a guess made all at once from what was true before.
+    sampled: rate, the same throughout, at which in training the decoder reads its own guess instead
+      of what was true (scheduled sampling, Bengio et al. 2015), a guess made all at once from what
+      was true before.
   """
 
   source: nn.Embed
@@ -88,7 +89,7 @@ class Translator(nn.Module):
     ys, α = self._decode(read, memory, carry, keys[1])
     if self.sampled and key is not None:
       # Each guess follows what was true before it; then the guesses are read.
-      guess = jnp.argmax(self.softmax.logits(self._last(), ys), -1)[:-1]
+      guess = jnp.argmax(self._following(ys, α, tokens), -1)[:-1]
       own = jax.random.bernoulli(keys[2], self.sampled, guess.shape)
       read = read.at[1:].set(jnp.where(own, guess, read[1:]))
       ys, α = self._decode(jax.lax.stop_gradient(read), memory, carry, keys[3])
@@ -117,10 +118,7 @@ class Translator(nn.Module):
     carry, ys, α = self.decoder.apply(
       self._get("decoder"), self.target(tokens), memory, carry=carry
     )
-    ys = self.narrow(ys[-1:])
-    if self.copy:
-      return carry, self._mixed(ys, α[-1:], source)[0]
-    return carry, self.softmax.logits(self._last(), ys[0])
+    return carry, self._following(self.narrow(ys[-1:]), α[-1:], source)[0]
 
   def read(self, known: Source, tokens: Array, lengths: None, carry: Carry):
     """`following` as a function, which is what `generate` and `beam` want."""
@@ -134,6 +132,10 @@ class Translator(nn.Module):
     xs = drop.locked(xs, self.dropout, keys[1])
     _, ys, α = self.decoder.apply(self._get("decoder"), xs, memory, carry=carry, key=keys[2])
     return self.narrow(drop.locked(ys, self.dropout, keys[3])), α
+
+  def _following(self, ys, α, source):
+    """log p of what follows, up to a constant, [T, B, V]."""
+    return self._mixed(ys, α, source) if self.copy else self.softmax.logits(self._last(), ys)
 
   def _mixed(self, ys, α, source):
     """log p [T, B, V] of a pointer-generator, from narrow ys [T, B, D], α [T, S, B] and [S, B]."""

@@ -45,7 +45,8 @@ def beam(
   coverage_penalty: float = 0.0,
   block: int = 0,
 ) -> Hypotheses:
-  """Searches the text y of highest score, and the next best; a width of 1 is greedy search.
+  """Searches the text y of highest score, and the next best; a width of 1 is greedy search, where
+  there are no penalties.
 
       s(y) = log p(y) / ((5 + n) / 6)^α + β c(y)        n tokens, `end` among them
 
