@@ -40,7 +40,8 @@ def run(config: Config = Config()):
     place = out / name.replace(" ", "_")
     changed = changed | {"out": str(place)}
     translate.run(translate.Config(**{n: getattr(config, n) for n in names} | changed))
-    rows = [json.loads(line) for line in (place / "written.jsonl").read_text().splitlines()]
+    lines = options.place(str(place), "written.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
     length = lambda row: len(row["source"].split())
     groups = [
       [row for row in rows if low < length(row) <= high] for low, high in zip((0, *ENDS), ENDS)
@@ -50,7 +51,8 @@ def run(config: Config = Config()):
     scores[f"{name}/bleu"] = bleu(rows, config.lower)
     scores[f"{name}/long_bleu"] = bleu([row for row in rows if length(row) > LONG], config.lower)
   across = "words of the source, at most (and how many sentences)"
-  figures.curves(out / "bottleneck.png", curves, {}, across, "BLEU", ticks)
+  path = options.place(config.out, "bottleneck.png")
+  figures.curves(path, curves, {}, across, "BLEU", ticks)
   return {"dataset": config.data_dir or "embedded", "cell": config.cell} | scores
 
 

@@ -13,7 +13,7 @@ import json
 import pathlib
 
 from experiments import options, tagging
-from experiments.options import CELLS, option
+from experiments.options import option
 from rnnjax.data import tagged, teddy
 from rnnjax.diagnostics import figures
 
@@ -25,14 +25,14 @@ NETS = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(options.Common):
   task: str = option("ner", "what the tags say", tagged.TASKS)
-  cell: str = option("lstm", "the recurrent cell", CELLS)
-  hidden: int = option(64, "hidden units of each cell", low=1)
+  hidden: int = 64
   epochs: int = option(8, "passes over the training part", low=2)
-  batch: int = option(32, "sentences of a batch", low=1)
-  seed: int = option(0, "seed of everything drawn", low=0)
-  out: str = option("runs/directions", "folder of the runs and of the figure")
+  batch: int = 32
+  rate: float = 1e-2
+  average: float = 0.9
+  out: str = "runs/directions"
 
 
 def run(config: Config = Config()):
@@ -41,7 +41,7 @@ def run(config: Config = Config()):
   shared = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
   for name, net in NETS.items():
     place = out / name.replace(", ", "_").replace(" ", "_")
-    shared |= {"out": str(place), "dataset": "embedded", "average": 0.9, "rate": 1e-2}
+    shared |= {"out": str(place), "dataset": "embedded"}
     scores[f"test/{name}"] = tagging.run(tagging.Config(**shared | net))["test/accuracy"]
     rows = [json.loads(line) for line in (place / "metrics.jsonl").read_text().splitlines()]
     curves[name] = [row["valid/accuracy"] for row in rows]

@@ -18,6 +18,7 @@ from experiments import imdb, options
 from experiments.options import option
 from rnnjax import tasks, training
 from rnnjax.data.vocabulary import PAD
+from rnnjax.training import devices
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,6 +77,7 @@ def keras(data, config) -> list[dict]:
 
 def run(config: Config = Config()):
   """Times both; returns the seconds of the last epoch and their ratios."""
+  devices.use_cores(config.batch)  # as `imdb` does
   notes = dict(imdb.PRESETS["notes"], epochs=config.epochs, batch=config.batch)
   notes |= dict(dataset=config.dataset, data_dir=config.data_dir)
   lengths, zeros = (imdb.Config(**notes, padding=padding) for padding in ("back", "front"))

@@ -270,7 +270,7 @@ def main(config, run, presets=None):
       made = config(**values)
       if getattr(made, "out", ""):
         records.check(pathlib.Path(made.out).expanduser(), made)  # before any long work
-      if hasattr(made, "batch"):
+      if isinstance(made, Common):
         lay_out(made)
       result = run(made)
     except (BadInput, FloatingPointError, OSError) as error:

@@ -99,8 +99,9 @@ def run(config: Config = Config()):
   model = build(config, len(data.words), len(data.answers))
   task = tasks.classification(model, inputs=INPUTS)
   params, scores = options.learn(config, task, data, data.name, "cosine")
+  mesh = training.mesh(config.batch, config.mesh)
   for number, batches in data.by_task.items():
-    scores[f"test/task_{number}"] = training.evaluate(task, params, batches)["accuracy"]
+    scores[f"test/task_{number}"] = training.evaluate(task, params, batches, mesh)["accuracy"]
   if len(data.by_task) == len(PUBLISHED):
     print("task  accuracy  LSTM")
     for n, published in enumerate(PUBLISHED, 1):

@@ -106,8 +106,9 @@ def run(config: Config = Config()):
   if config.cache:
     data = corpus.columns(text, config.batch, config.window, config.seed)
     task = cached(model, config.cache, config.flatness, config.share)
+    mesh = training.mesh(config.batch, config.mesh)
     for part in ("valid", "test"):
-      score = training.evaluate(task, writer.params, getattr(data, part))
+      score = training.evaluate(task, writer.params, getattr(data, part), mesh)
       scores[f"{part}/cached_perplexity"] = math.exp(score["loss"])
   for part in ("valid", "test"):
     scores[f"{part}/perplexity"] = math.exp(scores[f"{part}/loss"])

@@ -1,6 +1,7 @@
 """Experiments as one uses them: from the command line, on their embedded data."""
 
 import json
+import pathlib
 import signal
 import subprocess
 import sys
@@ -16,9 +17,34 @@ from rnnjax.data import sentiment
 from rnnjax.data.vocabulary import Vocabulary
 from rnnjax.types import BadInput
 
+ROOT = pathlib.Path(__file__).parents[1]
 TINY = [
   "--dataset=embedded", "--epochs=1", "--hidden=8", "--width=8", "--batch=32", "--layers=2",
 ]  # fmt: skip
+
+
+MODULES = ROOT.glob("experiments/*.py")
+COMMANDS = [path.stem for path in MODULES if "options.main(" in path.read_text()]
+REACH = """
+import importlib, sys
+from absl import flags
+from experiments import options
+
+class Reached(Exception): pass
+
+def run(config):
+  raise Reached
+
+options.app.run = lambda start: start(flags.FLAGS(sys.argv[:1]))
+for name in sys.argv[1:]:
+  known = {*flags.FLAGS}
+  try:
+    options.main(importlib.import_module("experiments." + name).Config, run)
+  except Reached:
+    print(name)
+  for flag in {*flags.FLAGS} - known:
+    delattr(flags.FLAGS, flag)
+"""
 
 
 def command(*flags):
@@ -27,6 +53,14 @@ def command(*flags):
 
 def launch(*flags):
   return subprocess.run(command(*flags), capture_output=True, text=True, timeout=300)
+
+
+def test_every_command_gets_as_far_as_its_run():
+  """With its default flags, from parsing them to the devices."""
+  done = subprocess.run(
+    [sys.executable, "-c", REACH, *COMMANDS], capture_output=True, text=True, timeout=300
+  )
+  assert done.stdout.split() == COMMANDS, done.stderr
 
 
 def test_the_last_line_of_stdout_is_the_result(tmp_path):

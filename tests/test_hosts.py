@@ -62,13 +62,13 @@ def test_two_hosts_stop_resume_and_equal_one(tmp_path):
 
 @pytest.mark.parametrize("lost", [0, 1], ids=["the first", "the second"])
 def test_a_lost_host_ends_the_other_in_a_minute(tmp_path, lost):
-  """One of two is killed, be it that which all meet at: the other ends within 60 s, and the
-  launcher says what to do."""
+  """One of two is killed, be it that which all meet at: the other ends by itself, before the
+  launcher ends it after 50 s, and the launcher says what to do."""
   run = begin(2, tmp_path / "run", "--epochs=10000", "--save_every=10")
   wait_for_checkpoint(tmp_path / "run")
   children = pathlib.Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()
   os.kill(int(children[lost]), signal.SIGKILL)
-  _, err = run.communicate(timeout=60)
+  _, err = run.communicate(timeout=45)
   assert run.returncode != 0
   assert "of 2 processes one was lost" in err and "The same command resumes" in err
 

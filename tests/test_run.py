@@ -119,23 +119,27 @@ def test_a_stopped_run_without_a_folder_is_saved_too(tmp_path, monkeypatch, undi
   assert_same(finish(make(Config(out=str(folder)))), undisturbed)
 
 
-def test_a_signal_amid_validation_is_heard_there(tmp_path, undisturbed, monkeypatch):
-  """The look is cut short, and made up for when the run resumes: the best is as ever."""
+@pytest.mark.parametrize("step", [5, STEPS])
+def test_a_signal_amid_validation_is_heard_there(tmp_path, undisturbed, step):
+  """The look is cut short, be it the last, and made up for when the run resumes: the best is as
+  ever, on disk, too."""
   config, run = Config(out=str(tmp_path / "run")), None
 
-  def stream():
-    for n, batch in enumerate(data().valid):
-      if run.step == 5 and n == 1:
-        os.kill(os.getpid(), signal.SIGTERM)
-      yield batch
+  class Valid:
+    def __iter__(self):
+      for n, batch in enumerate(data().valid):
+        if run.step == step and n == 1:
+          os.kill(os.getpid(), signal.SIGTERM)
+        yield batch
 
   run = make(config)
-  run.data = dataclasses.replace(run.data, valid=stream())
+  run.data = dataclasses.replace(run.data, valid=Valid())
   with pytest.raises(Stopped):
     finish(run)
   resumed = make(config)
-  assert (resumed.step, resumed.progress.looked) == (5, 0)
+  assert (resumed.step, resumed.progress.looked) == (step, 0 if step == 5 else 10)
   assert_same(finish(resumed), undisturbed)
+  assert_same(training.load(config.out).params, undisturbed.best)
 
 
 def test_lines_beyond_the_last_checkpoint_come_again(tmp_path):
@@ -190,17 +194,19 @@ def test_a_finished_run_is_not_trained_again(tmp_path, undisturbed):
 
 
 def test_a_broken_checkpoint_falls_back_to_the_one_before(tmp_path, caplog, undisturbed):
-  """The newest checkpoint is cut off: the previous one serves, with a warning."""
+  """The newest checkpoint is cut off: the previous one serves, with a warning; and once more."""
   config = Config(out=str(tmp_path / "run"))
   finish(make(config))
   steps = sorted(int(p.name) for p in (tmp_path / "run" / "checkpoints").iterdir())
-  for path in (tmp_path / "run" / "checkpoints" / str(steps[-1])).rglob("*"):
-    if path.is_file():
-      os.truncate(path, path.stat().st_size // 2)
-  resumed = make(config)
-  assert resumed.step == steps[-2]
-  assert "cannot be read" in caplog.text
-  assert_same(finish(resumed), undisturbed)
+  for n in (1, 2):
+    for path in (tmp_path / "run" / "checkpoints" / str(steps[-1])).rglob("*"):
+      if path.is_file():
+        os.truncate(path, path.stat().st_size // 2)
+    resumed = make(config)
+    assert resumed.step == steps[-2]
+    assert "cannot be read" in caplog.text
+    assert len([*(tmp_path / "run").glob("broken_*")]) == n
+    assert_same(finish(resumed), undisturbed)
 
 
 def test_no_readable_checkpoint_is_an_error_not_a_fresh_start(tmp_path):
@@ -237,6 +243,14 @@ def test_the_best_parameters_in_validation_are_tested():
     worst = jax.tree.map(lambda p: -p, best)
     run.progress = run.progress._replace(state=run.progress.state._replace(average=worst))
     assert run.test()["test/accuracy"] == run.progress.score
+
+
+def test_records_need_no_git(tmp_path, monkeypatch):
+  """Where it is not installed, the commit is unknown, and the run goes on."""
+  monkeypatch.setenv("PATH", str(tmp_path))
+  finish(make(Config(out=str(tmp_path / "run")), steps=1))
+  kept = json.loads((tmp_path / "run" / "config.json").read_text())
+  assert kept["versions"]["commit"] == "unknown"
 
 
 def test_records_hold_configuration_versions_and_metrics(tmp_path):

@@ -156,6 +156,16 @@ def test_an_array_that_promises_too_much_is_not_read(tmp_path, change):
   assert judged("checkpoints", seed, tmp_path) == fuzz.READ
 
 
+def test_large_is_not_too_much(tmp_path, monkeypatch):
+  """A checkpoint of numbers that hardly pack is read, however many bytes it has."""
+  numbers = np.random.default_rng(0).normal(size=10**5).astype(np.float32)
+  checkpoints = Checkpoints(tmp_path / "large")
+  checkpoints.save(1, {"w": numbers})
+  monkeypatch.setattr(files, "LIMIT", 10**5)
+  np.testing.assert_array_equal(checkpoints.restore()["w"], numbers)
+  checkpoints.close()
+
+
 def test_a_checkpoint_leads_nowhere_else(tmp_path):
   """A link in it is refused, and so are descriptions of a version that is not written."""
   out = run(tmp_path / "own", {"best": {"w": jnp.zeros(3)}})

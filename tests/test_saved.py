@@ -27,6 +27,16 @@ def test_the_best_parameters_and_the_configuration(run):
   assert saved.beside == {}
 
 
+def test_who_reads_disturbs_nobody_who_writes(run):
+  """What another process is writing there stays."""
+  out, _ = run
+  half = out / "checkpoints" / "99.orbax-checkpoint-tmp"
+  half.mkdir()
+  training.load(str(out))
+  assert half.is_dir()
+  half.rmdir()
+
+
 def test_on_another_number_of_devices(run):
   """Saved on four, loaded on one."""
   out, best = run

@@ -1,40 +1,53 @@
 """Checkpoints with Orbax: the last good ones, and a way back when the newest is broken."""
 
+import itertools
 import logging
 import pathlib
 
 import jax
 import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
 
 from rnnjax.data.files import decoding
-from rnnjax.training import stored
+from rnnjax.training import hosts, stored
 from rnnjax.types import BadInput
 
 
 class Checkpoints:
   """Numbered trees of arrays in one folder; the newest two are kept.
 
+  Args:
+    folder: theirs.
+    reading: nothing in it is changed, so that whoever writes there is not disturbed.
+
   Raises:
     BadInput: what is said there of a checkpoint is damaged.
   """
 
-  def __init__(self, folder: pathlib.Path):
+  def __init__(self, folder: pathlib.Path, reading: bool = False):
     logging.getLogger("absl").setLevel(logging.WARNING)
     self.folder = folder.resolve()  # orbax fails on relative paths, and only in its own thread
-    options = ocp.CheckpointManagerOptions(
-      max_to_keep=2, create=True, cleanup_tmp_directories=True
-    )
+    writing = dict(max_to_keep=2, create=True, cleanup_tmp_directories=True)
+    how = dict(read_only=True, create=False) if reading else writing
+    options = ocp.CheckpointManagerOptions(**how)
     handler = ocp.StandardCheckpointHandler()
     with decoding(self.folder, "as checkpoints", "Are they of another program, or damaged?"):
       self.manager = ocp.CheckpointManager(self.folder, item_handlers=handler, options=options)
 
-  def save(self, step: int, tree):
+  def save(self, step: int, tree, again: bool = False):
     """Writes a tree; it is whole on disk or not there at all.
+
+    Args:
+      step: its number; what has that number stays.
+      tree: arrays.
+      again: what has that number goes; a kill before the tree is whole leaves those before it.
 
     Raises:
       OSError: it cannot be written; those before stay.
     """
     try:
+      if again and step in self.manager.all_steps():
+        self.manager.delete(step)
       if step not in self.manager.all_steps():
         self.manager.save(step, args=ocp.args.StandardSave(tree))
       self.manager.wait_until_finished()
@@ -80,10 +93,15 @@ class Checkpoints:
     return jax.tree.map(shape, self.manager.item_metadata(step).tree)
 
   def _set_aside(self, steps):
-    """Moves broken checkpoints out of the way of those to come."""
-    for step in steps:
-      (self.folder / str(step)).rename(self.folder.parent / f"broken_{step}")
-    self.manager.reload()
+    """Moves broken checkpoints out of the way of those to come, on many hosts once for all."""
+    if steps and hosts.lead():
+      names = (self.folder.parent / f"broken_{n}" for n in itertools.count())
+      free = (path for path in names if not path.exists())
+      for step, path in zip(steps, free):
+        (self.folder / str(step)).rename(path)
+    if steps:
+      multihost_utils.sync_global_devices("broken checkpoints were set aside")
+      self.manager.reload()
 
   def close(self):
     """Waits for what is being written."""

@@ -65,15 +65,16 @@ class Clock:
       yield batch
 
   def lap(self) -> dict[str, float]:
-    """Seconds since the last lap: in all those of compiling, for each step those of waiting for
-    input and of all but compiling; and the tokens, of all hosts, of each second that was not
-    compiling."""
+    """Seconds since the last lap: in all those of compiling, for each step, where there was one,
+    those of waiting for input and of all but compiling; and the tokens, of all hosts, of each
+    second that was not compiling."""
     compile = sum(self.compiled) - self.before
     rest = time.perf_counter() - self.begun - compile
-    rate = hosts.total(self.tokens) / rest
-    found = {
-      "seconds/compile": compile, "seconds/input": self.waited / max(self.steps, 1),
-      "seconds/step": rest / max(self.steps, 1), "tokens_per_second": rate,
-    }  # fmt: skip
+    found = {"seconds/compile": compile}
+    if self.steps:
+      found |= {
+        "seconds/input": self.waited / self.steps, "seconds/step": rest / self.steps,
+        "tokens_per_second": hosts.total(self.tokens) / rest,
+      }  # fmt: skip
     self.start()
     return found

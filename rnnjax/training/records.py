@@ -29,12 +29,13 @@ def experiment(config) -> str:
 def versions() -> dict[str, str]:
   """The commit and the versions of the packages that decide a result."""
   root = pathlib.Path(__file__).parents[2]
-  git = subprocess.run(
-    ["git", "-C", str(root), "describe", "--always", "--dirty", "--exclude=*"],
-    capture_output=True, text=True, check=False,
-  )  # fmt: skip
+  describe = ["git", "-C", str(root), "describe", "--always", "--dirty", "--exclude=*"]
+  try:
+    commit = subprocess.run(describe, capture_output=True, text=True, check=False).stdout.strip()
+  except FileNotFoundError:  # there is no git
+    commit = ""
   packages = ("jax", "jaxlib", "flax", "optax", "numpy")
-  return {"commit": git.stdout.strip() or "unknown"} | {
+  return {"commit": commit or "unknown"} | {
     package: importlib.metadata.version(package) for package in packages
   }
 

@@ -82,6 +82,8 @@ class Run:
     BadInput: `out` is the place of another run, or the devices cannot share a batch.
   """
 
+  heeded = 0  # calls of _heed in this process, of all its runs: jax names one at which all stop
+
   def __init__(
     self,
     config,
@@ -117,7 +119,7 @@ class Run:
       raise BadInput("--profile needs --out, where its trace is written")
     self.task = placement.adapt(task, self.mesh, devices.parse(mesh)[0])
     self.signal, self.handlers, self.records = None, {}, None
-    self.checkpoints, self.clock, self.tracing, self.heeded = None, Clock(), False, 0
+    self.checkpoints, self.clock, self.tracing = None, Clock(), False
     if self.out:
       records.claim(self.out, config, self.beside)
     example = next(data.train.stream())
@@ -173,6 +175,7 @@ class Run:
       Diverged: a step would not be finite; the state before it is saved.
       Stopped: by a signal.
     """
+    self.clock.start()
     begun, before = time.perf_counter(), self.progress.seconds
     stream = hosts.share(self.mesh, self.data.train).stream(self.step)
     loop = train(
@@ -181,7 +184,8 @@ class Run:
       accumulate=self.accumulate, precision=self.precision,
     )  # fmt: skip
     since: dict[str, Mean] = {}
-    if self.step and self.step % self.every == 0 and self.progress.looked < self.step:
+    due = self.step % self.every == 0 or self.step == self.steps
+    if self.step and due and self.progress.looked < self.step:
       self._look(since)  # which a signal cut short
     bar = tqdm.tqdm(
       total=self.steps, initial=self.step, unit="step", disable=None if hosts.lead() else True
@@ -230,7 +234,7 @@ class Run:
       brief = (item for item in values.items() if item[0].split("/")[0] in ("train", "valid"))
       shown = "  ".join(f"{name} {value:.4f}" for name, value in brief if "gradient/" not in name)
       logging.info("step %d/%d  %s  %.0f s", step, self.steps, shown, self.progress.seconds)
-    self._save()
+    self._save(again=True)  # it may have been saved before this look
     self.clock.start()  # looking is no training
 
   def _open(self):
@@ -238,9 +242,9 @@ class Run:
 
     self.checkpoints = Checkpoints(self.out / "checkpoints")
 
-  def _save(self):
+  def _save(self, again: bool = False):
     if self.checkpoints:
-      self.checkpoints.save(self.step, self.progress)
+      self.checkpoints.save(self.step, self.progress, again)
 
   def _keep(self, state):
     """Saves a state that is good where the step after it is not."""
@@ -250,8 +254,8 @@ class Run:
 
   def _heed(self):
     """Stops after a signal, on many hosts all at one and the same call."""
-    self.heeded += 1
-    if jax.process_count() > 1 and multihost_utils.reached_preemption_sync_point(self.heeded):
+    Run.heeded += 1
+    if jax.process_count() > 1 and multihost_utils.reached_preemption_sync_point(Run.heeded):
       self.signal = signal.SIGTERM
     if self.signal:
       self._stop()

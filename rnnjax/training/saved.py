@@ -30,7 +30,7 @@ def load(out: str) -> Saved:
   config, beside = described(folder)
   if not any((folder / "checkpoints").glob("*")):
     raise BadInput(f"{out!r} has no checkpoint yet")
-  checkpoints = Checkpoints(folder / "checkpoints")
+  checkpoints = Checkpoints(folder / "checkpoints", reading=True)
   tree = checkpoints.restore()
   checkpoints.close()
   if not isinstance(tree, dict) or not isinstance(tree.get("best"), dict):
