@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rnnjax.cells.cell import factory, zeros
+from rnnjax.cells.cell import factory, wide, zeros
 from rnnjax.lengths import alive
 from rnnjax.types import Array, Key, Params
 from rnnjax.unroll import first, unroll
@@ -108,7 +108,7 @@ def linear_chain(number: int, start=None, inner=None, end=None) -> Tags:
 
 def score(params: Params, scores: Array, tags: Array, lengths: Array | None = None) -> Array:
   """s(y) of one sequence of tags [T, ...] in each row. [...]"""
-  live = alive(scores, lengths)
+  live, scores = alive(scores, lengths), scores.astype(wide(scores.dtype))
   own = jnp.take_along_axis(scores, tags[..., None], -1)[..., 0]
   after = jnp.pad(live[1:], [(0, 1)] + [(0, 0)] * (live.ndim - 1))
   last = live & ~after
@@ -125,6 +125,7 @@ def total(
   """log Z [...], or with `best` the highest s(y)."""
   if lengths is None:
     lengths = jnp.full(scores.shape[1:-1], scores.shape[0])
+  scores = scores.astype(wide(scores.dtype))  # a sum over time
   scores = jnp.where(alive(scores, lengths)[..., None], scores, 0)
   α = params["start"] + first(scores)
   (α,), _ = unroll(_chain(scores.shape[-1], best), params, scores[1:], lengths - 1, carry=(α,))

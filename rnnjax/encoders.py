@@ -164,10 +164,9 @@ def stack(*layers: Encoder, residual: bool = False, dropout: float = 0.0, locked
     ends = {}
     keys = [None] * 2 * len(layers) if key is None else jax.random.split(key, 2 * len(layers))
     for i, (name, layer) in enumerate(zip(names, layers)):
-      if i:
-        xs = between(xs, dropout, keys[2 * i])
+      read = between(xs, dropout, keys[2 * i]) if i else xs
       start, inner = carry and carry[name], keys[2 * i + 1]
-      ends[name], ys = layer.apply(params[name], xs, lengths, carry=start, key=inner)
+      ends[name], ys = layer.apply(params[name], read, lengths, carry=start, key=inner)
       xs = ys + xs if residual and ys.shape == xs.shape else ys
     return ends, xs
 

@@ -132,3 +132,18 @@ def test_long_sequences_stay_finite():
   params = layer.init(jax.random.key(0))
   p = layer.log_likelihood(params, scores, layer.best(params, scores))
   assert np.isfinite(p).all() and (p <= 0).all()
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_narrow_scores_are_summed_in_float32(dtype):
+  """Likelihoods, marginals and paths are those of the same scores in float32."""
+  layer = crf.linear_chain(K, **ALLOWED)
+  scores = jnp.array(3 * np.random.default_rng(7).normal(size=(60, 2, K)), dtype)
+  params, full = layer.init(jax.random.key(0)), scores.astype(jnp.float32)
+  tags = layer.best(params, full)
+  np.testing.assert_array_equal(layer.best(params, scores), tags)
+  for one, other in zip(
+    (layer.log_likelihood(params, scores, tags), layer.marginals(params, scores)),
+    (layer.log_likelihood(params, full, tags), layer.marginals(params, full)),
+  ):
+    np.testing.assert_allclose(jnp.float32(one), other, atol=1e-2 if one.dtype == dtype else 1e-4)

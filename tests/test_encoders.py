@@ -96,6 +96,16 @@ def test_stack_drops_between_layers_alone():
   np.testing.assert_array_equal(one.apply(only, xs, key=KEY)[1], one.apply(only, xs)[1])
 
 
+def test_a_residual_passes_what_is_dropped():
+  """A layer that says nothing leaves what it was to read as it stood."""
+  xs, layer = inputs(dtype=np.float32), forward(gru(H))
+  encoder = stack(layer, layer, residual=True, dropout=0.5)
+  params = encoder.init(KEY, D)
+  params["layer_1"] = jax.tree.map(jnp.zeros_like, params["layer_1"])
+  expected = layer.apply(params["layer_0"], xs)[1]
+  np.testing.assert_array_equal(encoder.apply(params, xs, key=KEY)[1], expected)
+
+
 @pytest.mark.parametrize("drop", [dropout.dropout, dropout.locked, dropout.words])
 def test_dropout_keeps_the_expectation(drop):
   """What survives is scaled by 1/(1 − rate), a share of 1 − rate survives, by the mask's shape."""

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AxisType, PartitionSpec
 
 from rnnjax import bidirectional, gru, lstm, unroll, vanilla
 from rnnjax.cells.cell import Cell, additive, init, zeros
@@ -87,6 +88,20 @@ def test_any_number_of_batch_axes_and_steps(name):
   both = (gradients(case.cell, params, xs, LENGTHS, carry, True, 4, how)
           for how in (options["backend"], "scan"))  # fmt: skip
   close(*both, 1e-6)
+
+
+@over_kernels
+@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit], ids=str)
+def test_each_device_its_own_rows(name, kind):
+  """Where a mesh cuts the batch, outputs and gradients are those of the loop on one device."""
+  case, xs, lengths = FORMS[0], inputs(batch=(4,), dtype=np.float32), np.array([T, 0, 3, 1])
+  params, carry = case.params(np.float32), case.carry((4,), dtype=np.float32)
+  expected = gradients(case.cell, params, xs, lengths, carry, backend="scan")
+  mesh = jax.make_mesh((2,), ("batch",), axis_types=(kind,), devices=jax.devices()[:2])
+  with jax.set_mesh(mesh):
+    xs = jax.device_put(xs, PartitionSpec(None, "batch"))
+    got = gradients(case.cell, params, xs, lengths, carry, backend=f"{name} interpreted")
+  close(jax.device_get(got), expected, 1e-6)
 
 
 @pytest.mark.parametrize("cell", [lstm(48, peepholes=True), gru(40)], ids=str)

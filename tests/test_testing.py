@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import pytest
 
 from rnnjax import gru, lstm, mingru
-from rnnjax.cells.cell import zeros
+from rnnjax.cells.cell import additive, factory, init, zeros
 from rnnjax.testing import LAWS, check_cell
 from tests.cells_table import FORMS, H
 
@@ -68,6 +68,21 @@ def test_a_linear_that_its_step_does_not_follow():
   cell = mingru(H)._replace(step=lambda p, c, u: mingru(H).step(p, c, 2 * u))
   with pytest.raises(AssertionError, match=r"'associative' and 'scan' disagree .* `linear`"):
     check_cell(cell)
+
+
+@factory
+def gained(features: int):
+  """A vanilla cell whose input is weighed before it is added."""
+  made = additive(lambda p, carry, z: ((jnp.tanh(z[0]),), jnp.tanh(z[0])), 1)
+  own = {"project": lambda p, x: p["gain"] * (x @ p["W"]) + p["b"]}
+  begin = lambda key, D: init(key, D, features, 1) | {"gain": jnp.float32(0.3)}
+  return {"init": begin, "start": lambda x: (zeros(x, features),), **made, **own}
+
+
+def test_a_projection_of_its_own():
+  """Then the step is not the pointwise function of x W + b and h U, and all backends know."""
+  check_cell(gained(H))
+  assert gained(H).pointwise is None
 
 
 def test_a_start_that_forgets_the_batch():

@@ -22,7 +22,8 @@ def close(got, expected):
 
 
 def test_explicit_sharding(case, backend):
-  """On a mesh of explicit axes outputs, carry and gradients are those of one device."""
+  """On a mesh of explicit axes outputs, carry and gradients are those of one device, also where
+  lengths and carry lie elsewhere, in chunks of which the last is filled up."""
   args = case.params(), inputs(batch=(4,)), LENGTHS, case.carry((4,))
   expected = gradients(case.cell, *args, backend=backend)
   mesh = jax.make_mesh((4,), ("batch",), axis_types=(AxisType.Explicit,))
@@ -32,7 +33,9 @@ def test_explicit_sharding(case, backend):
     placed = [jax.device_put(tree, spec) for tree, spec in zip(args, specs)]
     got = gradients(case.cell, *placed, backend=backend)
     start, ys = jax.jit(functools.partial(unroll, case.cell, backend=backend))(*placed[:3])
+    elsewhere = gradients(case.cell, *placed[:2], *args[2:], remat=2, backend=backend)
   close(got, expected)
+  close(elsewhere, expected)
   assert jax.typeof(ys).sharding.spec == P(None, "batch", None)
   assert all(jax.typeof(c).sharding.spec == P("batch", None) for c in start)
 

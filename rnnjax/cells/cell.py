@@ -25,7 +25,8 @@ class Cell(NamedTuple):
     start: x [..., D] -> the first carry, derived from x so that it is sharded as x is.
     project: params, x [..., D] -> u [..., GH].
     step: params, carry, u -> carry, y [..., H].
-    pointwise: params, carry, gates -> carry, y for cells of the form of `additive`; else None.
+    pointwise: params, carry, gates -> carry, y for cells of the form of `additive`, and so of the
+      projection x W + b; else None.
     apart: how many of the last blocks of u and h U such a cell keeps apart instead of adding them.
     linear: params, u -> a, b for cells of the form of `linear`; else None.
     read: params, s, u -> y for such cells.
@@ -64,7 +65,10 @@ def factory(make: Callable) -> Callable:
     parameters = signature.parameters
     options = [f"{key}={value!r}" for key, value in given if value != parameters[key].default]
     name = f"{title}({', '.join([str(features), *options])})"
-    return Cell(name, features, **make(features, **dict(given)))
+    made = make(features, **dict(given))
+    if made["project"] is not project:  # what `pointwise` says of the step is not all, then
+      made["pointwise"] = None
+    return Cell(name, features, **made)
 
   @functools.wraps(make)
   def call(*args, **kwargs):

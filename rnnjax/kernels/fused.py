@@ -147,9 +147,9 @@ def fused(
 
   def run(nets, xs, alive, carries):
     nets, carries = (varying(tree, xs) for tree in (nets, carries))
-    return _fused(make, cell, nets, xs, alive, carries, reverse)
+    return tuple(zip(*_fused(make, cell, nets, xs, alive, carries, reverse)))
 
-  return on_own_rows(run)(nets, xs, alive, carries)
+  return [*zip(*on_own_rows(run, known=False)(nets, xs, alive, carries))]
 
 
 def _fused(make, cell, nets, xs, alive, carries, reverse):
@@ -190,6 +190,11 @@ def _fused(make, cell, nets, xs, alive, carries, reverse):
     return a[..., :B, n * width : n * width + H].reshape(*lead, *batch, H)
 
   return [(tuple(own(end, n) for end in ends), own(ys, n, T)) for n in range(len(nets))]
+
+
+def shaped(like: Array, shape: tuple[int, ...], dtype) -> jax.ShapeDtypeStruct:
+  """What a kernel puts out, which differs among the devices of a shard_map as `like` does."""
+  return jax.ShapeDtypeStruct(shape, dtype, manual_axis_type=jax.typeof(like).manual_axis_type)
 
 
 def _multiple(size, of):

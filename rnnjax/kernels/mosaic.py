@@ -10,7 +10,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 from rnnjax.cells.cell import met
-from rnnjax.kernels.fused import Loop
+from rnnjax.kernels.fused import Loop, shaped
 
 
 def forward(loop: Loop, smalls, U, us, start, alive, save=True, interpret=False):
@@ -41,7 +41,7 @@ def forward(loop: Loop, smalls, U, us, start, alive, save=True, interpret=False)
     for i, value in enumerate(z if save else []):
       zs[:, i * H : (i + 1) * H] = value.astype(low)
 
-  shape = lambda blocks, dtype: jax.ShapeDtypeStruct((T, B, N * blocks * H), dtype)
+  shape = lambda blocks, dtype: shaped(us, (T, B, N * blocks * H), dtype)
   out = (
     tuple(shape(1, part.dtype) for part in start),
     shape(Z, low) if save else None, None if loop.echo else shape(1, low),
@@ -93,8 +93,8 @@ def backward(loop: Loop, smalls, U, states, zs, alive, dends, dys, interpret=Fal
     for i, d in enumerate(jax.tree.leaves(dsmall)):
       sums[i] += d
 
-  shape = lambda *lead: jax.ShapeDtypeStruct((*lead, N * H), jnp.float32)
-  products = jax.ShapeDtypeStruct((T, B, N * GH), low)
+  shape = lambda *lead: shaped(dys, (*lead, N * H), jnp.float32)
+  products = shaped(dys, (T, B, N * GH), low)
   sums = shape(R, B) if R else None
   out = products, products if apart else None, tuple(shape(B) for _ in dends), sums
   rows = tuple(at.row(H) for _ in dends)

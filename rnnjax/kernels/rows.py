@@ -1,13 +1,16 @@
 """Each device runs the loop over its own rows of the batch."""
 
 import jax
-from jax.sharding import AxisType, PartitionSpec
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from rnnjax.types import Array
 
 
-def on_own_rows(run):
+def on_own_rows(run, known: bool = True):
   """run(params, xs, alive, carry) on each device's own rows, where a mesh cuts the batch.
+
+  It returns carry and ys, or a tuple of many of each; `known` is whether jax can tell by itself how
+  its outputs differ among devices, as it cannot of a kernel's.
 
   That is where xs [T, *batch, D] lies on explicit mesh axes along its batch axes, or where a mesh
   was set (`jax.set_mesh`) that has an automatic axis of the name "batch" whose size divides the
@@ -19,12 +22,19 @@ def on_own_rows(run):
     if not any(batch):
       return run(params, xs, alive, carry)
     sequence, row = PartitionSpec(None, *batch), PartitionSpec(*batch)
+    explicit = jax.typeof(xs).sharding
+    if any(explicit.spec):  # what else there is may lie elsewhere, such as zeros that fill up
+      put = lambda tree, spec: jax.tree.map(
+        lambda leaf: jax.sharding.reshard(leaf, NamedSharding(explicit.mesh, spec)), tree
+      )
+      alive, carry = put(alive, sequence), put(carry, row)
     names = {name for axis in batch for name in ([axis] if isinstance(axis, str) else axis or ())}
     return jax.shard_map(
       run,
       in_specs=(PartitionSpec(), sequence, sequence, row),
       out_specs=(row, sequence),
       axis_names=names,
+      check_vma=known,
     )(params, xs, alive, carry)
 
   return runs

@@ -19,7 +19,8 @@ from jax.experimental.pallas import triton as plgpu
 
 from rnnjax.cells.cell import met
 from rnnjax.kernels.branchless import branchless
-from rnnjax.kernels.fused import Loop
+from rnnjax.kernels.fused import Loop, shaped
+from rnnjax.kernels.rows import varying
 
 BITS = {jnp.dtype(jnp.float32): jnp.int32, jnp.dtype(jnp.bfloat16): jnp.int16}
 MARK = -1
@@ -85,7 +86,7 @@ def forward(loop: Loop, smalls, U, us, start, alive, save=True, interpret=False)
 
     jax.lax.fori_loop(0, T, tick, (jnp.int32(PATIENCE), carry, fed(0)))
 
-  shape = lambda steps, blocks, dtype: jax.ShapeDtypeStruct((steps, B, N * blocks * H), dtype)
+  shape = lambda steps, blocks, dtype: shaped(us, (steps, B, N * blocks * H), dtype)
   slots = lambda dtype: shape(T + 1, 1, dtype)
   states = slots(BITS[low]), *(slots(part.dtype) for part in start[1:])  # h as it is sent, its bits
   out = states, shape(T, Z, low) if save else None, None if loop.echo else shape(T, 1, low)
@@ -164,8 +165,8 @@ def backward(loop: Loop, smalls, U, states, zs, alive, dends, dys, interpret=Fal
     for i, total in enumerate(end[2]):
       dsmalls[i, rows, column(n)] = total
 
-  shape = lambda *lead: jax.ShapeDtypeStruct((*lead, N * H), jnp.float32)
-  products = jax.ShapeDtypeStruct((T, B, N * GH), low)
+  shape = lambda *lead: shaped(dys, (*lead, N * H), jnp.float32)
+  products = shaped(dys, (T, B, N * GH), low)
   sums = shape(R, B) if R else None
   out = products, products if apart else None, tuple(shape(B) for _ in dends), sums
   ring = jnp.full((SLOTS, C, B, N * H), MARK, jnp.int32)
@@ -178,11 +179,11 @@ def backward(loop: Loop, smalls, U, states, zs, alive, dends, dys, interpret=Fal
 def _call(loop, kernel, args, out, ring, grid, interpret):
   """The kernel on the grid; it gets the ring and the fences as both arguments and results."""
   fences = jnp.zeros(grid[2] * grid[1], jnp.int32)
-  shared = ring, fences
+  shared = varying((ring, fences), args[1])
   first, last = len(jax.tree.leaves(args)), len(jax.tree.leaves(out))
   *results, _, _ = pl.pallas_call(
     kernel,
-    (*out, *(jax.ShapeDtypeStruct(a.shape, a.dtype) for a in shared)),
+    (*out, *(shaped(a, a.shape, a.dtype) for a in shared)),
     grid=grid,
     input_output_aliases={first: last, first + 1: last + 1},
     compiler_params=plgpu.CompilerParams(num_warps=loop.tiles.warps, num_stages=1),
