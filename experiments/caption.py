@@ -22,6 +22,7 @@ from rnnjax.models.rewriter import Rewriter
 from rnnjax.models.sight import Sight, seen
 from rnnjax.models.translator import Translator
 from rnnjax.softmax import full
+from rnnjax.types import BadInput
 
 PRESETS = {
   "flickr": dict(convolutions=4, features=128, vocabulary=2000, dropout=0.2, epochs=8, mirror=True)
@@ -47,7 +48,9 @@ class Config(options.Common):
 
 def build(config: Config, words: int) -> Translator:
   """The model alone."""
-  widths = [max(config.features >> i, 8) for i in range(config.convolutions)][::-1]
+  if config.features % 8:
+    raise BadInput(f"--features must be a multiple of 8; got {config.features}")
+  widths = [max(config.features >> i, 8) // 8 * 8 for i in range(config.convolutions)][::-1]
   writer = decoder(
     CELLS[config.cell](config.hidden), attention=rewriting.ATTENTIONS[config.attention](128)
   )
@@ -60,6 +63,10 @@ def build(config: Config, words: int) -> Translator:
 def prepare(config: Config):
   """The pictures, and as batches: of training, each with each of its captions."""
   data = captions.load(config.dataset, config.data_dir)
+  height, width, _ = data.train[0].image.shape
+  if min(height, width) >> config.convolutions == 0:
+    raise BadInput(f"pictures of {height} x {width} cannot be halved {config.convolutions} times; "
+                   "--convolutions must be less")  # fmt: skip
   said = [caption for picture in data.train for caption in picture.captions]
   words = Subwords.train(said, config.vocabulary, "word", lower=True)
 

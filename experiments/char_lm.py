@@ -57,8 +57,9 @@ def draw(writer: Writer, text: str, path: pathlib.Path):
   # What is shown is of the half on which the correlation was measured.
   middle = len(text) // 2
   shown = slice(middle, middle + SHOWN)
+  largest = max(1, abs(hs).max())  # not every cell keeps within 1
   rows = [
-    (f"{name}: unit {unit}, r = {r:.2f}", text[shown], hs[shown, unit])
+    (f"{name}: unit {unit}, r = {r:.2f}", text[shown], hs[shown, unit] / largest)
     for name, (unit, r) in sorted(found.items(), key=lambda item: -abs(item[1].correlation))
   ]
   if rows:

@@ -60,6 +60,8 @@ class Language(options.Common):
 def build(config: Language, V: int, softmax=None, back=None) -> LanguageModel:
   """The model alone, of V symbols."""
   cell = CELLS[config.cell](config.hidden)
+  if config.weight_drop and cell.linear:
+    raise BadInput(f"--weight_drop is of U, which {cell} has none of; --weight_drop=0 is none")
   layer = forward(cell, backend=config.backend)
   if config.zoneout:
     layer = zoneout(cell, config.zoneout, backend=config.backend)

@@ -42,7 +42,7 @@ class Config(options.Common):
   bidirectional: bool = option(True, "listen in both directions")
   dropout: float = option(0.2, "rate between layers and before the last one", **RATE)
   average: float = 0.99
-  beam: int = option(16, "texts that the search holds at once", low=1)
+  beam: int = option(16, "texts that the search holds at once", low=1, aside=True)
 
 
 def build(config: Config, words: int) -> Frames:

@@ -25,6 +25,7 @@ from experiments.options import option
 from rnnjax.data import imdb
 from rnnjax.data.vocabulary import words
 from rnnjax.diagnostics.bars import bars
+from rnnjax.types import BadInput
 
 THREE = ("vanilla", "lstm", "gru")
 
@@ -64,6 +65,10 @@ def run(config: Config = Config()):
   where |= {"text": config.text, "label": config.label}
   reviews = imdb.load(**where)
   texts, labels = zip(*reviews.train)
+  distinct = {word for text in texts for word in words(text)}
+  if config.width > min(len(distinct), config.vocabulary):
+    raise BadInput(f"--width must be at most {min(len(distinct), config.vocabulary)}, the words; "
+                   f"got {config.width}")  # fmt: skip
   found = {}
   for name, bag in bags(config).items():
     found[name] = float(bag.fit(texts, labels).score(*zip(*reviews.test)))

@@ -91,6 +91,25 @@ def test_a_place_of_the_grid_is_where_it_is():
   assert not np.delete(difference, 2, 1).any()
 
 
+def test_every_place_of_the_grid_is_attended_to():
+  """Though a grid may have more places than the picture has rows."""
+  model = caption.build(Config(**TINY | {"convolutions": 1}), 9)
+  rows, lengths = IMAGES.reshape(6, 8, -1).swapaxes(0, 1), np.full(6, 8)
+  given = rows, lengths, np.full((4, 6), 2), np.ones((3, 6), np.float32)
+  _, α = jax.jit(model.init_with_output)(jax.random.key(0), *given)[0]
+  assert α.shape == (3, 16, 6) and (α > 0).all()
+  np.testing.assert_allclose(α.sum(1), 1, rtol=1e-5)
+
+
+@pytest.mark.parametrize("flags, message", [
+  (dict(features=12), "--features must be a multiple of 8; got 12"),
+  (dict(convolutions=6), "32 x 32 cannot be halved 6 times"),
+])  # fmt: skip
+def test_grids_that_cannot_be(flags, message):
+  with pytest.raises(BadInput, match=message):
+    caption.run(Config(**TINY | flags))
+
+
 def test_light_falls_where_a_word_looks():
   """Places line by line; as bright as α says, and never black."""
   white = np.full((8, 12, 3), 255, np.uint8)

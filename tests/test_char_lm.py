@@ -93,10 +93,13 @@ def test_a_text_of_one_line_needs_no_prompt(tmp_path, capsys):
   assert capsys.readouterr().out
 
 
-def test_units_are_found_and_drawn(tmp_path):
-  """A text with quotes: correlations among the scores, and a figure in --out."""
+@pytest.mark.parametrize("cell", ["lstm", "lru"])
+def test_units_are_found_and_drawn(tmp_path, cell):
+  """A text with quotes: correlations among the scores, and a figure in --out, be the units within 1
+  or not."""
   (tmp_path / "text").write_text('he says "hello there" (or not).\n' * 40)
-  scores = char_lm.run(Config(**TINY, text=str(tmp_path / "text"), out=str(tmp_path / "run")))
+  where = dict(text=str(tmp_path / "text"), out=str(tmp_path / "run"))
+  scores = char_lm.run(Config(**TINY | {"rate": 0.1}, cell=cell, **where))
   found = {name: r for name, r in scores.items() if name.startswith("units/")}
   assert found.keys() == {"units/quotes", "units/brackets", "units/line", "units/word"}
   assert all(0 < abs(r) <= 1 for r in found.values())

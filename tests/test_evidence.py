@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from rnnjax.data.evidence import SCALE, Evidence
+from rnnjax.types import BadInput
 
 TEXTS = [np.array(t) for t in ([2, 3, 2], [2, 4], [2, 3], [4, 3, 5], [4, 2], [4, 3, 2, 3])]
 LABELS = [1, 1, 1, 0, 0, 0]
@@ -66,3 +67,11 @@ def test_empty_texts_keep_their_place():
   evidence = Evidence(texts, [0, *LABELS, 1], 2, orders=2)
   assert [len(r) for r in evidence.cross_fitted] == [len(t) for t in texts]
   assert [len(r) for r in evidence([TEXTS[0], np.array([], int)])] == [3, 0]
+
+
+def test_keys_that_would_not_fit_are_refused():
+  """Of 10⁵ words three make a number of 63 bits, four do not."""
+  texts = [np.array([10**5 - 1, 2, 3, 4])] * 2
+  Evidence(texts, [0, 1], 2, orders=3)
+  with pytest.raises(BadInput, match="of 100000 words n-grams are counted up to n = 3; got 4"):
+    Evidence(texts, [0, 1], 2, orders=4)

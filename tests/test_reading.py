@@ -86,6 +86,7 @@ def test_one_of_several_folders(tmp_path):
     ("Ann went home.\n", r"qa1_one_test\.txt:1 must be like .* got 'Ann went home\.'"),
     ("2 Ann went home.\n", r"qa1_one_test\.txt:1 must be like .* from 1 on"),
     ("1 Where?\thome\tx\n", r"qa1_one_test\.txt:1 must be like"),
+    ("1 Where?\thome\t\n", r"qa1_one_test\.txt:1 asks before anything was told"),
     ("1 Ann went home.\n", r"qa1_one_test\.txt must hold two stories with questions"),
   ],
 )

@@ -125,9 +125,11 @@ def test_a_classifier_starts_from_both_directions(reviews, both, tmp_path, evide
     (dict(embedding="onehot"), "embedding"),
   ],
 )
-def test_a_classifier_unlike_it_is_refused(reviews, both, options, words):
+def test_a_classifier_unlike_it_is_refused(reviews, both, options, words, tmp_path):
+  """And takes no place from one that is like it."""
   with pytest.raises(BadInput, match=words):
-    imdb.run(start(reviews, both, **options))
+    imdb.run(start(reviews, both, out=str(tmp_path / "run"), **options))
+  assert not (tmp_path / "run").exists()
 
 
 def test_a_classifier_does_not_start_from_a_classifier(reviews, tmp_path):
@@ -144,6 +146,7 @@ def test_a_classifier_does_not_start_from_a_classifier(reviews, tmp_path):
     (dict(cutoffs="6,3"), r"--cutoffs=6,3: .*cutoffs that rise.*got \(6, 3\)"),
     (dict(cutoffs="3,many"), r"--cutoffs=3,many: .*'many'"),
     (dict(cutoffs="3", tied=True), r"--cutoffs needs --tied=false"),
+    (dict(weight_drop=0.5, cell="lru"), r"--weight_drop is of U, which lru\(4\) has none of"),
     (dict(both=True, layers=2), r"--both needs --layers=1; got 2"),
     (dict(batch=6), r"a batch of 6 does not divide evenly among 4 devices"),
     (dict(batch=400), r"cannot fill a batch of 400 columns.* A smaller --batch"),

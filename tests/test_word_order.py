@@ -6,6 +6,7 @@ import pytest
 
 from experiments import word_order
 from experiments.word_order import Config
+from rnnjax.types import BadInput
 
 
 @pytest.fixture(scope="module")
@@ -43,3 +44,8 @@ def test_files_are_read(tmp_path):
   scores = word_order.run(Config(data_dir=str(tmp_path), **how))
   assert scores["dataset"] != "embedded"
   assert scores["test/counted_words"] == 1
+
+
+def test_vectors_wider_than_words_are_many_are_refused():
+  with pytest.raises(BadInput, match="--width must be at most 40, the words; got 50"):
+    word_order.run(Config(dataset="embedded", vocabulary=40))

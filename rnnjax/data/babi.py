@@ -113,7 +113,7 @@ def _stories(task: int, file: File) -> list[list[Question]]:
   """The questions of each story."""
   stories, story, numbers = [], [], {}
   for n, (place, line) in enumerate(lines(file)):
-    found = LINE.fullmatch(line.rstrip())
+    found = LINE.fullmatch(line.rstrip("\r\n "))
     if not found or (int(found[1]) != 1 and not stories):
       raise BadInput(
         f'{place} must be like "3 a sentence" or "4 a question?<TAB>answer<TAB>1 2", from 1 on; '
@@ -126,6 +126,8 @@ def _stories(task: int, file: File) -> list[list[Question]]:
     if n - begun >= LONGEST:
       raise BadInput(f"{place} is line {n - begun + 1} of a story, which may have {LONGEST}. "
                      "Does each begin with 1?")  # fmt: skip
+    if answer is not None and not story:
+      raise BadInput(f"{place} asks before anything was told; a story begins with a sentence")
     if answer is None:
       numbers[number] = len(story)
       story.append(cut(text))

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from rnnjax.types import BadInput
+
 SCALE = 0.3  # brings the ratios to about the size of an embedding
 
 Ids = Sequence[np.ndarray]
@@ -32,6 +34,9 @@ class Evidence:
   def __init__(self, texts: Ids, labels: Sequence[int], classes: int, orders=3, folds=10):
     self.base = 1 + max((int(text.max()) for text in texts if len(text)), default=0)
     self.orders, labels = orders, np.asarray(labels)
+    if self.base**orders > np.iinfo(np.int64).max:
+      most = int(np.log(np.iinfo(np.int64).max) / np.log(self.base))
+      raise BadInput(f"of {self.base} words n-grams are counted up to n = {most}; got {orders}")
     self.targets = range(1, 2) if classes == 2 else range(classes)
     rank = np.zeros(len(labels), int)
     for label in range(classes):

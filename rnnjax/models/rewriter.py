@@ -119,7 +119,7 @@ def search(
   model's attention keeps it."""
   tokens, lengths = batch["tokens"], batch["lengths"]
   memory, carry = model.apply({"params": params}, tokens, lengths, method="remember")
-  there = alive(memory.values, lengths).T
+  there = alive(memory.values, memory.lengths).T
   seen = lambda carry: jnp.log(jnp.where(there, jnp.clip(carry["coverage"], 1e-9, 1), 1)).sum(-1)
   found = beam(
     model.read, Source(params, tokens, memory), carry, jnp.full_like(lengths, BEGIN),

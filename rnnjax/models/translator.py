@@ -109,6 +109,8 @@ class Translator(nn.Module):
     xs = drop.locked(xs, self.dropout, keys[1])
     carry, hs = self.encoder.apply(self._get("encoder"), xs, lengths, key=keys[2])
     hs = drop.locked(hs, self.dropout, keys[3])
+    if len(hs) != len(tokens):  # the grid of a picture, all of which is there
+      lengths = jnp.full_like(lengths, len(hs))
     memory = self.decoder.remember(self._get("decoder"), hs, lengths)
     return memory, self.decoder.start(self._get("decoder"), self.encoder.last(carry), memory)
 

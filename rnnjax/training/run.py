@@ -120,14 +120,13 @@ class Run:
     self.task = placement.adapt(task, self.mesh, devices.parse(mesh)[0])
     self.signal, self.handlers, self.records = None, {}, None
     self.checkpoints, self.clock, self.tracing = None, Clock(), False
-    if self.out:
-      records.claim(self.out, config, self.beside)
     example = next(data.train.stream())
     state = start(task, optimizer, example, jax.random.key(config.seed), bool(average))
     state = place(self.mesh, state)
     best = jax.tree.map(jnp.copy, state.evaluated)
     self.progress = Progress(state, best, -math.inf, 0.0, 0)
     if self.out:
+      records.claim(self.out, config, self.beside)
       self._open()
       self.progress = self.checkpoints.restore(self.progress) or self.progress
     if self.step:
