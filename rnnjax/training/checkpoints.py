@@ -25,7 +25,8 @@ class Checkpoints:
   """
 
   def __init__(self, folder: pathlib.Path, reading: bool = False):
-    logging.getLogger("absl").setLevel(logging.WARNING)
+    # That it only reads is no news to who asked for it.
+    logging.getLogger("absl").setLevel(logging.ERROR if reading else logging.WARNING)
     self.folder = folder.resolve()  # orbax fails on relative paths, and only in its own thread
     writing = dict(max_to_keep=2, create=True, cleanup_tmp_directories=True)
     how = dict(read_only=True, create=False) if reading else writing
