@@ -61,6 +61,16 @@ def test_all_that_can_be_asked_for_learns(grammar, options):
   assert word_lm.run(Config(**SMALL | options, text=grammar))["test/perplexity"] < 1.25
 
 
+def test_typed_axes_change_nothing(grammar):
+  """Carries, validation and the cache are those of axes that the compiler cuts."""
+  one, other = (
+    word_lm.run(Config(**TINY | {"epochs": 2}, text=grammar, cache=15, mesh=mesh))
+    for mesh in ("batch:2", "explicit/batch:2")
+  )
+  for name in ("valid/perplexity", "test/perplexity", "test/cached_perplexity"):
+    assert one[name] == pytest.approx(other[name], rel=1e-4), name
+
+
 def test_the_cache_helps(tmp_path):
   """Where each line has two words of its own, of twelve in all, the recent past tells them."""
   draw = np.random.default_rng(0)

@@ -109,8 +109,8 @@ class Translator(nn.Module):
     xs = drop.locked(xs, self.dropout, keys[1])
     carry, hs = self.encoder.apply(self._get("encoder"), xs, lengths, key=keys[2])
     hs = drop.locked(hs, self.dropout, keys[3])
-    if len(hs) != len(tokens):  # the grid of a picture, all of which is there
-      lengths = jnp.full_like(lengths, len(hs))
+    if not isinstance(self.source, nn.Embed):  # the grid of a picture, all of which is there
+      lengths = jnp.full_like(lengths, hs.shape[0])
     memory = self.decoder.remember(self._get("decoder"), hs, lengths)
     return memory, self.decoder.start(self._get("decoder"), self.encoder.last(carry), memory)
 

@@ -92,6 +92,7 @@ def shard(mesh: Mesh, batch):
 
 
 @functools.cache  # what is compiled for one training serves others like it
+@functools.cache  # what is compiled for one look serves the next
 def adapt(task: Task, mesh: Mesh, way: str) -> Task:
   """The task on a mesh where devices work together in such a way, as in `devices.parse`.
 
@@ -110,6 +111,12 @@ def adapt(task: Task, mesh: Mesh, way: str) -> Task:
 
     return g
 
+  def start(params, batch):
+    bare = lambda tree: jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), tree)
+    made = cut(jax.eval_shape(task.start, bare(params), bare(batch)))
+    with jax.set_mesh(mesh):
+      return jax.sharding.auto_axes(task.start, out_sharding=made)(params, batch)
+
   def alone(params, carry, batch, key):
     key = jax.random.fold_in(key, jax.lax.axis_index(axes))
     carry, metrics = task.loss(params, carry, batch, key)
@@ -121,5 +128,5 @@ def adapt(task: Task, mesh: Mesh, way: str) -> Task:
     return jax.shard_map(alone, in_specs=given, out_specs=made)(params, carry, batch, key)
 
   if way == "explicit":
-    return task._replace(loss=typed(task.loss), score=typed(task.score))
+    return task._replace(loss=typed(task.loss), score=typed(task.score), start=start)
   return task._replace(loss=loss) if way == "shard_map" else task

@@ -117,7 +117,7 @@ class Run:
       )
     if profile and not self.out:
       raise BadInput("--profile needs --out, where its trace is written")
-    self.task = placement.adapt(task, self.mesh, devices.parse(mesh)[0])
+    self.task, self.way = task, devices.parse(mesh)[0]
     self.signal, self.handlers, self.records = None, {}, None
     self.checkpoints, self.clock, self.tracing = None, Clock(), False
     example = next(data.train.stream())
@@ -178,8 +178,8 @@ class Run:
     begun, before = time.perf_counter(), self.progress.seconds
     stream = hosts.share(self.mesh, self.data.train).stream(self.step)
     loop = train(
-      self.task, self.optimizer, self.progress.state, self.clock.reading(stream),
-      average=self.average, mesh=self.mesh, diagnose=bool(self.watch),
+      placement.adapt(self.task, self.mesh, self.way), self.optimizer, self.progress.state,
+      self.clock.reading(stream), average=self.average, mesh=self.mesh, diagnose=bool(self.watch),
       accumulate=self.accumulate, precision=self.precision,
     )  # fmt: skip
     since: dict[str, Mean] = {}

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.sharding import Mesh
+from jax.sharding import AxisType, Mesh
 
 from rnnjax.metrics import Mean
 from rnnjax.tasks import Task
@@ -167,6 +167,7 @@ def evaluate(task: Task, params: Params, batches: Iterable, mesh: Mesh | None = 
   """The task's scores {name: float} over all batches; of those that can be shared, each host reads
   its own rows."""
   mesh = mesh or devices.mesh()
+  task = placement.adapt(task, mesh, "explicit" if AxisType.Explicit in mesh.axis_types else "auto")
   params = placement.replicate(mesh, params)
   total: dict[str, Mean] = {}
   carry = None
