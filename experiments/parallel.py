@@ -19,6 +19,7 @@ import logging
 import pathlib
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import tqdm
 
@@ -82,7 +83,7 @@ def run(config: Config = Config()):
     raise BadInput(f"--cells must be some of {','.join(CELLS)}; got {config.cells!r}")
   sizes = [numbers(name, getattr(config, name)) for name in ("lengths", "hidden", "rows")]
   for name, T, H, B in tqdm.tqdm(list(itertools.product(cells, *sizes)), disable=None):
-    n = H * (1 + (name == "lstm"))
+    n = sum(part.size for part in jax.eval_shape(CELLS[name](H).start, jnp.zeros(1)))
     if 4 * T * B * n**2 <= config.memory * 2**30:
       rows.append(measure(name, T, H, B, config.trials))
       logging.info(json.dumps(rows[-1]))

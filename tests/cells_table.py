@@ -150,8 +150,8 @@ CASES = (
   Case(gru(H), oracle.gru_after, (H,)),
   Case(normed(H), normed_oracle, (H,)),
   Case(leaky(H), leaky_oracle, (H,)),
-  Case(mingru(H), oracle.mingru, (H,)),
-  Case(minlstm(H), oracle.minlstm, (H,)),
+  Case(mingru(H), oracle.mingru, (H, H)),
+  Case(minlstm(H), oracle.minlstm, (H, H)),
   Case(lru(H, states=3), oracle.lru, (H, 3, 3)),
   Case(quasi(H), quasi_oracle, (H, H)),
 )

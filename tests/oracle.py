@@ -69,21 +69,21 @@ def gru_after(params, x, state):
 
 def mingru(params, x, state):
   """Feng et al. 2024, appendix B: the gate from the input alone, the candidate made positive."""
-  (h,) = state
+  _, h = state
   H = len(h)
   z, n = (x @ params["W"][:, j : j + H] + params["b"][j : j + H] for j in (0, H))
   h = (1 - σ(z)) * h + σ(z) * positive(n)
-  return [h], h
+  return [h, h], h
 
 
 def minlstm(params, x, state):
   """Feng et al. 2024, appendix B: gates that are divided by their sum."""
-  (h,) = state
+  _, h = state
   H = len(h)
   f, i, n = (x @ params["W"][:, j : j + H] + params["b"][j : j + H] for j in (0, H, 2 * H))
   f, i = σ(f), σ(i)
   h = f / (f + i) * h + i / (f + i) * positive(n)
-  return [h], h
+  return [h, h], h
 
 
 def positive(n):

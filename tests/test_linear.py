@@ -27,7 +27,7 @@ def test_extreme_gates_over_many_steps(name, backend):
   cell, tick, params, xs = extreme(name)
   exact = {name: np.float64(p) for name, p in params.items()}
   with np.errstate(over="ignore"):  # σ as the paper writes it, of numbers far below zero
-    _, ys = oracle.unroll(tick, exact, xs, (H,))
+    _, ys = oracle.unroll(tick, exact, xs, (H, H))
   gates = oracle.σ(np.clip(xs @ exact["W"] + exact["b"], -500, 500))[..., :H]
   assert gates.min() < 1e-40 and (1 - gates).min() == 0
   _, got = unroll(cell, params, xs, backend=backend)
@@ -60,6 +60,15 @@ def test_state_stays_within_its_candidates(name):
   _, ys = unroll(cell, params, np.float64(xs))
   candidates = (np.float64(xs) @ params["W"] + params["b"])[..., -H:]
   assert (ys >= 0).all() and ys.max() <= 0.5 + candidates.max() and (ys[-1] > 0).all()
+
+
+@pytest.mark.parametrize("backend", ["scan", "deferred", "associative"])
+def test_a_slow_gate_adds_up_in_bfloat16(backend):
+  """h climbs to its candidate by steps that bfloat16 beside h would not hold."""
+  cell, T = mingru(1), 6000
+  params = {"W": jnp.zeros((1, 2)), "b": jnp.array([-7.0, 0.5])}  # 1 − σ(−7) = 0.9991, g = 1
+  _, ys = unroll(cell, params, jnp.zeros((T, 1, 1), jnp.bfloat16), backend=backend)
+  assert float(ys[-1, 0, 0]) == pytest.approx(1 - (1 - float(oracle.σ(-7.0))) ** T, abs=0.01)
 
 
 def test_lru_starts_in_its_ring():

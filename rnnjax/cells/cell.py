@@ -137,11 +137,12 @@ def linear(coefficients: Callable, read: Callable | None = None) -> dict:
       yₜ = read(params, sₜ, uₜ)                    without `read` yₜ = sₜ
 
   No a or b waits for s, so all steps can be taken at once (`rnnjax.kernels.associative`). The carry
-  is (h,) where h is s itself, (h, s) where h = y is read from it, (h, Re s, Im s) where s is
-  complex; s beside h is float32 or wider, and both functions are given, and compute, no less.
+  is (h, s), or (h, Re s, Im s) where s is complex, or (h,) where h is s in its own type; s beside h
+  is float32 or wider, and both functions are given, and compute, no less.
 
   Args:
     coefficients: params, u [..., GH] -> a, b [..., N], both real or both complex; a may be [N].
+      |a| ≤ 1: products of many a must stay finite.
     read: params, s [..., N], u -> y [..., H].
 
   Returns:

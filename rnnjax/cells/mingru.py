@@ -9,7 +9,7 @@ logarithms themselves are not needed: they keep a quotient of products of 1 − 
 import jax
 import jax.numpy as jnp
 
-from rnnjax.cells.cell import affine, factory, linear, zeros
+from rnnjax.cells.cell import affine, factory, linear, wide, zeros
 from rnnjax.types import Array, Params
 
 σ = jax.nn.sigmoid
@@ -54,5 +54,5 @@ def mingru(features: int):
   mingru(100)
   """
   begin = lambda key, D: affine(jax.random.split(key, GATES), D, features)
-  start = lambda x: (zeros(x, features),)
+  start = lambda x: (zeros(x, features), zeros(x, features, wide(x.dtype)))
   return {"init": begin, "start": start, **linear(coefficients)}

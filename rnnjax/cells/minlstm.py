@@ -8,7 +8,7 @@ of `mingru` is and for the same reason.
 import jax
 import jax.numpy as jnp
 
-from rnnjax.cells.cell import affine, factory, linear, zeros
+from rnnjax.cells.cell import affine, factory, linear, wide, zeros
 from rnnjax.cells.mingru import g
 from rnnjax.types import Array, Params
 
@@ -56,5 +56,5 @@ def minlstm(features: int, *, forget_bias: float = 1.0):
     params = affine(jax.random.split(key, GATES), D, features)
     return params | {"b": params["b"].at[:features].set(forget_bias)}
 
-  start = lambda x: (zeros(x, features),)
+  start = lambda x: (zeros(x, features), zeros(x, features, wide(x.dtype)))
   return {"init": begin, "start": start, **linear(coefficients)}
