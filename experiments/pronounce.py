@@ -54,7 +54,7 @@ def run(config: Config = Config()):
   if config.load:
     return rewriting.show(config, load(config.load), config.word)
   text = pairs.load(config.dataset, config.data_dir, "", "", "pronunciations")
-  rewriter, scores = rewriting.train(config, text)
+  rewriter, scores = rewriting.train(config, text, "accuracy")  # what is judged: right or wrong
   written = rewriter([word for word, _ in text.test], **config.search, batch=500)
   rewriting.keep(config.out, text.test, written)
   spelt = str.lower if config.lower else str

@@ -112,8 +112,8 @@ def prepare(config: Rewriting, text: pairs.Pairs):
   return SimpleNamespace(source=source, target=target, train=train, valid=valid, test=test)
 
 
-def train(config: Rewriting, text: pairs.Pairs):
-  """Trains, chooses on the validation part; returns what rewrites, and the scores."""
+def train(config: Rewriting, text: pairs.Pairs, score: str = "loss"):
+  """Trains, chooses by a score on the validation part; returns what rewrites, and the scores."""
   training.mesh(config.batch, config.mesh)  # what devices cannot share is refused at once
   build(config, 5, 5)  # and flags that do not fit each other
   data = prepare(config, text)
@@ -122,7 +122,7 @@ def train(config: Rewriting, text: pairs.Pairs):
   model = build(config, len(data.source), len(data.target))
   beside = {"subwords": {"source": data.source.to_json(), "target": data.target.to_json()}}
   task = tasks.rewriting(model, config.smoothing, config.coverage)
-  how = dict(score="loss", beside=beside)
+  how = dict(score=score, beside=beside)
   params, scores = options.learn(config, task, data, text.name, "cosine", **how)
   return Rewriter(model, params, data.source, data.target), scores
 

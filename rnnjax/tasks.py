@@ -162,7 +162,8 @@ def rewriting(model: Any, smoothing: float = 0.0, coverage: float = 0.0) -> Task
 
   A batch is {"tokens": [S, B], "lengths": [B], "targets": [T + 1, B], "target_lengths": [B],
   "weights": [B]}, of which a target begins with what the decoder first reads and ends with what
-  ends it. The loss is nats per token of the target.
+  ends it. The loss is nats per token of the target; the accuracy, in scores only, is the share of
+  tokens that were the likeliest after what was true before them.
 
   Args:
     model: a Translator.
@@ -191,7 +192,10 @@ def rewriting(model: Any, smoothing: float = 0.0, coverage: float = 0.0) -> Task
     return carry, measure(params, batch, smoothing, key, coverage=coverage)
 
   def score(params, carry, batch):
-    return carry, measure(params, batch)
+    tokens, lengths, targets, weights = inputs(batch)
+    given = _like(params, tokens), lengths, targets[:-1]
+    right = model.apply({"params": params}, *given, method="guess") == targets[1:]
+    return carry, measure(params, batch) | {"accuracy": metrics.mean(right, weights)}
 
   return Task(init, loss, score)
 

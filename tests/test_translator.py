@@ -206,7 +206,11 @@ def test_the_task():
   weights = (WEIGHTS > 0) * one["weights"]
   inputs = one["tokens"], LENGTHS, one["targets"], weights
   smooth, plain = (loss_of(made(), params, inputs, s)[0] for s in (0.2, 0.0))
-  trained, scored = jax.jit(value)(params, one), jax.jit(task.score)(params, (), one)[1]["loss"]
+  trained, (_, scores) = jax.jit(value)(params, one), jax.jit(task.score)(params, (), one)
+  scored = scores["loss"]
+  read, labels = one["targets"][:-1], one["targets"][1:]
+  likeliest = np.argmax(logits_of(made(), params, one["tokens"], LENGTHS, read)[0], -1)
+  np.testing.assert_allclose(scores["accuracy"], ((weights * (likeliest == labels)).sum(), 4 + 2))
   np.testing.assert_allclose(trained, (smooth, 4 + 2), rtol=1e-5)
   np.testing.assert_allclose(scored, (plain, 4 + 2), rtol=1e-5)
   init = jax.eval_shape(task.init, KEY, one)

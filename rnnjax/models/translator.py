@@ -102,6 +102,12 @@ class Translator(nn.Module):
       total += smoothing * self._spread(ys, labels, weights) if smoothing else 0.0
     return total, α
 
+  def guess(self, tokens: Array, lengths: Array, read: Array) -> Array:
+    """tokens [S, B], lengths [B], what was true [T, B] -> the likeliest after each of it, [T, B]."""
+    memory, carry = self.remember(tokens, lengths)
+    ys, α = self._decode(read, memory, carry, None)
+    return jnp.argmax(self._following(ys, α, tokens), -1)
+
   def remember(self, tokens: Array, lengths: Array, key: Key | None = None):
     """tokens [S, B], lengths [B] -> the decoder's memory and first carry."""
     keys = [None] * 4 if key is None else jax.random.split(key, 4)
