@@ -103,7 +103,7 @@ class Translator(nn.Module):
     return total, α
 
   def guess(self, tokens: Array, lengths: Array, read: Array) -> Array:
-    """tokens [S, B], lengths [B], what was true [T, B] -> the likeliest after each of it, [T, B]."""
+    """tokens [S, B], lengths [B], what was true [T, B] -> the likeliest token after each."""
     memory, carry = self.remember(tokens, lengths)
     ys, α = self._decode(read, memory, carry, None)
     return jnp.argmax(self._following(ys, α, tokens), -1)
