@@ -38,8 +38,8 @@ def run(config: Config = Config()):
   blind = dict(attention="none", feed=False, copy=False, coverage=0.0)  # nothing of attention's
   for name, changed in (("attention", {}), ("one vector", blind)):
     place = out / name.replace(" ", "_")
-    changed = changed | {"out": str(place)}
-    translate.run(translate.Config(**{n: getattr(config, n) for n in names} | changed))
+    shared = {n: getattr(config, n) for n in names}
+    translate.run(translate.Config(**shared | changed | {"out": str(place)}))
     lines = options.place(str(place), "written.jsonl").read_text().splitlines()
     rows = [json.loads(line) for line in lines]
     length = lambda row: len(row["source"].split())
@@ -51,8 +51,9 @@ def run(config: Config = Config()):
     scores[f"{name}/bleu"] = bleu(rows, config.lower)
     scores[f"{name}/long_bleu"] = bleu([row for row in rows if length(row) > LONG], config.lower)
   across = "words of the source, at most (and how many sentences)"
-  path = options.place(config.out, "bottleneck.png")
-  figures.curves(path, curves, {}, across, "BLEU", ticks)
+  figures.curves(
+    options.place(config.out, "bottleneck.png"), curves, {}, across, "BLEU", ticks
+  )
   return {"dataset": config.data_dir or "embedded", "cell": config.cell} | scores
 
 

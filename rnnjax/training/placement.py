@@ -92,7 +92,6 @@ def shard(mesh: Mesh, batch):
 
 
 @functools.cache  # what is compiled for one training serves others like it
-@functools.cache  # what is compiled for one look serves the next
 def adapt(task: Task, mesh: Mesh, way: str) -> Task:
   """The task on a mesh where devices work together in such a way, as in `devices.parse`.
 
