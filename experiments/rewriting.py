@@ -86,6 +86,8 @@ def build(config: Rewriting, source: int, target: int) -> Translator:
                    f"--target_subwords={config.target_subwords}")  # fmt: skip
   if config.copy and not (config.joint and made):
     raise BadInput("--copy needs --joint, for words to be the same on both sides, and an attention")
+  if config.coverage_penalty and config.attention != "coverage":
+    raise BadInput(f"--coverage_penalty needs --attention=coverage; got {config.attention}")
   reader = options.encoder(SimpleNamespace(**vars(config), bidirectional=True))
   table = embedding.trainable(target, config.width)
   return Translator(

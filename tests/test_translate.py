@@ -207,6 +207,7 @@ def idle(monkeypatch):
     (dict(attention="coverage"), r"coverage=True\) needs feed=True"),
     (dict(attention="multi_head", hidden=6), "heads that divide"),
     (dict(copy=True), "--copy needs --joint"),
+    (dict(coverage_penalty=1.0), "--coverage_penalty needs --attention=coverage; got general"),
     (dict(attention="softly"), r"--attention must be one of none, .*; got 'softly'"),
     (dict(subwords="letters"), r"--subwords must be one of bpe, word, character"),
     (dict(beam=0), r"--beam must be at least 1; got 0"),

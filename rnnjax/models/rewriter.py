@@ -79,9 +79,11 @@ class Rewriter(NamedTuple):
   def spell(self, text: str, written: np.ndarray) -> str:
     """The text of ids written for a text; what a model that copies takes of the unknown, from where
     it attended most, is spelt as it stands there."""
+    if not (self.model.copy and UNKNOWN in written):
+      return self.target.decode(written)
     source = ended(self.source.encode(text))
     there, copied = (np.flatnonzero(ids == UNKNOWN) for ids in (source, written))
-    if not (self.model.copy and len(there) and len(copied)):
+    if not len(there):
       return self.target.decode(written)
     places = there[self.look(source, written)[copied][:, there].argmax(1)]
     pieces = self.source.pieces(text)
