@@ -3,6 +3,7 @@
 import dataclasses
 import logging
 import time
+from typing import ClassVar
 
 import optax
 
@@ -26,6 +27,8 @@ ENDS = ("\n", corpus.END)  # after one of which a text begins, where there is no
 
 @dataclasses.dataclass(frozen=True)
 class Language(options.Common):
+  blank: ClassVar[str] = ""  # as for a Writer
+  bytes: ClassVar[bool] = False
   text: str = option("", "a text file, instead of a folder of them", file=True)
   width: int = option(64, "features of the embedding", low=1)
   window: int = option(100, "steps through which the gradient goes back", low=1)
@@ -80,14 +83,14 @@ def optimize(config: Language, steps: int):
   return training.adam(rate), averages.moving(config.average)
 
 
-def train(config: Language, text: corpus.Corpus, model: LanguageModel, blank="", optimize=optimize):
+def train(config: Language, text: corpus.Corpus, model: LanguageModel, optimize=optimize):
   """Trains, shows on the way what it would write; returns the best writer and the scores."""
   data = corpus.columns(text, config.batch, config.window, config.seed)
   steps = config.epochs * len(data.train)
   optimizer, average = optimize(config, steps)
   task = tasks.language(model, config.activation, config.temporal, config.restart)
   how = options.how(config) | {"beside": {"vocabulary": text.vocabulary.words}}
-  writer = lambda params: Writer(model, params, text.vocabulary, blank)
+  writer = lambda params: Writer(model, params, text.vocabulary, config.blank, config.bytes)
   writer(None).check(_prompt(config, text.vocabulary), config.top_k)  # before any long work
   every = -(-config.epochs // 10) * len(data.train)
   with training.Run(
@@ -107,12 +110,13 @@ def train(config: Language, text: corpus.Corpus, model: LanguageModel, blank="",
   return writer(best), scores
 
 
-def load(out: str, Config, build, blank: str = "", **changes) -> Writer:
+def load(out: str, Config, build, **changes) -> Writer:
   """The writer of what a run with --out has learnt; Config and build are its experiment's, and
   changes win."""
   saved, config = options.restore(Config, out, "vocabulary", text="", **changes)
   vocabulary = Vocabulary.load(saved.beside["vocabulary"], ())
-  return Writer(build(config, len(vocabulary)), saved.params, vocabulary, blank)
+  model = build(config, len(vocabulary))
+  return Writer(model, saved.params, vocabulary, config.blank, config.bytes)
 
 
 def write(config: Language, writer: Writer) -> dict[str, float]:
@@ -130,7 +134,8 @@ def write(config: Language, writer: Writer) -> dict[str, float]:
 def _prompt(config, vocabulary):
   """That of the configuration, or the end of a line, or what is most frequent."""
   ends = [end for end in ENDS if end in vocabulary.ids]
-  return config.prompt or [*ends, *vocabulary.words][0]
+  alone = filter(str.isascii, vocabulary.words)  # no byte that is but a part of a character
+  return config.prompt or [*ends, *alone, *vocabulary.words][0]
 
 
 def _written(writer, config, length):

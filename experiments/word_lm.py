@@ -8,6 +8,7 @@
 
 import dataclasses
 import math
+from typing import ClassVar
 
 import optax
 
@@ -40,6 +41,7 @@ PRESETS = {
 
 @dataclasses.dataclass(frozen=True)
 class Config(language.Language):
+  blank: ClassVar[str] = " "
   dataset: str = option("auto", "which text", corpus.DATASETS)
   dropout: float = option(0.4, "rate between layers and before the softmax, locked", **RATE)
   epochs: int = 40
@@ -85,7 +87,7 @@ def optimize(config: Config, steps: int):
 
 def load(out: str) -> Writer:
   """The writer of a run's --out: load("runs/ptb").likeliest("the market")."""
-  return language.load(out, Config, build, " ")
+  return language.load(out, Config, build)
 
 
 def write(config: Config, writer: Writer):
@@ -102,7 +104,7 @@ def run(config: Config = Config()):
     return write(config, load(config.write))
   text = corpus.tokens(config.dataset, config.text or config.data_dir, config.vocabulary)
   model = build(config, len(text.vocabulary))
-  writer, scores = language.train(config, text, model, " ", optimize)
+  writer, scores = language.train(config, text, model, optimize)
   if config.cache:
     data = corpus.columns(text, config.batch, config.window, config.seed)
     task = cached(model, config.cache, config.flatness, config.share)

@@ -86,6 +86,16 @@ def test_a_strange_prompt_is_refused_before_training(tmp_path):
   assert not (tmp_path / "run").exists()
 
 
+def test_a_text_of_bytes_is_asked_and_answers_in_characters(tmp_path, capsys):
+  text, out = tmp_path / "text", str(tmp_path / "run")
+  text.write_text("äöü " * 80, encoding="utf-8")
+  asked = dict(bytes=True, text=str(text), out=out, prompt="äöü ä", temperature=0)
+  more = {"hidden": 32, "epochs": 20, "rate": 2e-2, "average": 0.9, "sample": 9}
+  char_lm.run(Config(**TINY | more, **asked))
+  assert capsys.readouterr().out == "äöü äöü äö\n"  # nine bytes after the prompt
+  assert char_lm.load(out).write("äöü äö", 3, temperature=0) == ["ü "]
+
+
 def test_a_text_of_one_line_needs_no_prompt(tmp_path, capsys):
   """Where there is no newline to begin with, it begins with what there is."""
   (tmp_path / "text").write_text("hello " * 40)

@@ -69,7 +69,7 @@ def test_bad_tables_are_named(tmp_path):
     imdb.load(data_dir=write(tmp_path / "a.csv", rows), text="Review Text", label="Rating")
   with pytest.raises(BadInput, match="has but one label, '5'"):
     imdb.table(write(tmp_path / "a.csv", reviews(stars=["5"])), "Review Text", "Rating")
-  with pytest.raises(BadInput, match="must be a folder with train and test reviews, or a table"):
+  with pytest.raises(BadInput, match="must be a folder with train and test reviews"):
     imdb.load(data_dir=str(tmp_path / "nowhere.csv"))
 
 

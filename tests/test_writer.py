@@ -47,6 +47,18 @@ def test_writes_as_from_the_bare_prompt(writer, size):
   assert texts == ["".join(SYMBOLS[i] for i in column) for column in np.asarray(tokens).T]
 
 
+def test_bytes_are_written_as_the_characters_they_make(writer):
+  """The same bytes are read and written as under their latin-1 names, only spelt otherwise."""
+  symbols = "äöü€ab".encode().decode("latin-1")  # nine bytes
+  plain = writer._replace(vocabulary=Vocabulary([*dict.fromkeys(symbols)], ()))
+  raw, name = plain._replace(raw=True), "öä".encode().decode("latin-1")
+  (text,) = plain.write(name, 40, seed=1)
+  spelt = text.encode("latin-1").decode(errors="replace")
+  assert raw.write("öä", 40, seed=1) == [spelt] and {*spelt} & {*"äöü€"}
+  with pytest.raises(BadInput, match="do not occur"):
+    raw.write("ß", 1)
+
+
 def test_number_seed_and_temperature(writer):
   """So many texts of such a length, which differ; a seed repeats them; the coldest are one."""
   texts = writer.write("ab", 20, number=3, seed=1)

@@ -87,7 +87,8 @@ def files(data_dir: str) -> Reviews:
   folder = pathlib.Path(data_dir).expanduser()
   if not data_dir or not folder.is_dir():
     raise BadInput(
-      f"--data_dir must be a folder with train and test reviews, or a table; got {data_dir!r}"
+      "--data_dir must be a folder with train and test reviews, or for imdb a table; got "
+      f"{data_dir!r}"
     )
   parts = {part: _part(folder, part) for part in ("train", "valid", "test")}
   for part in ("train", "test"):

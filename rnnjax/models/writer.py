@@ -26,12 +26,14 @@ class Writer(NamedTuple):
     model, params: what reads and predicts.
     vocabulary: symbols and their ids.
     blank: what stands between two symbols: "" for characters, " " for words.
+    raw: symbols are bytes; prompts and texts are UTF-8, and what is written can break off amid one.
   """
 
   model: LanguageModel
   params: Params
   vocabulary: Vocabulary
   blank: str = ""
+  raw: bool = False
 
   def write(
     self,
@@ -62,7 +64,9 @@ class Writer(NamedTuple):
       self.model.read, self.params, tokens, jax.random.key(seed),
       steps=length, lengths=lengths, choose=choose,
     )  # fmt: skip
-    return [self.blank.join(self.vocabulary.decode(row)) for row in np.asarray(written).T]
+    texts = [self.blank.join(self.vocabulary.decode(row)) for row in np.asarray(written).T]
+    spell = lambda text: text.encode("latin-1").decode(errors="replace")
+    return [*map(spell, texts)] if self.raw else texts
 
   def check(self, prompt: str, top_k: int | None = None):
     """Refuses what `write` would refuse."""
@@ -80,6 +84,7 @@ class Writer(NamedTuple):
   def _encode(self, prompt, number):
     """The prompt in `number` columns, padded to a bucket, and their lengths."""
     known = self.vocabulary.ids
+    prompt = prompt.encode().decode("latin-1") if self.raw else prompt
     words = [w if w in known else w.lower() for w in prompt.split()] if self.blank else prompt
     ids = self.vocabulary.encode(words)
     if not len(ids):
