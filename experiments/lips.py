@@ -39,7 +39,7 @@ WINDOWS = 10  # batches of each recording, in an epoch
 class Config(options.Common):
   dataset: str = option("auto", "which recordings", faces.DATASETS)
   test: str = option("", "names of the recordings to test, with commas; the last one if empty")
-  fps: int = option(30, "frames of the face a second", low=1)
+  fps: int = option(30, "frames of the face a second", low=5)
   delays: str = option("0,8", "frames that the face waits for the sound: one, or some to choose of")
   hidden: int = 64
   batch: int = 16

@@ -34,7 +34,9 @@ class Config(options.Common):
   fewest: int = option(3, "words of a string to test, at least", low=1)
   most: int = option(7, "words of a string, at most; training has shorter ones, too", low=1)
   strings: int = option(2000, "strings made of the recordings to train on", low=1)
-  tempo: float = option(0.0, "share by which recordings to train on are sped up or down", **RATE)
+  tempo: float = option(
+    0.0, "share by which recordings to train on are sped up or down", low=0, below=0.5
+  )
   hidden: int = 64
   batch: int = 32
   rate: float = 5e-3

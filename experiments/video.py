@@ -58,6 +58,8 @@ def batches(videos: list[video.Video], batch: int, seed: int | None = None) -> B
 def prepare(config: Config, data: video.Folds):
   """The fold that tests, and the others, of which some videos validate, as batches."""
   rest = [one for n, fold in enumerate(data.folds, 1) if n != config.split for one in fold]
+  if len(rest) < 2:
+    raise BadInput(f"{data.name} must have two videos beside those that test; it has {len(rest)}")
   train = batches([one for n, one in enumerate(rest) if n % HELD], config.batch, config.seed)
   valid, test = (batches(p, config.batch) for p in (rest[::HELD], data.folds[config.split - 1]))
   return SimpleNamespace(train=train, valid=valid, test=test)

@@ -4,7 +4,7 @@ import collections
 
 import numpy as np
 
-from rnnjax.data import sentiment
+from rnnjax.data import imdb, sentiment
 from rnnjax.data.vocabulary import words
 
 PAIRS = sentiment.pairs(60)
@@ -33,3 +33,9 @@ def test_pairs_follow_from_the_seed():
   """One seed, one set, whatever its size; another seed, another set."""
   assert sentiment.pairs(60) == PAIRS == sentiment.pairs(90)[:120]
   assert sentiment.pairs(60, seed=1) != PAIRS
+
+
+def test_no_part_has_a_text_of_another():
+  parts = imdb.embedded()[2:]
+  texts = [text for part in parts for text, _ in part]
+  assert len({*texts}) == len(texts) == 4000

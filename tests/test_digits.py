@@ -29,6 +29,11 @@ def write(folder, arrays=(IMAGES, LABELS, IMAGES[:6], LABELS[:6]), pack=bytes, e
     (folder / f"{name}{ending}").write_bytes(pack(packed(array)))
 
 
+def test_a_class_that_only_the_validation_part_has_is_one(tmp_path):
+  write(tmp_path, (IMAGES, np.arange(36, dtype=np.uint8), IMAGES[:6], LABELS[:6]))
+  assert digits.load(data_dir=str(tmp_path)).classes == 36
+
+
 @pytest.mark.parametrize("ending", ["-ubyte", "-ubyte.gz"])
 def test_what_was_written_is_read(tmp_path, ending):
   """Scaled to [0, 1]; the last twelfth of the training images validates."""

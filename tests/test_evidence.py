@@ -67,6 +67,7 @@ def test_empty_texts_keep_their_place():
   evidence = Evidence(texts, [0, *LABELS, 1], 2, orders=2)
   assert [len(r) for r in evidence.cross_fitted] == [len(t) for t in texts]
   assert [len(r) for r in evidence([TEXTS[0], np.array([], int)])] == [3, 0]
+  assert evidence([]) == []
 
 
 def test_keys_that_would_not_fit_are_refused():

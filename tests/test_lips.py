@@ -83,12 +83,21 @@ def test_bad_pairs(folder):
   np.save(folder / "b.npy", face[0])
   with pytest.raises(BadInput, match=r"b\.npy must be numbers \[T, C\]; it is float64 \(4,\)"):
     load()
+  pair(folder, "b", T=1, seconds=0.05)
+  with pytest.raises(BadInput, match=r"b\.wav and .*b\.npy must last two frames"):
+    load()
   (folder / "b.npy").write_bytes(b"0.1,0.2")
   with pytest.raises(BadInput, match=r"b\.npy cannot be read as an array that numpy\.save wrote"):
     load()
   (folder / "b.npy").unlink()
   with pytest.raises(BadInput, match=r"without their partner are \['b'\]"):
     load()
+
+
+def test_a_recording_of_two_frames_has_one_to_choose(folder):
+  pair(folder, "b", T=2)
+  found = faces.load(data_dir=str(folder))
+  assert [len(one.face) for one in found.train + found.valid] == [102, 1, 18, 1]
 
 
 def test_a_face_that_never_moves(tmp_path):

@@ -182,6 +182,19 @@ def test_drums_are_not_heard(tmp_path):
   np.testing.assert_array_equal(midi.read(tmp_path / "some.mid"), piano.roll([[60]]))
 
 
+def test_off_the_beat_each_note_sounds_in_one_step(tmp_path):
+  """From middle to middle: none is lost and none is heard twice. What nobody ends, the end does."""
+  track = mido.MidiTrack()
+  for n, (note, wait) in enumerate([(60, 240), (62, 0), (64, 0), (65, 0)]):
+    track.append(mido.Message("note_on", note=note, time=wait))
+    end = mido.Message("note_off", note=note, time=480)
+    track.append(end if n < 3 else mido.MetaMessage("end_of_track", time=480))
+  mido.MidiFile(ticks_per_beat=480, tracks=[track]).save(tmp_path / "some.mid")
+  np.testing.assert_array_equal(
+    midi.read(tmp_path / "some.mid"), piano.roll([[60], [62], [64], [65]])
+  )
+
+
 @pytest.mark.parametrize("data", [b"", b"MThd", b"RIFF" * 20], ids=["empty", "cut", "other"])
 def test_what_is_no_midi_is_refused(tmp_path, data):
   (tmp_path / "some.mid").write_bytes(data)
@@ -301,3 +314,4 @@ def test_transposed_pieces():
   first, second = [(21, 59), (22, 60), (23, 61), (24, 62)], [(n, n + 4) for n in range(58, 63)]
   assert sorted(sound) == sorted(first + second)
   assert len(piano.transposed([chord(107)], 3)) == 3 + 1 + 1
+  assert len(piano.transposed([chord(60)], 100)) == piano.KEYS

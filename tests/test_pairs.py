@@ -105,6 +105,13 @@ def test_tables(tmp_path, name, caplog):
   assert f"{name}: of 64 rows 2 lack a text, and 1 have a source that came before" in caplog.text
 
 
+def test_a_field_may_be_long(tmp_path):
+  long = "word " * 40_000
+  path = write(tmp_path / "own.csv", csv_of([*TABLE, (long, "a long one")]))
+  made = pairs.load("auto", str(path), "Text", "Title", "summaries")
+  assert (long.strip(), "a long one") in made.train + made.valid + made.test
+
+
 def test_a_source_stays_in_its_part(tmp_path):
   """In another order, and among others."""
   one = pairs.table(write(tmp_path / "one.csv", csv_of(TABLE)), "Text", "Title")

@@ -85,6 +85,7 @@ def test_one_of_several_folders(tmp_path):
   [
     ("Ann went home.\n", r"qa1_one_test\.txt:1 must be like .* got 'Ann went home\.'"),
     ("2 Ann went home.\n", r"qa1_one_test\.txt:1 must be like .* from 1 on"),
+    ("01 Ann went home.\n", r"qa1_one_test\.txt:1 must be like"),
     ("1 Where?\thome\tx\n", r"qa1_one_test\.txt:1 must be like"),
     ("1 Where?\thome\t\n", r"qa1_one_test\.txt:1 asks before anything was told"),
     ("1 Ann went home.\n", r"qa1_one_test\.txt must hold two stories with questions"),
@@ -93,6 +94,11 @@ def test_one_of_several_folders(tmp_path):
 def test_bad_files(tmp_path, test, message):
   with pytest.raises(BadInput, match=message):
     babi.load("files", str(folder(tmp_path / "en", test)))
+
+
+def test_two_files_of_one_part(tmp_path):
+  with pytest.raises(BadInput, match=r"qa01_x_train.* and .*qa1_one_train.* are both"):
+    babi.load("files", str(folder(tmp_path / "en", qa01_x_train=STORY)))
 
 
 def test_the_reader_is_its_equations():

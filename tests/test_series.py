@@ -34,7 +34,7 @@ def test_a_table(tmp_path, name):
   [
     ("", "", r"some\.csv must have a header"),
     ("date\n1\n", "", r"must have a header with dates first"),
-    ("date,a,a\n1,2,3\n", "", r"each once"),
+    ("date,a,a\n1,2,3\n", "", r"some\.csv must have each column once"),
     (TABLE, "OT,oil", r"the columns \['OT', 'oil'\].* it has \['date', 'load', 'OT'\]"),
     (TABLE, "date", r"the columns \['date'\]"),
     ("date,a\n1,2\n2,\n", "", r"some\.csv:3, column 'a', must be a number; got ''\. Is it a gap"),

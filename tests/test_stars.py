@@ -59,6 +59,20 @@ def test_titles_stand_before_the_texts_that_have_one(tmp_path):
     assert getattr(full, part) == [(titles[text], n) for text, n in getattr(bare, part)]
 
 
+def test_few_titles_are_enough(tmp_path):
+  rows = [("one title" if n == 7 else "", *row) for n, row in enumerate(reviews())]
+  parts = imdb.table(write(tmp_path / "a.csv", rows, ("T", "X", "Y")), "T,X", "Y")[2:]
+  (titled,) = [text for part in parts for text, _ in part if "title" in text]
+  assert titled == f"one title {rows[7][1]}"
+
+
+def test_labels_of_one_number_are_in_the_order_of_their_texts(tmp_path):
+  """Not in that of a set, which changes from process to process."""
+  names = ("1.0", "01", "1", "1.00", "001")
+  path = write(tmp_path / "a.csv", reviews(stars=names))
+  assert imdb.table(path, "Review Text", "Rating").classes == tuple(sorted(names))
+
+
 def test_bad_tables_are_named(tmp_path):
   path = write(tmp_path / "a.csv", reviews())
   with pytest.raises(BadInput, match=r"'text' and 'label'; it has \['', 'Review Text', 'Rating'\]"):

@@ -230,6 +230,10 @@ def several(tmp_path, *names):
       lambda p: folder(p, "a B-X\nb I-X\n\nc B-X\nd O\ne I-X\n"),
       r"train\.txt:4: 'I-X' at position 2 cannot follow 'O' in BIO, the scheme that all together",
     ),
+    (
+      lambda p: folder(p, "a DT B-NP O\n\nb DT I-NP O\n", "a O\n"),
+      "the test part has other columns than the training part",
+    ),
     (lambda p: folder(p, "a O\n\nb NN\n"), r"train\.txt:3: 'NN' at position 0 is no tag of BIO"),
   ],
 )

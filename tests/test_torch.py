@@ -175,3 +175,8 @@ def test_bad_weights_are_refused(change, words):
 def test_what_torch_lacks_is_refused(encoder, words):
   with pytest.raises(BadInput, match=words):
     to_torch(random(encoder))
+
+
+def test_what_is_no_parameters_is_refused():
+  with pytest.raises(BadInput, match="must be parameters, a mapping; got ndarray"):
+    to_torch({"forward": np.zeros(3)})

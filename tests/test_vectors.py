@@ -2,10 +2,12 @@
 
 import gzip
 import logging
+import pathlib
 
 import numpy as np
 import pytest
 
+from rnnjax.data import files
 from rnnjax.data.vocabulary import Vocabulary
 from rnnjax.interop import vectors
 from rnnjax.types import BadInput
@@ -40,6 +42,22 @@ def test_rows_go_to_the_ids_of_their_words(tmp_path, suffix):
   np.testing.assert_array_equal(table[WORDS.encode(["film", "the"])], expected)
   np.testing.assert_array_equal(table[0], np.zeros(3))
   assert np.isfinite(table).all() and table[WORDS.ids["unheard"]].any()
+
+
+def test_what_is_streamed_may_be_larger_than_what_is_held(tmp_path, monkeypatch):
+  """As GoogleNews's .gz is, and however much of it was looked at before."""
+  monkeypatch.setattr(files, "LIMIT", 1000)
+  rows = b"".join(b"word%d 1 2 3\n" % n for n in range(9000)) + ROWS.encode()
+  path = write(tmp_path / "glove.txt.gz", rows)
+  with pytest.raises(BadInput, match="must unpack to 1000 bytes at most"):
+    files.read_bytes(pathlib.Path(path))
+  assert vectors.read(path, WORDS).shape == (len(WORDS), 3)
+  monkeypatch.setattr(files, "SMALL", len(rows))
+  monkeypatch.setattr(files, "RATIO", 1)
+  assert vectors.read(path, WORDS).shape == (len(WORDS), 3)
+  monkeypatch.setattr(files, "SMALL", len(rows) - 1)
+  with pytest.raises(BadInput, match="must unpack to"):
+    vectors.read(path, WORDS)
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -121,6 +121,14 @@ def test_the_fold_that_tests_is_not_learnt():
   assert not drawn["train"] & drawn["valid"] and drawn["valid"]
 
 
+def test_one_video_beside_those_that_test_is_too_few():
+  """It would have to be learnt from and to validate."""
+  draw = np.random.default_rng(1)
+  data = video.Folds("x", 4, [fold(draw, 1), fold(draw, 1)])
+  with pytest.raises(BadInput, match="must have two videos beside those that test; it has 1"):
+    experiment.prepare(Config(split=2, batch=2), data)
+
+
 def test_all_splits_are_the_mean_of_each(salads, monkeypatch):
   """Each tests once, with the others to learn from, in a folder of its own."""
   folder, _ = salads

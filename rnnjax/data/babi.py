@@ -19,7 +19,7 @@ from rnnjax.types import BadInput
 
 DATASETS = ("auto", "embedded", "files")
 NAME = r"qa(\d{1,9})_.*_(train|test)\.txt"
-LINE = re.compile(r"(\d{1,9}) ([^\t]+)(?:\t([^\t]+)\t([\d ]*))?")
+LINE = re.compile(r"([1-9][0-9]{0,8}) ([^\t]+)(?:\t([^\t]+)\t([0-9 ]*))?")
 LONGEST = 1000  # lines of a story, all of whose sentences stand before each of its questions
 SIZES = 3000, 300, 300  # of the generated parts, in stories
 PEOPLE, THINGS = "Ann Ben Cleo Dan".split(), "ball lamp book".split()
@@ -85,7 +85,9 @@ def files(data_dir: str, folder: str = "en") -> Stories:
   found: dict[int, dict[str, File]] = {}
   for file in present:
     number, part = re.fullmatch(NAME, file.name).groups()
-    found.setdefault(int(number), {})[part] = file
+    other = found.setdefault(int(number), {}).setdefault(part, file)
+    if other is not file:
+      raise BadInput(f"{other} and {file} are both the {part} part of task {number}")
   whole = {task: parts for task, parts in sorted(found.items()) if len(parts) == 2}
   if not whole:
     raise BadInput(
@@ -114,7 +116,7 @@ def _stories(task: int, file: File) -> list[list[Question]]:
   stories, story, numbers = [], [], {}
   for n, (place, line) in enumerate(lines(file)):
     found = LINE.fullmatch(line.rstrip("\r\n "))
-    if not found or (int(found[1]) != 1 and not stories):
+    if not found or (found[1] != "1" and not stories):
       raise BadInput(
         f'{place} must be like "3 a sentence" or "4 a question?<TAB>answer<TAB>1 2", from 1 on; '
         f"got {line[:60]!r}"

@@ -58,9 +58,10 @@ def load(dataset: str = "auto", data_dir: str = "") -> Digits:
     if dataset == "auto":
       logging.warning("training on 8 x 8 digits; --data_dir=FOLDER reads MNIST's own files")
     name, train, test = "embedded", *embedded()
+  classes = max(10, int(train.labels.max()) + 1)
   cut = len(train.labels) - math.ceil(HELD * len(train.labels))
   valid, train = (Part(*(a[part] for a in train)) for part in (slice(cut, None), slice(cut)))
-  return Digits(name, max(10, int(train.labels.max()) + 1), train, valid, test)
+  return Digits(name, classes, train, valid, test)
 
 
 def embedded() -> tuple[Part, Part]:

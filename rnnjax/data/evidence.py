@@ -96,4 +96,4 @@ class Evidence:
     return ratio.astype(np.float32)
 
   def _divide(self, rows, texts):
-    return np.split(rows, np.cumsum([len(text) for text in texts])[:-1])
+    return np.split(rows, np.cumsum([len(text) for text in texts]))[:-1]

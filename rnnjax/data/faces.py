@@ -67,7 +67,7 @@ def load(dataset: str = "auto", data_dir: str = "", test: str = "", fps: int = 3
   if unknown or len(tested) >= len(names):
     raise BadInput(f"--test must name some, not all, of {', '.join(names)}; got {test!r}")
   known = [take for take in takes if take.name not in tested]
-  end = lambda take: int((1 - TAIL) * len(take.face))
+  end = lambda take: max(1, int((1 - TAIL) * len(take.face)))
   train = [Take(one.name, one.heard[: end(one)], one.face[: end(one)]) for one in known]
   valid = [Take(one.name, one.heard[end(one) :], one.face[end(one) :]) for one in known]
   moves = np.flatnonzero(np.concatenate([one.face for one in train]).std(0) > STILL)
@@ -113,7 +113,10 @@ def _files(data_dir: str, fps: int) -> list[Take]:
         f"{file} must have {takes[0].face.shape[1]} channels as {takes[0].name}.npy has; "
         f"it has {face.shape[1]}"
       )
-    heard = frames(read(sound, STACK * STEP * fps), fps)
+    samples = read(sound, STACK * STEP * fps)
+    if min(len(samples) // (STACK * STEP), len(face)) < 2:
+      raise BadInput(f"{sound} and {file} must last two frames at least, so that one can choose")
+    heard = frames(samples, fps)
     if abs(len(heard) - len(face)) > APART:
       raise BadInput(
         f"{sound} lasts {len(heard)} frames at {fps} a second, and {file} has {len(face)}. "

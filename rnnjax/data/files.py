@@ -65,24 +65,23 @@ def decoding(
     raise BadInput(f"{file} cannot be read {kind}: {error}. {advice}") from None
 
 
-def most(packed: int) -> int:
+def most(packed: int, limit: int = 0) -> int:
   """The bytes that so many packed ones may become: what grows beyond is made to fill the memory."""
-  return min(LIMIT, max(SMALL, RATIO * packed))
+  return min(limit or LIMIT, max(SMALL, RATIO * packed))
 
 
 class Unzipped(gzip.GzipFile):
   """What a .gz of so many bytes unpacks to, up to the most it may; beyond, reading is BadInput."""
 
-  def __init__(self, file: object, raw: BinaryIO, packed: int):
+  def __init__(self, file: object, raw: BinaryIO, packed: int, limit: int = 0):
     super().__init__(fileobj=raw)
-    self.file, self.left = file, most(packed)
+    self.file, self.most = file, most(packed, limit)
 
   def read(self, size: int = -1) -> bytes:
     piece = super().read(PIECE if size < 0 else min(size, PIECE))
-    self.left -= len(piece)
-    if self.left < 0:
-      raise BadInput(f"{self.file} must unpack to {LIMIT} bytes at most, and to {RATIO} times its "
-                     "own; a plain file may hold more")  # fmt: skip
+    if self.tell() > self.most:
+      raise BadInput(f"{self.file} must unpack to {self.most} bytes at most; a plain file may hold "
+                     "more")  # fmt: skip
     return piece
 
 

@@ -121,8 +121,7 @@ def table(path: str | pathlib.Path, text: str, label: str) -> Reviews:
   """
   *before, last = text.split(",")
   name, *parts, _ = pairs.table(path, last, label)
-  titles = [pairs.table(path, last, column) for column in before]
-  known = [dict(title.train + title.valid + title.test) for title in titles]
+  known = [dict(pairs.columns(path, last, column)) for column in before]
   classes = _classes(path, (label for _, label in parts[0]))
 
   def row(text, label):
@@ -155,7 +154,7 @@ def _classes(place, labels) -> tuple[str, ...]:
   number = all(re.fullmatch(r"-?\d+(\.\d+)?", label) for label in labels)
   if len(labels) < 2:
     raise BadInput(f"{place}: the training part has but one label, {labels.pop()!r}")
-  return tuple(sorted(labels, key=float if number else str))
+  return tuple(sorted(labels, key=lambda label: (float(label) if number else 0, label)))
 
 
 def _index(classes, label, where):

@@ -1,6 +1,7 @@
 """Piano rolls from and to MIDI files."""
 
 import io
+import math
 import pathlib
 import re
 
@@ -42,7 +43,7 @@ def read(path: str | pathlib.Path, steps: float = 1.0) -> np.ndarray:
   Raises:
     BadInput: no MIDI file, a damaged one, or one without a note that a piano has.
   """
-  data = read_bytes(pathlib.Path(path))
+  data = read_bytes(pathlib.Path(path).expanduser())
   run = max(map(len, re.findall(rb"[\x80-\xff]+", data)), default=0)
   if run > RUN:  # mido would take it for one number, in a time that grows as its square
     raise BadInput(f"{path} is no MIDI file: {run} bytes follow one another that are above 127")
@@ -56,17 +57,20 @@ def read(path: str | pathlib.Path, steps: float = 1.0) -> np.ndarray:
   last = max(end for *_, end in notes)
   if last > LONGEST:
     raise BadInput(f"{path} must last {LONGEST} steps at most; it lasts {last:.3g}")
-  roll = np.zeros((max(1, round(last)), KEYS), np.float32)
+  step = lambda time: math.ceil(time - 0.5)  # the first whose middle is not before it
+  roll = np.zeros((max(1, step(last)), KEYS), np.float32)
   for key, start, end in notes:
-    roll[round(start) : round(end), key] = 1
+    roll[step(start) : step(end), key] = 1
   return roll
 
 
 def _notes(file: mido.MidiFile, tick: float) -> list[tuple[int, float, float]]:
-  """Key, beginning and end, in steps, of each note that a piano has."""
-  now, begun, notes = 0, {}, []
+  """Key, beginning and end, in steps, of each note that a piano has; what nobody ends, the end
+  does."""
+  ticks, now, begun, notes = 0, 0.0, {}, []
   for message in mido.merge_tracks(file.tracks):
-    now += message.time * tick
+    ticks += message.time
+    now = ticks * tick
     if message.type not in ("note_on", "note_off") or message.channel == 9:
       continue
     voice = message.channel, message.note
@@ -74,4 +78,5 @@ def _notes(file: mido.MidiFile, tick: float) -> list[tuple[int, float, float]]:
       notes.append((message.note - LOWEST, begun.pop(voice), now))
     if message.type == "note_on" and message.velocity:
       begun[voice] = now
+  notes += [(note - LOWEST, start, now) for (_, note), start in begun.items()]
   return [note for note in notes if 0 <= note[0] < KEYS]

@@ -91,6 +91,15 @@ def parallel(folder: str | pathlib.Path, source: str, target: str) -> Pairs:
 
 
 def table(path: str | pathlib.Path, source: str, target: str) -> Pairs:
+  """Reads two columns of a table, as `columns` does, and divides them.
+
+  Raises:
+    BadInput: as for `columns`; too few rows to be divided.
+  """
+  return _divided(pathlib.Path(path).name, columns(path, source, target))
+
+
+def columns(path: str | pathlib.Path, source: str, target: str) -> Rows:
   """Reads two columns of a CSV file with a header, or two keys of JSON lines (also .gz).
 
   Rows that lack either are dropped, and so are those whose source came before.
@@ -103,10 +112,10 @@ def table(path: str | pathlib.Path, source: str, target: str) -> Pairs:
   if not kind:
     raise BadInput(f"a table must end in .csv, .json or .jsonl (also .gz); got {path}")
   rows = [*_csv(path)] if kind[1] == "csv" else [row for _, row in objects(path)]
-  columns = [*dict.fromkeys(column for row in rows for column in row)]
-  if not {source, target} <= {*columns}:
-    raise BadInput(f"{path} must have columns {source!r} and {target!r}; it has {columns}")
-  return _hashed(path.name, [(row.get(source), row.get(target)) for row in rows])
+  known = [*dict.fromkeys(column for row in rows for column in row)]
+  if not {source, target} <= {*known}:
+    raise BadInput(f"{path} must have columns {source!r} and {target!r}; it has {known}")
+  return _unlike(path.name, [(row.get(source), row.get(target)) for row in rows])
 
 
 def articles(path: str | pathlib.Path) -> Pairs:
@@ -125,7 +134,8 @@ def articles(path: str | pathlib.Path) -> Pairs:
     headline, _, article = text.strip().partition("\n")
     first.setdefault(_plain(headline), article)
   logging.info("%s: of %d articles %d have a headline of their own", path, len(files), len(first))
-  return _hashed(pathlib.Path(path).name, [(article, line) for line, article in first.items()])
+  name, rows = pathlib.Path(path).name, [(article, line) for line, article in first.items()]
+  return _divided(name, _unlike(name, rows))
 
 
 def pronunciations(path: str | pathlib.Path) -> Pairs:
@@ -146,15 +156,16 @@ def pronunciations(path: str | pathlib.Path) -> Pairs:
     if word.isalpha():
       spoken.setdefault(word.lower(), []).append(re.sub(r"\d", "", " ".join(rest[1:])))
   unlike = {word: [*dict.fromkeys(ways)] for word, ways in spoken.items()}
-  pairs = _hashed(pathlib.Path(path).name, [(word, ways[0]) for word, ways in unlike.items()])
+  name, rows = pathlib.Path(path).name, [(word, ways[0]) for word, ways in unlike.items()]
+  pairs = _divided(name, _unlike(name, rows))
   return pairs._replace(
     train=[(word, way) for word, _ in pairs.train for way in unlike[word]],
     references={word: ways for word, ways in unlike.items() if len(ways) > 1},
   )
 
 
-def _hashed(name: str, rows: Iterable[tuple[object, object]]) -> Pairs:
-  """Three parts by the source; of the rows of one source the first stays."""
+def _unlike(name: str, rows: Iterable[tuple[object, object]]) -> Rows:
+  """Of the rows of one source the first, of those that lack nothing."""
   rows = [(_plain(source), _plain(target)) for source, target in rows]
   whole = [row for row in rows if all(row)]
   first = {}
@@ -162,12 +173,17 @@ def _hashed(name: str, rows: Iterable[tuple[object, object]]) -> Pairs:
     first.setdefault(source, target)
   logging.info("%s: of %d rows %d lack a text, and %d have a source that came before",
                name, len(rows), len(rows) - len(whole), len(whole) - len(first))  # fmt: skip
+  return [*first.items()]
+
+
+def _divided(name: str, rows: Rows) -> Pairs:
+  """Three parts, by the source."""
   parts = {part: [] for part in PARTS}
-  for source, target in first.items():
+  for source, target in rows:
     n = zlib.crc32(source.encode()) % 10
     parts[{8: "valid", 9: "test"}.get(n, "train")].append((source, target))
   if not all(parts.values()):
-    raise BadInput(f"{name} has {len(first)} pairs, too few to be divided into three parts")
+    raise BadInput(f"{name} has {len(rows)} pairs, too few to be divided into three parts")
   return Pairs(name, **parts)
 
 

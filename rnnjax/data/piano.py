@@ -54,6 +54,6 @@ def checked(roll, place: str) -> np.ndarray:
 def transposed(rolls: Rolls, most: int) -> Rolls:
   """The rolls in their own keys, and up to `most` semitones lower and higher, as far as the piano
   reaches."""
-  lost = lambda one, n: one[:, KEYS - n :] if n > 0 else one[:, :-n]
+  lost = lambda one, n: one[:, max(KEYS - n, 0) :] if n > 0 else one[:, :-n]
   shifts = range(-most, most + 1)
   return [np.roll(one, n, 1) for n in shifts for one in rolls if not (n and lost(one, n).any())]

@@ -16,8 +16,10 @@ class Scale(NamedTuple):
   def of(cls, sequences: Sequence[np.ndarray]) -> "Scale":
     """That of sequences [T, D]; what never changes gets the deviation 1."""
     rows = np.concatenate(sequences)
-    deviation = rows.std(0)
-    return cls(rows.mean(0), np.where(deviation > 0, deviation, 1).astype(rows.dtype))
+    # Not where the deviation is 0: that of a constant is not, when its mean is rounded.
+    moves = (rows != rows[:1]).any(0)
+    wide = rows.astype(np.float64)
+    return cls(*(a.astype(rows.dtype) for a in (wide.mean(0), np.where(moves, wide.std(0), 1))))
 
   def __call__(self, xs: np.ndarray) -> np.ndarray:
     """[..., D] -> [..., D]."""

@@ -5,6 +5,8 @@ bag of words learns, it is right on exactly one of each two, while a net that re
 right on both.
 """
 
+import itertools
+
 import numpy as np
 
 GOOD = "good great wonderful brilliant superb touching clever moving".split()
@@ -40,12 +42,18 @@ def _turn(draw, good: bool) -> str:
 
 
 def pairs(number: int, seed: int = 0) -> list[tuple[str, int]]:
-  """`number` pairs of twins, [(text, 1), (text, 0), ...]: the same words, the opposite label."""
-  made = []
+  """`number` pairs of twins, [(text, 1), (text, 0), ...]: the same words, the opposite label.
+
+  No text is there twice; there are some 60,000 pairs.
+  """
+  made: dict[str, int] = {}
   forms = (_contrast, _agent, _turn)
-  for n in range(number):
-    form = forms[n % len(forms)]
+  for n in itertools.count():
+    if len(made) == 2 * number:
+      return list(made.items())
+    form, twins = forms[n % len(forms)], {}
     for good in (True, False):
       draw = np.random.default_rng((seed, n))  # the twins draw the same words
-      made.append((f"{draw.choice(OPENINGS)} {form(draw, good)}", int(good)))
-  return made
+      twins[f"{draw.choice(OPENINGS)} {form(draw, good)}"] = int(good)
+    if twins.keys().isdisjoint(made):
+      made |= twins

@@ -113,10 +113,10 @@ def table(path: pathlib.Path, columns: str = "") -> tuple[str, list[str], list[s
     raise BadInput(f"--data_dir must be a .csv file (also .gz); there is none at {str(path)!r}")
   (_, header), *rest = [*rows(path)] or [("", [])]
   names = [name.strip() for name in columns.split(",")] if columns else header[1:]
-  if not names or not {*names} <= {*header[1:]} or len({*header}) < len(header):
+  if not names or not {*names} <= {*header[1:]}:
     raise BadInput(
-      f"{path} must have a header with dates first and the columns {names or 'of numbers'}, each "
-      f"once; it has {header}"
+      f"{path} must have a header with dates first and the columns {names or 'of numbers'}; it has "
+      f"{header}"
     )
   places, dates, values = [header.index(name) for name in names], [], []
   for where, row in rest:

@@ -9,6 +9,7 @@ from typing import Any
 from rnnjax.data.files import File, lines, read_text
 from rnnjax.types import BadInput
 
+LONGEST = 2**31 - 1  # characters of a field of CSV
 DEEPEST = 100  # lists and objects of JSON within one another
 
 
@@ -16,12 +17,16 @@ def rows(file: File) -> Iterator[tuple[str, list[str]]]:
   """("file:line", fields) of each row of CSV that is not empty; the first is the header.
 
   Raises:
-    BadInput: as for `read_text`; a row is not CSV, or has more or fewer fields than the first.
+    BadInput: as for `read_text`; a row is not CSV, or has more or fewer fields than the first, or
+      the first has one twice.
   """
+  csv.field_size_limit(LONGEST)
   reader, header = csv.reader(io.StringIO(read_text(file), newline=""), strict=True), None
   try:
     for row in filter(None, reader):
       header = header or row
+      if len({*header}) < len(header):
+        raise BadInput(f"{file} must have each column once; its header is {header}")
       if len(row) != len(header):
         raise csv.Error(f"{len(row)} fields, and the header has {len(header)}")
       yield f"{file}:{reader.line_num}", row

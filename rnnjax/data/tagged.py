@@ -118,6 +118,8 @@ def files(data_dir: str, task: str) -> Tagged:
   for part, sentences in parts.items():
     if not sentences:
       raise BadInput(f"the {part} part of {data_dir} has no sentence. Is its file empty?")
+    if len(sentences[0].columns) != len(parts["train"][0].columns):
+      raise BadInput(f"{data_dir}: the {part} part has other columns than the training part")
   if task != "pos":
     scheme = spans.scheme(s.tags for sentences in parts.values() for s in sentences)
     parts = {part: [_bio(s, scheme) for s in sentences] for part, sentences in parts.items()}

@@ -102,7 +102,7 @@ class Vocabulary:
     Raises:
       BadInput: a word is unknown, and there is no "<unk>" to stand for it.
     """
-    unknown = self.ids.get("<unk>")
+    text, unknown = [*text], self.ids.get("<unk>")
     ids = [self.ids.get(word, unknown) for word in text]
     if unknown is None and None in ids:
       strange = sorted({word for word in text if word not in self.ids})

@@ -61,6 +61,8 @@ def checked(where: str, params: Params, *optional: str) -> tuple[Params, int]:
     BadInput: one is missing, unknown, no array, or of a shape that does not suit the others.
   """
   needed = {"W", "U", "b"}
+  if not isinstance(params, Mapping):
+    raise BadInput(f"{where} must be parameters, a mapping; got {type(params).__name__}")
   if not needed <= params.keys() <= needed.union(optional):
     raise BadInput(
       f"{where} must have W, U and b, and beside them {' or '.join(optional)} at most; got "

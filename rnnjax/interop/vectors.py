@@ -6,6 +6,7 @@ import itertools
 import logging
 import pathlib
 import re
+import sys
 
 import numpy as np
 
@@ -69,7 +70,7 @@ def _rows(file, wanted):
   """Place, word and vector of the rows wanted. Words stay bytes: no bad UTF-8 can do harm."""
   size, raw = file.stat().st_size, file.open("rb", buffering=LONGEST)
   zipped = raw.peek(2)[:2] == b"\x1f\x8b"
-  with raw, io.BufferedReader(Unzipped(file, raw, size)) if zipped else raw as stream:
+  with raw, io.BufferedReader(Unzipped(file, raw, size, sys.maxsize)) if zipped else raw as stream:
     first, _, rest = stream.read(LONGEST).partition(b"\n")
     stream.seek(0)
     header = re.fullmatch(rb"(\d{1,18}) (\d{1,18})\s*", first)
@@ -79,7 +80,7 @@ def _rows(file, wanted):
     text = not header
     if header:
       # A number takes two bytes at least, as text.
-      if not 0 < 2 * rows * width <= (most(size) if zipped else size):
+      if not 0 < 2 * rows * width <= (most(size, sys.maxsize) if zipped else size):
         raise BadInput(f"{file}:1 promises {rows} rows of {width} numbers: {size} bytes "
                        "cannot hold them. Is the download whole?")  # fmt: skip
       stream.readline()
