@@ -14,6 +14,7 @@ from experiments.options import CELLS, RATE, option
 from rnnjax import tasks
 from rnnjax.data import captions
 from rnnjax.data.batches import Batches
+from rnnjax.data.files import DATASETS
 from rnnjax.data.subwords import BEGIN, END, MARK, Subwords
 from rnnjax.decoders import decoder
 from rnnjax.diagnostics import pages
@@ -31,7 +32,7 @@ PRESETS = {
 
 @dataclasses.dataclass(frozen=True)
 class Config(options.Common):
-  dataset: str = option("auto", "which pictures", captions.DATASETS)
+  dataset: str = option("auto", "which pictures", DATASETS)
   hidden: int = 256
   batch: int = 32
   rate: float = 2e-3

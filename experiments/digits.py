@@ -21,6 +21,7 @@ from experiments.options import RATE, option
 from rnnjax import tasks
 from rnnjax.data import digits
 from rnnjax.data.batches import Batches
+from rnnjax.data.files import DATASETS
 from rnnjax.diagnostics.beliefs import beliefs
 from rnnjax.diagnostics.figures import curves
 from rnnjax.models.classifier import Classifier
@@ -39,7 +40,7 @@ MOMENTS, SHOWN, ASKED = 28, 9, 1000  # of reading; digits right and wrong in a f
 @dataclasses.dataclass(frozen=True)
 class Config(options.Common):
   cell: str = "gru"
-  dataset: str = option("auto", "which digits", digits.DATASETS)
+  dataset: str = option("auto", "which digits", DATASETS)
   view: str = option("rows", "what is read at a time; permuted: pixels", digits.VIEWS)
   rate: float = 3e-3
   epochs: int = 20

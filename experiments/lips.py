@@ -21,6 +21,7 @@ from experiments.options import CELLS, RATE, option
 from rnnjax import forward, metrics, stack, tasks
 from rnnjax.data import faces
 from rnnjax.data.batches import Batches
+from rnnjax.data.files import DATASETS
 from rnnjax.diagnostics import faces as pictures
 from rnnjax.lengths import alive
 from rnnjax.models.frames import Frames
@@ -37,7 +38,7 @@ WINDOWS = 10  # batches of each recording, in an epoch
 
 @dataclasses.dataclass(frozen=True)
 class Config(options.Common):
-  dataset: str = option("auto", "which recordings", faces.DATASETS)
+  dataset: str = option("auto", "which recordings", DATASETS)
   test: str = option("", "names of the recordings to test, with commas; the last one if empty")
   fps: int = option(30, "frames of the face a second", low=5)
   delays: str = option("0,8", "frames that the face waits for the sound: one, or some to choose of")

@@ -17,6 +17,7 @@ from experiments.options import CELLS, RATE, option
 from rnnjax import attention, bidirectional, tasks, training
 from rnnjax.data import babi
 from rnnjax.data.batches import Batches
+from rnnjax.data.files import DATASETS
 from rnnjax.data.vocabulary import Vocabulary
 from rnnjax.diagnostics import figures
 from rnnjax.models import embedding
@@ -33,7 +34,7 @@ INPUTS = ("tokens", "lengths", "targets", "target_lengths")
 
 @dataclasses.dataclass(frozen=True)
 class Config(options.Common):
-  dataset: str = option("auto", "which stories", babi.DATASETS)
+  dataset: str = option("auto", "which stories", DATASETS)
   folder: str = option("en", "which folder of an archive that has several")
   cell: str = "gru"
   hidden: int = 64

@@ -13,6 +13,7 @@ from experiments.options import CELLS, RATE, option
 from rnnjax import attention, tasks, training
 from rnnjax.data import pairs
 from rnnjax.data.batches import Batches
+from rnnjax.data.files import DATASETS
 from rnnjax.data.subwords import BEGIN, END, KINDS, Subwords
 from rnnjax.decoders import decoder
 from rnnjax.diagnostics import figures
@@ -35,7 +36,7 @@ DRAWN = 200  # pieces of a text, at most, whose attention makes a picture
 
 @dataclasses.dataclass(frozen=True)
 class Rewriting(options.Common):
-  dataset: str = option("auto", "which pairs of texts", pairs.DATASETS)
+  dataset: str = option("auto", "which pairs of texts", DATASETS)
   cell: str = "gru"
   batch: int = 32
   rate: float = 3e-3

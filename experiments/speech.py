@@ -17,6 +17,7 @@ from experiments import options
 from experiments.options import RATE, option
 from rnnjax import metrics, tasks
 from rnnjax.data import fsdd
+from rnnjax.data.files import DATASETS
 from rnnjax.data.scale import Scale
 from rnnjax.diagnostics import sounds
 from rnnjax.lengths import alive
@@ -29,7 +30,7 @@ CHOOSE, TEST = 400, 500  # strings that choose, and that are tested
 
 @dataclasses.dataclass(frozen=True)
 class Config(options.Common):
-  dataset: str = option("auto", "which recordings", fsdd.DATASETS)
+  dataset: str = option("auto", "which recordings", DATASETS)
   hold_out: str = option("", "a speaker who is tested, and not heard before")
   fewest: int = option(3, "words of a string to test, at least", low=1)
   most: int = option(7, "words of a string, at most; training has shorter ones, too", low=1)

@@ -12,6 +12,7 @@ from experiments import options
 from experiments.options import CELLS, RATE, option
 from rnnjax import bidirectional, crf, tasks
 from rnnjax.data import spans, tagged
+from rnnjax.data.files import DATASETS
 from rnnjax.data.lexicon import Lexicon
 from rnnjax.data.vocabulary import cut
 from rnnjax.models import embedding, spelling
@@ -26,7 +27,7 @@ LETTER, COLUMN = 30, 10  # features of a character, and of each column
 @dataclasses.dataclass(frozen=True)
 class Config(options.Common):
   task: str = option("ner", "what the tags say", tagged.TASKS)
-  dataset: str = option("auto", "which sentences", tagged.DATASETS)
+  dataset: str = option("auto", "which sentences", DATASETS)
   hidden: int = 200
   batch: int = 16
   rate: float = 3e-3

@@ -17,6 +17,7 @@ from experiments.options import RATE, option
 from rnnjax import crf, segments, tasks
 from rnnjax.data import video
 from rnnjax.data.batches import Batches
+from rnnjax.data.files import DATASETS
 from rnnjax.diagnostics.timelines import timelines
 from rnnjax.models.tagger import Tagger
 from rnnjax.types import BadInput
@@ -27,7 +28,7 @@ HELD, SHOWN, LOOK = 7, 5, 5  # one in so many validates; videos in a figure; epo
 
 @dataclasses.dataclass(frozen=True)
 class Config(options.Common):
-  dataset: str = option("auto", "which videos", video.DATASETS)
+  dataset: str = option("auto", "which videos", DATASETS)
   level: str = option("mid", "how finely actions are told apart", video.LEVELS)
   split: int = option(1, "the fold that tests; 0 for each in turn, and their mean", low=0)
   cell: str = "gru"

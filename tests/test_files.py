@@ -8,7 +8,7 @@ import zipfile
 
 import pytest
 
-from rnnjax.data import files, tables
+from rnnjax.data import babi, captions, digits, faces, files, fsdd, tables, video
 from rnnjax.types import BadInput
 
 TEXT = "a\tone\r\n\nbé\u2028c\n"
@@ -177,3 +177,9 @@ def test_what_would_fill_the_memory(tmp_path, monkeypatch, make, message):
   _, peak = tracemalloc.get_traced_memory()
   tracemalloc.stop()
   assert peak < 1 << 23
+
+
+@pytest.mark.parametrize("source", [babi, captions, digits, faces, fsdd, video])
+def test_no_data_set_of_an_unknown_name(source):
+  with pytest.raises(BadInput, match=r"dataset must be one of \('auto', .*\); got 'linux'"):
+    source.load("linux", "")

@@ -14,10 +14,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rnnjax.data.files import File, contents, lines
+from rnnjax.data.files import File, contents, given, lines
 from rnnjax.types import BadInput
 
-DATASETS = ("auto", "embedded", "files")
 NAME = r"qa(\d{1,9})_.*_(train|test)\.txt"
 LINE = re.compile(r"([1-9][0-9]{0,8}) ([^\t]+)(?:\t([^\t]+)\t([0-9 ]*))?")
 LONGEST = 1000  # lines of a story, all of whose sentences stand before each of its questions
@@ -59,17 +58,15 @@ def load(dataset: str, data_dir: str, folder: str = "en") -> Stories:
   """Loads questions; of each task's training stories the last tenth validates.
 
   Args:
-    dataset: one of DATASETS; "auto" is files where data_dir is given, else embedded.
+    dataset: one of files.DATASETS; "auto" is files where data_dir is given, else embedded.
     data_dir: the folder or archive of the files.
     folder: which folder of an archive that has several.
 
   Raises:
     BadInput: files that are missing or malformed, each named with its line.
   """
-  if dataset == "files" or (dataset == "auto" and data_dir):
+  if given(dataset, data_dir, "small generated stories", "PATH reads real ones"):
     return files(data_dir, folder)
-  if dataset == "auto":
-    logging.warning("training on small generated stories; --data_dir=PATH reads real ones")
   draw = np.random.default_rng(0)
   parts = [[q for n in range(size) for q in _told(draw, f"embedded:{n}")] for size in SIZES]
   return Stories("embedded", *parts)

@@ -6,7 +6,6 @@
              "name#0<TAB>a caption", as Flickr8k has them (Hodosh, Young & Hockenmaier 2013)
 """
 
-import logging
 import pathlib
 import re
 from typing import NamedTuple
@@ -14,10 +13,9 @@ from typing import NamedTuple
 import numpy as np
 
 from rnnjax.data.arrays import arrays
-from rnnjax.data.files import File, contents, decoding, lines
+from rnnjax.data.files import File, contents, decoding, given, lines
 from rnnjax.types import BadInput
 
-DATASETS = ("auto", "embedded", "files")
 PARTS = {"train": "train", "valid": "dev", "test": "test"}
 SIZES = 1200, 150, 150  # of the generated parts
 SIDE = 32  # pixels of a generated picture
@@ -58,10 +56,8 @@ def load(dataset: str, data_dir: str) -> Pictures:
   Raises:
     BadInput: files that are missing or malformed, each named with its line or picture.
   """
-  if dataset == "files" or (dataset == "auto" and data_dir):
+  if given(dataset, data_dir, "small drawn pictures", "FOLDER reads real ones"):
     return files(data_dir)
-  if dataset == "auto":
-    logging.warning("training on small drawn pictures; --data_dir=FOLDER reads real ones")
   draw = np.random.default_rng(0)
   return Pictures("embedded", *([_drawn(draw) for _ in range(size)] for size in SIZES))
 

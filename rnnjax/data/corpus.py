@@ -9,7 +9,6 @@ Of a single text the last 10 % are the test part; of the rest, five pieces of 1 
 are the validation part.
 """
 
-import logging
 import pathlib
 import re
 from collections.abc import Iterable, Sequence
@@ -18,13 +17,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rnnjax.data import imdb
+from rnnjax.data import files, imdb
 from rnnjax.data.columns import Columns
-from rnnjax.data.files import File, contents, read_bytes, read_text
+from rnnjax.data.files import File, contents, given, read_bytes, read_text
 from rnnjax.data.vocabulary import Vocabulary, words
 from rnnjax.types import BadInput
 
-DATASETS = ("auto", "embedded", "files", "reviews")
+DATASETS = (*files.DATASETS, "reviews")
 PARTS = ("train", "valid", "test")
 HELD = range(8, 90, 18)  # hundredths of a single text that are held out to choose with
 END = "<eos>"  # of a line, or of a review
@@ -116,14 +115,8 @@ def _corpus(name: str, vocabulary: Vocabulary, texts: Iterable) -> Corpus:
 
 def _texts(dataset: str, data_dir: str, raw: bool = False) -> tuple[str, list[str]]:
   """The name of a text, and the text, or its three parts where they are files."""
-  if dataset not in DATASETS:
-    raise BadInput(f"dataset must be one of {DATASETS}; got {dataset!r}")
-  if dataset == "embedded" or (dataset == "auto" and not data_dir):
-    if dataset == "auto":
-      logging.warning(
-        "training on the small text that comes with rnnjax; --data_dir=FOLDER or --text=FILE "
-        "reads another"
-      )
+  others = "FOLDER or --text=FILE reads another"
+  if not given(dataset, data_dir, "the small text that comes with rnnjax", others):
     return "embedded", [_read(pathlib.Path(__file__).with_name("hello.txt"), raw)]
   if not data_dir:
     raise BadInput("--dataset=files needs a folder by --data_dir, or a file by --text")
@@ -135,7 +128,7 @@ def _texts(dataset: str, data_dir: str, raw: bool = False) -> tuple[str, list[st
   ending = r"\.txt(\.gz)?$"
   texts = [file for file in contents(path) if re.search(ending, file.name)]
   parts = [[file for file in texts if re.search(part + ending, file.name)] for part in PARTS]
-  chosen = parts if all(len(files) == 1 for files in parts) else [texts]
+  chosen = parts if all(len(own) == 1 for own in parts) else [texts]
   if len(chosen[0]) != 1:
     raise BadInput(
       f"{path} must hold either one text, or one file each that ends in train.txt, valid.txt and "

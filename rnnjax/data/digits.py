@@ -5,7 +5,6 @@ files      a folder or .zip archive with the four original idx files, train-imag
            so on (also .gz)
 """
 
-import logging
 import math
 import pathlib
 import re
@@ -13,10 +12,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rnnjax.data.files import File, contents, decoding, read_bytes
+from rnnjax.data.files import File, contents, decoding, given, read_bytes
 from rnnjax.types import BadInput
 
-DATASETS = ("auto", "embedded", "files")
 VIEWS = ("rows", "pixels", "permuted", "whole")
 FILES = {"images": r"images[-.]idx3-ubyte(\.gz)?", "labels": r"labels[-.]idx1-ubyte(\.gz)?"}
 UBYTE = 8  # what idx calls unsigned bytes
@@ -44,19 +42,15 @@ def load(dataset: str = "auto", data_dir: str = "") -> Digits:
   """Loads digits; the last of the training images validate.
 
   Args:
-    dataset: one of DATASETS; "auto" is files where data_dir is given, else embedded.
+    dataset: one of files.DATASETS; "auto" is files where data_dir is given, else embedded.
     data_dir: the folder or archive of the files.
 
   Raises:
     BadInput: files that are missing, damaged, or do not fit one another.
   """
-  if dataset not in DATASETS:
-    raise BadInput(f"dataset must be one of {DATASETS}; got {dataset!r}")
-  if dataset == "files" or (dataset == "auto" and data_dir):
+  if given(dataset, data_dir, "8 x 8 digits", "FOLDER reads MNIST's own files"):
     name, train, test = pathlib.Path(data_dir).name, *files(data_dir)
   else:
-    if dataset == "auto":
-      logging.warning("training on 8 x 8 digits; --data_dir=FOLDER reads MNIST's own files")
     name, train, test = "embedded", *embedded()
   classes = max(10, int(train.labels.max()) + 1)
   cut = len(train.labels) - math.ceil(HELD * len(train.labels))

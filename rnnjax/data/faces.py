@@ -7,18 +7,16 @@
 Recordings to be tested are named; of all others the last `TAIL` chooses.
 """
 
-import logging
 from typing import NamedTuple
 
 import numpy as np
 
 from rnnjax.data.arrays import array
-from rnnjax.data.files import File, contents
+from rnnjax.data.files import File, contents, given
 from rnnjax.data.scale import Scale
 from rnnjax.data.sound import log_mel, read, stacked
 from rnnjax.types import BadInput
 
-DATASETS = ("auto", "embedded", "files")
 STEP, STACK = 160, 3  # samples of a step, and steps of a frame: the sound is resampled to fit
 TAIL = 0.15
 STILL = 0.01  # a channel of smaller deviation does not move
@@ -47,7 +45,7 @@ def load(dataset: str = "auto", data_dir: str = "", test: str = "", fps: int = 3
   """Loads recordings.
 
   Args:
-    dataset: one of DATASETS; "auto" is files where data_dir is given, else embedded.
+    dataset: one of files.DATASETS; "auto" is files where data_dir is given, else embedded.
     data_dir: the folder or archive.
     test: the names of those to be tested, with commas between; "" for the last one.
     fps: frames a second.
@@ -55,11 +53,9 @@ def load(dataset: str = "auto", data_dir: str = "", test: str = "", fps: int = 3
   Raises:
     BadInput: files that are missing, damaged, or do not fit each other; a face that never moves.
   """
-  if dataset == "files" or (dataset == "auto" and data_dir):
+  if given(dataset, data_dir, "a generated face", "PATH reads recordings"):
     name, takes = "files", _files(data_dir, fps)
   else:
-    if dataset == "auto":
-      logging.warning("training on a generated face; --data_dir=PATH reads recordings")
     name, takes = "embedded", _generated(fps)
   names = [take.name for take in takes]
   tested = test.split(",") if test else names[-1:]

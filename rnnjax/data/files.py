@@ -8,6 +8,7 @@ import contextlib
 import functools
 import gzip
 import io
+import logging
 import pathlib
 import struct
 import tarfile
@@ -18,6 +19,7 @@ from typing import BinaryIO, NamedTuple
 
 from rnnjax.types import BadInput
 
+DATASETS = ("auto", "embedded", "files")
 LIMIT = 2 << 30  # bytes that a .gz or all files of an archive may unpack to
 RATIO, SMALL = 200, 4 << 20  # how often its own size, and how many bytes it may unpack to anyway
 PIECE = 1 << 20  # bytes that are unpacked at once
@@ -49,6 +51,23 @@ class Packed(NamedTuple):
 
 
 File = pathlib.Path | Packed
+
+
+def given(dataset: str, data_dir: str, small: str, real: str) -> bool:
+  """Whether a data set is read from files: "files", or "auto" where there is a place to read.
+
+  Else it is the embedded one, and "auto" warns: "training on SMALL; --data_dir=REAL".
+
+  Raises:
+    BadInput: the data set is not one of DATASETS.
+  """
+  if dataset not in DATASETS:
+    raise BadInput(f"dataset must be one of {DATASETS}; got {dataset!r}")
+  if dataset == "files" or (dataset == "auto" and data_dir):
+    return True
+  if dataset == "auto":
+    logging.warning("training on %s; --data_dir=%s", small, real)
+  return False
 
 
 @contextlib.contextmanager

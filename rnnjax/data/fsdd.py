@@ -7,7 +7,6 @@ Of each digit's recordings by a speaker those of index 0 to 4 are the official t
 choose. Where a speaker is held out, he is the whole test part.
 """
 
-import logging
 import re
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
@@ -16,12 +15,11 @@ import numpy as np
 from scipy import signal
 
 from rnnjax.data.batches import Batches
-from rnnjax.data.files import contents
+from rnnjax.data.files import contents, given
 from rnnjax.data.scale import Scale
 from rnnjax.data.sound import log_mel, read, stacked
 from rnnjax.types import BadInput
 
-DATASETS = ("auto", "embedded", "files")
 DIGITS = tuple("zero one two three four five six seven eight nine".split())
 GLIDES = {"rise": (1, 2), "fall": (2, 1), "low": (1, 1), "high": (2, 2), "leap": (1, 3)}
 RATE = 8000  # samples a second
@@ -59,18 +57,16 @@ def load(dataset: str = "auto", data_dir: str = "", hold_out: str = "") -> Recor
   """Loads recordings of words.
 
   Args:
-    dataset: one of DATASETS; "auto" is files where data_dir is given, else embedded.
+    dataset: one of files.DATASETS; "auto" is files where data_dir is given, else embedded.
     data_dir: the folder or archive.
     hold_out: a speaker who is tested, and not heard before; "" for the official test part.
 
   Raises:
     BadInput: files that are missing, misnamed or damaged; a speaker or a part that is not there.
   """
-  if dataset == "files" or (dataset == "auto" and data_dir):
+  if given(dataset, data_dir, "generated sounds", "PATH reads recordings of digits"):
     name, words, numbered = "fsdd", DIGITS, _files(data_dir)
   else:
-    if dataset == "auto":
-      logging.warning("training on generated sounds; --data_dir=PATH reads recordings of digits")
     name, words, numbered = "embedded", tuple(GLIDES), _whistled()
   speakers = sorted({recording.speaker for _, recording in numbered})
   if hold_out and hold_out not in speakers:

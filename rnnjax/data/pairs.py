@@ -19,11 +19,10 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from rnnjax.data import rewriting, tables
-from rnnjax.data.files import File, contents, lines, read_bytes
+from rnnjax.data.files import File, contents, given, lines, read_bytes
 from rnnjax.data.tables import objects
 from rnnjax.types import BadInput
 
-DATASETS = ("auto", "embedded", "files")
 PARTS = {"train": "train", "valid": "val|dev", "test": "test"}  # how the names of files begin
 Rows = list[tuple[str, str]]
 
@@ -42,7 +41,7 @@ def load(dataset: str, data_dir: str, source: str, target: str, task: str) -> Pa
   """Loads pairs.
 
   Args:
-    dataset: one of DATASETS; "auto" is files where data_dir is given, else embedded.
+    dataset: one of files.DATASETS; "auto" is files where data_dir is given, else embedded.
     data_dir: the folder or file.
     source, target: languages of a folder, or columns of a table; archives need neither.
     task: one of `rewriting.TASKS`, which of the embedded sets.
@@ -50,11 +49,9 @@ def load(dataset: str, data_dir: str, source: str, target: str, task: str) -> Pa
   Raises:
     BadInput: files that are missing or malformed, each named with its line.
   """
-  if dataset not in DATASETS or task not in rewriting.TASKS:
-    raise BadInput(
-      f"must be one of {DATASETS} and of {rewriting.TASKS}; got {dataset!r} and {task!r}"
-    )
-  if dataset == "files" or (dataset == "auto" and data_dir):
+  if task not in rewriting.TASKS:
+    raise BadInput(f"the task must be one of {rewriting.TASKS}; got {task!r}")
+  if given(dataset, data_dir, "a small generated set", "PATH reads real texts"):
     path = pathlib.Path(data_dir).expanduser()
     if not data_dir or not path.exists():
       raise BadInput(f"--data_dir must be a folder or a file that exists; got {data_dir!r}")
@@ -63,8 +60,6 @@ def load(dataset: str, data_dir: str, source: str, target: str, task: str) -> Pa
     if path.suffix == ".zip":
       return pronunciations(path) if path.name.startswith("cmudict") else articles(path)
     return table(path, source, target)
-  if dataset == "auto":
-    logging.warning("training on a small generated set; --data_dir=PATH reads real texts")
   return Pairs("embedded", *rewriting.splits(task))
 
 

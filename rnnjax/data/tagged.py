@@ -12,16 +12,14 @@ One word a line, an empty line between sentences; the number of columns tells th
   10   CoNLL-U, of which the words and the universal parts of speech are read
 """
 
-import logging
 import pathlib
 import re
 from typing import NamedTuple
 
 from rnnjax.data import spans, teddy
-from rnnjax.data.files import File, contents, lines
+from rnnjax.data.files import File, contents, given, lines
 from rnnjax.types import BadInput
 
-DATASETS = ("auto", "embedded", "files")
 TASKS = ("pos", "ner", "chunk")
 PARTS = {"train": "train", "valid": "valid|dev", "test": "test"}  # and what is in a file's name
 ENDING = r"[^.].*\.(txt|conllu?|tsv)(\.gz)?"  # a leading dot hides a file
@@ -58,7 +56,7 @@ def load(
   """Loads tagged sentences; tags of spans become IOBES.
 
   Args:
-    dataset: one of DATASETS; "auto" is files where data_dir is given, else embedded.
+    dataset: one of files.DATASETS; "auto" is files where data_dir is given, else embedded.
     data_dir: the folder or archive of the files.
     task: one of TASKS.
     limit: words of a longer training sentence that are kept; None for all.
@@ -67,14 +65,12 @@ def load(
   Raises:
     BadInput: files that are missing or malformed, each named with its line.
   """
-  if dataset not in DATASETS or task not in TASKS:
-    raise BadInput(f"must be one of {DATASETS} and of {TASKS}; got {dataset!r} and {task!r}")
-  if dataset == "files" or (dataset == "auto" and data_dir):
+  if task not in TASKS:
+    raise BadInput(f"the task must be one of {TASKS}; got {task!r}")
+  if given(dataset, data_dir, "a small generated set", "FOLDER reads real sentences"):
     text = files(data_dir, task)
   else:
     text = _generated(task)
-    if dataset == "auto":
-      logging.warning("training on a small generated set; --data_dir=FOLDER reads real sentences")
   whole = list if task == "pos" else spans.iobes
 
   def ready(part, limit=None):

@@ -10,18 +10,16 @@ Label 0 is the background.
 """
 
 import itertools
-import logging
 import pathlib
 import re
 from typing import NamedTuple
 
 import numpy as np
 
-from rnnjax.data.files import File, contents
+from rnnjax.data.files import File, contents, given
 from rnnjax.data.matlab import cells
 from rnnjax.types import BadInput
 
-DATASETS = ("auto", "embedded", "files")
 LEVELS = ("mid", "eval")
 LOOKS, FOLDS, RECIPES = 3, 5, 100  # of the generated ones; recipes in a fold
 NOISE = 1.0  # in their scores, whose truth is 1 or 0
@@ -48,19 +46,17 @@ def load(dataset: str = "auto", data_dir: str = "", level: str = "mid") -> Folds
   """Loads videos.
 
   Args:
-    dataset: one of DATASETS; "auto" is files where data_dir is given, else embedded.
+    dataset: one of files.DATASETS; "auto" is files where data_dir is given, else embedded.
     data_dir: the folder or archive of the files.
     level: one of LEVELS: how finely the files tell actions apart.
 
   Raises:
     BadInput: files that are missing, damaged, or do not fit one another.
   """
-  if dataset not in DATASETS or level not in LEVELS:
-    raise BadInput(f"must be one of {DATASETS} and of {LEVELS}; got {dataset!r} and {level!r}")
-  if dataset == "files" or (dataset == "auto" and data_dir):
+  if level not in LEVELS:
+    raise BadInput(f"the level must be one of {LEVELS}; got {level!r}")
+  if given(dataset, data_dir, "generated recipes", "FOLDER reads 50 Salads"):
     return files(data_dir, level)
-  if dataset == "auto":
-    logging.warning("training on generated recipes; --data_dir=FOLDER reads 50 Salads")
   draw = np.random.default_rng(0)
   made = [[recipe(draw) for _ in range(RECIPES)] for _ in range(FOLDS)]
   return Folds("embedded", 1 + 2 * LOOKS, made)
