@@ -4,6 +4,7 @@ import functools
 import json
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -32,6 +33,7 @@ from rnnjax.data.evidence import Evidence
 from rnnjax.data.vocabulary import UNKNOWN, words
 from rnnjax.export import archive, runs
 from rnnjax.export.ngrams import Tree
+from rnnjax.export.program import Program
 from rnnjax.types import BadInput
 
 SMALL = dict(hidden=8, epochs=1)
@@ -232,6 +234,28 @@ def test_wrong_inputs_are_refused(written):
   for wrong in (tokens[0], tokens.astype(np.float32), tokens[:0]):
     with pytest.raises(BadInput, match="inputs must be"):
       loaded({"tokens": wrong})
+  for wrong, found in ((60, "0 to 60"), (-1, "-1 to 0")):
+    with pytest.raises(BadInput, match=f"tokens must be from 0 to 59, each an id; got {found}"):
+      loaded({"tokens": tokens + np.array([0, wrong], np.int32)})
+
+
+def test_what_is_wrong_leaves_the_export_before_it(left, monkeypatch, tmp_path):
+  out = shutil.copytree(left("digits"), tmp_path / "run")
+  export.export(str(out))
+  before = {path: path.read_bytes() for path in out.iterdir() if path.is_file()}
+  monkeypatch.setattr(runs, "difference", lambda *_: 0.5)
+  with pytest.raises(BadInput, match=r"differs from the model by 0\.5; deleted"):
+    export.export(str(out))
+  assert {path: path.read_bytes() for path in out.iterdir() if path.is_file()} == before
+
+
+def test_equal_infinities_do_not_differ(tmp_path):
+  predict = lambda params, inputs: {"y": params["a"] + inputs["xs"]}
+  program = Program(predict, {"a": jnp.float32(-jnp.inf)}, {"xs": "float32[T, B]"})
+  archive.write(tmp_path / "model.zip", program, {})
+  loaded = archive.load(tmp_path / "model.zip")
+  assert runs.difference(program, loaded) == 0
+  assert np.isnan(runs.difference(program, loaded._replace(params={"a": np.float32(np.inf)})))
 
 
 def test_what_cannot_be_exported_is_refused(tmp_path, left):

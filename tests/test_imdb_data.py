@@ -48,6 +48,13 @@ def test_validation_is_the_end_of_each_class(tmp_path):
   assert sorted(reviews.valid) == sorted(ROWS[-4:])
 
 
+def test_a_class_of_one_review_is_learnt():
+  train, valid = imdb.hold_out([("a", 0), ("b", 0), ("c", 1)])
+  assert (train, valid) == ([("a", 0), ("c", 1)], [("b", 0)])
+  with pytest.raises(BadInput, match="2 training reviews are too few"):
+    imdb.hold_out([("a", 0), ("c", 1)])
+
+
 def test_stars_are_classes_in_the_order_of_numbers(tmp_path):
   rows = [(f"text {n}", stars) for n, stars in enumerate([10, 9, 2, 1] * 5)]
   for part in ("train", "test"):

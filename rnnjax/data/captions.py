@@ -16,7 +16,7 @@ from rnnjax.data.arrays import arrays
 from rnnjax.data.files import File, contents, decoding, given, lines
 from rnnjax.types import BadInput
 
-PARTS = {"train": "train", "valid": "dev", "test": "test"}
+PARTS = ("train", "dev", "test")
 SIZES = 1200, 150, 150  # of the generated parts
 SIDE = 32  # pixels of a generated picture
 COLOURS = {"red": (220, 40, 40), "green": (40, 170, 60), "blue": (50, 80, 220)}
@@ -84,9 +84,9 @@ def files(data_dir: str) -> Pictures:
     raise BadInput(f"{texts[0]} has no caption of {silent[0]} in {arrays[0]}, nor of "
                    f"{len(silent) - 1} more. Are they of one data set?")  # fmt: skip
   rows = list(zip(split, map(Picture, images, (said[name] for name in names))))
-  parts = [[picture for own, picture in rows if own == part] for part in PARTS.values()]
+  parts = [[picture for own, picture in rows if own == part] for part in PARTS]
   if not all(parts):
-    raise BadInput(f'{arrays[0]}: "split" must name {[*PARTS.values()]}; it has {sorted({*split})}')
+    raise BadInput(f'{arrays[0]}: "split" must name {[*PARTS]}; it has {sorted({*split})}')
   return Pictures(pathlib.Path(data_dir).name, *parts)
 
 

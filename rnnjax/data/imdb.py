@@ -140,10 +140,10 @@ def hold_out(rows: Rows, share: float = 0.1) -> tuple[Rows, Rows]:
   train, valid = [], []
   for label in sorted({label for _, label in rows}):
     own = [row for row in rows if row[1] == label]
-    cut = len(own) - max(round(share * len(own)), 1)
+    cut = max(1, len(own) - max(round(share * len(own)), 1))
     train += own[:cut]
     valid += own[cut:]
-  if not train:
+  if not valid:
     raise BadInput(f"{len(rows)} training reviews are too few to hold some out for validation")
   return train, valid
 
@@ -179,7 +179,7 @@ def _part(folder, part):
 
 def _row(place, row):
   match row:
-    case {"text": str(text), "label": label}:
+    case {"text": str(text), "label": label} if label is not None:
       return place, text, str(label)
   raise BadInput(f'{place} must be {{"text": "...", "label": ...}}; got {str(row)[:80]}')
 

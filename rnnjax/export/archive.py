@@ -69,7 +69,8 @@ class Loaded(NamedTuple):
     """What it says of inputs; what it carries from call to call is 0 where it is left out.
 
     Raises:
-      BadInput: the inputs are not those of the signature.
+      BadInput: the inputs are not those of the signature; of ids and lengths in NumPy's arrays one
+        is out of bounds.
     """
     forms = {name: Form.read(text) for name, text in self.signature["inputs"].items()}
     given = {name: np.shape(inputs[name]) for name in forms if name in inputs}
@@ -79,6 +80,9 @@ class Loaded(NamedTuple):
     carried = self.signature["outputs"].keys() & forms.keys()
     if set(inputs) - set(forms) or set(forms) - set(inputs) - carried:
       raise BadInput(f"inputs must be {self.signature['inputs']}; got {given}")
+    for name, value in inputs.items():
+      if isinstance(value, np.ndarray):  # others may be on a device, or traced
+        forms[name].check(name, value, sizes)
     try:
       first = {name: np.zeros(forms[name].shape(sizes), forms[name].dtype) for name in carried}
       return self.program.call(self.params, first | dict(inputs))

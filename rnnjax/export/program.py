@@ -10,7 +10,7 @@ import jax.export
 import jax.numpy as jnp
 import numpy as np
 
-from rnnjax.types import Array, Params, named
+from rnnjax.types import Array, BadInput, Params, named
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 PLACELESS = {
@@ -70,6 +70,17 @@ class Form(NamedTuple):
   def shape(self, sizes: Mapping[str, int]) -> tuple[int, ...]:
     """The shape where the letters stand for such sizes."""
     return tuple(int(axis) if axis.isdecimal() else sizes[axis] for axis in self.axes)
+
+  def check(self, name: str, value: np.ndarray, sizes: Mapping[str, int]):
+    """Raises BadInput where an id or a length is out of bounds."""
+    if self.limit is None or not value.size:
+      return
+    ids = self.limit.isdecimal()
+    top = int(self.limit) - 1 if ids else sizes[self.limit]
+    if not 0 <= value.min() <= value.max() <= top:
+      kind = "an id" if ids else "a length"
+      raise BadInput(f"{name} must be from 0 to {top}, each {kind}; got {value.min()} to "
+                     f"{value.max()}")  # fmt: skip
 
   def draw(self, sizes: Mapping[str, int], random: np.random.Generator) -> np.ndarray:
     """An array of such sizes. The first length is the whole axis, the next ones 0 and 1."""
