@@ -65,6 +65,8 @@ def build(config: Language, V: int, softmax=None, back=None) -> LanguageModel:
   cell = CELLS[config.cell](config.hidden)
   if config.weight_drop and cell.linear:
     raise BadInput(f"--weight_drop is of U, which {cell} has none of; --weight_drop=0 is none")
+  if config.zoneout and cell.linear:
+    raise BadInput(f"--zoneout is of h, which {cell} does not read again; --zoneout=0 is none")
   layer = forward(cell, backend=config.backend)
   if config.zoneout:
     layer = zoneout(cell, config.zoneout, backend=config.backend)

@@ -101,8 +101,8 @@ def run(config: Config = Config()):
     runs[delay] = options.fit(own, task, data, "cosine", **how)
   delay, run = max(runs.items(), key=lambda item: item[1].progress.score)
   scores = {"dataset": text.name, "cell": config.cell, "seed": config.seed, "delay": delay}
-  scores |= {f"valid/delay_{delay}": -run.progress.score for delay, run in runs.items()}
   scores |= run.test()
+  scores |= {f"valid/loss_delay_{delay}": -run.progress.score for delay, run in runs.items()}
   true = np.concatenate([one.face for one in seen.test])
   found = skin.inverse(follow(model, run.best, text.test, delay))
   plain = skin.inverse(pictures.linear(text, delay))

@@ -112,8 +112,9 @@ def run(config: Config = Config()):
       own = dataclasses.replace(config, cell=name, lengths=str(T), out=place)
       data, how = prepare(config, T), dict(clip=config.clip, enough=-config.enough * guess)
       run = options.fit(own, task, data, "cosine", score="loss", lenient=True, **how)
-      losses[name].append(run.test()["test/loss"])
-      scores[f"test/{name}_{T}"] = losses[name][-1]
+      own = run.test()
+      losses[name].append(own["test/loss"])
+      scores |= {f"test/{name}_{T}": own["test/loss"], f"valid/loss_{name}_{T}": own["valid/loss"]}
     batch, cell = next(data.test.stream()), CELLS[name](config.hidden)
     begin, _ = jax.random.split(jax.random.key(config.seed))  # as `training.start` does
     both = task.init(begin, batch), run.best

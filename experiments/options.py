@@ -281,7 +281,8 @@ def main(config, run, presets=None):
       if not jax.distributed.is_initialized():
         raise
       leave(f"error: a host was lost: {error}\nThe same command on all hosts resumes.")
-    result = {name: None if value != value else value for name, value in result.items()}
+    known = lambda value: not isinstance(value, float) or math.isfinite(value)  # else it is no JSON
+    result = {name: value if known(value) else None for name, value in result.items()}
     print(json.dumps({"experiment": sys.modules["__main__"].__spec__.name.split(".")[-1]} | result))
 
   app.run(start)

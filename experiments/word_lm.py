@@ -7,9 +7,9 @@
 """
 
 import dataclasses
-import math
 from typing import ClassVar
 
+import numpy as np
 import optax
 
 from experiments import language, options
@@ -106,14 +106,13 @@ def run(config: Config = Config()):
   model = build(config, len(text.vocabulary))
   writer, scores = language.train(config, text, model, optimize)
   if config.cache:
-    data = corpus.columns(text, config.batch, config.window, config.seed)
+    alone, one = training.devices.first(), corpus.columns(text, 1, config.window, config.seed)
     task = cached(model, config.cache, config.flatness, config.share)
-    mesh = training.mesh(config.batch, config.mesh)
     for part in ("valid", "test"):
-      score = training.evaluate(task, writer.params, getattr(data, part), mesh)
-      scores[f"{part}/cached_perplexity"] = math.exp(score["loss"])
+      score = training.evaluate(task, writer.params, getattr(one, part), alone)
+      scores[f"{part}/cached_perplexity"] = float(np.exp(score["loss"]))
   for part in ("valid", "test"):
-    scores[f"{part}/perplexity"] = math.exp(scores[f"{part}/loss"])
+    scores[f"{part}/perplexity"] = float(np.exp(scores[f"{part}/loss"]))
   return scores | write(config, writer)
 
 

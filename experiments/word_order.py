@@ -59,7 +59,7 @@ def bags(config: Config) -> dict:
 
 
 def run(config: Config = Config()):
-  """Trains all on the same texts, tests each once; returns their accuracies."""
+  """Trains bags on whole texts, nets on their beginnings, tests each once; returns accuracies."""
   own = config.dataset != "auto" or config.data_dir
   where = {"dataset": config.dataset if own else "embedded", "data_dir": config.data_dir}
   where |= {"text": config.text, "label": config.label}
@@ -69,18 +69,20 @@ def run(config: Config = Config()):
   if config.width > min(len(distinct), config.vocabulary):
     raise BadInput(f"--width must be at most {min(len(distinct), config.vocabulary)}, the words; "
                    f"got {config.width}")  # fmt: skip
-  found = {}
+  found, chosen = {}, {}
   for name, bag in bags(config).items():
     found[name] = float(bag.fit(texts, labels).score(*zip(*reviews.test)))
   shared = {field.name: getattr(config, field.name) for field in dataclasses.fields(options.Common)}
   for cell in [config.cell] if config.cell else THREE:
     out = str(pathlib.Path(config.out).expanduser() / cell) if config.out else ""
     how = {"cell": cell, "out": out, "evidence": 0, "keep": "first"}
-    found[cell] = net.run(net.Config(**shared | where | how))["test/accuracy"]
+    done = net.run(net.Config(**shared | where | how))
+    found[cell], chosen[cell] = done["test/accuracy"], done["valid/accuracy"]
   if config.out:
-    chance = np.bincount([label for _, label in reviews.test]).max() / len(reviews.test)
+    chance = np.mean([label == np.bincount(labels).argmax() for _, label in reviews.test])
     bars(options.figure(config.out, "order.png"), found, "accuracy", {"the commonest": chance})
   scores = {f"test/{name.replace(' ', '_')}": value for name, value in found.items()}
+  scores |= {f"valid/{cell}": value for cell, value in chosen.items()}
   return {"dataset": reviews.name, "seed": config.seed} | scores
 
 

@@ -59,8 +59,10 @@ def independent(number: int) -> Tags:
   """Each step by itself: p(yₜ) = softmax(sₜ)."""
 
   def log_likelihood(params, scores, tags, lengths=None):
+    live = alive(scores, lengths)
+    scores = jnp.where(live[..., None], scores.astype(wide(scores.dtype)), 0)
     p = jnp.take_along_axis(jax.nn.log_softmax(scores), tags[..., None], -1)[..., 0]
-    return jnp.sum(p, 0, where=alive(scores, lengths))
+    return jnp.sum(p, 0, where=live)
 
   def marginals(params, scores, lengths=None):
     return jnp.where(alive(scores, lengths)[..., None], jax.nn.softmax(scores), 0)

@@ -15,7 +15,12 @@ def dropout(xs: Array, rate: float, key: Key | None, axes: tuple[int, ...] = ())
   """Zeroes each element with probability rate; one draw serves all positions of `axes`.
 
   Srivastava et al. 2014. Without a key, at evaluation, xs passes unchanged.
+
+  Raises:
+    ValueError: a rate outside [0, 1).
   """
+  if not 0 <= rate < 1:
+    raise ValueError(f"a rate of dropout must lie in [0, 1); got {rate}")
   if key is None or rate == 0:
     return xs
   shape = [1 if axis in axes else n for axis, n in enumerate(xs.shape)]

@@ -35,7 +35,8 @@ class Encoder(NamedTuple):
     apply: params, xs [T, ..., D], lengths=None, *, carry=None, key=None -> carry,
       ys [T, ..., features]. Dropout acts where a key is given. The carry is a dict by direction
       and layer.
-    last: carry -> [..., features], the last output: h at the end each direction comes to.
+    last: carry -> [..., features], h of the highest layer at the end each direction comes to,
+      without what a residual adds.
   """
 
   name: str

@@ -32,10 +32,8 @@ def cached(model: Any, size: int, flatness: float = 0.3, share: float = 0.1) -> 
     return model.apply({"params": params}, tokens, carry, method="logits")
 
   def start(params, batch):
-    B = batch["weights"].shape[1]
-    carry, hs, _ = jax.eval_shape(lambda: read(params, batch["tokens"][:-1]))
-    zero = lambda a: jnp.zeros(a.shape, a.dtype)
-    return jax.tree.map(zero, carry), jnp.zeros((B, size, hs.shape[-1])), -jnp.ones((B, size), int)
+    B, H = batch["weights"].shape[1], model.encoder.features
+    return task.start(params, batch), jnp.zeros((B, size, H)), -jnp.ones((B, size), int)
 
   def score(params, carry, batch):
     inner, keys, words = carry
@@ -54,9 +52,9 @@ def cached(model: Any, size: int, flatness: float = 0.3, share: float = 0.1) -> 
     p_cache = (attention * hit).sum(-1) / jnp.where(mass > 0, mass, 1)
 
     log_p = jax.nn.log_softmax(jnp.swapaxes(logits, 0, 1))
-    p_model = jnp.exp(jnp.take_along_axis(log_p, targets[..., None], -1)[..., 0])
+    log_p = jnp.take_along_axis(log_p, targets[..., None], -1)[..., 0]
     λ = jnp.where(mass > 0, share, 0)
-    nats = -jnp.log((1 - λ) * p_model + λ * p_cache)
+    nats = -jnp.logaddexp(jnp.log1p(-λ) + log_p, jnp.log(λ * p_cache))
     scores = {"loss": metrics.mean(nats, batch["weights"].T)}
     return (inner, keys[:, -size:], words[:, -size:]), scores
 

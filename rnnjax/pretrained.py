@@ -60,6 +60,12 @@ def graft(params: Params, vocabulary: Vocabulary, language: Params, words: list[
 def _over(params, theirs, name):
   """The leaves of theirs laid over those of the same name; what W has more of rows is kept."""
   if isinstance(params, dict):
+    leaves = not any(isinstance(value, dict) for value in (*params.values(), *theirs.values()))
+    if leaves and params.keys() != theirs.keys():
+      raise BadInput(
+        f"{name} has {sorted(params)}, that of the language model {sorted(theirs)}; the same "
+        "--cell and --hidden suit both"
+      )
     both = [key for key in params if key in theirs]
     return params | {key: _over(params[key], theirs[key], f"{name}/{key}") for key in both}
   rows = theirs.shape[0] if name.endswith("/W") else params.shape[0]

@@ -40,8 +40,11 @@ def zoneout(cell: Cell, *rates: float, **options) -> Encoder:
     **options: remat and backend, as for `unroll`.
 
   Raises:
-    ValueError: more rates than arrays, or a rate outside [0, 1].
+    ValueError: more rates than arrays, a rate outside [0, 1]; a linear cell, no step of which
+      reads h.
   """
+  if cell.linear:
+    raise ValueError(f"zoneout is of a state that goes on; the h of {cell} is read by no step")
   if len(rates) > len(_widths(cell)) or not all(0 <= rate <= 1 for rate in rates):
     raise ValueError(
       f"zoneout needs a rate in [0, 1] for each of the {len(_widths(cell))} arrays that {cell} "
@@ -69,11 +72,12 @@ def _widths(cell: Cell) -> list[int]:
 
 def _masks(widths, rates, xs, key: Key | None):
   """m [T, ..., ΣH], what is kept of each array of the carry."""
+  full = jnp.float32  # in bfloat16 a draw would have 7 bits
   rate = jnp.concatenate(
-    [jnp.full(n, rate, xs.dtype) for n, rate in zip(widths, (*rates, *[0] * len(widths)))]
+    [jnp.full(n, rate, full) for n, rate in zip(widths, (*rates, *[0] * len(widths)))]
   )
   rate = jnp.broadcast_to(rate, (*xs.shape[:-1], len(rate)))
-  return rate if key is None else jax.random.bernoulli(key, rate).astype(xs.dtype)
+  return (rate if key is None else jax.random.bernoulli(key, rate)).astype(xs.dtype)
 
 
 @functools.cache

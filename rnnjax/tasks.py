@@ -214,7 +214,8 @@ def language(
     model: a LanguageModel.
     activation, temporal: α, β.
     restart: rate at which a column starts anew with a window, in training. Else a model never
-      learns to begin: of columns that begin with nothing remembered, an LSTM can get stuck in some.
+      learns to begin: of columns that begin with nothing remembered, an LSTM can get stuck in some;
+      and an encoder's learned start is not learnt.
   """
 
   def apply(params, carry, batch, key=None):
@@ -224,14 +225,14 @@ def language(
     return model.init(key, batch["tokens"], batch["weights"])["params"]
 
   def start(params, batch):
-    carry = jax.eval_shape(lambda: apply(params, None, batch)[0])
-    return jax.tree.map(lambda c: jnp.zeros(c.shape, c.dtype), carry)
+    return model.apply({"params": params}, batch["tokens"][:0], method="logits")[0]
 
   def loss(params, carry, batch, key):
     if key is not None and restart:
       key, drawn = jax.random.split(key)
       kept = jax.random.bernoulli(drawn, 1 - restart, batch["tokens"].shape[1:])
-      carry = jax.tree.map(lambda c: jnp.where(kept[:, None], c, 0), carry)
+      first = start(params, batch)
+      carry = jax.tree.map(lambda c, new: jnp.where(kept[:, None], c, new), carry, first)
     carry, total, *seen = apply(params, carry, batch, key)
     ys, dropped = _wide(seen)
     penalty = activation * losses.activation(dropped).sum() if activation else 0.0

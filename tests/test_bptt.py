@@ -128,8 +128,11 @@ def test_radii_of_a_model():
   """Each block by itself: a rotation by any angle, made longer, has the radius of that factor."""
   turn = np.array([[0.6, -0.8], [0.8, 0.6]])
   U = np.concatenate([0.5 * turn, 3 * turn], 1)
-  found = influence.radii({"encoder": {"U": U, "W": U}, "outputs": {"kernel": U}})
-  assert found == pytest.approx({"radius/encoder/U/0": 0.5, "radius/encoder/U/1": 3.0})
+  own, projected = {"U": U, "W": U}, {"U": U, "P": turn}
+  rest = {"outputs": {"kernel": U}, "attention": {"U": np.ones((4, 3))}, "backward": projected}
+  found = influence.radii({"encoder": {"forward": own}} | rest)
+  name = "radius/encoder/forward/U"
+  assert found == pytest.approx({f"{name}/0": 0.5, f"{name}/1": 3.0})
 
 
 @pytest.mark.parametrize("name", ["vanilla(5)", "lstm(5)", "gru(5)", "leaky(5)"])

@@ -92,9 +92,10 @@ def test_equals_still_make_one_path(float64):
   assert path in enumerated(np.zeros((T, K)), zero, ALLOWED)
 
 
-def test_padding_changes_nothing(float64):
+@pytest.mark.parametrize("layer", [crf.linear_chain(K, **ALLOWED), crf.independent(K)], ids=str)
+def test_padding_changes_nothing(float64, layer):
   """NaN beyond a row's end reaches neither the likelihood nor its gradient."""
-  layer, (scores, params) = crf.linear_chain(K, **ALLOWED), drawn(1)
+  scores, params = drawn(1)
   tags, lengths = np.zeros((T, B), int), jnp.array(LENGTHS)
   broken = np.where(np.arange(T)[:, None, None] >= LENGTHS[:, None], np.nan, scores)
   of = jax.value_and_grad(
@@ -134,10 +135,10 @@ def test_long_sequences_stay_finite():
   assert np.isfinite(p).all() and (p <= 0).all()
 
 
+@pytest.mark.parametrize("layer", [crf.linear_chain(K, **ALLOWED), crf.independent(K)], ids=str)
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
-def test_narrow_scores_are_summed_in_float32(dtype):
+def test_narrow_scores_are_summed_in_float32(dtype, layer):
   """Likelihoods, marginals and paths are those of the same scores in float32."""
-  layer = crf.linear_chain(K, **ALLOWED)
   scores = jnp.array(3 * np.random.default_rng(7).normal(size=(60, 2, K)), dtype)
   params, full = layer.init(jax.random.key(0)), scores.astype(jnp.float32)
   tags = layer.best(params, full)

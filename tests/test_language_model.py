@@ -242,6 +242,22 @@ def test_four_devices_equal_one():
       np.testing.assert_allclose(a, b, rtol=1e-6, atol=2e-6)
 
 
+def test_a_learned_start_is_learnt_where_columns_start_anew():
+  encoder = stack(forward(lstm(H), learned_start=True))
+  model = LanguageModel(nn.Embed(V, D), encoder, full(V))
+  always = tasks.language(model, restart=1.0)
+  params, batch = drawn(always), window()
+  first = always.start(params, batch)
+  learned = params["encoder"]["layer_0"]["forward_start"]["carry_0"]
+  for column in first["layer_0"]["forward"][0]:
+    np.testing.assert_allclose(column, learned, rtol=1e-6)
+  of = lambda params, carry: always.loss(params, carry, batch, KEY)[1]["loss"].total
+  zero = jax.tree.map(jnp.zeros_like, first)
+  np.testing.assert_allclose(of(params, zero), of(params, first), rtol=1e-6)
+  slope = jax.grad(of)(params, zero)["encoder"]["layer_0"]["forward_start"]
+  assert all(np.abs(leaf).min() > 1e-6 for leaf in jax.tree.leaves(slope))
+
+
 def test_columns_start_anew_by_chance():
   """Each goes on from the carry or from nothing, in training; in evaluation all go on."""
   whole, chance = (tasks.language(made(), restart=rate) for rate in (0.0, 0.5))

@@ -182,7 +182,7 @@ def test_a_delay_pays(tmp_path, monkeypatch):
   out = tmp_path / "run"
   scores = lips.run(Config(hidden=24, epochs=2, window=60, batch=8, out=str(out)))
   assert scores["delay"] == 8
-  assert scores["valid/delay_8"] < 0.8 * scores["valid/delay_0"]
+  assert scores["valid/loss_delay_8"] < 0.8 * scores["valid/loss_delay_0"]
   assert scores["test/correlation"] > 0.5
   assert {file.name for file in (out / "figures").iterdir()} == {"curves.png", "face.gif"}
   kept = json.loads((out / "delay_8" / "config.json").read_text())

@@ -59,6 +59,8 @@ def test_a_run(tmp_path):
   names = {f"test/{name}_{T}" for name in memory.CELLS for T in (6, 9)}
   assert {name for name in scores if name.startswith("test/")} == names
   assert all(0 < scores[name] < 1 for name in names)
+  ranked = {name.replace("test/", "valid/loss_") for name in names}  # what a sweep looks at
+  assert ranked == {name for name in scores if name.startswith("valid/")}
   assert {p.name for p in (tmp_path / "figures").iterdir()} == {"lengths.png", "gradients.png"}
   record = tmp_path / "lstm_6" / "metrics.jsonl"  # of seconds, too, which never come twice
   before = record.read_bytes()

@@ -79,6 +79,14 @@ def test_no_share_is_the_model_alone():
   )
 
 
+def test_what_the_model_thinks_impossible_costs_much_but_not_all():
+  """log p far below the smallest number there is: −log((1 − λ) p) is not −log 0."""
+  sharp = PARAMS | {"softmax": jax.tree.map(lambda p: 500 * p, PARAMS["softmax"])}
+  evaluate = lambda task: training.evaluate(task, sharp, WINDOWS, mesh(1))["loss"]
+  plain = evaluate(tasks.language(MODEL))
+  assert 100 < evaluate(cached(MODEL, 1, 0.7, 0.4)) < plain - np.log(0.6)
+
+
 def test_what_repeats_is_remembered():
   """A model that never learnt a text finds it in the cache, the better the sharper."""
   text = np.resize([3, 1, 4, 1, 5, 0, 2, 6], 65)

@@ -6,7 +6,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rnnjax import backward, bidirectional, forward, gru, lstm, pretrained, stack, tasks, training
+from rnnjax import (
+  backward,
+  bidirectional,
+  forward,
+  gru,
+  lru,
+  lstm,
+  minlstm,
+  pretrained,
+  stack,
+  tasks,
+  training,
+)
 from rnnjax.data.vocabulary import Vocabulary
 from rnnjax.models.classifier import Classifier
 from rnnjax.models.language_model import LanguageModel
@@ -113,7 +125,7 @@ def test_training_starts_there():
     (dict(width=D + 1), r"embedding is 3 wide, that of the language model 4.*--width"),
     (dict(cell=lstm(H + 1)), r"encoder/layer_0/\w+/\w+ has shape .*--cell and --hidden"),
     (dict(cell=lstm(H - 1)), r"encoder/layer_0/\w+/\w+ has shape .*--cell and --hidden"),
-    (dict(cell=gru(H)), r"encoder/layer_0/\w+/\w+ has shape .*--cell and --hidden"),
+    (dict(cell=gru(H)), r"encoder/layer_0/\w+ has .*--cell and --hidden"),
   ],
   ids=["width", "wider", "narrower", "gru"],
 )
@@ -128,6 +140,13 @@ def test_another_cell_of_as_many_numbers_is_refused():
   task = classification(stack(bidirectional(gru(4), gru(4))))
   with pytest.raises(BadInput, match="--cell and --hidden"):
     begun(language(lstm(3)), task)
+
+
+@pytest.mark.parametrize("theirs", [lru(3, states=2), minlstm(4)], ids=str)
+def test_another_cell_is_refused(theirs):
+  """Also where no array has another shape, or none is in common."""
+  with pytest.raises(BadInput, match=r"layer_0/forward has .*--cell and --hidden suit"):
+    begun(language(theirs), classification(stack(bidirectional(gru(4), gru(4)))))
 
 
 def test_strange_words_are_refused():

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rnnjax import bidirectional, dropout, forward, gru, lstm, stack, vanilla
+from rnnjax import bidirectional, dropout, forward, gru, lstm, mingru, stack, vanilla
 from rnnjax.regularised import weight_drop, zoneout
 from tests import oracle
 from tests.cells_table import LENGTHS, B, D, H, inputs
@@ -172,6 +172,26 @@ def test_zoneout_draws_anew_at_each_step():
     np.testing.assert_allclose(carry["forward"][0][b], h, rtol=0, atol=1e-12)
     assert not np.asarray(ys[length:, b]).any()
   assert len({tuple(mask.tolist()) for mask in masks}) > 2
+
+
+def test_zoneout_in_bfloat16_keeps_as_often_as_it_should():
+  """A draw in bfloat16 would have but 128 values."""
+  xs = jnp.asarray(np.resize([0.2, 0.5, -0.3], (8000, 1, 1)).repeat(D, -1), jnp.bfloat16)
+  params = {"W": jnp.ones((D, 8)), "U": jnp.zeros((8, 8)), "b": jnp.zeros(8)}  # h is that of x
+  _, ys = zoneout(vanilla(8), 0.005).apply({"forward": params}, xs, key=KEY)
+  kept = np.mean(np.asarray(ys[1:] == ys[:-1]))
+  assert abs(kept - 0.005) < 5 * np.sqrt(0.005 / ys.size)
+
+
+def test_zoneout_of_what_no_step_reads_is_refused():
+  with pytest.raises(ValueError, match=r"the h of mingru\(6\) is read by no step"):
+    zoneout(mingru(6), 0.5)
+
+
+@pytest.mark.parametrize("rate", [-0.1, 1.0, float("nan")])
+def test_a_rate_outside_is_refused(rate):
+  with pytest.raises(ValueError, match=r"must lie in \[0, 1\); got"):
+    dropout.dropout(jnp.ones(3), rate, KEY)
 
 
 @pytest.mark.parametrize("name", CELLS)

@@ -185,6 +185,15 @@ def test_bfloat16(layer, chunk):
   np.testing.assert_allclose(dparams["W"], dW["W"], atol=0.05)
 
 
+def test_labels_of_few_bits():
+  """Columns beyond what a label can hold are no labels."""
+  draw, layer = np.random.default_rng(0), softmax.full(300)
+  params = {"W": jnp.float32(draw.normal(size=(300, 3))), "b": jnp.zeros(300)}
+  hs, labels = jnp.float32(draw.normal(size=(50, 4, 3))), draw.integers(0, 256, (50, 4))
+  of = lambda kind: gradients(layer.loss, params, hs, labels.astype(kind), jnp.ones((50, 4)))
+  close(of(np.uint8), of(np.int32), 1e-6)
+
+
 def test_great_logits():
   """Logits of ±1000 neither overflow nor lose their gradient."""
   layer = softmax.full(3)

@@ -156,6 +156,13 @@ def test_only_validation_chooses(score, capsys):
     ranking.rank({(): [{score: 1.0, "valid/loss": 1.0}]}, score)
 
 
+@pytest.mark.parametrize("score, best", [("loss", 1), ("perplexity", 1), ("accuracy", 2)])
+def test_what_is_better_is_first(score, best):
+  found = {(("n", n),): [{f"valid/{score}": float(n)}] for n in (2, 1)}
+  rows, by = ranking.rank(found)
+  assert rows[0]["n"] == best and by == f"valid/{score}"
+
+
 def test_the_table(toy, capsys):
   """Mean and deviation over seeds; the best in validation first, and the rest show no test."""
   grid = ["--grid", "hidden=20,40,30", "--seeds=3", "--jobs=4"]

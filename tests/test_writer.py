@@ -59,6 +59,12 @@ def test_bytes_are_written_as_the_characters_they_make(writer):
     raw.write("ß", 1)
 
 
+def test_words_are_told_from_marks(speaker):
+  """Where a word as it stands is unknown, it is cut as texts are."""
+  one, other = "Hello,a <eos>", "hello <unk> a <eos>"
+  assert speaker.write(one, 9, seed=1) == speaker.write(other, 9, seed=1)
+
+
 def test_number_seed_and_temperature(writer):
   """So many texts of such a length, which differ; a seed repeats them; the coldest are one."""
   texts = writer.write("ab", 20, number=3, seed=1)

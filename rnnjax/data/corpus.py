@@ -55,7 +55,8 @@ def columns(corpus: Corpus, batch: int, window: int, seed: int) -> Parts:
   """
   try:
     ahead = Columns(corpus.train, batch, window, seed)
-    rest = [Columns(part, batch, window, warm=window) for part in (corpus.valid, corpus.test)]
+    warm = window if batch > 1 else 0  # before a single column there is nothing
+    rest = [Columns(part, batch, window, warm=warm) for part in (corpus.valid, corpus.test)]
   except ValueError as error:
     raise BadInput(f"{corpus.name}: {error}. A smaller --batch needs less text") from None
   return Parts(ahead, *rest)

@@ -5,6 +5,7 @@ gradients); Karpathy, Johnson & Fei-Fei 2015 (saturation of gates).
 """
 
 import math
+import re
 
 import jax
 import jax.numpy as jnp
@@ -120,8 +121,14 @@ def spectral_radii(U: Array) -> np.ndarray:
 
 
 def radii(params: Params) -> dict[str, float]:
-  """Of each block of every U of a model, as {"radius/encoder/forward/U/0": 1.0}."""
-  matrices = {name: U for name, U in named(params).items() if name.split("/")[-1] == "U"}
+  """Of each block of every recurrent U of a model, as {"radius/encoder/forward/U/0": 1.0}.
+
+  Recurrent is what stands under a direction, and reads h itself, without a projection.
+  """
+  recurrent = re.compile(r"(.*/)?(forward|backward)/U")
+  leaves = named(params)
+  matrices = {name: U for name, U in leaves.items()
+              if recurrent.fullmatch(name) and f"{name[:-1]}P" not in leaves}  # fmt: skip
   return {
     f"radius/{name}/{block}": float(radius)
     for name, U in matrices.items()

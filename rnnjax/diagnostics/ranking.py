@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from rnnjax.types import BadInput
 
-LESS = ("loss", "error")  # of such scores less is better
+LESS = ("loss", "error", "perplexity")  # of such scores less is better
 OPEN = ("parameters", "steps", "seconds")  # what all rows show beside their validation scores
 Row = dict[str, str | float]
 

@@ -141,7 +141,7 @@ def _loss_and_gradients(W, b, h, labels, weights):
   total = e.sum(-1, keepdims=True)
   picked = jnp.take_along_axis(z, labels[:, None], 1)
   loss = (weights * (jnp.log(total) + top - picked)[:, 0]).sum()
-  hit = jax.lax.broadcasted_iota(labels.dtype, z.shape, 1) == labels[:, None]
+  hit = jax.lax.broadcasted_iota(jnp.int32, z.shape, 1) == labels[:, None]
   g = weights[:, None] / total * jnp.where(hit, e - total, e)
   g, db = g.astype(h.dtype), g.sum(0)
   return loss, _product(g.T, h), db, _product(g, W).astype(h.dtype)

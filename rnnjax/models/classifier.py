@@ -14,7 +14,7 @@ class Classifier(nn.Module):
   """Many to one.
 
       x = [drop(E[tokens]), drop(r)];  h = encoder(x);  s = pooling(h)
-      logits = drop(s) W + b  (+ Σₜ rₜ/√length A)
+      logits = drop(s) W + b  (+ Σₜ drop(rₜ)/√length A)
 
   The features r, such as the evidence of n-grams, are optional; their sum reaches the logits
   directly, too.

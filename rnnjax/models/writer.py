@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from rnnjax.data.vocabulary import Vocabulary
+from rnnjax.data.vocabulary import Vocabulary, words
 from rnnjax.models.language_model import LanguageModel
 from rnnjax.search import generate, sample
 from rnnjax.types import BadInput, Params
@@ -54,8 +54,8 @@ class Writer(NamedTuple):
     """
     self.check(prompt, top_k)
     tokens, lengths = self._encode(prompt, number)
-    if length < 1:
-      raise BadInput(f"at least one symbol must be written; got {length}")
+    if length < 1 or number < 1:
+      raise BadInput(f"at least one symbol of one text must be written; got {length} of {number}")
     try:
       choose = sample(temperature, top_k, top_p)
     except ValueError as error:
@@ -85,8 +85,9 @@ class Writer(NamedTuple):
     """The prompt in `number` columns, padded to a bucket, and their lengths."""
     known = self.vocabulary.ids
     prompt = prompt.encode().decode("latin-1") if self.raw else prompt
-    words = [w if w in known else w.lower() for w in prompt.split()] if self.blank else prompt
-    ids = self.vocabulary.encode(words)
+    if self.blank:
+      prompt = [p for word in prompt.split() for p in ([word] if word in known else words(word))]
+    ids = self.vocabulary.encode(prompt)
     if not len(ids):
       raise BadInput("the prompt is empty; give at least one symbol, such as a line's end")
     bucket = BUCKET << max(0, (len(ids) - 1).bit_length() - BUCKET.bit_length() + 1)

@@ -6,24 +6,29 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from rnnjax.cells.cell import wide
 from rnnjax.types import Array, Carry, Key, Params
 
 Choose = Callable[[Key, Array], Array]  # key, logits [B, V] -> tokens [B]
 
 
 def top_k(logits: Array, k: int) -> Array:
-  """The k likeliest of logits [..., V]; the others become −∞. Fan, Lewis & Dauphin 2018."""
+  """The k likeliest of logits [..., V], and what equals the last of them; the others become −∞.
+
+  Fan, Lewis & Dauphin 2018.
+  """
   least = jax.lax.top_k(logits, k)[0][..., -1:]
   return jnp.where(logits >= least, logits, -jnp.inf)
 
 
 def top_p(logits: Array, p: float) -> Array:
-  """The fewest likeliest of logits [..., V] that have probability p together; the others become −∞.
+  """The fewest likeliest of logits [..., V] that have probability p together, and what equals the
+  last of them; the others become −∞.
 
   Nucleus sampling: Holtzman et al. 2020.
   """
   falling = -jnp.sort(-logits, -1)
-  q = jax.nn.softmax(falling, -1)
+  q = jax.nn.softmax(falling.astype(wide(falling.dtype)), -1)
   before = jnp.cumsum(q, -1) - q
   least = jnp.where(before < p, falling, jnp.inf).min(-1, keepdims=True)
   return jnp.where(logits >= least, logits, -jnp.inf)
