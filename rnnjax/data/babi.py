@@ -18,7 +18,7 @@ from rnnjax.data.files import File, contents, given, lines
 from rnnjax.types import BadInput
 
 NAME = r"qa(\d{1,9})_.*_(train|test)\.txt"
-LINE = re.compile(r"([1-9][0-9]{0,8}) ([^\t]+)(?:\t([^\t]+)\t([0-9 ]*))?")
+LINE = re.compile(r"([1-9][0-9]{0,8}) ([^\t]+)(?:\t([^\t]+)\t[0-9 ]*)?")
 LONGEST = 1000  # lines of a story, all of whose sentences stand before each of its questions
 SIZES = 3000, 300, 300  # of the generated parts, in stories
 PEOPLE, THINGS = "Ann Ben Cleo Dan".split(), "ball lamp book".split()
@@ -33,16 +33,12 @@ class Question(NamedTuple):
     story: sentences, each a list of words.
     words: of the question.
     answer: a word, or several with commas, which count as one.
-    facts: the sentences that decide it, numbers from 0.
-    place: "file:line".
   """
 
   task: int
   story: list[list[str]]
   words: list[str]
   answer: str
-  facts: list[int]
-  place: str
 
 
 class Stories(NamedTuple):
@@ -68,7 +64,7 @@ def load(dataset: str, data_dir: str, folder: str = "en") -> Stories:
   if given(dataset, data_dir, "small generated stories", "PATH reads real ones"):
     return files(data_dir, folder)
   draw = np.random.default_rng(0)
-  parts = [[q for n in range(size) for q in _told(draw, f"embedded:{n}")] for size in SIZES]
+  parts = [[question for _ in range(size) for question in _told(draw)] for size in SIZES]
   return Stories("embedded", *parts)
 
 
@@ -110,7 +106,7 @@ def cut(text: str) -> list[str]:
 
 def _stories(task: int, file: File) -> list[list[Question]]:
   """The questions of each story."""
-  stories, story, numbers = [], [], {}
+  stories, story = [], []
   for n, (place, line) in enumerate(lines(file)):
     found = LINE.fullmatch(line.rstrip("\r\n "))
     if not found or (found[1] != "1" and not stories):
@@ -118,28 +114,26 @@ def _stories(task: int, file: File) -> list[list[Question]]:
         f'{place} must be like "3 a sentence" or "4 a question?<TAB>answer<TAB>1 2", from 1 on; '
         f"got {line[:60]!r}"
       )
-    number, text, answer, facts = found.groups()
+    number, text, answer = found.groups()
     if number == "1":
       stories.append([])
-      story, numbers, begun = [], {}, n
+      story, begun = [], n
     if n - begun >= LONGEST:
       raise BadInput(f"{place} is line {n - begun + 1} of a story, which may have {LONGEST}. "
                      "Does each begin with 1?")  # fmt: skip
     if answer is not None and not story:
       raise BadInput(f"{place} asks before anything was told; a story begins with a sentence")
     if answer is None:
-      numbers[number] = len(story)
       story.append(cut(text))
     else:
-      known = [numbers[fact] for fact in facts.split() if fact in numbers]
-      stories[-1].append(Question(task, [*story], cut(text), answer.strip(), known, place))
+      stories[-1].append(Question(task, [*story], cut(text), answer.strip()))
   told = [story for story in stories if story]
   if len(told) < 2:
     raise BadInput(f"{file} must hold two stories with questions at least. Was it cut off?")
   return told
 
 
-def _told(draw: np.random.Generator, place: str) -> list[Question]:
+def _told(draw: np.random.Generator) -> list[Question]:
   """One generated story's questions, one for each of three tasks."""
   one = lambda names: names[draw.integers(len(names))]
   where = {person: one(PLACES) for person in PEOPLE}
@@ -161,4 +155,4 @@ def _told(draw: np.random.Generator, place: str) -> list[Question]:
   asked = [(1, f"Where is {person}", where[person]), (2, f"Where is the {thing}", seen[-1])]
   if len(seen) > 1:
     asked.append((3, f"Where was the {thing} before", seen[-2]))
-  return [Question(task, sentences, cut(text), answer, [], place) for task, text, answer in asked]
+  return [Question(task, sentences, cut(text), answer) for task, text, answer in asked]
