@@ -17,6 +17,7 @@ from rnnjax.search import beam
 from rnnjax.types import Array, BadInput, Params
 
 SEARCH = ("width", "steps", "block")
+BUCKET = 16  # what attention is looked at is padded to multiples of, so that few are compiled
 
 
 class Rewriter(NamedTuple):
@@ -99,16 +100,20 @@ class Rewriter(NamedTuple):
   def look(self, source: np.ndarray, written: np.ndarray) -> np.ndarray:
     """α [T, S]: how much each written id, and the end, attends to each place of a source."""
     targets = np.array([BEGIN, *written, END], np.int32)
-    ones = np.ones((len(targets) - 1, 1), np.float32)
-    _, α = self.model.apply(
-      {"params": self.params}, source[:, None], np.array([len(source)]), targets[:, None], ones
-    )
-    return np.asarray(α[..., 0])
+    pad = lambda ids: np.pad(ids, (0, -len(ids) % BUCKET))[:, None]
+    α = _look(self.model, self.params, pad(source), np.array([len(source)]), pad(targets))
+    return np.asarray(α[: len(targets) - 1, : len(source), 0])
 
 
 def ended(ids: np.ndarray) -> np.ndarray:
   """The ids of a source, with what ends it."""
   return np.append(ids, END).astype(np.int32)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _look(model: Translator, params: Params, source: Array, lengths: Array, targets: Array):
+  """α [T, S, B] where source [S, B] is read and targets [T + 1, B] are written."""
+  return model.apply({"params": params}, source, lengths, targets, jnp.ones(targets[1:].shape))[1]
 
 
 @functools.partial(jax.jit, static_argnums=0, static_argnames=SEARCH)
