@@ -129,7 +129,7 @@ def test_a_classifier_starts_from_both_directions(reviews, both, tmp_path, evide
   "options, words",
   [
     (dict(hidden=5), r"encoder/layer_0/\w+/\w+ has shape .*--cell and --hidden"),
-    (dict(cell="lstm"), r"encoder/layer_0/\w+/\w+ has shape .*--cell and --hidden"),
+    (dict(cell="lstm"), r"encoder/layer_0/\w+ has .*--cell and --hidden"),
     (dict(width=5), r"embedding is 5 wide, that of the language model 4; the same --width"),
     (dict(init_from="/nowhere"), r"'/nowhere' is not the --out of a run"),
     (dict(embedding="onehot"), "embedding"),
