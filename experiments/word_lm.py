@@ -9,13 +9,13 @@
 import dataclasses
 from typing import ClassVar
 
-import numpy as np
 import optax
 
 from experiments import language, options
 from experiments.options import CELLS, RATE, option
 from rnnjax import backward, stack, training
 from rnnjax.data import corpus
+from rnnjax.metrics import perplexity
 from rnnjax.models.writer import Writer
 from rnnjax.neural_cache import cached
 from rnnjax.softmax import adaptive, full
@@ -110,9 +110,9 @@ def run(config: Config = Config()):
     task = cached(model, config.cache, config.flatness, config.share)
     for part in ("valid", "test"):
       score = training.evaluate(task, writer.params, getattr(one, part), alone)
-      scores[f"{part}/cached_perplexity"] = float(np.exp(score["loss"]))
+      scores[f"{part}/cached_perplexity"] = perplexity(score["loss"])
   for part in ("valid", "test"):
-    scores[f"{part}/perplexity"] = float(np.exp(scores[f"{part}/loss"]))
+    scores[f"{part}/perplexity"] = perplexity(scores[f"{part}/loss"])
   return scores | write(config, writer)
 
 

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from rnnjax.types import Array
 
@@ -26,6 +27,12 @@ class Mean(NamedTuple):
 def mean(values: Array, weights: Array) -> Mean:
   """The Mean of values under weights, both of one shape."""
   return Mean(jnp.sum(values * weights), jnp.sum(weights))
+
+
+def perplexity(nats: float) -> float:
+  """e^nats, of nats a token; ∞ beyond all numbers."""
+  with np.errstate(over="ignore"):
+    return float(np.exp(nats))
 
 
 def f1(found: Array, true: Array, live: Array, pieces: tuple[Array, Array, Array]) -> Mean:

@@ -187,3 +187,9 @@ def test_the_command_line(grammar, tmp_path):
   result = json.loads(last)
   assert result["experiment"] == "word_lm" and result["cell"] == "lstm"
   assert result["test/perplexity"] == pytest.approx(math.exp(result["test/loss"]))
+
+
+def test_a_perplexity_beyond_all_numbers_is_infinite(grammar):
+  """And what else was measured is not lost."""
+  scores = word_lm.run(Config(**TINY | {"rate": 3e5}, text=grammar, cache=5))
+  assert scores["test/loss"] > 800 and scores["test/perplexity"] == np.inf
