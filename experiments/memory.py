@@ -112,9 +112,9 @@ def run(config: Config = Config()):
       own = dataclasses.replace(config, cell=name, lengths=str(T), out=place)
       data, how = prepare(config, T), dict(clip=config.clip, enough=-config.enough * guess)
       run = options.fit(own, task, data, "cosine", score="loss", lenient=True, **how)
-      own = run.test()
-      losses[name].append(own["test/loss"])
-      scores |= {f"test/{name}_{T}": own["test/loss"], f"valid/loss_{name}_{T}": own["valid/loss"]}
+      test, valid = map(run.test().get, ("test/loss", "valid/loss"))
+      losses[name].append(test)
+      scores |= {f"test/{name}_{T}": test, f"valid/loss_{name}_{T}": valid}
     batch, cell = next(data.test.stream()), CELLS[name](config.hidden)
     begin, _ = jax.random.split(jax.random.key(config.seed))  # as `training.start` does
     both = task.init(begin, batch), run.best

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from rnnjax import dropout
-from rnnjax.cells.cell import Cell
+from rnnjax.cells.cell import Cell, wide
 from rnnjax.encoders import Encoder, forward
 from rnnjax.types import Key
 
@@ -72,7 +72,7 @@ def _widths(cell: Cell) -> list[int]:
 
 def _masks(widths, rates, xs, key: Key | None):
   """m [T, ..., ΣH], what is kept of each array of the carry."""
-  full = jnp.float32  # in bfloat16 a draw would have 7 bits
+  full = wide(xs.dtype)  # in bfloat16 a draw would have 7 bits
   rate = jnp.concatenate(
     [jnp.full(n, rate, full) for n, rate in zip(widths, (*rates, *[0] * len(widths)))]
   )

@@ -24,9 +24,10 @@ def rows(file: File) -> Iterator[tuple[str, list[str]]]:
   reader, header = csv.reader(io.StringIO(read_text(file), newline=""), strict=True), None
   try:
     for row in filter(None, reader):
-      header = header or row
-      if len({*header}) < len(header):
-        raise BadInput(f"{file} must have each column once; its header is {header}")
+      if header is None:
+        header = row
+        if len({*header}) < len(header):
+          raise BadInput(f"{file} must have each column once; its header is {header}")
       if len(row) != len(header):
         raise csv.Error(f"{len(row)} fields, and the header has {len(header)}")
       yield f"{file}:{reader.line_num}", row
