@@ -136,7 +136,7 @@ def draw(rows, path):
                for group in groups.values()]  # fmt: skip
     places = np.arange(len(groups)) + (i - len(names) / 2) / (len(names) + 1)
     axes.bar(places, heights, 1 / (len(names) + 1), label=name, align="edge", color=f"C{i}")
-  labels = ["{} B {}\nT {}, D {}, H {}".format(cell.upper(), *shape) for cell, shape in groups]
+  labels = ["{}\nB {}\nT {}\nD {}\nH {}".format(cell.upper(), *shape) for cell, shape in groups]
   axes.set_xticks(range(len(groups)), labels, fontsize=8)
   axes.axhline(1, color="black", linewidth=0.5)
   axes.set_ylabel("time, forward and backward, over rnnjax's")

@@ -210,8 +210,29 @@ def test_rounds_of_programs(monkeypatch):
   assert count(lstm(256), 64, jnp.bfloat16) == 8 * 4 / 264
 
 
-def test_a_pointwise_function_that_is_no_kernel():
+def unknown(cell):
+  """What is said of a cell's pointwise function."""
+  gpu._unknown.cache_clear()
+  params = jax.eval_shape(lambda: cell.init(jax.random.key(0), D))
+  shapes = tuple((name, p.shape) for name, p in sorted(params.items()))
+  return gpu._unknown(cell, shapes, "float32")
+
+
+def test_it_is_asked_wherever_the_loop_is(monkeypatch):
+  """Of a known cell nothing is said: at the top, in what is jitted, on a mesh, in both."""
+  monkeypatch.setattr(gpu, "shared", lambda: H100)
+  found = [unknown(lstm(H))]
+  ask = jax.jit(lambda x: (found.append(unknown(lstm(H))), x)[1])
+  ask(1.0)
+  with jax.set_mesh(jax.make_mesh((1,), ("batch",), axis_types=(AxisType.Auto,))):
+    found.append(unknown(lstm(H)))
+    ask(jnp.ones(2))
+  assert found == [""] * 4
+
+
+def test_a_pointwise_function_that_is_no_kernel(monkeypatch):
   """A function that Triton does not know is a reason, with the name of the cell; not a crash."""
+  monkeypatch.setattr(gpu, "shared", lambda: H100)
 
   def tick(params, carry, gates):
     h = jnp.sort(gates[0], -1)
@@ -219,10 +240,7 @@ def test_a_pointwise_function_that_is_no_kernel():
 
   begin = lambda key, D: init(key, D, H, 1)
   cell = Cell("sorting", H, begin, lambda x: (zeros(x, H),), **additive(tick, 1))
-  shapes = tuple((name, p.shape) for name, p in sorted(begin(jax.random.key(0), D).items()))
-  assert "the pointwise function of sorting does not become a kernel" in gpu._unknown(
-    cell, shapes, "float32"
-  )
+  assert "the pointwise function of sorting does not become a kernel: " in unknown(cell)
 
 
 def test_tanh_without_branches():

@@ -1,6 +1,6 @@
 """K steps back through a cell: the loop that must wait for time, then the weights, all at once.
 
-Each way back is made for a cell, its parameters, a direction and K, and is then called as
+Each way back is made for a cell, its parameters, a direction, K and a plan, and is then called as
 
     back(first, dcarry, xs, alive, before, zs, dys) -> dcarry, dparams, dxs
 
@@ -48,11 +48,11 @@ def _at(steps, t):
   return jax.tree.map(lambda a: jax.lax.dynamic_index_in_dim(a, t, keepdims=False), steps)
 
 
-def back_pointwise(cell, params, reverse, K):
+def back_pointwise(cell, params, reverse, K, how):
   """The way back through a cell of the form of `additive`.
 
-  In the loop dz is written block by block into the rows that the products read, dh's at once and
-  the weights' after it; joining blocks by concatenation is slow on a CPU.
+  The products read the blocks of dz as rows, dh's at once and the weights' after the loop. Joining
+  blocks by concatenation is slow on a CPU, writing one after another on a GPU.
   """
   G, H, apart = _number(cell, params), cell.features, cell.apart
   small = {name: p for name, p in params.items() if name not in ("W", "U", "b")}
@@ -60,32 +60,44 @@ def back_pointwise(cell, params, reverse, K):
 
   def back(first, dcarry, xs, alive, before, zs, dys):
     x, h = (jax.lax.dynamic_slice_in_dim(a, first, K) for a in (xs, before[0]))
-    rows, x, h = h.shape[:-1], _flat(x), _flat(h)
+    shape, x, h = h.shape[:-1], _flat(x), _flat(h)
     z = None
     if zs is None:
-      z = [a.reshape(*rows, H) for a in entering(cell, params, cell.project(params, x), h)]
+      z = [a.reshape(*shape, H) for a in entering(cell, params, cell.project(params, x), h)]
+
+    def written(rows, us, vs, k):
+      du, dv = rows
+      du, dv = _write(du, us, k), _write(dv, vs, k) if apart else None
+      return (du, dv), _at(dv if apart else du, k), None
+
+    def joined(rows, us, vs, k):
+      del k
+      v = jnp.concatenate(vs, -1)
+      return rows, v, (v, us[G - apart :])
 
     def tick(carry, inputs):
-      dcarry, dsmall, du, dv = carry
+      dcarry, dsmall, rows = carry
       k, z = inputs
       dy, alive_k, carry_k, z_k = _at((dys, alive, before, zs), first + k)
       live, passing = _split(alive_k, dcarry, dy)
       _, vjp = jax.vjp(cell.pointwise, small, carry_k, z_k or z)
       dparams, (dh, *rest), dz = vjp(live)
       us, vs = dz[:G], dz[: G - apart] + dz[G:]
-      du, dv = _write(du, us, k), _write(dv, vs, k) if apart else None
-      dh = dh + _at(dv if apart else du, k) @ UT
-      return (add((dh, *rest), passing), add(dsmall, dparams), du, dv), None
+      rows, v, made = (joined if how.join else written)(rows, us, vs, k)
+      return (add((dh + v @ UT, *rest), passing), add(dsmall, dparams), rows), made
 
-    du = jnp.zeros_like(before[0], xs.dtype, shape=(*rows, G * H))
     dsmall = jax.tree.map(lambda p: jnp.zeros_like(p, wide(p.dtype)), small)
-    start = dcarry, dsmall, du, du if apart else None
-    end, _ = jax.lax.scan(tick, start, (jnp.arange(K), z), reverse=not reverse)
-    dcarry, dsmall, du, dv = end
+    du = None if how.join else jnp.zeros_like(before[0], xs.dtype, shape=(*shape, G * H))
+    start, steps = (dcarry, dsmall, (du, du if apart else None)), (jnp.arange(K), z)
+    end, made = jax.lax.scan(tick, start, steps, reverse=not reverse, unroll=how.unroll)
+    dcarry, dsmall, (du, dv) = end
+    if how.join:
+      dv, last = made
+      du = jnp.concatenate([dv[..., : (G - apart) * H], *last], -1) if apart else dv
     du, dv = _flat(du), _flat(dv if apart else du)
     product = functools.partial(jnp.matmul, preferred_element_type=wide(x.dtype))
     dparams = {"W": product(x.T, du), "U": product(h.T, dv), "b": du.sum(0, wide(x.dtype))}
-    return dcarry, dparams | dsmall, (du @ params["W"].T).reshape(*rows, xs.shape[-1])
+    return dcarry, dparams | dsmall, (du @ params["W"].T).reshape(*shape, xs.shape[-1])
 
   return back
 
@@ -99,7 +111,7 @@ def _write(rows, blocks, k):
   return rows
 
 
-def back_any(cell, params, reverse, K):
+def back_any(cell, params, reverse, K, how):
   """The way back through any cell: its step's own vjp, for the carry now, for the rest later."""
 
   def back(first, dcarry, xs, alive, before, zs, dys):
@@ -117,7 +129,7 @@ def back_any(cell, params, reverse, K):
       return add(vjp(live)[0], passing), live
 
     inputs = jnp.arange(K), us.reshape(*rows, us.shape[-1])
-    dcarry, lives = jax.lax.scan(tick, dcarry, inputs, reverse=not reverse)
+    dcarry, lives = jax.lax.scan(tick, dcarry, inputs, reverse=not reverse, unroll=how.unroll)
     carries = flat(jax.tree.map(window, before))
     steps = lambda params, us: cell.step(params, carries, us)
     dparams, dus = jax.vjp(steps, params, us)[1](flat(lives))

@@ -1,5 +1,6 @@
 """What a backend is: a way to run the loop over time, and why it may be of no use."""
 
+import concurrent.futures
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -32,6 +33,12 @@ def kernel(together: Callable, refuses: Callable) -> Backend:
     return together(cell, (params,), xs, alive, (carry,), (reverse,))[0]
 
   return Backend(run, refuses, together)
+
+
+def aside(f: Callable):
+  """f(), as if nothing were traced and no mesh set: what is asked once a process is asked so."""
+  with concurrent.futures.ThreadPoolExecutor(1) as thread:  # which has no part in either
+    return thread.submit(f).result()
 
 
 def never(cell: Cell, params: Params, xs: Array, carry: Carry) -> str:

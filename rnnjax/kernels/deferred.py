@@ -68,7 +68,8 @@ def _forward(cell, how, reverse, params, xs, alive, carry):
     saved = z if how.save else None
     return freeze(alive, new, carry), (freeze(alive, y, jnp.zeros_like(y)), carry, saved)
 
-  end, (ys, before, zs) = jax.lax.scan(tick, carry, (feed, alive), reverse=reverse)
+  steps = (feed, alive)
+  end, (ys, before, zs) = jax.lax.scan(tick, carry, steps, reverse=reverse, unroll=how.unroll)
   return (end, ys), (params, (xs, alive, before, zs))
 
 
@@ -77,7 +78,7 @@ def _backward(cell, how, reverse, saved, cotangents):
   params, steps = saved
   dcarry, dys = cotangents
   T, K = dys.shape[0], how.chunk or dys.shape[0]
-  back = (back_pointwise if cell.pointwise else back_any)(cell, params, reverse, K)
+  back = (back_pointwise if cell.pointwise else back_any)(cell, params, reverse, K, how)
 
   def chunk(carry, first):
     dcarry, dparams = carry
