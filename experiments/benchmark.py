@@ -20,7 +20,7 @@ import pathlib
 import jax
 import tqdm
 
-from experiments import options, peers
+from experiments import command, peers
 from experiments.options import CELLS, option
 from experiments.timing import ceilings, contenders, draw, gap, medians, ratios
 from rnnjax.training import devices, records
@@ -102,4 +102,4 @@ def run(config: Config = Config()):
 
 if __name__ == "__main__":
   devices.use_cores(0)  # all of them: zero rows can be shared by any number
-  options.main(Config, run, PRESETS)
+  command.main(Config, run, PRESETS)

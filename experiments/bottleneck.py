@@ -12,7 +12,7 @@ import json
 import math
 import pathlib
 
-from experiments import options, rewriting, translate
+from experiments import command, learning, rewriting, translate
 from experiments.options import option
 from rnnjax.diagnostics import figures
 
@@ -40,7 +40,7 @@ def run(config: Config = Config()):
     place = out / name.replace(" ", "_")
     shared = {n: getattr(config, n) for n in names}
     translate.run(translate.Config(**shared | changed | {"out": str(place)}))
-    lines = options.place(str(place), "written.jsonl").read_text().splitlines()
+    lines = learning.place(str(place), "written.jsonl").read_text().splitlines()
     rows = [json.loads(line) for line in lines]
     length = lambda row: len(row["source"].split())
     groups = [
@@ -52,10 +52,10 @@ def run(config: Config = Config()):
     scores[f"{name}/long_bleu"] = bleu([row for row in rows if length(row) > LONG], config.lower)
   across = "words of the source, at most (and how many sentences)"
   figures.curves(
-    options.place(config.out, "bottleneck.png"), curves, {}, across, "BLEU", ticks
+    learning.place(config.out, "bottleneck.png"), curves, {}, across, "BLEU", ticks
   )
   return {"dataset": config.data_dir or "embedded", "cell": config.cell} | scores
 
 
 if __name__ == "__main__":
-  options.main(Config, run, translate.PRESETS)
+  command.main(Config, run, translate.PRESETS)

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from experiments import options, rewriting
+from experiments import command, learning, options, rewriting
 from experiments.options import CELLS, RATE, option
 from rnnjax import tasks
 from rnnjax.data import captions
@@ -102,11 +102,11 @@ def draw(out: str, writer: Rewriter, pictures, written, shown: int = 12, looks: 
   """Two pages: pictures with what was written, as ids, and where each word of the first looked."""
   images = [picture.image for picture in pictures[:shown]]
   texts = map(writer.target.decode, written[:shown])
-  pages.captioned(options.figure(out, "captions.png"), images, [*texts])
+  pages.captioned(learning.figure(out, "captions.png"), images, [*texts])
   words = [[writer.target.words[i].strip(MARK) for i in ids] for ids in written[:looks]]
   α = [writer.look(p.rows, ids)[:-1] for p, ids in zip(pictures[:looks], written)]
   if any(map(np.any, α)):  # not without attention
-    pages.attended(options.figure(out, "attention.png"), images[:looks], words, α)
+    pages.attended(learning.figure(out, "attention.png"), images[:looks], words, α)
 
 
 def run(config: Config = Config()):
@@ -114,7 +114,7 @@ def run(config: Config = Config()):
   data = prepare(config)
   model = build(config, len(data.words))
   task = tasks.rewriting(model, smoothing=0.1)
-  params, scores = options.learn(config, task, data, data.name, "cosine", score="loss")
+  params, scores = learning.learn(config, task, data, data.name, "cosine", score="loss")
   pictures = data.pictures.test
   writer = Rewriter(model, params, None, data.words)
   written = writer.write([p.rows for p in pictures], width=config.beam, steps=30)
@@ -126,4 +126,4 @@ def run(config: Config = Config()):
 
 
 if __name__ == "__main__":
-  options.main(Config, run, PRESETS)
+  command.main(Config, run, PRESETS)

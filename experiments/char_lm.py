@@ -13,7 +13,7 @@ import pathlib
 import jax
 import numpy as np
 
-from experiments import language, options
+from experiments import command, language, learning
 from experiments.options import RATE, option
 from rnnjax.data import corpus
 from rnnjax.diagnostics import figures, units
@@ -78,9 +78,9 @@ def run(config: Config = Config()):
   scores["test/bits"] = scores["test/loss"] / math.log(2)
   heard = "".join(text.vocabulary.decode(text.test[:HEARD]))
   if config.out and len(heard) > 3:
-    scores |= draw(writer, heard, options.figure(config.out, "units.png"))
+    scores |= draw(writer, heard, learning.figure(config.out, "units.png"))
   return scores | language.write(config, writer)
 
 
 if __name__ == "__main__":
-  options.main(Config, run, PRESETS)
+  command.main(Config, run, PRESETS)

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import options
+from experiments import command, learning, options
 from experiments.options import RATE, option
 from rnnjax import tasks
 from rnnjax.data import digits
@@ -84,9 +84,9 @@ def draw(out: str, model: Classifier, params, test: digits.Part, xs):
   right = believed.argmax(-1) == test.labels[: len(believed), None]
   read = "steps read" if len(moments) == T else f"1/{len(moments)} of the steps read"
   lines = {"accuracy": right.mean(0)}
-  curves(options.figure(out, "accuracy.png"), lines, {}, read, "share of digits")
+  curves(learning.figure(out, "accuracy.png"), lines, {}, read, "share of digits")
   shown = [*np.flatnonzero(right[:, -1])[:SHOWN], *np.flatnonzero(~right[:, -1])[:SHOWN]]
-  path = options.figure(out, "beliefs.png")
+  path = learning.figure(out, "beliefs.png")
   beliefs(path, test.images[shown], believed[shown], test.labels[shown])
 
 
@@ -96,7 +96,7 @@ def run(config: Config = Config()):
   model = build(config, data.digits.classes)
   task, name = tasks.classification(model), f"{data.digits.name} {config.view}"
   seen = {"features": data.test.sequences.shape[-1], "classes": data.digits.classes}
-  params, scores = options.learn(config, task, data, name, "cosine", beside={"digits": seen})
+  params, scores = learning.learn(config, task, data, name, "cosine", beside={"digits": seen})
   if config.out:
     xs = np.moveaxis(data.test.sequences[:ASKED], 1, 0)  # [T, B, D]
     draw(config.out, model, params, data.digits.test, xs)
@@ -104,4 +104,4 @@ def run(config: Config = Config()):
 
 
 if __name__ == "__main__":
-  options.main(Config, run, PRESETS)
+  command.main(Config, run, PRESETS)

@@ -12,7 +12,7 @@ import dataclasses
 import json
 import pathlib
 
-from experiments import options, tagging
+from experiments import command, options, tagging
 from experiments.options import option
 from rnnjax.data import tagged, teddy
 from rnnjax.diagnostics import figures
@@ -53,4 +53,4 @@ def run(config: Config = Config()):
 
 
 if __name__ == "__main__":
-  options.main(Config, run)
+  command.main(Config, run)

@@ -14,7 +14,7 @@ import time
 import jax
 import numpy as np
 
-from experiments import imdb, options
+from experiments import command, imdb
 from experiments.options import option
 from rnnjax import tasks, training
 from rnnjax.data.vocabulary import PAD
@@ -96,4 +96,4 @@ def run(config: Config = Config()):
 
 
 if __name__ == "__main__":
-  options.main(Config, run)
+  command.main(Config, run)

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import jax
 import numpy as np
 
-from experiments import options
+from experiments import command, learning, options
 from experiments.options import CELLS, RATE, option
 from rnnjax import forward, stack, tasks
 from rnnjax.data import series
@@ -91,7 +91,7 @@ def predict(config: Config, data, model: Frames, params, ends) -> np.ndarray:
 
 def draw(config: Config, data, model: Frames, params):
   """Draws SHOWN windows of the test part, of the last variable, in OUT/figures/forecast.png."""
-  path = options.figure(config.out, "forecast.png")
+  path = learning.figure(config.out, "forecast.png")
   ends = data.ends[2][np.linspace(0, len(data.ends[2]) - 1, SHOWN).astype(int)]
   made = predict(config, data, model, params, ends)[..., 1:, -1]
   titles = [f"{data.series.columns[-1]} after {data.series.dates[t]}" for t in ends]
@@ -104,7 +104,7 @@ def run(config: Config = Config()):
   model = build(config, 1 if config.apart else len(data.series.columns))
   task = tasks.supervised(model, measure, functools.partial(measure, last=False))
   how = dict(score="loss", beside={"series": data.series.json()})
-  params, scores = options.learn(config, task, data, data.series.name, **how)
+  params, scores = learning.learn(config, task, data, data.series.name, **how)
   if config.out:
     draw(config, data, model, params)
   known = dict(horizon=config.horizon, season=config.season)
@@ -112,4 +112,4 @@ def run(config: Config = Config()):
 
 
 if __name__ == "__main__":
-  options.main(Config, run, PRESETS)
+  command.main(Config, run, PRESETS)

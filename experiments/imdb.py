@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from experiments import options
+from experiments import command, learning, options
 from experiments.options import RATE, option
 from rnnjax import pretrained, tasks, training
 from rnnjax.data import imdb
@@ -106,12 +106,12 @@ def run(config: Config = Config()):
   if saved:
     task = pretrained.begin(task, data.vocabulary, saved)
   beside = {"words": data.words, "classes": data.classes}
-  _, scores = options.learn(config, task, data, data.name, warmup=0.1, beside=beside)
+  _, scores = learning.learn(config, task, data, data.name, warmup=0.1, beside=beside)
   if config.out and config.evidence:
-    Tree.of(data.evidence).save(options.place(config.out, EVIDENCE))
+    Tree.of(data.evidence).save(learning.place(config.out, EVIDENCE))
   commonest = np.bincount(data.train.labels).argmax()
   return scores | {"test/majority": float(np.mean(np.equal(data.test.labels, commonest)))}
 
 
 if __name__ == "__main__":
-  options.main(Config, run, PRESETS)
+  command.main(Config, run, PRESETS)

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import optax
 
-from experiments import options
+from experiments import learning, options
 from experiments.options import CELLS, RATE, option
 from rnnjax import forward, stack, tasks, training
 from rnnjax.data import corpus
@@ -91,7 +91,7 @@ def train(config: Language, text: corpus.Corpus, model: LanguageModel, optimize=
   steps = config.epochs * len(data.train)
   optimizer, average = optimize(config, steps)
   task = tasks.language(model, config.activation, config.temporal, config.restart)
-  how = options.how(config) | {"beside": {"vocabulary": text.vocabulary.words}}
+  how = learning.how(config) | {"beside": {"vocabulary": text.vocabulary.words}}
   writer = lambda params: Writer(model, params, text.vocabulary, config.blank, config.bytes)
   writer(None).check(_prompt(config, text.vocabulary), config.top_k)  # before any long work
   every = -(-config.epochs // 10) * len(data.train)
@@ -115,7 +115,7 @@ def train(config: Language, text: corpus.Corpus, model: LanguageModel, optimize=
 def load(out: str, Config, build, **changes) -> Writer:
   """The writer of what a run with --out has learnt; Config and build are its experiment's, and
   changes win."""
-  saved, config = options.restore(Config, out, "vocabulary", text="", **changes)
+  saved, config = learning.restore(Config, out, "vocabulary", text="", **changes)
   vocabulary = Vocabulary.load(saved.beside["vocabulary"], ())
   model = build(config, len(vocabulary))
   return Writer(model, saved.params, vocabulary, config.blank, config.bytes)

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import options
+from experiments import command, learning, options
 from experiments.options import CELLS, RATE, option
 from rnnjax import forward, metrics, stack, tasks
 from rnnjax.data import faces
@@ -98,7 +98,7 @@ def run(config: Config = Config()):
     own = dataclasses.replace(config, delays=str(delay), out=out)
     task = tasks.supervised(model, functools.partial(measure, delay=delay))
     data, how = prepare(config, text, delay), dict(weight_decay=config.decay, score="loss")
-    runs[delay] = options.fit(own, task, data, "cosine", **how)
+    runs[delay] = learning.fit(own, task, data, "cosine", **how)
   delay, run = max(runs.items(), key=lambda item: item[1].progress.score)
   scores = {"dataset": text.name, "cell": config.cell, "seed": config.seed, "delay": delay}
   scores |= run.test()
@@ -111,10 +111,10 @@ def run(config: Config = Config()):
     scores[f"{name}/error"] = float(np.mean(((one - true) / skin.deviation) ** 2))
   print(pictures.table(true, found, plain, text.channels))
   if config.out:
-    places = (options.figure(config.out, name) for name in ("curves.png", "face.gif"))
+    places = (learning.figure(config.out, name) for name in ("curves.png", "face.gif"))
     pictures.draw(*places, true, found, text.channels, config.fps)
   return scores
 
 
 if __name__ == "__main__":
-  options.main(Config, run, PRESETS)
+  command.main(Config, run, PRESETS)

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from experiments import options
+from experiments import command, learning, options
 from experiments.options import option
 from rnnjax import forward, gru, lstm, metrics, stack, tasks, vanilla
 from rnnjax.data.memory import GUESS, SAID, SYMBOLS, Drawn
@@ -111,7 +111,7 @@ def run(config: Config = Config()):
       place = str(out / f"{name}_{T}") if config.out else ""
       own = dataclasses.replace(config, cell=name, lengths=str(T), out=place)
       data, how = prepare(config, T), dict(clip=config.clip, enough=-config.enough * guess)
-      run = options.fit(own, task, data, "cosine", score="loss", lenient=True, **how)
+      run = learning.fit(own, task, data, "cosine", score="loss", lenient=True, **how)
       test, valid = map(run.test().get, ("test/loss", "valid/loss"))
       losses[name].append(test)
       scores |= {f"test/{name}_{T}": test, f"valid/loss_{name}_{T}": valid}
@@ -120,11 +120,11 @@ def run(config: Config = Config()):
     both = task.init(begin, batch), run.best
     start[name], end[name] = (heard(cell, params, batch["tokens"][:, :8]) for params in both)
   if config.out:
-    fading.lengths(options.figure(config.out, "lengths.png"), lengths, losses, guess)
-    path, panels = options.figure(config.out, "gradients.png"), {"at the start": start}
+    fading.lengths(learning.figure(config.out, "lengths.png"), lengths, losses, guess)
+    path, panels = learning.figure(config.out, "gradients.png"), {"at the start": start}
     fading.fading(path, panels | {"after training": end})
   return scores
 
 
 if __name__ == "__main__":
-  options.main(Config, run, PRESETS)
+  command.main(Config, run, PRESETS)

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 import optax
 
-from experiments import options
+from experiments import command, learning, options
 from experiments.options import CELLS, RATE, option
 from rnnjax import forward, metrics, stack, tasks
 from rnnjax.data import midi, music, piano
@@ -73,7 +73,7 @@ def measure(logits, batch, first=1):
 
 def load(out: str):
   """The model of a run's --out, and its parameters."""
-  saved, config = options.restore(Config, out, "pieces")
+  saved, config = learning.restore(Config, out, "pieces")
   return build(config), saved.params
 
 
@@ -97,7 +97,7 @@ def draw(out: str, model: Chords, params, true: np.ndarray, drawn: np.ndarray):
   """The picture OUT/figures/rolls.png."""
   logits = jax.jit(model.apply)({"params": params}, true[:, None], np.array([len(true)]))[:, 0]
   likely = "how likely each key was, by what came before and the keys below", jax.nn.sigmoid(logits)
-  path = options.figure(out, "rolls.png")
+  path = learning.figure(out, "rolls.png")
   rolls.rolls(path, [("of the test part", true), likely, ("drawn from the net", drawn)])
 
 
@@ -109,7 +109,7 @@ def run(config: Config = Config()):
   data, model = prepare(config), build(config)
   task = tasks.supervised(model, measure, lambda *args: measure(*args, first=0))
   how = dict(score="loss", beside={"pieces": {"name": data.name}})
-  params, scores = options.learn(config, task, data, data.name, **how)
+  params, scores = learning.learn(config, task, data, data.name, **how)
   roll = play(config, model, params, begun)
   if config.out:
     draw(config.out, model, params, data.test.sequences[0][:96], roll[:96])
@@ -117,4 +117,4 @@ def run(config: Config = Config()):
 
 
 if __name__ == "__main__":
-  options.main(Config, run, PRESETS)
+  command.main(Config, run, PRESETS)

@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 import tqdm
 
-from experiments import options
+from experiments import command
 from experiments.options import CELLS, option
 from experiments.timing import medians
 from rnnjax import unroll
@@ -110,4 +110,4 @@ def run(config: Config = Config()):
 
 
 if __name__ == "__main__":
-  options.main(Config, run)
+  command.main(Config, run)

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import jax
 import numpy as np
 
-from experiments import options
+from experiments import command, learning, options
 from experiments.options import CELLS, RATE, option
 from rnnjax import attention, bidirectional, tasks, training
 from rnnjax.data import babi
@@ -91,7 +91,7 @@ def draw(out: str, model: Reader, params, data):
   _, α = look({"params": params}, story[:, None], n, asked[:, None], ends)
   sentences = [" ".join(words) for words in question.story]
   hops = [f"{' '.join(question.words)}? hop {k}" for k in range(1, len(α) + 1)]
-  figures.heat(options.figure(out, "attention.png"), sentences, hops, np.asarray(α[..., 0]))
+  figures.heat(learning.figure(out, "attention.png"), sentences, hops, np.asarray(α[..., 0]))
 
 
 def run(config: Config = Config()):
@@ -99,7 +99,7 @@ def run(config: Config = Config()):
   data = prepare(config)
   model = build(config, len(data.words), len(data.answers))
   task = tasks.classification(model, inputs=INPUTS)
-  params, scores = options.learn(config, task, data, data.name, "cosine")
+  params, scores = learning.learn(config, task, data, data.name, "cosine")
   mesh = training.mesh(config.batch, config.mesh)
   for number, batches in data.by_task.items():
     scores[f"test/task_{number}"] = training.evaluate(task, params, batches, mesh)["accuracy"]
@@ -113,4 +113,4 @@ def run(config: Config = Config()):
 
 
 if __name__ == "__main__":
-  options.main(Config, run, PRESETS)
+  command.main(Config, run, PRESETS)

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import sacrebleu
 
-from experiments import options
+from experiments import learning, options
 from experiments.options import CELLS, RATE, option
 from rnnjax import attention, tasks, training
 from rnnjax.data import pairs
@@ -126,7 +126,7 @@ def train(config: Rewriting, text: pairs.Pairs, score: str = "loss"):
   beside = {"subwords": {"source": data.source.to_json(), "target": data.target.to_json()}}
   task = tasks.rewriting(model, config.smoothing, config.coverage)
   how = dict(score=score, beside=beside)
-  params, scores = options.learn(config, task, data, text.name, "cosine", **how)
+  params, scores = learning.learn(config, task, data, text.name, "cosine", **how)
   return Rewriter(model, params, data.source, data.target), scores
 
 
@@ -136,7 +136,7 @@ def keep(out: str, rows, written):
     names = "source", "target", "written"
     lines = [dict(zip(names, (*row, one))) for row, one in zip(rows, written)]
     text = "\n".join(json.dumps(line, ensure_ascii=False) for line in lines) + "\n"
-    options.place(out, "written.jsonl").write_text(text, encoding="utf-8")
+    learning.place(out, "written.jsonl").write_text(text, encoding="utf-8")
 
 
 def bleu(written, references, lower: bool = False, order: int = 4) -> tuple[float, str]:
@@ -164,13 +164,13 @@ def show(config: Rewriting, rewriter: Rewriter, text: str) -> dict:
   if config.out and max(α.shape) > DRAWN:
     logging.warning("what it attended to is not drawn: %d by %d pieces are too many", *α.shape)
   elif config.out and α.any():  # not without attention
-    figures.heat(options.figure(config.out, "attention.png"), *pieces, α)
+    figures.heat(learning.figure(config.out, "attention.png"), *pieces, α)
   return {"written": written}
 
 
 def load(out: str, Config, **changes) -> Rewriter:
   """What rewrites, of a run's --out; Config is its experiment's, and changes win."""
-  saved, config = options.restore(Config, out, "subwords", **changes)
+  saved, config = learning.restore(Config, out, "subwords", **changes)
   sides = (Subwords.from_json(saved.beside["subwords"][side]) for side in ("source", "target"))
   source, target = sides
   return Rewriter(build(config, len(source), len(target)), saved.params, source, target)

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from experiments import options
+from experiments import command, learning, options
 from experiments.options import RATE, option
 from rnnjax import metrics, tasks
 from rnnjax.data import fsdd
@@ -93,7 +93,7 @@ def draw(out: str, model, params, data):
   xs, said = data.test.sequences[i], " ".join(words[k - 1] for k in data.test.targets[i])
   ys = model.apply({"params": params}, xs[:, None], np.array([len(xs)]))
   mel = data.scale.inverse(xs).reshape(fsdd.STACK * len(xs), -1)
-  path = options.figure(out, "alignment.png")
+  path = learning.figure(out, "alignment.png")
   sounds.alignment(path, mel, jax.nn.softmax(ys)[:, 0], words, fsdd.STEP / fsdd.RATE, said)
 
 
@@ -104,7 +104,7 @@ def run(config: Config = Config()):
   model = build(config, len(words))
   task, name = tasks.supervised(model, measure), data.spoken.name
   how = dict(score="loss", beside={"sounds": {"words": words} | data.scale.json()})
-  params, scores = options.learn(config, task, data, name, "cosine", **how)
+  params, scores = learning.learn(config, task, data, name, "cosine", **how)
   ways = {"greedy": ctc.greedy, "beam": lambda log_p: ctc.beam(log_p, config.beam)[0][0]}
   for part in ("test", "alone"):
     rows = list(listen(model, params, getattr(data, part)))
@@ -117,4 +117,4 @@ def run(config: Config = Config()):
 
 
 if __name__ == "__main__":
-  options.main(Config, run, PRESETS)
+  command.main(Config, run, PRESETS)

@@ -13,7 +13,7 @@ from collections import Counter
 from rouge_score import rouge_scorer
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from experiments import options, rewriting
+from experiments import command, rewriting
 from experiments.options import option
 from rnnjax.data import pairs
 from rnnjax.models.rewriter import Rewriter
@@ -88,4 +88,4 @@ def run(config: Config = Config()):
 
 
 if __name__ == "__main__":
-  options.main(Config, run, PRESETS)
+  command.main(Config, run, PRESETS)

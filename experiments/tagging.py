@@ -8,7 +8,7 @@
 import dataclasses
 from types import SimpleNamespace
 
-from experiments import options
+from experiments import command, learning, options
 from experiments.options import CELLS, RATE, option
 from rnnjax import bidirectional, crf, tasks
 from rnnjax.data import spans, tagged
@@ -75,7 +75,7 @@ def prepare(config: Config):
 
 def load(out: str, **changes) -> Labeller:
   """The tagger of a run's --out: load("runs/ner")([["Teddy", "left"]])[0].tags."""
-  saved, config = options.restore(Config, out, "lexicon", vectors="", **changes)
+  saved, config = learning.restore(Config, out, "lexicon", vectors="", **changes)
   lexicon = Lexicon.load(saved.beside["lexicon"])
   width = saved.params["embedding"]["embedding"].shape[1]
   model = build(dataclasses.replace(config, width=width), lexicon)
@@ -99,7 +99,7 @@ def run(config: Config = Config()):
   model, pieces = build(config, data.lexicon), spans.pieces(data.lexicon.tags)
   how = dict(score="f1" if pieces else "accuracy", beside={"lexicon": data.lexicon.json()})
   task = tasks.tagging(model, pieces)
-  params, scores = options.learn(config, task, data, data.text.name, **how)
+  params, scores = learning.learn(config, task, data, data.text.name, **how)
   labeller = Labeller(model, params, data.lexicon)
   judged, errors = labeller.judge(data.text.test)
   print(errors)
@@ -107,4 +107,4 @@ def run(config: Config = Config()):
 
 
 if __name__ == "__main__":
-  options.main(Config, run)
+  command.main(Config, run)

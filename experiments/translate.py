@@ -9,7 +9,7 @@
 import dataclasses
 import time
 
-from experiments import options, rewriting
+from experiments import command, rewriting
 from experiments.options import option
 from rnnjax.data import pairs
 from rnnjax.models.rewriter import Rewriter
@@ -60,4 +60,4 @@ def run(config: Config = Config()):
 
 
 if __name__ == "__main__":
-  options.main(Config, run, PRESETS)
+  command.main(Config, run, PRESETS)

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import jax
 import numpy as np
 
-from experiments import options
+from experiments import command, learning, options
 from experiments.options import RATE, option
 from rnnjax import crf, segments, tasks
 from rnnjax.data import video
@@ -76,7 +76,7 @@ def read(model: Tagger, params, batch):
 def learn(config: Config, data: video.Folds, model: Tagger, task: tasks.Task):
   """Trains for one split; returns its scores, and the labels [T] found in each of its videos."""
   parts, videos = prepare(config, data), data.folds[config.split - 1]
-  run = options.fit(config, task, parts, warmup=0.1, every=LOOK * len(parts.train))
+  run = learning.fit(config, task, parts, warmup=0.1, every=LOOK * len(parts.train))
   scores = run.test()
   whole = next(iter(batches(videos, len(videos))))  # by length
   best = np.asarray(read(model, run.best, whole))
@@ -101,11 +101,11 @@ def run(config: Config = Config()):
     for one, labels in [*zip(data.folds[n - 1], found)][: SHOWN if config.split else 1]:
       rows.append((f"split {n}", {"truth": one.labels, "input": one.said, "ours": labels}))
   if config.out:
-    timelines(options.figure(config.out, "timelines.png"), rows, data.classes)
+    timelines(learning.figure(config.out, "timelines.png"), rows, data.classes)
   mean = {name: float(np.mean([one[name] for one in every])) for name in every[0]}
   mean["parameters"] = every[0]["parameters"]
   return {"dataset": data.name, "cell": config.cell, "seed": config.seed} | mean
 
 
 if __name__ == "__main__":
-  options.main(Config, run, PRESETS)
+  command.main(Config, run, PRESETS)

@@ -11,7 +11,7 @@ from typing import ClassVar
 
 import optax
 
-from experiments import language, options
+from experiments import command, language
 from experiments.options import CELLS, RATE, option
 from rnnjax import backward, stack, training
 from rnnjax.data import corpus
@@ -117,4 +117,4 @@ def run(config: Config = Config()):
 
 
 if __name__ == "__main__":
-  options.main(Config, run, PRESETS)
+  command.main(Config, run, PRESETS)

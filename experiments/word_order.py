@@ -19,8 +19,8 @@ from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from experiments import command, learning, options
 from experiments import imdb as net
-from experiments import options
 from experiments.options import option
 from rnnjax.data import imdb
 from rnnjax.data.vocabulary import words
@@ -80,11 +80,11 @@ def run(config: Config = Config()):
     found[cell], chosen[cell] = done["test/accuracy"], done["valid/accuracy"]
   if config.out:
     chance = np.mean([label == np.bincount(labels).argmax() for _, label in reviews.test])
-    bars(options.figure(config.out, "order.png"), found, "accuracy", {"the commonest": chance})
+    bars(learning.figure(config.out, "order.png"), found, "accuracy", {"the commonest": chance})
   scores = {f"test/{name.replace(' ', '_')}": value for name, value in found.items()}
   scores |= {f"valid/{cell}": value for cell, value in chosen.items()}
   return {"dataset": reviews.name, "seed": config.seed} | scores
 
 
 if __name__ == "__main__":
-  options.main(Config, run)
+  command.main(Config, run)

@@ -1,5 +1,6 @@
 """Experiments as one uses them: from the command line, on their embedded data."""
 
+import dataclasses
 import json
 import pathlib
 import signal
@@ -12,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import imdb, options
+from experiments import imdb, learning
 from rnnjax.data import sentiment
 from rnnjax.data.vocabulary import Vocabulary
 from rnnjax.types import BadInput
@@ -24,22 +25,22 @@ TINY = [
 
 
 MODULES = ROOT.glob("experiments/*.py")
-COMMANDS = [path.stem for path in MODULES if "options.main(" in path.read_text()]
+COMMANDS = [path.stem for path in MODULES if "command.main(" in path.read_text()]
 REACH = """
 import importlib, sys
 from absl import flags
-from experiments import options
+from experiments import command
 
 class Reached(Exception): pass
 
 def run(config):
   raise Reached
 
-options.app.run = lambda start: start(flags.FLAGS(sys.argv[:1]))
+command.app.run = lambda start: start(flags.FLAGS(sys.argv[:1]))
 for name in sys.argv[1:]:
   known = {*flags.FLAGS}
   try:
-    options.main(importlib.import_module("experiments." + name).Config, run)
+    command.main(importlib.import_module("experiments." + name).Config, run)
   except Reached:
     print(name)
   for flag in {*flags.FLAGS} - known:
@@ -128,7 +129,7 @@ def test_values_are_checked_in_a_notebook_too():
 
 
 def test_a_flag_for_each_field_with_a_help_text():
-  for field in options.dataclasses.fields(imdb.Config):
+  for field in dataclasses.fields(imdb.Config):
     assert field.metadata["help"]
 
 
@@ -193,7 +194,7 @@ def test_a_review_of_a_million_words_is_cut(tmp_path):
 
 def test_a_host_that_does_not_write_keeps_the_names(tmp_path, monkeypatch):
   """Its files lie elsewhere, under names from which a library can tell their format."""
-  monkeypatch.setattr(options.hosts, "lead", lambda: False)
-  path = options.figure(str(tmp_path / "run"), "face.gif")
+  monkeypatch.setattr(learning.hosts, "lead", lambda: False)
+  path = learning.figure(str(tmp_path / "run"), "face.gif")
   path.write_bytes(b"a picture")
   assert path.name == "face.gif" and not (tmp_path / "run").exists()

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from rouge_score import rouge_scorer
 
-from experiments import options, summarize
+from experiments import learning, summarize
 from experiments.summarize import Config
 from rnnjax import attention, bidirectional, gru, stack, tasks
 from rnnjax.data import pairs
@@ -140,7 +140,7 @@ def test_a_run_and_its_model(tmp_path):
   with pytest.raises(BadInput, match="needs a text, --text"):
     summarize.run(Config(load=str(out)))
   with pytest.raises(BadInput, match="another experiment"):
-    options.restore(Config, str(out), "lexicon")
+    learning.restore(Config, str(out), "lexicon")
 
 
 @pytest.mark.parametrize("flags", [{"joint": False}, {"attention": "none"}], ids=str)
