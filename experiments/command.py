@@ -103,11 +103,13 @@ def main(config, run, presets=None):
     except KeyboardInterrupt:
       sys.exit(130)
     except jax.errors.JaxRuntimeError as error:
+      if "RESOURCE_EXHAUSTED" in str(error):
+        leave(f"error: too little memory: {error}\nA smaller --batch, or --accumulate, needs less.")
       if not jax.distributed.is_initialized():
         raise
       leave(f"error: a host was lost: {error}\nThe same command on all hosts resumes.")
     known = lambda value: not isinstance(value, float) or math.isfinite(value)  # else it is no JSON
     result = {name: value if known(value) else None for name, value in result.items()}
-    print(json.dumps({"experiment": sys.modules["__main__"].__spec__.name.split(".")[-1]} | result))
+    print(json.dumps({"experiment": records.program()} | result))
 
   app.run(start)

@@ -24,6 +24,12 @@ class Mean(NamedTuple):
     return float(self.total) / float(self.weight) if float(self.weight) else float("nan")
 
 
+def add(total: dict[str, Mean], metrics: dict[str, Mean]) -> dict[str, Mean]:
+  """The metrics of all batches so far and of one more, on the host, in float64."""
+  none = Mean(np.float64(0), np.float64(0))
+  return {name: total.get(name, none) + one for name, one in jax.device_get(metrics).items()}
+
+
 def mean(values: Array, weights: Array) -> Mean:
   """The Mean of values under weights, both of one shape."""
   return Mean(jnp.sum(values * weights), jnp.sum(weights))

@@ -36,7 +36,7 @@ def steps(case, text, accumulate=1, number=4, **how):
   """The loss and the parameters of each step."""
   task, batches = CASES[case]
   mesh = devices.mesh(8, text)
-  task = placement.adapt(task, mesh, devices.parse(text)[0])
+  task = placement.alone(task, mesh) if text.startswith("shard_map") else task
   first = training.start(task, OPTIMIZER, next(batches.stream()), jax.random.key(0), True)
   stream = itertools.islice(batches.stream(), number)
   made = training.train(task, OPTIMIZER, first, stream, mesh=mesh, accumulate=accumulate, **how)
@@ -74,10 +74,14 @@ def test_matrices_are_cut():
     assert cut(tree) and held(tree) == whole(tree) + cut(tree) // 4
 
 
-def test_bfloat16_computes_roughly_and_keeps_float32(alone):
+@pytest.mark.parametrize(
+  "text",
+  ["batch:4", "batch:2,fsdp:2", "fsdp", "explicit/batch:2,fsdp:2", "shard_map/batch:2,fsdp:2"],
+)
+def test_bfloat16_computes_roughly_and_keeps_float32(alone, text):
   """Weights and their average stay float32; losses differ, by no more than eight bits do."""
   for case in CASES:
-    found = steps(case, "batch:4", precision="bfloat16")
+    found = steps(case, text, precision="bfloat16")
     params = found[-1][1][0]
     assert all(p.dtype == np.float32 for p in jax.tree.leaves(params))
     losses, true = (np.array([loss for loss, _ in some]) for some in (found, alone[case]))

@@ -111,7 +111,7 @@ def test_ctrl_c_saves_and_says_how_to_resume(tmp_path):
   _, stderr = run.communicate(timeout=60)
   assert run.returncode == 130, stderr
   assert "Traceback" not in stderr
-  assert f"The same command with --out={out} resumes" in stderr
+  assert f"which is saved in {out}. The same command resumes there." in stderr
   again = subprocess.Popen(command(*flags), stderr=subprocess.PIPE, text=True)
   assert any("resuming at step" in line for line in again.stderr)
   again.kill()

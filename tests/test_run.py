@@ -1,11 +1,14 @@
 """A run: nothing that was computed is lost, and what resumes ends as what was never disturbed."""
 
+import concurrent.futures
 import dataclasses
 import json
 import os
 import pathlib
 import shutil
 import signal
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -71,6 +74,7 @@ def start(params, batch):
 
 TASK = tasks.Task(init, loss, score, start)
 STEPS = 12
+ROOT = pathlib.Path(__file__).parents[1]
 
 
 def make(config, steps=STEPS):
@@ -243,6 +247,48 @@ def test_the_best_parameters_in_validation_are_tested():
     worst = jax.tree.map(lambda p: -p, best)
     run.progress = run.progress._replace(state=run.progress.state._replace(average=worst))
     assert run.test()["test/accuracy"] == run.progress.score
+
+
+@pytest.mark.parametrize(
+  "looks, chosen",
+  [([0.9, np.nan, 0.5, 0.6], 0.9), ([np.nan, 0.5, 0.6, 0.2], 0.6), ([np.nan] * 4, np.nan)],
+)
+def test_what_is_no_number_is_no_bar(monkeypatch, looks, chosen):
+  """A look that finds none loses nothing, and hinders none after it."""
+  found = iter(looks)
+  monkeypatch.setattr("rnnjax.training.run.evaluate", lambda *_: {"accuracy": next(found)})
+  run = training.Run(Config(), TASK, data(), training.adam(0.1), len(looks), every=1)
+  made = {}
+  with run:
+    for state, _ in run.train():
+      made[int(state.step)] = jax.device_get(state.params)
+    last = {look: step for step, look in enumerate(looks, 1)}
+  np.testing.assert_equal(run.progress.score, chosen)
+  assert_same(jax.device_get(run.best), made[last.get(chosen, len(looks))])
+
+
+def test_a_score_that_is_none_of_the_tasks_is_refused():
+  with pytest.raises(BadInput, match="among what the task scores, accuracy; got 'bleu'"):
+    training.Run(Config(), TASK, data(), training.adam(0.1), STEPS, score="bleu")
+
+
+def test_a_run_in_a_thread(undisturbed):
+  """It hears no signals, which only the main thread can, and ends as any other."""
+  with concurrent.futures.ThreadPoolExecutor(1) as thread:
+    assert_same(thread.submit(lambda: finish(make(Config()))).result(), undisturbed)
+
+
+def test_a_configuration_of_a_script(tmp_path):
+  """A run of a class that a file defines, which is no module, is known by the file's name."""
+  path = tmp_path / "study.py"
+  path.write_text(
+    "import dataclasses\nfrom rnnjax.training import records\n"
+    "@dataclasses.dataclass(frozen=True)\nclass Config:\n  seed: int = 0\n"
+    "print(records.experiment(Config()))\n"
+  )
+  run = subprocess.run([sys.executable, path], capture_output=True, text=True, cwd=ROOT,
+                       env=os.environ | {"PYTHONPATH": str(ROOT)})  # fmt: skip
+  assert run.stdout == "study\n", run.stderr
 
 
 def test_records_need_no_git(tmp_path, monkeypatch):

@@ -1,5 +1,7 @@
 """Each device runs the loop over its own rows of the batch."""
 
+import math
+
 import jax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
@@ -13,8 +15,8 @@ def on_own_rows(run, known: bool = True):
   its outputs differ among devices, as it cannot of a kernel's.
 
   That is where xs [T, *batch, D] lies on explicit mesh axes along its batch axes, or where a mesh
-  was set (`jax.set_mesh`) that has an automatic axis of the name "batch" whose size divides the
-  rows. Otherwise it is run as it is.
+  was set (`jax.set_mesh`) that has automatic axes of the names "batch" and "fsdp", or one of them,
+  whose devices divide the rows. Otherwise it is run as it is.
   """
 
   def runs(params, xs, alive, carry):
@@ -47,8 +49,9 @@ def _cut(xs: Array) -> tuple:
     return tuple(batch)
   mesh = jax.sharding.get_abstract_mesh()
   kinds = dict(zip(mesh.axis_names, mesh.axis_types))
-  devices = mesh.shape["batch"] if kinds.get("batch") == AxisType.Auto else 1
-  return ("batch",) if devices > 1 and xs.ndim > 2 and xs.shape[1] % devices == 0 else ()
+  names = tuple(name for name in ("batch", "fsdp") if kinds.get(name) == AxisType.Auto)
+  devices = math.prod(mesh.shape[name] for name in names)
+  return (names,) if devices > 1 and xs.ndim > 2 and xs.shape[1] % devices == 0 else ()
 
 
 def varying(tree, like: Array):

@@ -89,7 +89,7 @@ class Checkpoints:
 
   def _abstract(self, step):
     """The tree of a step as shapes on one device."""
-    place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    place = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     shape = lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place)
     return jax.tree.map(shape, self.manager.item_metadata(step).tree)
 

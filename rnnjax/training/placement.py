@@ -92,40 +92,55 @@ def shard(mesh: Mesh, batch):
 
 
 @functools.cache  # what is compiled for one training serves others like it
-def adapt(task: Task, mesh: Mesh, way: str) -> Task:
-  """The task on a mesh where devices work together in such a way, as in `devices.parse`.
+def typed(task: Task, mesh: Mesh) -> Task:
+  """The task on a mesh of explicit axes; on any other it is as it is.
 
-  explicit: inside the model the compiler cuts the work, for flax's layers know no typed devices;
-  outside, all arrays name theirs.
-
-  shard_map: each device takes the loss of its rows, and all sum. Each draws its own dropout, so
-  that the sum is the loss of one device where nothing is drawn.
+  Inside the model the compiler cuts the work, for flax's layers know no typed devices; outside, all
+  arrays name theirs.
   """
-  axes, whole = mesh.axis_names, PartitionSpec()
-  cut = lambda carry: jax.tree.map(lambda a: _rows(mesh, a, 0), carry)
+  if AxisType.Explicit not in mesh.axis_types:
+    return task
+  whole = PartitionSpec()
 
-  def typed(f):
+  def given(f):
     def g(params, carry, *rest):
-      return jax.sharding.auto_axes(f, out_sharding=(cut(carry), whole))(params, carry, *rest)
+      made = _cut(mesh, carry), whole
+      return jax.sharding.auto_axes(f, out_sharding=made)(params, carry, *rest)
 
     return g
 
   def start(params, batch):
     bare = lambda tree: jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), tree)
-    made = cut(jax.eval_shape(task.start, bare(params), bare(batch)))
+    made = _cut(mesh, jax.eval_shape(task.start, bare(params), bare(batch)))
+    begin = jax.sharding.auto_axes(task.start, out_sharding=made)
+    if jax.sharding.get_abstract_mesh() == mesh.abstract_mesh:  # inside a step, which cannot set it
+      return begin(params, batch)
     with jax.set_mesh(mesh):
-      return jax.sharding.auto_axes(task.start, out_sharding=made)(params, batch)
+      return begin(params, batch)
 
-  def alone(params, carry, batch, key):
+  return task._replace(loss=given(task.loss), score=given(task.score), start=start)
+
+
+@functools.cache
+def alone(task: Task, mesh: Mesh) -> Task:
+  """The task where each device takes the loss of its rows, and all sum.
+
+  Each draws its own dropout, so that the sum is the loss of one device where nothing is drawn.
+  """
+  axes, whole = mesh.axis_names, PartitionSpec()
+
+  def own(params, carry, batch, key):
     key = jax.random.fold_in(key, jax.lax.axis_index(axes))
     carry, metrics = task.loss(params, carry, batch, key)
     return carry, jax.lax.psum(metrics, axes)
 
   def loss(params, carry, batch, key):
     rows = jax.tree.map(lambda a: _rows(mesh, a, min(a.ndim - 1, 1)), batch)
-    given, made = (whole, cut(carry), rows, whole), (cut(carry), whole)
-    return jax.shard_map(alone, in_specs=given, out_specs=made)(params, carry, batch, key)
+    given, made = (whole, _cut(mesh, carry), rows, whole), (_cut(mesh, carry), whole)
+    return jax.shard_map(own, in_specs=given, out_specs=made)(params, carry, batch, key)
 
-  if way == "explicit":
-    return task._replace(loss=typed(task.loss), score=typed(task.score), start=start)
-  return task._replace(loss=loss) if way == "shard_map" else task
+  return task._replace(loss=loss)
+
+
+def _cut(mesh, carry):
+  return jax.tree.map(lambda a: _rows(mesh, a, 0), carry)

@@ -21,9 +21,15 @@ def describe(config) -> dict:
 def experiment(config) -> str:
   """The module of a configuration, by its last name."""
   name = type(config).__module__
-  if name == "__main__":  # run with python -m
-    name = sys.modules[name].__spec__.name
-  return name.split(".")[-1]
+  return program() if name == "__main__" else name.split(".")[-1]
+
+
+def program() -> str:
+  """The last name of the module or file that runs; "notebook" where there is neither."""
+  main = sys.modules["__main__"]
+  if spec := getattr(main, "__spec__", None):  # run with python -m
+    return spec.name.split(".")[-1]
+  return pathlib.Path(getattr(main, "__file__", "notebook")).stem
 
 
 def versions() -> dict[str, str]:

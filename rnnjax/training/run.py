@@ -6,6 +6,7 @@ import os
 import pathlib
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
@@ -16,6 +17,7 @@ import optax
 import tqdm
 from jax.experimental import multihost_utils
 
+from rnnjax import metrics
 from rnnjax.metrics import Mean
 from rnnjax.tasks import Task
 from rnnjax.training import devices, hosts, placement, records
@@ -117,11 +119,14 @@ class Run:
       )
     if profile and not self.out:
       raise BadInput("--profile needs --out, where its trace is written")
-    self.task, self.way = task, devices.parse(mesh)[0]
+    self.task, self.alone = task, devices.parse(mesh)[0] == "shard_map"
     self.signal, self.handlers, self.records = None, {}, None
     self.checkpoints, self.clock, self.tracing = None, Clock(), False
     example = next(data.train.stream())
     state = start(task, optimizer, example, jax.random.key(config.seed), bool(average))
+    seen = jax.eval_shape(lambda *given: task.score(*given)[1], state.params, state.carry, example)
+    if score not in seen:
+      raise BadInput(f"score must be among what the task scores, {', '.join(seen)}; got {score!r}")
     state = place(self.mesh, state)
     best = jax.tree.map(jnp.copy, state.evaluated)
     self.progress = Progress(state, best, -math.inf, 0.0, 0)
@@ -150,7 +155,8 @@ class Run:
   def __enter__(self):
     self.records = records.Records(self.out, self.step)
     # On many hosts jax hears SIGTERM, and finds a call of _heed at which all of them can stop.
-    heard = (signal.SIGINT, signal.SIGTERM) if jax.process_count() == 1 else ()
+    alone = jax.process_count() == 1 and threading.current_thread() is threading.main_thread()
+    heard = (signal.SIGINT, signal.SIGTERM) if alone else ()
     self.handlers = {s: signal.signal(s, self._handle) for s in heard}
     return self
 
@@ -159,6 +165,7 @@ class Run:
       signal.signal(number, handler)
     self._end_trace()
     self.records.close()
+    self.records = None
     if self.checkpoints:
       self.checkpoints.close()
 
@@ -177,10 +184,11 @@ class Run:
     self.clock.start()
     begun, before = time.perf_counter(), self.progress.seconds
     stream = hosts.share(self.mesh, self.data.train).stream(self.step)
+    task = placement.alone(self.task, self.mesh) if self.alone else self.task
     loop = train(
-      placement.adapt(self.task, self.mesh, self.way), self.optimizer, self.progress.state,
-      self.clock.reading(stream), average=self.average, mesh=self.mesh, diagnose=bool(self.watch),
-      accumulate=self.accumulate, precision=self.precision,
+      task, self.optimizer, self.progress.state, self.clock.reading(stream), average=self.average,
+      mesh=self.mesh, diagnose=bool(self.watch), accumulate=self.accumulate,
+      precision=self.precision,
     )  # fmt: skip
     since: dict[str, Mean] = {}
     due = self.step % self.every == 0 or self.step == self.steps
@@ -197,14 +205,14 @@ class Run:
       elif step == first + TRACED.stop:
         self._end_trace()
       try:
-        state, metrics = next(loop)
+        state, found = next(loop)
       except Diverged as error:
         self._keep(error.state)
         raise
       seconds = before + time.perf_counter() - begun
       self.progress = self.progress._replace(state=state, seconds=seconds)
-      yield state, metrics
-      since = {name: metrics[name] + since.get(name, Mean(0.0, 0.0)) for name in metrics}
+      yield state, found
+      since = metrics.add(since, found)
       bar.update()
       end = step % self.every == 0 or step == self.steps
       if end or step % 50 == 0:
@@ -222,12 +230,15 @@ class Run:
     step, now = self.step, self.progress.state.evaluated
     values = {f"train/{name}": mean.value for name, mean in since.items()} | self.clock.lap()
     scores = evaluate(self.task, now, self._heeding(self.data.valid), self.mesh)
-    if not self.sign * scores[self.metric] <= self.progress.score:  # nan, of nothing, is no bar
-      best, score = jax.tree.map(jnp.copy, now), self.sign * scores[self.metric]
+    score, before = self.sign * scores[self.metric], self.progress.score
+    # What is no number, as the score of nothing, is a bar to none, and better than none alone.
+    if score > before or math.isnan(before) or (math.isnan(score) and before == -math.inf):
+      best = jax.tree.map(jnp.copy, now)
       self.progress = self.progress._replace(best=best, score=score)
     self.progress = self.progress._replace(looked=step)
     values |= {f"valid/{name}": value for name, value in scores.items()}
-    watched = self.watch(self.progress.state.params) if self.watch else {}
+    params = hosts.local(self.mesh, self.progress.state.params) if self.watch else None
+    watched = self.watch(params) if self.watch else {}
     self.records.write(step, **values, **watched)
     with tqdm.tqdm.external_write_mode(file=sys.stderr):
       brief = (item for item in values.items() if item[0].split("/")[0] in ("train", "valid"))
@@ -252,7 +263,9 @@ class Run:
       self._save()
 
   def _heed(self):
-    """Stops after a signal, on many hosts all at one and the same call."""
+    """Stops after a signal, on many hosts all at one and the same call, while it can save."""
+    if not self.records:
+      return
     Run.heeded += 1
     if jax.process_count() > 1 and multihost_utils.reached_preemption_sync_point(Run.heeded):
       self.signal = signal.SIGTERM
@@ -280,8 +293,9 @@ class Run:
       self._open()
     self._save()
     logging.warning(
-      "stopped after step %d of %d, which is saved. The same command with --out=%s resumes there.",
+      "stopped after step %d of %d, which is saved in %s. The same %s resumes there.",
       self.step, self.steps, self.out,
+      "command" if self.config.out else f"configuration with --out={self.out}",
     )  # fmt: skip
     raise Stopped(130 if self.signal == signal.SIGINT else 0)
 

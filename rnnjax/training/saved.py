@@ -33,6 +33,8 @@ def load(out: str) -> Saved:
   checkpoints = Checkpoints(folder / "checkpoints", reading=True)
   tree = checkpoints.restore()
   checkpoints.close()
+  if tree is None:  # the first is being written
+    raise BadInput(f"{out!r} has no checkpoint yet")
   if not isinstance(tree, dict) or not isinstance(tree.get("best"), dict):
     raise BadInput(f"{out!r} has a checkpoint without best parameters. Is it of another program?")
   return Saved(config, tree["best"], beside)

@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.sharding import AxisType, Mesh
+from jax.sharding import Mesh
 
+from rnnjax import metrics
 from rnnjax.metrics import Mean
 from rnnjax.tasks import Task
 from rnnjax.training import devices, hosts, placement
@@ -90,7 +91,7 @@ def train(
   mesh: Mesh | None = None,
   **how,
 ) -> Iterator[tuple[State, dict[str, Mean]]]:
-  """Takes a step for each batch, and yields the state and the step's metrics.
+  """Takes a step for each batch, and yields the state and the step's metrics, as NumPy's.
 
       θ ← θ − optimizer(∇loss(θ));   θ̄ ← (1 − μₜ) θ̄ + μₜ θ
 
@@ -107,13 +108,15 @@ def train(
   Raises:
     Diverged: the loss, a gradient or a parameter would not be finite.
   """
-  mesh, how = mesh or devices.mesh(), How(task, optimizer, **how)
+  mesh = mesh or devices.mesh()
+  how = How(placement.typed(task, mesh), optimizer, **how)
   state = jax.tree.map(jnp.copy, place(mesh, state))  # the caller keeps his own
   for batch in batches:
     with jax.set_mesh(mesh):
-      state, metrics, finite = _update(how, state, placement.shard(mesh, batch))
-    _check(state, jax.device_get(finite))  # waits for the step, while the next batch is read
-    yield state, metrics
+      state, *seen = _update(how, state, placement.shard(mesh, batch))
+    found, finite = jax.device_get(seen)  # waits for the step, while the next batch is read
+    _check(state, finite)
+    yield state, found
 
 
 def place(mesh: Mesh, state: State) -> State:
@@ -125,24 +128,24 @@ def place(mesh: Mesh, state: State) -> State:
 @functools.partial(jax.jit, static_argnums=0, donate_argnums=1)
 def _update(how, state, batch):
   key = jax.random.fold_in(state.key, state.step)
-  grads, carry, metrics = gradient(
+  grads, carry, found = gradient(
     how.task, state.params, state.carry, batch, key, how.accumulate, how.precision
   )
   if how.diagnose:
-    metrics |= {f"gradient/{n}": Mean(jnp.linalg.norm(g), 1.0) for n, g in named(grads).items()}
+    found |= {f"gradient/{n}": Mean(jnp.linalg.norm(g), 1.0) for n, g in named(grads).items()}
   updates, inner = how.optimizer.update(grads, state.optimizer, state.params)
   params, mean = optax.apply_updates(state.params, updates), state.average
   if mean is not None:
     μ = how.average(state.step)
     mean = jax.tree.map(lambda a, p: (1 - μ) * a + μ * p, mean, params)
   # What is not finite takes no step: the last good state stays.
-  causes = metrics["loss"].total, *jax.tree.leaves(grads), *jax.tree.leaves(params)
+  causes = found["loss"].total, *jax.tree.leaves(grads), *jax.tree.leaves(params)
   finite = jnp.stack([jnp.isfinite(a).all() for a in causes])
   good = finite.all()
   select = lambda new, old: jax.tree.map(lambda a, b: jnp.where(good, a, b), new, old)
   new, old = (state.step + 1, params, mean, inner), state[:4]
   step, *kept = placement.keep(select(new, old))
-  return State(step, *kept, select(carry, state.carry), state.key), metrics, finite
+  return State(step, *kept, select(carry, state.carry), state.key), found, finite
 
 
 def _check(state: State, finite: np.ndarray):
@@ -167,8 +170,7 @@ def evaluate(task: Task, params: Params, batches: Iterable, mesh: Mesh | None = 
   """The task's scores {name: float} over all batches; of those that can be shared, each host reads
   its own rows."""
   mesh = mesh or devices.mesh()
-  task = placement.adapt(task, mesh, "explicit" if AxisType.Explicit in mesh.axis_types else "auto")
-  params = placement.replicate(mesh, params)
+  task, params = placement.typed(task, mesh), placement.replicate(mesh, params)
   total: dict[str, Mean] = {}
   carry = None
   for batch in hosts.share(mesh, batches):
@@ -177,6 +179,5 @@ def evaluate(task: Task, params: Params, batches: Iterable, mesh: Mesh | None = 
       carry = placement.rows(mesh, task.start(params, batch))
     with jax.set_mesh(mesh):
       carry, scores = _score(task, params, carry, batch)
-    scores = jax.device_get(scores)
-    total = {name: scores[name] + total.get(name, Mean(0.0, 0.0)) for name in scores}
+    total = metrics.add(total, scores)
   return {name: mean.value for name, mean in total.items()}
