@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from rnnjax import dropout as drop
 from rnnjax.cells.cell import Cell
+from rnnjax.lengths import alive, checked
 from rnnjax.types import Array, Carry, Key, Params
 from rnnjax.unroll import first, unroll, unroll_both
 
@@ -164,6 +165,8 @@ def stack(*layers: Encoder, residual: bool = False, dropout: float = 0.0, locked
   def apply(params, xs, lengths=None, *, carry=None, key=None):
     ends = {}
     keys = [None] * 2 * len(layers) if key is None else jax.random.split(key, 2 * len(layers))
+    if residual and lengths is not None:  # what is past a row's end is no output
+      xs = jnp.where(alive(xs, checked(lengths, xs))[..., None], xs, 0)
     for i, (name, layer) in enumerate(zip(names, layers)):
       read = between(xs, dropout, keys[2 * i]) if i else xs
       start, inner = carry and carry[name], keys[2 * i + 1]

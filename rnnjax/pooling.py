@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 
 from rnnjax import attention
-from rnnjax.lengths import alive
+from rnnjax.lengths import alive, checked
 from rnnjax.types import Array, Key, Params
 
 
@@ -24,15 +24,19 @@ class Pooling(NamedTuple):
 
 def mean(ys: Array, lengths: Array | None = None) -> Array:
   """s = Σₜ yₜ / length over the living steps of ys [T, ..., H]; 0 for length 0."""
-  mask = alive(ys, lengths)[..., None]
+  mask = _mask(ys, lengths)
   return jnp.sum(ys, 0, where=mask) / jnp.maximum(jnp.sum(mask, 0), 1).astype(ys.dtype)
 
 
 def max(ys: Array, lengths: Array | None = None) -> Array:
   """s = maxₜ yₜ over the living steps of ys [T, ..., H]; 0 for length 0."""
-  mask = alive(ys, lengths)[..., None]
+  mask = _mask(ys, lengths)
   top = jnp.max(ys, 0, where=mask, initial=-jnp.inf)
   return jnp.where(jnp.any(mask, 0), top, 0)
+
+
+def _mask(ys, lengths):
+  return alive(ys, None if lengths is None else checked(lengths, ys, "ys"))[..., None]
 
 
 def _plain(apply) -> Pooling:

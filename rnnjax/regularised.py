@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from rnnjax import dropout
-from rnnjax.cells.cell import Cell, wide
+from rnnjax.cells.cell import Cell, wide, zeros
 from rnnjax.encoders import Encoder, forward
 from rnnjax.types import Key
 
@@ -76,7 +76,7 @@ def _masks(widths, rates, xs, key: Key | None):
   rate = jnp.concatenate(
     [jnp.full(n, rate, full) for n, rate in zip(widths, (*rates, *[0] * len(widths)))]
   )
-  rate = jnp.broadcast_to(rate, (*xs.shape[:-1], len(rate)))
+  rate = zeros(xs, rate.size, full) + rate.reshape(*(1,) * (xs.ndim - 1), -1)  # placed as xs is
   return (rate if key is None else jax.random.bernoulli(key, rate)).astype(xs.dtype)
 
 

@@ -30,7 +30,8 @@ class Subject:
     random = lambda a: jnp.asarray(draw.normal(0, 0.5, a.shape), a.dtype)
     self.cell, self.xs = cell, jnp.asarray(draw.normal(size=(T, B, D)))
     self.params = jax.tree.map(random, jax.eval_shape(lambda: cell.init(jax.random.key(0), D)))
-    self.params = jax.tree.map(jnp.float64, self.params)
+    floating = lambda p: jnp.issubdtype(jnp.asarray(p).dtype, jnp.floating)
+    self.params = jax.tree.map(lambda p: jnp.float64(p) if floating(p) else p, self.params)
     self.carry = jax.tree.map(random, cell.start(self.xs[0]))
 
   @functools.cached_property

@@ -5,7 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from rnnjax.cells.cell import Cell
+from rnnjax.cells.cell import Cell, wide
 from rnnjax.kernels import cudnn, gpu, tpu
 from rnnjax.kernels.associative import associative, unless_linear
 from rnnjax.kernels.backend import Backend, kernel, never, unless_floating
@@ -13,7 +13,8 @@ from rnnjax.kernels.deferred import deferred
 from rnnjax.kernels.fused import fused
 from rnnjax.kernels.newton import newton, unless_narrow
 from rnnjax.kernels.plan import fastest
-from rnnjax.kernels.scan import scan
+from rnnjax.kernels.rows import varying
+from rnnjax.kernels.scan import scan, summable
 from rnnjax.lengths import alive, checked
 from rnnjax.types import Array, BadInput, Carry, Params
 
@@ -118,7 +119,10 @@ def _ready(cell, nets, xs, lengths, carries, backend):
     raise ValueError(f"xs must be [T, *batch, D], at least two axes; got shape {xs.shape}")
   if backend != "auto" and backend not in BACKENDS:
     raise ValueError(f"backend must be 'auto' or one of {sorted(BACKENDS)}; got {backend!r}")
-  nets = jax.tree.map(lambda p: p.astype(xs.dtype), nets)
+  # What a linear cell's coefficients read must not be rounded: its products cast by themselves.
+  kind = wide(xs.dtype) if cell.linear else xs.dtype
+  cast = lambda p: p.astype(kind) if jnp.issubdtype(p.dtype, jnp.floating) else p
+  nets = jax.tree.map(cast, jax.tree.map(jnp.asarray, nets))
 
   mask = None
   if lengths is not None:
@@ -127,7 +131,8 @@ def _ready(cell, nets, xs, lengths, carries, backend):
 
   start, given = cell.start(first(xs)), carries
   carries = tuple(start if carry is None else _checked_carry(cell, start, carry) for carry in given)
-  if xs.shape[0] == 0:
+  carries = varying(carries, xs, *jax.tree.leaves(nets))
+  if 0 in xs.shape[:-1]:
     return nets, xs, mask, carries, "scan"
   if backend == "auto":
     able = lambda name: not BACKENDS[name].refuses(cell, nets[0], xs, start)
@@ -157,7 +162,7 @@ def first(xs: Array) -> Array:
 def _in_chunks(run, params, xs, mask, carry, reverse, remat):
   """Runs chunks of remat steps, of which only the carries between them are kept."""
   T = xs.shape[0]
-  if remat is not None and remat < 1:
+  if remat is not None and not (isinstance(remat, int) and remat > 0):
     raise ValueError(f"remat must be a positive number of steps; got {remat}")
   if remat is None or remat >= T:
     return run(params, xs, mask, carry, reverse)
@@ -167,7 +172,8 @@ def _in_chunks(run, params, xs, mask, carry, reverse, remat):
   # Padded steps are dead: the carry passes them unchanged, at either end.
   grow = lambda a: jnp.pad(a, [(0, pad)] + [(0, 0)] * (a.ndim - 1))
   chunk = lambda a: grow(a).reshape(-1, remat, *a.shape[1:])
-  body = jax.checkpoint(lambda carry, inputs: run(params, *inputs, carry, reverse))
+  params, narrow = summable(params)
+  body = jax.checkpoint(lambda carry, inputs: run(narrow(params), *inputs, carry, reverse))
   carry, ys = jax.lax.scan(body, carry, jax.tree.map(chunk, (xs, mask)), reverse=reverse)
   return carry, ys.reshape(-1, *ys.shape[2:])[:T]
 
@@ -177,8 +183,8 @@ def _checked_carry(cell, start, carry):
   expected, got = (jax.tree.map(jnp.shape, c) for c in (start, carry))
   if expected != got:
     raise ValueError(
-      f"carry must have the shapes {expected}, as {cell}.start makes them for this batch; "
-      f"got {got}. Was it made for another batch size or another cell?"
+      f"carry must have the structure and shapes {expected}, as {cell}.start makes them for this "
+      f"batch; got {got}. Was it made for another batch size or another cell?"
     )
   return jax.tree.map(lambda c, s: jnp.asarray(c, s.dtype), carry, start)
 

@@ -81,6 +81,17 @@ def test_stack_is_one_layer_after_another(residual):
   np.testing.assert_allclose(got, xs, atol=1e-6)
 
 
+def test_a_residual_says_nothing_past_a_rows_end():
+  """Where a row is over the output is 0, whatever stood there in the inputs."""
+  encoder = stack(forward(lstm(D)), forward(gru(D)), residual=True)
+  xs, over = inputs(dtype=np.float32), np.arange(T)[:, None] >= LENGTHS
+  params = encoder.init(KEY, D)
+  found = [encoder.apply(params, jnp.where(over[..., None], filled, xs), LENGTHS)[1]
+           for filled in (0.0, jnp.nan)]  # fmt: skip
+  np.testing.assert_array_equal(*found)
+  assert not found[1][over].any() and found[1][~over].all()
+
+
 def test_stack_drops_between_layers_alone():
   """Dropout needs a key and a rate, acts on what a later layer reads, and on nothing else."""
   xs, layer = inputs(dtype=np.float32), forward(gru(H))

@@ -267,3 +267,11 @@ def test_unroll_both_is_two_loops():
   ahead = unroll(case.cell, one, xs, LENGTHS, carry=carry)
   back = unroll(case.cell, two, xs, LENGTHS, reverse=True)
   close(ends, [ahead, back], 1e-6)
+
+
+@over_kernels
+def test_no_rows(name):
+  """Of no row there is nothing to launch."""
+  params, xs = gru(H).init(jax.random.key(0), D), jnp.zeros((T, 0, D))
+  (h,), ys = unroll(gru(H), params, xs, np.zeros(0, int), backend=f"{name} interpreted")
+  assert h.shape == (0, H) and ys.shape == (T, 0, H)

@@ -168,3 +168,13 @@ def test_every_cell_converges(case):
   alive = np.arange(len(xs))[:, None] < LENGTHS
   _, _, found = solve(case.cell, case.params(), xs, alive, case.carry(), reverse=True)
   assert found.converged and found.iterations <= len(xs)
+
+
+def test_gradients_where_products_of_jacobians_overflow():
+  """A guess can be right at once, and only the way back would overflow."""
+  cell = vanilla(2)
+  params = {"W": jnp.eye(2), "U": 30 * jnp.eye(2), "b": jnp.zeros(2)}
+  first = lambda backend: lambda xs: unroll(cell, params, xs, backend=backend)[1][0].sum()
+  xs = jnp.zeros((1000, 1, 2))
+  found, true = (jax.grad(first(backend))(xs) for backend in ("newton", "scan"))
+  np.testing.assert_array_equal(found, true)

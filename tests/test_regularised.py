@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AxisType, PartitionSpec
 
 from rnnjax import bidirectional, dropout, forward, gru, lstm, mingru, stack, vanilla
 from rnnjax.regularised import weight_drop, zoneout
@@ -217,3 +218,15 @@ def test_they_compose():
   loss = lambda params: jnp.sum(encoder.apply(params, xs, LENGTHS, key=KEY)[1] ** 2)
   for path, leaf in jax.tree.leaves_with_path(jax.grad(loss)(params)):
     assert np.isfinite(leaf).all() and abs(leaf).max() > 0, path
+
+
+def test_zoneout_where_arrays_name_their_devices():
+  """On a mesh of explicit axes it is what it is on one device."""
+  encoder, xs = zoneout(lstm(H), 0.3, 0.2), jnp.asarray(inputs(batch=(4,), dtype=np.float32))
+  params, key = encoder.init(jax.random.key(0), D), jax.random.key(1)
+  expected = [encoder.apply(params, xs, key=k)[1] for k in (None, key)]
+  with jax.set_mesh(jax.make_mesh((4,), ("batch",), axis_types=(AxisType.Explicit,))):
+    placed = jax.device_put(xs, PartitionSpec(None, "batch"))
+    found = [jax.jit(encoder.apply)(params, placed, key=k)[1] for k in (None, key)]
+  for a, b in zip(found, expected):
+    np.testing.assert_allclose(a, b, rtol=0, atol=1e-6)

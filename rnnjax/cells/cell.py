@@ -65,7 +65,8 @@ def factory(make: Callable) -> Callable:
     parameters = signature.parameters
     options = [f"{key}={value!r}" for key, value in given if value != parameters[key].default]
     name = f"{title}({', '.join([str(features), *options])})"
-    made = make(features, **dict(given))
+    with jax.ensure_compile_time_eval():  # arrays that a cell keeps must outlive what is traced
+      made = make(features, **dict(given))
     if made["project"] is not project:  # what `pointwise` says of the step is not all, then
       made["pointwise"] = None
     return Cell(name, features, **made)
@@ -129,7 +130,9 @@ def additive(pointwise: Callable, number: int, apart: int = 0) -> dict:
   return {"project": project, "step": step, "pointwise": pointwise, "apart": apart}
 
 
-def linear(coefficients: Callable, read: Callable | None = None) -> dict:
+def linear(
+  coefficients: Callable, read: Callable | None = None, project: Callable = project
+) -> dict:
   """The functions of a cell whose state is linear in the one before it.
 
       aₜ, bₜ = coefficients(params, uₜ)            uₜ = xₜ W + b
@@ -144,6 +147,7 @@ def linear(coefficients: Callable, read: Callable | None = None) -> dict:
     coefficients: params, u [..., GH] -> a, b [..., N], both real or both complex; a may be [N].
       |a| ≤ 1: products of many a must stay finite.
     read: params, s [..., N], u -> y [..., H].
+    project: params, x -> u, in the type of x: it gets parameters of that type.
 
   Returns:
     {"project", "step", "linear", "read"}.
@@ -151,6 +155,9 @@ def linear(coefficients: Callable, read: Callable | None = None) -> dict:
 
   def widened(function, *args):
     return function(*jax.tree.map(lambda p: p.astype(wide(p.dtype)), args))
+
+  def project_narrow(params, x):
+    return project(jax.tree.map(lambda p: p.astype(x.dtype), params), x)
 
   def read_narrow(params, s, u):
     return (widened(read, params, s, u) if read else s).astype(u.dtype)
@@ -162,7 +169,7 @@ def linear(coefficients: Callable, read: Callable | None = None) -> dict:
     return carried(y, s, carry), y
 
   return {
-    "project": project,
+    "project": project_narrow,
     "step": step,
     "linear": functools.partial(widened, coefficients),
     "read": read_narrow,

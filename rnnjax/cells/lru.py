@@ -68,7 +68,9 @@ def lru(
   >>> lru(100, inner=0.9)
   lru(100, inner=0.9)
   """
-  H, N = features, states or features
+  H, N = features, features if states is None else states
+  if N < 1:
+    raise ValueError(f"lru needs a positive number of states; got {states}")
   if not 0 <= inner < outer <= 1:
     raise ValueError(f"the ring of lru needs 0 <= inner < outer <= 1; got {inner} and {outer}")
 
@@ -95,4 +97,4 @@ def lru(
     s = zeros(x, N, wide(x.dtype))
     return zeros(x, H), s, s
 
-  return {"init": begin, "start": start, **linear(coefficients, read), "project": project}
+  return {"init": begin, "start": start, **linear(coefficients, read, project)}

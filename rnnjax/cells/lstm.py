@@ -122,7 +122,9 @@ def lstm(
   >>> lstm(8, peepholes=True) is lstm(8, coupled=False, peepholes=True)
   True
   """
-  H, C, gates = features, cells or features, GATES - coupled
+  if cells is not None and cells < 1:
+    raise ValueError(f"lstm needs a positive number of memory cells; got {cells}")
+  H, C, gates = features, features if cells is None else cells, GATES - coupled
   forget = slice(0, C) if coupled else slice(C, 2 * C)
 
   def begin(key, D):

@@ -117,7 +117,7 @@ def back_any(cell, params, reverse, K, how):
   def back(first, dcarry, xs, alive, before, zs, dys):
     del zs
     window = lambda a: jax.lax.dynamic_slice_in_dim(a, first, K)
-    flat = functools.partial(jax.tree.map, _flat)
+    flat = functools.partial(jax.tree.map, lambda a: a.reshape(-1, *a.shape[xs.ndim - 1 :]))
     us, project = jax.vjp(cell.project, params, _flat(window(xs)))
     rows = (K, *xs.shape[1:-1])
 

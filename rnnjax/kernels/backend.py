@@ -48,8 +48,10 @@ def never(cell: Cell, params: Params, xs: Array, carry: Carry) -> str:
 
 
 def unless_floating(cell: Cell, params: Params, xs: Array, carry: Carry) -> str:
-  """Of a backend with a backward pass of its own, which needs a floating carry."""
-  del params, xs
+  """Of a backend with a backward pass of its own, which needs what can be differentiated."""
+  del xs
+  if not all(jnp.issubdtype(p.dtype, jnp.inexact) for p in jax.tree.leaves(params)):
+    return f"it needs floating parameters, and not all of {cell} are; backend='scan' runs it"
   types = [str(c.dtype) for c in jax.tree.leaves(carry)]
   if all(jnp.issubdtype(name, jnp.floating) for name in types):
     return ""

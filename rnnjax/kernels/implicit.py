@@ -64,8 +64,9 @@ def _backward(find, cell, reverse, saved, cotangents):
   first, last = (-1, 0) if reverse else (0, -1)
   q = q.at[last].add(push(JT[last], flat(dend)))
   # What expands has products of Jacobians that overflow, though no gradient may.
-  ways = (functools.partial(way, reverse=not reverse) for way in (at_once, in_turn))
-  μ = jax.lax.cond(converged, *ways, JT, q)
+  once, turn = (functools.partial(way, reverse=not reverse) for way in (at_once, in_turn))
+  μ = jax.lax.cond(converged, once, turn, JT, q)
+  μ = jax.lax.cond(jnp.isfinite(μ).all(), lambda *_: μ, turn, JT, q)
   after = parts(shifted(flat(dend), μ, not reverse), start)
   dparams, dxs, _ = back((after, dys))
   return dparams, dxs, None, parts(μ[first], start)

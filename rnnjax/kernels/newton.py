@@ -73,6 +73,9 @@ def newton(
 
 def unless_narrow(cell: Cell, params: Params, xs: Array, carry: Carry) -> str:
   """Of a backend that makes the Jacobian of every step."""
+  if any(leaf.ndim != xs.ndim - 1 for leaf in jax.tree.leaves(carry)):
+    shapes = [leaf.shape for leaf in jax.tree.leaves(carry)]
+    return f"it needs a carry of vectors, and that of {cell} is {shapes}; backend='scan' runs it"
   n = sum(leaf.shape[-1] for leaf in jax.tree.leaves(carry))
   GiB = xs.size // max(1, xs.shape[-1]) * n**2 * wide(xs.dtype).itemsize / 2**30
   if GiB <= LIMIT:

@@ -54,10 +54,12 @@ def _cut(xs: Array) -> tuple:
   return (names,) if devices > 1 and xs.ndim > 2 and xs.shape[1] % devices == 0 else ()
 
 
-def varying(tree, like: Array):
-  """The leaves as arrays that differ among the devices of a shard_map wherever `like` does.
+def varying(tree, *like: Array):
+  """The leaves as arrays that differ among the devices of a shard_map wherever one of `like` does.
 
   The gradient of such a leaf is then the sum over these devices.
   """
-  zero = like[:0].sum()
-  return jax.tree.map(lambda leaf: leaf + zero.astype(leaf.dtype), tree)
+  axes = frozenset().union(*(jax.typeof(a).manual_axis_type.varying for a in like))
+  lacks = lambda leaf: tuple(axes - jax.typeof(leaf).manual_axis_type.varying)
+  cast = lambda leaf: jax.lax.pcast(leaf, lacks(leaf), to="varying") if lacks(leaf) else leaf
+  return jax.tree.map(cast, tree)

@@ -5,15 +5,16 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from rnnjax.cells.cell import Cell
+from rnnjax.cells.cell import Cell, wide
 from rnnjax.types import Array, Carry, Params
 
 
 def freeze(alive: Array | None, new, old):
-  """new where a row is alive, old where it is past its length; alive [...], leaves [..., F]."""
+  """new where a row is alive, old where it is past its length; alive [...], leaves [..., *F]."""
   if alive is None:
     return new
-  return jax.tree.map(lambda n, o: jnp.where(alive[..., None], n, o), new, old)
+  live = lambda leaf: alive.reshape(*alive.shape, *(1,) * (leaf.ndim - alive.ndim))
+  return jax.tree.map(lambda n, o: jnp.where(live(n), n, o), new, old)
 
 
 def tick(cell: Cell, params: Params, carry: Carry, inputs: tuple) -> tuple[Carry, Array]:
@@ -36,4 +37,15 @@ def scan(
   Returns:
     carry, ys [T, ..., H].
   """
-  return jax.lax.scan(functools.partial(tick, cell, params), carry, (xs, alive), reverse=reverse)
+  params, narrow = summable(params)
+  step = lambda carry, inputs: tick(cell, narrow(params), carry, inputs)
+  return jax.lax.scan(step, carry, (xs, alive), reverse=reverse)
+
+
+def summable(params: Params):
+  """The parameters in a type in which a loop can sum their gradients over its turns, which it does
+  in the type they have outside of it; and what gives them their own type again, inside."""
+  own = jax.tree.map(lambda leaf: leaf.dtype, params)
+  kind = lambda dtype: wide(dtype) if jnp.issubdtype(dtype, jnp.floating) else dtype
+  cast = functools.partial(jax.tree.map, lambda leaf, dtype: leaf.astype(dtype))
+  return cast(params, jax.tree.map(kind, own)), lambda high: cast(high, own)
