@@ -18,17 +18,30 @@ def weight_drop(encoder: Encoder, rate: float) -> Encoder:
   """The encoder with elements of its recurrent matrices U dropped, the same at every step.
 
   Merity, McCann & Socher 2017 (AWD-LSTM). Acts where a key is given.
+
+  Raises:
+    ValueError: a rate outside [0, 1); an encoder without U, when its parameters are made.
   """
+  if not 0 <= rate < 1:
+    raise ValueError(f"a rate of weight drop must lie in [0, 1); got {rate}")
+
+  def init(key, D):
+    params = encoder.init(key, D)
+    if not any(path[-1].key == "U" for path, _ in jax.tree_util.tree_leaves_with_path(params)):
+      raise ValueError(f"weight drop is of recurrent matrices U, and {encoder} has none")
+    return params
 
   def apply(params, xs, lengths=None, *, carry=None, key=None):
     keys = [None] * 2 if key is None else jax.random.split(key)
     params = dropout.weights(params, rate, keys[0])
     return encoder.apply(params, xs, lengths, carry=carry, key=keys[1])
 
-  return encoder._replace(name=f"weight_drop({encoder}, {rate})", apply=apply)
+  return encoder._replace(name=f"weight_drop({encoder}, {rate})", init=init, apply=apply)
 
 
-def zoneout(cell: Cell, *rates: float, **options) -> Encoder:
+def zoneout(
+  cell: Cell, *rates: float, remat: int | None = None, backend: str = "auto"
+) -> Encoder:
   """The cell, forward in time, with parts of its carry kept as they were: Krueger et al. 2017.
 
       carryₜ = mₜ ⊙ carryₜ₋₁ + (1 − mₜ) ⊙ stepₜ,   yₜ = hₜ
@@ -37,7 +50,7 @@ def zoneout(cell: Cell, *rates: float, **options) -> Encoder:
   Args:
     cell: whose y is its h.
     *rates: one for each array of the carry, as (h, c) of an LSTM; one alone is that of h.
-    **options: remat and backend, as for `unroll`.
+    remat, backend: as for `unroll`.
 
   Raises:
     ValueError: more rates than arrays, a rate outside [0, 1]; a linear cell, no step of which
@@ -51,7 +64,7 @@ def zoneout(cell: Cell, *rates: float, **options) -> Encoder:
       f"carries, or for the first of them; got {rates}"
     )
   zoned = _zoned(cell)
-  encoder = forward(zoned, **options)
+  encoder = forward(zoned, remat=remat, backend=backend)
 
   def init(key, D):
     return {"forward": cell.init(key, D)}

@@ -220,6 +220,14 @@ def test_they_compose():
     assert np.isfinite(leaf).all() and abs(leaf).max() > 0, path
 
 
+def test_weight_drop_that_drops_nothing_is_refused():
+  """Of an encoder without U, and by a rate that is none, before any key comes."""
+  with pytest.raises(ValueError, match=r"recurrent matrices U, and forward.* has none"):
+    weight_drop(forward(mingru(H)), 0.5).init(jax.random.key(0), D)
+  with pytest.raises(ValueError, match=r"must lie in \[0, 1\); got 1.5"):
+    weight_drop(forward(gru(H)), 1.5)
+
+
 def test_zoneout_where_arrays_name_their_devices():
   """On a mesh of explicit axes it is what it is on one device."""
   encoder, xs = zoneout(lstm(H), 0.3, 0.2), jnp.asarray(inputs(batch=(4,), dtype=np.float32))
