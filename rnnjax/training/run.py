@@ -6,7 +6,6 @@ import os
 import pathlib
 import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
@@ -15,7 +14,6 @@ import jax
 import jax.numpy as jnp
 import optax
 import tqdm
-from jax.experimental import multihost_utils
 
 from rnnjax import metrics
 from rnnjax.metrics import Mean
@@ -23,10 +21,10 @@ from rnnjax.tasks import Task
 from rnnjax.training import devices, hosts, placement, records
 from rnnjax.training.averages import Average
 from rnnjax.training.clock import Clock
+from rnnjax.training.signals import Signals
+from rnnjax.training.trace import Trace
 from rnnjax.training.train import Diverged, State, evaluate, place, start, train
 from rnnjax.types import BadInput, Params
-
-TRACED = range(10, 15)  # the steps of which --profile writes a trace, counted from a run's start
 
 
 class Progress(NamedTuple):
@@ -84,8 +82,6 @@ class Run:
     BadInput: `out` is the place of another run, or the devices cannot share a batch.
   """
 
-  heeded = 0  # calls of _heed in this process, of all its runs: jax names one at which all stop
-
   def __init__(
     self,
     config,
@@ -108,8 +104,8 @@ class Run:
     self.config, self.data, self.optimizer, self.steps = config, data, optimizer, steps
     self.average, self.accumulate, self.precision = average, accumulate, precision
     self.every, self.metric = every or len(data.train), score
-    self.save_every, self.profile = save_every or self.every, profile
-    self.sign, self.beside, self.watch = -1 if score == "loss" else 1, beside or {}, watch
+    self.save_every, self.sign = save_every or self.every, -1 if score == "loss" else 1
+    self.beside, self.watch = beside or {}, watch
     self.out = pathlib.Path(config.out).expanduser() if config.out else None
     self.mesh = devices.mesh(data.train.batch, mesh)
     if data.train.batch % (self.mesh.size * accumulate):
@@ -120,8 +116,8 @@ class Run:
     if profile and not self.out:
       raise BadInput("--profile needs --out, where its trace is written")
     self.task, self.alone = task, devices.parse(mesh)[0] == "shard_map"
-    self.signal, self.handlers, self.records = None, {}, None
-    self.checkpoints, self.clock, self.tracing = None, Clock(), False
+    self.signals, self.trace = Signals(), Trace(self.out / "profile" if profile else None)
+    self.clock, self.records, self.checkpoints = Clock(), None, None
     example = next(data.train.stream())
     state = start(task, optimizer, example, jax.random.key(config.seed), bool(average))
     seen = jax.eval_shape(lambda *given: task.score(*given)[1], state.params, state.carry, example)
@@ -154,25 +150,15 @@ class Run:
 
   def __enter__(self):
     self.records = records.Records(self.out, self.step)
-    # On many hosts jax hears SIGTERM, and finds a call of _heed at which all of them can stop.
-    alone = jax.process_count() == 1 and threading.current_thread() is threading.main_thread()
-    heard = (signal.SIGINT, signal.SIGTERM) if alone else ()
-    self.handlers = {s: signal.signal(s, self._handle) for s in heard}
+    self.signals.__enter__()
     return self
 
   def __exit__(self, *_):
-    for number, handler in self.handlers.items():
-      signal.signal(number, handler)
-    self._end_trace()
+    self.signals.__exit__()
+    self.trace.close()
     self.records.close()
-    self.records = None
     if self.checkpoints:
       self.checkpoints.close()
-
-  def _handle(self, number, _):
-    if self.signal:
-      raise KeyboardInterrupt  # asked twice: at once
-    self.signal = number
 
   def train(self) -> Iterator[tuple[State, dict[str, Mean]]]:
     """Trains to the end; yields the state and metrics of each step.
@@ -199,11 +185,7 @@ class Run:
     )
     first = self.step + 1
     for step in range(first, self.steps + 1):
-      if self.profile and step == first + TRACED.start:
-        jax.profiler.start_trace(self.out / "profile")
-        self.tracing = True
-      elif step == first + TRACED.stop:
-        self._end_trace()
+      self.trace.step(step - first)
       try:
         state, found = next(loop)
       except Diverged as error:
@@ -263,30 +245,10 @@ class Run:
       self._save()
 
   def _heed(self):
-    """Stops after a signal, on many hosts all at one and the same call, while it can save."""
-    if not self.records:
+    """Where a signal asks to: saves, in a folder of its own where none was given, and leaves."""
+    number = self.signals.heard()
+    if not number:
       return
-    Run.heeded += 1
-    if jax.process_count() > 1 and multihost_utils.reached_preemption_sync_point(Run.heeded):
-      self.signal = signal.SIGTERM
-    if self.signal:
-      self._stop()
-
-  def _heeding(self, batches: Iterable) -> Iterable:
-    """This host's share of the batches, before each of which a signal is heard."""
-    for batch in hosts.share(self.mesh, batches):
-      self._heed()
-      yield batch
-
-  def _end_trace(self):
-    """Ends the trace of a profile, where one is being written."""
-    if self.tracing:
-      jax.profiler.stop_trace()
-      logging.info("a trace of some steps lies in %s", self.out / "profile")
-    self.tracing = False
-
-  def _stop(self):
-    """Saves after a signal, in a folder of its own where none was given, and leaves."""
     if not self.checkpoints:
       self.out = pathlib.Path("runs") / f"{time.strftime('%Y-%m-%d_%H-%M-%S')}_{os.getpid()}"
       records.claim(self.out, self.config, self.beside)
@@ -297,7 +259,13 @@ class Run:
       self.step, self.steps, self.out,
       "command" if self.config.out else f"configuration with --out={self.out}",
     )  # fmt: skip
-    raise Stopped(130 if self.signal == signal.SIGINT else 0)
+    raise Stopped(130 if number == signal.SIGINT else 0)
+
+  def _heeding(self, batches: Iterable) -> Iterable:
+    """This host's share of the batches, before each of which a signal is heard."""
+    for batch in hosts.share(self.mesh, batches):
+      self._heed()
+      yield batch
 
   def test(self) -> dict[str, float]:
     """Reads the test part, once, with the parameters that did best in validation."""
