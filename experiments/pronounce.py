@@ -16,8 +16,8 @@ from rnnjax.models.rewriter import Rewriter
 
 PRESETS = {
   "cmudict": dict(
-    hidden=256, width=64, batch=64, epochs=20, rate=3e-3, attention="additive", dropout=0.1,
-    smoothing=0.1, average=0.999,
+    hidden=256, layers=2, width=64, batch=64, epochs=14, rate=1e-3, attention="additive",
+    dropout=0.15, smoothing=0.1, average=0.999,
   ),
 }  # fmt: skip
 
