@@ -16,8 +16,8 @@ from tests.cells_table import CASES, FORMS, LENGTHS, gradients, inputs, runs
 BACKENDS |= {  # every plan is as good as that which is chosen
   f"deferred {how}": Backend(functools.partial(deferred, how=how), never)
   for how in (
-    Plan(chunk=2), Plan(save=False, chunk=3), Plan(save=False), Plan(hoist=True),
-    Plan(hoist=True, join=True, unroll=4), Plan(save=False, chunk=2, join=True, unroll=3),
+    Plan(chunk=2), Plan(save=False, chunk=3, join=True, unroll=2), Plan(save=False),
+    Plan(hoist=True, join=True, unroll=4),
   )
 }  # fmt: skip
 
