@@ -79,7 +79,8 @@ class Run:
     profile: a few steps are traced, for TensorBoard or Perfetto, into OUT/profile.
 
   Raises:
-    BadInput: `out` is the place of another run, or the devices cannot share a batch.
+    BadInput: `out` is the place of another run, the devices cannot share a batch, or the task has
+      no such score.
   """
 
   def __init__(
