@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from rnnjax.cells.cell import wide
-from rnnjax.lengths import alive, checked
+from rnnjax.lengths import alive
 from rnnjax.types import Array, Key, Params
 
 
@@ -145,7 +145,7 @@ def attend_all(
 def _living(params, memory, lengths):
   """params in the memory's type, the memory with 0 for padding, and which of its steps live."""
   memory = jnp.asarray(memory)
-  mask = alive(memory, None if lengths is None else checked(lengths, memory, "memory", "S"))
+  mask = alive(memory, lengths, "memory", "S")
   params = jax.tree.map(lambda p: jnp.asarray(p, memory.dtype), params)
   return params, jnp.where(mask[..., None], memory, 0), mask
 

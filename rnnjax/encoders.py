@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from rnnjax import dropout as drop
 from rnnjax.cells.cell import Cell
-from rnnjax.lengths import alive, checked
+from rnnjax.lengths import alive
 from rnnjax.types import Array, Carry, Key, Params
 from rnnjax.unroll import first, unroll, unroll_both
 
@@ -166,7 +166,7 @@ def stack(*layers: Encoder, residual: bool = False, dropout: float = 0.0, locked
     ends = {}
     keys = [None] * 2 * len(layers) if key is None else jax.random.split(key, 2 * len(layers))
     if residual and lengths is not None:  # what is past a row's end is no output
-      xs = jnp.where(alive(xs, checked(lengths, xs))[..., None], xs, 0)
+      xs = jnp.where(alive(xs, lengths)[..., None], xs, 0)
     for i, (name, layer) in enumerate(zip(names, layers)):
       read = between(xs, dropout, keys[2 * i]) if i else xs
       start, inner = carry and carry[name], keys[2 * i + 1]

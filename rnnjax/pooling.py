@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 
 from rnnjax import attention
-from rnnjax.lengths import alive, checked
+from rnnjax.lengths import alive
 from rnnjax.types import Array, Key, Params
 
 
@@ -36,7 +36,7 @@ def max(ys: Array, lengths: Array | None = None) -> Array:
 
 
 def _mask(ys, lengths):
-  return alive(ys, None if lengths is None else checked(lengths, ys, "ys"))[..., None]
+  return alive(ys, lengths, "ys")[..., None]
 
 
 def _plain(apply) -> Pooling:

@@ -15,7 +15,7 @@ from rnnjax.kernels.newton import newton, unless_narrow
 from rnnjax.kernels.plan import fastest
 from rnnjax.kernels.rows import varying
 from rnnjax.kernels.scan import scan, summable
-from rnnjax.lengths import alive, checked
+from rnnjax.lengths import alive
 from rnnjax.types import Array, BadInput, Carry, Params
 
 BACKENDS = {
@@ -126,7 +126,7 @@ def _ready(cell, nets, xs, lengths, carries, backend):
 
   mask = None
   if lengths is not None:
-    mask = alive(xs, checked(lengths, xs))
+    mask = alive(xs, lengths)
     xs = jnp.where(mask[..., None], xs, 0)
 
   start, given = cell.start(first(xs)), carries
