@@ -13,6 +13,7 @@ import jax
 from absl import app, flags
 
 from experiments.options import Common
+from rnnjax import pages
 from rnnjax.training import devices, hosts, records
 from rnnjax.types import BadInput
 
@@ -91,6 +92,7 @@ def main(config, run, presets=None):
     for name in ("absl", "jax", "orbax"):
       logging.getLogger(name).setLevel(logging.WARNING)
     signal.signal(signal.SIGTERM, _ended)
+    pages.keep()
     try:
       made = config(**values)
       if getattr(made, "out", ""):

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from rnnjax import backends, gru, lru, lstm, mingru
+from rnnjax import backends, gru, lru, lstm, mingru, pages
 from rnnjax.kernels import gpu
 from rnnjax.kernels.plan import Plan, fastest, plan
 
@@ -59,10 +59,14 @@ def test_more_threads_than_devices():
     (lstm(4), (7, 3), Plan(save=True, chunk=None)),
   ],
 )
-def test_plans_follow_the_measurements(cell, shape, expected):
-  """Gates are saved where they are few or dear to compute; chunks have 512 rows and divide T."""
+def test_plans_follow_the_measurements(cell, shape, expected, monkeypatch):
+  """Gates are saved where they are few or dear to compute, and wherever memory is not fresh; chunks
+  have 512 rows and divide T."""
   params = jax.eval_shape(lambda: cell.init(jax.random.key(0), shape[-1]))
-  assert plan(cell, params, jax.ShapeDtypeStruct(shape, jnp.float32)) == expected
+  for kept in (False, True):
+    monkeypatch.setattr(pages, "kept", kept)
+    made = plan(cell, params, jax.ShapeDtypeStruct(shape, jnp.float32))
+    assert made == expected._replace(save=expected.save or kept)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.export
 
+from rnnjax import pages
 from rnnjax.cells.cell import Cell
 from rnnjax.kernels import gpu
 from rnnjax.types import Array, Params
@@ -41,10 +42,10 @@ def plan(cell: Cell, params: Params, xs: Array) -> Plan:
     still in the cache.
   - Projecting inputs in the loop takes 0.4 to 0.9 of the time of projecting all, or a chunk,
     before it.
-  - Computing gates again takes 0.75 to 0.95 of the time of saving them where these would take more
-    than 20 MiB, for then memory is fresh from the system at every call, and D + H is small: at
-    (B, T, D, H) = (64, 600, 32, 100), (64, 250, 35, 128), (32, 600, 128, 128). It takes 1.1 at
-    (32, 200, 128, 128) and 1.2 at (64, 100, 512, 512).
+  - Computing gates again takes 1.05 to 1.2 of the time of saving them, at (B, T, D, H) = (32, 600,
+    32, 100), (32, 250, 35, 128), (16, 600, 128, 128), (64, 100, 512, 512). But where they would
+    take more than 20 MiB, no `pages` are kept, so that memory is fresh from the system at every
+    call, and D + H is small, it takes 0.75 to 0.95.
 
   An accelerator has memory, and pays for each launch: there as much as can be is done at once. On
   an H100 (T = 512, forward and backward, ms; GRU at (B, H) = (256, 1024), (64, 1024), LSTM at (256,
@@ -58,7 +59,7 @@ def plan(cell: Cell, params: Params, xs: Array) -> Plan:
   rows = math.prod(xs.shape[1:-1])
   chunk = next((k for k in range(1, T) if k * rows >= 512 and T % k == 0), None)
   u = jax.eval_shape(cell.project, params, xs)
-  save = D + cell.features > 256 or u.size * u.dtype.itemsize < 20 * 2**20
+  save = pages.kept or D + cell.features > 256 or u.size * u.dtype.itemsize < 20 * 2**20
   return Plan(save=save, chunk=chunk)
 
 

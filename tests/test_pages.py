@@ -1,0 +1,35 @@
+"""The kernel counts the pages that it hands out: none where they are kept."""
+
+import platform
+import resource
+import subprocess
+import sys
+
+import pytest
+
+FAULTS = """
+import resource, sys
+import jax, jax.numpy as jnp
+from rnnjax import pages
+if sys.argv[1] == "keep":
+  pages.keep()
+assert pages.kept == (sys.argv[1] == "keep")
+f = jax.jit(lambda x: (jnp.cumsum(jnp.sin(x)) * jnp.sin(x)[::-1]).sum())  # three arrays on the way
+x = jnp.ones(4 << 20)
+faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+calls = lambda n: [f(x).block_until_ready() for _ in range(n)]
+calls(20)
+before = faults()
+calls(20)
+print(faults() - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="it is not glibc that frees memory")
+def test_a_function_called_again_takes_no_fresh_pages():
+  """Of twenty calls each needs 16 MiB three times; warm, it has them."""
+  faults = lambda how: int(subprocess.run(
+    [sys.executable, "-c", FAULTS, how], check=True, capture_output=True, text=True
+  ).stdout)  # fmt: skip
+  pages = 20 * (16 << 20) / resource.getpagesize()
+  assert 10 * faults("keep") < pages < faults("leave")
