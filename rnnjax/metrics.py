@@ -26,8 +26,8 @@ class Mean(NamedTuple):
 
 def add(total: dict[str, Mean], metrics: dict[str, Mean]) -> dict[str, Mean]:
   """The metrics of all batches so far and of one more, on the host, in float64."""
-  none = Mean(np.float64(0), np.float64(0))
-  return {name: total.get(name, none) + one for name, one in jax.device_get(metrics).items()}
+  so_far = lambda name: Mean(*map(np.float64, total.get(name, (0, 0))))
+  return {name: so_far(name) + one for name, one in jax.device_get(metrics).items()}
 
 
 def mean(values: Array, weights: Array) -> Mean:

@@ -102,15 +102,23 @@ def undisturbed():
   return finish(make(Config()))
 
 
+def losses(out):
+  """The training losses that a run has recorded."""
+  lines = (pathlib.Path(out) / "metrics.jsonl").read_text().splitlines()
+  return [json.loads(line)["train/loss"] for line in lines]
+
+
 def test_resuming_equals_never_having_stopped(tmp_path, undisturbed):
-  """A run stopped in the middle of an epoch resumes bit for bit."""
-  config = Config(out=str(tmp_path / "run"))
+  """A run stopped in the middle of an epoch resumes bit for bit, its records, too."""
+  config, whole = (Config(out=str(tmp_path / name)) for name in ("run", "whole"))
+  finish(make(whole))
   with pytest.raises(Stopped) as stopped:
     finish(make(config), stop_at=7)
   assert stopped.value.code == 0
   resumed = make(config)
   assert resumed.step == 7
   assert_same(finish(resumed), undisturbed)
+  assert losses(config.out) == losses(whole.out) and len(losses(whole.out)) == 3
 
 
 def test_a_stopped_run_without_a_folder_is_saved_too(tmp_path, monkeypatch, undisturbed, caplog):
@@ -144,6 +152,7 @@ def test_a_signal_amid_validation_is_heard_there(tmp_path, undisturbed, step):
   assert (resumed.step, resumed.progress.looked) == (step, 0 if step == 5 else 10)
   assert_same(finish(resumed), undisturbed)
   assert_same(training.load(config.out).params, undisturbed.best)
+  assert np.isfinite(losses(config.out)).all()
 
 
 def test_lines_beyond_the_last_checkpoint_come_again(tmp_path):

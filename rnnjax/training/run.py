@@ -24,7 +24,7 @@ from rnnjax.training.clock import Clock
 from rnnjax.training.signals import Signals
 from rnnjax.training.trace import Trace
 from rnnjax.training.train import Diverged, State, evaluate, place, start, train
-from rnnjax.types import BadInput, Params
+from rnnjax.types import BadInput, Params, named
 
 
 class Progress(NamedTuple):
@@ -36,6 +36,7 @@ class Progress(NamedTuple):
     score: how well they did; a loss counts negative.
     seconds: of training so far.
     looked: the step of the last look at the validation part.
+    since: the metrics of the steps since then, {name: Mean}.
   """
 
   state: State
@@ -43,6 +44,7 @@ class Progress(NamedTuple):
   score: float
   seconds: float
   looked: int
+  since: dict[str, Mean]
 
 
 class Stopped(SystemExit):
@@ -126,7 +128,10 @@ class Run:
       raise BadInput(f"score must be among what the task scores, {', '.join(seen)}; got {score!r}")
     state = place(self.mesh, state)
     best = jax.tree.map(jnp.copy, state.evaluated)
-    self.progress = Progress(state, best, -math.inf, 0.0, 0)
+    learnt = jax.eval_shape(task.loss, state.params, state.carry, example, state.key)[1]
+    norms = [f"gradient/{name}" for name in named(state.params) if watch]
+    self.none = {name: Mean(0.0, 0.0) for name in (*learnt, *norms)}
+    self.progress = Progress(state, best, -math.inf, 0.0, 0, self.none)
     if self.out:
       records.claim(self.out, config, self.beside)
       self._open()
@@ -177,10 +182,9 @@ class Run:
       mesh=self.mesh, diagnose=bool(self.watch), accumulate=self.accumulate,
       precision=self.precision,
     )  # fmt: skip
-    since: dict[str, Mean] = {}
     due = self.step % self.every == 0 or self.step == self.steps
     if self.step and due and self.progress.looked < self.step:
-      self._look(since)  # which a signal cut short
+      self._look()  # which a signal cut short
     bar = tqdm.tqdm(
       total=self.steps, initial=self.step, unit="step", disable=None if hosts.lead() else True
     )
@@ -193,24 +197,23 @@ class Run:
         self._keep(error.state)
         raise
       seconds = before + time.perf_counter() - begun
-      self.progress = self.progress._replace(state=state, seconds=seconds)
+      since = metrics.add(self.progress.since, found)
+      self.progress = self.progress._replace(state=state, seconds=seconds, since=since)
       yield state, found
-      since = metrics.add(since, found)
       bar.update()
       end = step % self.every == 0 or step == self.steps
       if end or step % 50 == 0:
         bar.set_postfix(loss=f"{since['loss'].value:.3f}")
       self._heed()
       if end:
-        self._look(since)
-        since = {}
+        self._look()
       elif step % self.save_every == 0:
         self._save()
     bar.close()
 
-  def _look(self, since):
+  def _look(self):
     """Validates, keeps the best parameters, saves."""
-    step, now = self.step, self.progress.state.evaluated
+    step, now, since = self.step, self.progress.state.evaluated, self.progress.since
     values = {f"train/{name}": mean.value for name, mean in since.items()} | self.clock.lap()
     scores = evaluate(self.task, now, self._heeding(self.data.valid), self.mesh)
     score, before = self.sign * scores[self.metric], self.progress.score
@@ -218,7 +221,7 @@ class Run:
     if score > before or math.isnan(before) or (math.isnan(score) and before == -math.inf):
       best = jax.tree.map(jnp.copy, now)
       self.progress = self.progress._replace(best=best, score=score)
-    self.progress = self.progress._replace(looked=step)
+    self.progress = self.progress._replace(looked=step, since=self.none)
     values |= {f"valid/{name}": value for name, value in scores.items()}
     params = hosts.local(self.mesh, self.progress.state.params) if self.watch else None
     watched = self.watch(params) if self.watch else {}
