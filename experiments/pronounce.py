@@ -17,7 +17,7 @@ from rnnjax.models.rewriter import Rewriter
 PRESETS = {
   "cmudict": dict(
     hidden=256, layers=2, width=64, batch=64, epochs=14, rate=1e-3, attention="additive",
-    dropout=0.3, smoothing=0.1, average=0.999,
+    dropout=0.15, smoothing=0.1, average=0.999,
   ),
 }  # fmt: skip
 

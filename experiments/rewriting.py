@@ -79,8 +79,7 @@ def build(config: Rewriting, source: int, target: int) -> Translator:
   cell = CELLS[config.cell](2 * config.hidden)
   try:
     made = ATTENTIONS[config.attention](config.hidden)
-    how = dict(attention=made, feed=config.feed, dropout=config.dropout)
-    writer = decoder(*[cell] * config.layers, **how)
+    writer = decoder(*[cell] * config.layers, attention=made, feed=config.feed)
   except ValueError as error:
     raise BadInput(f"--attention={config.attention} --hidden={config.hidden}: {error}") from None
   if config.joint and config.target_subwords not in ("same", config.subwords):

@@ -241,8 +241,7 @@ def _articles():
 
 
 def _pronunciations():
-  words = [f"WORD{a}{b}" for a in "ABCDEFGH" for b in "KLMNOPQRST"]
-  spoken = "".join(f"{word} 1 W ER1 D\n" for word in words) + "WORDAK 2 W ER2\n"
+  spoken = "".join(f"{'WORD' + chr(65 + n)} 1 W ER1 D\n" for n in range(26)) + "WORDA 2 W ER2\n"
   return [{"cmudict.zip": {"cmudict/cmudict": spoken.encode(), "cmudict/README": b""}}]
 
 

@@ -43,11 +43,10 @@ def divided(read):
   return {s: (part, t) for part in PARTS for s, t in getattr(read, part)}
 
 
-def expected(sources, every=10):
+def expected(sources):
   """The part that CRC-32 gives each source, as `zlib.crc32` of Python's manual counts it."""
-  codes = {s: zlib.crc32(s.encode()) for s in sources}
-  named = lambda n: "test" if n % 10 == 9 else "valid" if n % every == 8 else "train"
-  return {s: named(n) for s, n in codes.items()}
+  tenths = {s: zlib.crc32(s.encode()) % 10 for s in sources}
+  return {s: "valid" if n == 8 else "test" if n == 9 else "train" for s, n in tenths.items()}
 
 
 @pytest.mark.parametrize("valid", ["val", "valid", "dev"])
@@ -161,8 +160,7 @@ def test_pronunciations(tmp_path):
   said |= {"read": "R EH D", "record": "R AH K AO R D"}
   read_once = read._replace(train=[row for row in read.train if row[1] != "R IY D"])
   assert {source: target for source, (_, target) in divided(read_once).items()} == said
-  parts = {source: part for source, (part, _) in divided(read_once).items()}
-  assert parts == expected(said, every=50)
+  assert {source: part for source, (part, _) in divided(read_once).items()} == expected(said)
   assert read.references == {"read": ["R EH D", "R IY D"]}
   assert [way for word, way in read.train if word == "read"] == ["R EH D", "R IY D"]
 

@@ -138,8 +138,7 @@ def pronunciations(path: str | pathlib.Path) -> Pairs:
 
   Stress is left out, and so are words with other characters than letters. A word with several
   pronunciations is a pair with each of them to train on, elsewhere one, with its first;
-  `references` holds them all. A tenth of the words are tested on and a fiftieth chosen by, about
-  what Yao & Zweig 2015 keep apart, in numbers.
+  `references` holds them all.
 
   Raises:
     BadInput: the archive is unreadable, holds no cmudict, or a line of it is malformed.
@@ -153,7 +152,7 @@ def pronunciations(path: str | pathlib.Path) -> Pairs:
       spoken.setdefault(word.lower(), []).append(re.sub(r"\d", "", " ".join(rest[1:])))
   unlike = {word: [*dict.fromkeys(ways)] for word, ways in spoken.items()}
   name, rows = pathlib.Path(path).name, [(word, ways[0]) for word, ways in unlike.items()]
-  pairs = _divided(name, _unlike(name, rows), every=50)
+  pairs = _divided(name, _unlike(name, rows))
   return pairs._replace(
     train=[(word, way) for word, _ in pairs.train for way in unlike[word]],
     references={word: ways for word, ways in unlike.items() if len(ways) > 1},
@@ -172,13 +171,12 @@ def _unlike(name: str, rows: Iterable[tuple[object, object]]) -> Rows:
   return [*first.items()]
 
 
-def _divided(name: str, rows: Rows, every: int = 10) -> Pairs:
-  """Three parts, by the source: one of ten is tested on, one of so many (of tens) chosen by."""
+def _divided(name: str, rows: Rows) -> Pairs:
+  """Three parts, by the source."""
   parts = {part: [] for part in PARTS}
   for source, target in rows:
-    n = zlib.crc32(source.encode())
-    part = "test" if n % 10 == 9 else "valid" if n % every == 8 else "train"
-    parts[part].append((source, target))
+    n = zlib.crc32(source.encode()) % 10
+    parts[{8: "valid", 9: "test"}.get(n, "train")].append((source, target))
   if not all(parts.values()):
     raise BadInput(f"{name} has {len(rows)} pairs, too few to be divided into three parts")
   return Pairs(name, **parts)
