@@ -42,7 +42,7 @@ def plan(cell: Cell, params: Params, xs: Array) -> Plan:
     still in the cache.
   - Projecting inputs in the loop takes 0.4 to 0.9 of the time of projecting all, or a chunk,
     before it.
-  - Computing gates again takes 1.05 to 1.2 of the time of saving them, at (B, T, D, H) = (32, 600,
+  - Computing gates again takes 0.97 to 1.2 of the time of saving them, at (B, T, D, H) = (32, 600,
     32, 100), (32, 250, 35, 128), (16, 600, 128, 128), (64, 100, 512, 512). But where they would
     take more than 20 MiB, no `pages` are kept, so that memory is fresh from the system at every
     call, and D + H is small, it takes 0.75 to 0.95.
