@@ -18,9 +18,9 @@ f = jax.jit(lambda x: (jnp.cumsum(jnp.sin(x)) * jnp.sin(x)[::-1]).sum())  # thre
 x = jnp.ones(4 << 20)
 faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 
-def taken():  # in twenty calls
+def taken():  # in eight calls
   before = faults()
-  for _ in range(20):
+  for _ in range(8):
     f(x).block_until_ready()
   return faults() - before
 
@@ -31,9 +31,9 @@ print(min(taken() for _ in range(6)))  # the heap may still grow where threads f
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="it is not glibc that frees memory")
 def test_a_function_called_again_takes_no_fresh_pages():
-  """Of twenty calls each needs 16 MiB three times; warm, it has them."""
+  """Of eight calls each needs 16 MiB three times; warm, it has them."""
   faults = lambda how: int(subprocess.run(
     [sys.executable, "-c", FAULTS, how], check=True, capture_output=True, text=True
   ).stdout)  # fmt: skip
-  pages = 20 * (16 << 20) / resource.getpagesize()
+  pages = 8 * (16 << 20) / resource.getpagesize()
   assert 10 * faults("keep") < pages < faults("leave")
