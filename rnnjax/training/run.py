@@ -130,8 +130,8 @@ class Run:
     best = jax.tree.map(jnp.copy, state.evaluated)
     learnt = jax.eval_shape(task.loss, state.params, state.carry, example, state.key)[1]
     norms = [f"gradient/{name}" for name in named(state.params) if watch]
-    self.none = {name: Mean(0.0, 0.0) for name in (*learnt, *norms)}
-    self.progress = Progress(state, best, -math.inf, 0.0, 0, self.none)
+    self.zero = {name: Mean(0.0, 0.0) for name in (*learnt, *norms)}
+    self.progress = Progress(state, best, -math.inf, 0.0, 0, self.zero)
     if self.out:
       records.claim(self.out, config, self.beside)
       self._open()
@@ -221,7 +221,7 @@ class Run:
     if score > before or math.isnan(before) or (math.isnan(score) and before == -math.inf):
       best = jax.tree.map(jnp.copy, now)
       self.progress = self.progress._replace(best=best, score=score)
-    self.progress = self.progress._replace(looked=step, since=self.none)
+    self.progress = self.progress._replace(looked=step, since=self.zero)
     values |= {f"valid/{name}": value for name, value in scores.items()}
     params = hosts.local(self.mesh, self.progress.state.params) if self.watch else None
     watched = self.watch(params) if self.watch else {}
