@@ -126,9 +126,10 @@ class Run:
     seen = jax.eval_shape(lambda *given: task.score(*given)[1], state.params, state.carry, example)
     if score not in seen:
       raise BadInput(f"score must be among what the task scores, {', '.join(seen)}; got {score!r}")
+    # What is asked of shapes alone comes before the state lies on a mesh of typed axes.
+    learnt = jax.eval_shape(task.loss, state.params, state.carry, example, state.key)[1]
     state = place(self.mesh, state)
     best = jax.tree.map(jnp.copy, state.evaluated)
-    learnt = jax.eval_shape(task.loss, state.params, state.carry, example, state.key)[1]
     norms = [f"gradient/{name}" for name in named(state.params) if watch]
     self.zero = {name: Mean(0.0, 0.0) for name in (*learnt, *norms)}
     self.progress = Progress(state, best, -math.inf, 0.0, 0, self.zero)
