@@ -23,8 +23,8 @@ class Batches:
   "labels": [B], "targets": [U, B] and "target_lengths": [B], and what goes along with the tokens,
   [T, B, ...] under its own names. Instead of ids, a token may be a vector: then [T, B, D], float32.
 
-  Rows of like lengths share a batch: T and U are each one of at most `buckets` lengths. A batch
-  that runs short is filled with rows of weight 0.
+  Rows of like lengths share a batch: T and U are each one of at most `buckets` lengths, those that
+  make for the least padding. A batch that runs short is filled with rows of weight 0.
 
   Attributes:
     sequences: arrays [T] of token ids, or [T, D] of vectors, any lengths.
@@ -97,17 +97,13 @@ class Batches:
 
   @functools.cached_property
   def bounds(self) -> np.ndarray:
-    """The values of T, rising: quantiles of the lengths, rounded up to multiples of 8."""
-    return np.unique(np.minimum(self._tops(self.lengths), self.limit))
+    """The values of T, rising."""
+    return tops(self.lengths, self.buckets)
 
   @functools.cached_property
   def target_bounds(self) -> np.ndarray:
     """The values of U."""
-    return np.unique(self._tops(self.target_lengths))
-
-  def _tops(self, lengths):
-    tops = np.quantile(lengths, np.linspace(0, 1, self.buckets + 1)[1:])
-    return (np.ceil(np.maximum(tops, 1) / 8) * 8).astype(int)
+    return tops(self.target_lengths, self.buckets)
 
   def stream(self, step: int = 0) -> Iterator[dict[str, np.ndarray]]:
     """Batches without end, from that of the given step on, epoch after epoch."""
@@ -164,3 +160,27 @@ class Batches:
     spare = max(length - self.limit, 0)
     start = {"first": 0, "last": spare, "window": int(draw.integers(spare + 1))}[self.keep]
     return slice(start, start + self.limit)
+
+
+def tops(lengths: Sequence[int], k: int, among: int = 1000) -> np.ndarray:
+  """The at most k lengths, rising, to which all can be padded with the fewest steps.
+
+      c₀(0) = 0,   cₖ(j) = minᵢ cₖ₋₁(i) + (nⱼ − nᵢ) lⱼ      nⱼ of the sequences are at most lⱼ long
+
+  They are chosen among the lengths there are, or so many of these, evenly spread.
+  """
+  l = np.unique(np.maximum(lengths, 1))
+  l = l[np.unique(np.linspace(0, len(l) - 1, among).astype(int))]
+  n = np.append(0, np.searchsorted(np.sort(lengths), l, "right"))
+  l = np.append(0, l)
+  steps = np.where(n[:, None] <= n, (n - n[:, None]) * l, np.inf)  # from i to j
+  c, chosen = np.append(0, np.full(len(l) - 1, np.inf)), []
+  for _ in range(k):
+    through = c[:, None] + steps
+    chosen.append(through.argmin(0))
+    c = through.min(0)
+  j, found = len(l) - 1, []
+  for before in reversed(chosen):
+    found.append(l[j])
+    j = before[j]
+  return np.unique([top for top in found if top])
