@@ -50,8 +50,7 @@ def errors(written, ways) -> dict[str, float]:
 
 def run(config: Config = Config()):
   """Trains, chooses on the validation part, tests once; returns the scores."""
-  rewriting.check(config, "word")
-  if config.load:
+  if rewriting.asked(config, "word"):
     return rewriting.show(config, load(config.load), config.word)
   text = pairs.load(config.dataset, config.data_dir, "", "", "pronunciations")
   rewriter, scores = rewriting.train(config, text, "accuracy")  # what is judged: right or wrong

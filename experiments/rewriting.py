@@ -18,6 +18,7 @@ from rnnjax.data.subwords import BEGIN, END, KINDS, Subwords
 from rnnjax.decoders import decoder
 from rnnjax.diagnostics import figures
 from rnnjax.models import embedding
+from rnnjax.models.ensemble import Ensemble
 from rnnjax.models.rewriter import Rewriter, ended
 from rnnjax.models.translator import Translator
 from rnnjax.softmax import full
@@ -63,7 +64,10 @@ class Rewriting(options.Common):
   )
   block: int = option(0, "no so many subwords in a row are written twice", low=0, aside=True)
   longest: int = option(100, "subwords that are written, at most", low=1, aside=True)
-  load: str = option("", "folder of a finished run: only use its model", aside=True)
+  load: str = option(
+    "", "folder of a finished run, whose model is used; or of more, A,B, which write together",
+    aside=True,
+  )  # fmt: skip
 
   @property
   def search(self) -> dict:
@@ -116,7 +120,13 @@ def prepare(config: Rewriting, text: pairs.Pairs):
 
 
 def train(config: Rewriting, text: pairs.Pairs, score: str = "loss"):
-  """Trains, chooses by a score on the validation part; returns what rewrites, and the scores."""
+  """Trains, chooses by a score on the validation part; returns what rewrites, and the scores. With
+  --load it is what was trained before."""
+  if config.load:
+    rewriter = load(config.load, type(config))
+    if rewriter.target.lower != config.lower:
+      raise BadInput(f"--lower must be {rewriter.target.lower}, as in training; got {config.lower}")
+    return rewriter, {"dataset": text.name, "loaded": config.load}
   training.mesh(config.batch, config.mesh)  # what devices cannot share is refused at once
   build(config, 5, 5)  # and flags that do not fit each other
   data = prepare(config, text)
@@ -148,11 +158,12 @@ def bleu(written, references, lower: bool = False, order: int = 4) -> tuple[floa
   return metric.corpus_score(written, sides).score, str(metric.get_signature())
 
 
-def check(config: Rewriting, name: str):
-  """Refuses a blank text, and none at all with --load; name is that of the flag."""
+def asked(config: Rewriting, name: str) -> bool:
+  """Whether what a loaded model writes for a text, the flag of that name, is all one asks for."""
   text = getattr(config, name)
-  if (config.load or text) and not text.strip():
-    raise BadInput(f"--load needs a text, --{name}, and none may be empty; got {text!r}")
+  if text and not text.strip():
+    raise BadInput(f"--{name} must be a text; got {text!r}")
+  return bool(config.load and text)
 
 
 def show(config: Rewriting, rewriter: Rewriter, text: str) -> dict:
@@ -169,8 +180,19 @@ def show(config: Rewriting, rewriter: Rewriter, text: str) -> dict:
 
 
 def load(out: str, Config, **changes) -> Rewriter:
-  """What rewrites, of a run's --out; Config is its experiment's, and changes win."""
-  saved, config = learning.restore(Config, out, "subwords", **changes)
-  sides = (Subwords.from_json(saved.beside["subwords"][side]) for side in ("source", "target"))
-  source, target = sides
-  return Rewriter(build(config, len(source), len(target)), saved.params, source, target)
+  """What rewrites, of a run's --out, or of more, A,B; Config is its experiment's, and changes win.
+
+  Raises:
+    BadInput: no such run, or one of other subwords than the first.
+  """
+  members, words = [], None
+  for one in out.split(","):
+    saved, config = learning.restore(Config, one, "subwords", **changes)
+    words = words or saved.beside["subwords"]
+    if saved.beside["subwords"] != words:
+      raise BadInput(f"what {out!r} names must have the same subwords; those of {one!r} are others")
+    source, target = (Subwords.from_json(words[side]) for side in ("source", "target"))
+    members.append((build(config, len(source), len(target)), saved.params))
+  models, params = zip(*members)
+  model, params = (Ensemble(models), params) if members[1:] else members[0]
+  return Rewriter(model, params, source, target)

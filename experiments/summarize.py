@@ -75,8 +75,7 @@ def baselines(text: pairs.Pairs) -> dict[str, float]:
 
 def run(config: Config = Config()):
   """Trains, chooses on the validation part, tests once; returns the scores."""
-  rewriting.check(config, "text")
-  if config.load:
+  if rewriting.asked(config, "text"):
     return rewriting.show(config, load(config.load), config.text)
   text = pairs.load(config.dataset, config.data_dir, config.source, config.target, "summaries")
   rewriter, scores = rewriting.train(config, text)

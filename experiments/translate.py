@@ -48,8 +48,7 @@ def judge(config: Config, rewriter: Rewriter, rows) -> dict:
 
 def run(config: Config = Config()):
   """Trains, chooses on the validation part, tests once; returns the scores."""
-  rewriting.check(config, "translate")
-  if config.load:
+  if rewriting.asked(config, "translate"):
     return rewriting.show(config, load(config.load), config.translate)
   text = pairs.load(
     config.dataset, config.data_dir, config.source, config.target, "translations"

@@ -2,11 +2,13 @@
 
 import json
 import pathlib
+import shutil
 
 import pytest
 
 from experiments import pronounce, rewriting
 from experiments.pronounce import Config
+from rnnjax import training
 from rnnjax.data import pairs
 from rnnjax.types import BadInput
 
@@ -55,8 +57,32 @@ def test_a_word_is_asked_for(spoken, capsys):
   how = dict(load=config.out, beam=config.beam)
   assert pronounce.run(Config(**how, word="gecothime")) == {"written": scores["written"]}
   assert capsys.readouterr().out == scores["written"] + "\n"
-  with pytest.raises(BadInput, match="needs a text, --word"):
-    pronounce.run(Config(**how))
+  with pytest.raises(BadInput, match="--word must be a text"):
+    pronounce.run(Config(**how, word=" "))
+
+
+def test_what_is_loaded_is_tested(spoken, monkeypatch):
+  """Without a word to say the test part is read, of one run as after training, and of two."""
+  config, text, scores = spoken
+  monkeypatch.setattr(pairs, "load", lambda *_: text)
+  monkeypatch.setattr(training.Run, "__init__", lambda *_, **__: pytest.fail("it trains"))
+  how = dict(TINY, load=config.out)
+  again = pronounce.run(Config(**how))
+  errors = "test/word_error", "test/phoneme_error"
+  assert [again[name] for name in errors] == [scores[name] for name in errors]
+  two = pronounce.run(Config(**how | {"load": f"{config.out},{config.out}"}))
+  assert [two[name] for name in errors] == [scores[name] for name in errors]
+  with pytest.raises(BadInput, match="--lower must be False, as in training; got True"):
+    pronounce.run(Config(**how, lower=True))
+
+
+def test_only_what_has_the_same_words_writes_together(spoken, tmp_path):
+  config = spoken[0]
+  shutil.copytree(config.out, tmp_path / "other")
+  words = tmp_path / "other" / "subwords.json"
+  words.write_text(words.read_text().replace('"lower": false', '"lower": true'))
+  with pytest.raises(BadInput, match="must have the same subwords"):
+    pronounce.load(f"{config.out},{tmp_path / 'other'}")
 
 
 def test_in_lower_case_a_sound_is_a_sound(monkeypatch):

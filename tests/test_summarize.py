@@ -137,8 +137,8 @@ def test_a_run_and_its_model(tmp_path):
   json.dumps(scores)
   asked = summarize.run(Config(load=str(out), text=text.test[0][0], beam=2))
   assert asked["written"] == written[0]
-  with pytest.raises(BadInput, match="needs a text, --text"):
-    summarize.run(Config(load=str(out)))
+  with pytest.raises(BadInput, match="--text must be a text"):
+    summarize.run(Config(load=str(out), text=" "))
   with pytest.raises(BadInput, match="another experiment"):
     learning.restore(Config, str(out), "lexicon")
 

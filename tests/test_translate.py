@@ -179,10 +179,9 @@ def test_coverage_learns_and_searches(esperanto, capsys):
   assert len(rewriter([source for source, _ in text.test])) == 16
 
 
-@pytest.mark.parametrize("text", ["", "  "])
-def test_loading_needs_a_sentence(esperanto, text):
+def test_a_blank_sentence_is_refused(esperanto):
   with pytest.raises(BadInput, match="--translate"):
-    translate.run(Config(load=esperanto[0].out, translate=text))
+    translate.run(Config(load=esperanto[0].out, translate="  "))
 
 
 def test_what_is_no_translator_is_refused(tmp_path):

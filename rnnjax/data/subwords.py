@@ -31,6 +31,7 @@ class Subwords:
 
   Attributes:
     words: the piece of each id.
+    lower: whether all is taken as lower case.
   """
 
   def __init__(self, tokenizer, kind: str, lower: bool = False):
@@ -38,7 +39,7 @@ class Subwords:
     tokenizer.encode_special_tokens = True  # "<pad>" in a text is text
     ids = tokenizer.get_vocab()
     self.words = sorted(ids, key=ids.get)
-    self._ids, self._tokenizer, self._kind, self._lower = ids, tokenizer, kind, lower
+    self._ids, self._tokenizer, self._kind, self.lower = ids, tokenizer, kind, lower
     merges = json.loads(tokenizer.to_str())["model"].get("merges", [])
     self._ranks = {tuple(pair): rank for rank, pair in enumerate(merges)}
 
@@ -91,7 +92,7 @@ class Subwords:
         text is cut in many ways; 0 is for evaluation.
       seed: of the dropout.
     """
-    marked = _marked(text, self._kind, self._lower)
+    marked = _marked(text, self._kind, self.lower)
     if not (dropout and self._ranks):
       return np.array(self._tokenizer.encode(marked, add_special_tokens=False).ids, np.int32)
     draw = np.random.default_rng(seed)
@@ -101,7 +102,7 @@ class Subwords:
 
   def pieces(self, text: str) -> list[str]:
     """What the ids of a text stand for, the unknown in its own letters: a text to copy from."""
-    marked = _marked(text, self._kind, self._lower)
+    marked = _marked(text, self._kind, self.lower)
     spans = self._tokenizer.encode(marked, add_special_tokens=False).offsets
     return [marked[start:end] for start, end in spans]
 
@@ -123,7 +124,7 @@ class Subwords:
 
   def to_json(self) -> dict:
     """All there is to it, as a value that `json` can write."""
-    return {"kind": self._kind, "lower": self._lower,
+    return {"kind": self._kind, "lower": self.lower,
             "tokenizer": json.loads(self._tokenizer.to_str())}  # fmt: skip
 
   @classmethod

@@ -11,7 +11,7 @@ import numpy as np
 from rnnjax.data.batches import Batches
 from rnnjax.data.subwords import BEGIN, END, Subwords
 from rnnjax.data.vocabulary import UNKNOWN
-from rnnjax.lengths import alive
+from rnnjax.models.ensemble import Ensemble
 from rnnjax.models.translator import Source, Translator
 from rnnjax.search import beam
 from rnnjax.types import Array, BadInput, Params
@@ -27,11 +27,11 @@ class Rewriter(NamedTuple):
       rewriter(["Two dogs play in the snow."])[0]
 
   Attributes:
-    model, params: what reads and writes.
+    model, params: what reads and writes; an `Ensemble`, too.
     source, target: texts and ids.
   """
 
-  model: Translator
+  model: Translator | Ensemble
   params: Params
   source: Subwords
   target: Subwords
@@ -99,10 +99,10 @@ class Rewriter(NamedTuple):
 
   def look(self, source: np.ndarray, written: np.ndarray) -> np.ndarray:
     """α [T, S]: how much each written id, and the end, attends to each place of a source."""
-    targets = np.array([BEGIN, *written, END], np.int32)
+    read = np.array([BEGIN, *written], np.int32)
     pad = lambda ids: np.pad(ids, (0, -len(ids) % BUCKET))[:, None]
-    α = _look(self.model, self.params, pad(source), np.array([len(source)]), pad(targets))
-    return np.asarray(α[: len(targets) - 1, : len(source), 0])
+    α = _look(self.model, self.params, pad(source), np.array([len(source)]), pad(read))
+    return np.asarray(α[: len(read), : len(source), 0])
 
 
 def ended(ids: np.ndarray) -> np.ndarray:
@@ -111,14 +111,14 @@ def ended(ids: np.ndarray) -> np.ndarray:
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _look(model: Translator, params: Params, source: Array, lengths: Array, targets: Array):
-  """α [T, S, B] where source [S, B] is read and targets [T + 1, B] are written."""
-  return model.apply({"params": params}, source, lengths, targets, jnp.ones(targets[1:].shape))[1]
+def _look(model: Translator | Ensemble, params: Params, source: Array, lengths: Array, read: Array):
+  """α [T, S, B] where source [S, B] was given, and [T, B] are read of what is written."""
+  return model.apply({"params": params}, source, lengths, read, method="look")
 
 
 @functools.partial(jax.jit, static_argnums=0, static_argnames=SEARCH)
 def search(
-  model: Translator, params: Params, batch: dict, *, width: int, steps: int, block: int,
+  model: Translator | Ensemble, params: Params, batch: dict, *, width: int, steps: int, block: int,
   length_penalty: float = 0.0, coverage_penalty: float = 0.0,
 ) -> dict[str, Array]:  # fmt: skip
   """The best text that beam search finds for each source of a batch: its "tokens" [T, B], their
@@ -126,11 +126,10 @@ def search(
   model's attention keeps it."""
   tokens, lengths = batch["tokens"], batch["lengths"]
   memory, carry = model.apply({"params": params}, tokens, lengths, method="remember")
-  there = alive(memory.values, memory.lengths).T
-  seen = lambda carry: jnp.log(jnp.where(there, jnp.clip(carry["coverage"], 1e-9, 1), 1)).sum(-1)
+  covered = functools.partial(model.covered, memory)
   found = beam(
     model.read, Source(params, tokens, memory), carry, jnp.full_like(lengths, BEGIN),
     width=width, steps=steps, end=END, length_penalty=length_penalty, block=block,
-    coverage=seen if "coverage" in carry else None, coverage_penalty=coverage_penalty,
+    coverage=None if covered(carry) is None else covered, coverage_penalty=coverage_penalty,
   )  # fmt: skip
   return {name: getattr(found, name)[0] for name in ("tokens", "lengths", "log_p")}

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from rnnjax import dropout as drop
 from rnnjax.decoders import Decoder, Memory
 from rnnjax.encoders import Encoder
+from rnnjax.lengths import alive
 from rnnjax.softmax import Softmax
 from rnnjax.types import Array, Carry, Key, Params
 
@@ -108,6 +109,11 @@ class Translator(nn.Module):
     ys, α = self._decode(read, memory, carry, None)
     return jnp.argmax(self._following(ys, α, tokens), -1)
 
+  def look(self, tokens: Array, lengths: Array, read: Array) -> Array:
+    """tokens [S, B], lengths [B], what is read of the target [T, B] -> α [T, S, B]."""
+    memory, carry = self.remember(tokens, lengths)
+    return self._decode(read, memory, carry, None)[1]
+
   def remember(self, tokens: Array, lengths: Array, key: Key | None = None):
     """tokens [S, B], lengths [B] -> the decoder's memory and first carry."""
     keys = [None] * 4 if key is None else jax.random.split(key, 4)
@@ -133,6 +139,13 @@ class Translator(nn.Module):
     del lengths
     params = {"params": known.params}
     return self.apply(params, known.tokens, known.memory, tokens, carry, method="following")
+
+  def covered(self, memory: Memory, carry: Carry) -> Array | None:
+    """Σₛ log min(Σₜ αₜₛ, 1) [B] over all steps so far, where the decoder counts them; else None."""
+    if "coverage" not in carry:
+      return None
+    there = alive(memory.values, memory.lengths).T
+    return jnp.log(jnp.where(there, jnp.clip(carry["coverage"], 1e-9, 1), 1)).sum(-1)
 
   def _decode(self, tokens, memory, carry, key):
     keys = [None] * 4 if key is None else jax.random.split(key, 4)
