@@ -3,6 +3,8 @@
   python -m experiments.pronounce                                       # generated words
   python -m experiments.pronounce --preset=cmudict --data_dir=cmudict.zip --out=runs/said
   python -m experiments.pronounce --load=runs/said --word=attention
+  python -m experiments.pronounce --preset=cmudict --data_dir=cmudict.zip --load=runs/said,runs/other
+      # what both say together, of the test part
 """
 
 import dataclasses

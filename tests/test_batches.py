@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from rnnjax.data.batches import Batches
+from rnnjax.data.batches import Batches, tops
 
 # Sequence i consists of the token i + 1, so that a batch tells which rows it holds.
 SIZES = [3, 0, 7, 12, 1, 20, 5, 9, 16, 2, 4]
@@ -13,8 +13,10 @@ SEQUENCES = [np.full(size, i + 1) for i, size in enumerate(SIZES)]
 LABELS = [i % 3 for i in range(len(SIZES))]
 
 
-def make(**options):
-  return Batches(SEQUENCES, LABELS, **{"batch": 4, "limit": 16, "buckets": 3, "seed": 1} | options)
+def make(times=1, **options):
+  """Few rows; of many, further lengths are worth a shape."""
+  how = {"batch": 4, "limit": 16, "buckets": 3, "seed": 1} | options
+  return Batches(SEQUENCES * times, LABELS * times, **how)
 
 
 def same(a, b):
@@ -72,14 +74,33 @@ def test_cut_and_padding(keep, kept, padding, expected):
 
 
 def test_few_shapes():
-  """No more values of T than buckets, each a bound, and each the tightest."""
-  batches = make(buckets=3, batch=2)
+  """No more values of T than buckets, each a bound, and each the tightest; of few rows fewer."""
+  assert len(make(buckets=3, batch=2).bounds) < 3
+  batches = make(20, buckets=3, batch=2)
   taken = list(itertools.islice(batches.stream(), 3 * len(batches)))
-  assert {len(batch["tokens"]) for batch in taken} <= set(batches.bounds.tolist())
-  assert len(batches.bounds) <= 3
+  assert {len(batch["tokens"]) for batch in taken} == set(batches.bounds.tolist())
+  assert len(batches.bounds) == 3
   for batch in taken:
     smaller = [bound for bound in batches.bounds if bound < len(batch["tokens"])]
     assert all(bound < batch["lengths"].max() for bound in smaller)
+
+
+def test_the_least_padding_there_is():
+  """As every choice of so many lengths says; fewer lengths do where little would be spared."""
+  draw = np.random.default_rng(0)
+  for _ in range(100):
+    lengths, k = draw.integers(0, 9, draw.integers(1, 20)), int(draw.integers(1, 5))
+    full = np.maximum(lengths, 1)
+    steps = lambda tops: np.take(tops, np.searchsorted(tops, full)).sum()  # noqa: B023
+    below, longest = np.unique(full)[:-1], full.max()
+    choices = itertools.chain(*(itertools.combinations(below, n) for n in range(k)))
+    least = min(steps([*some, longest]) for some in choices)
+    found = tops(lengths, k)
+    assert len(found) <= k and (np.diff(found) > 0).all() and steps(found) == least
+  few = [10] * 99 + [9, 9]
+  assert tops(few, 2).tolist() == tops(few, 3, 1.9).tolist() == [9, 10]  # which spares two steps
+  assert tops(few, 3, 2.0).tolist() == [10]
+  assert tops([*range(1, 5000)], 2, among=50)[-1] == 4999
 
 
 TARGETS = [np.full(3 * (i % 4) + i + 1, 100 + i) for i in range(len(SIZES))]
@@ -113,7 +134,7 @@ def test_targets_follow_from_seed_and_step():
 
 def test_few_shapes_of_targets():
   """No more values of T or of U than buckets, and each U the tightest of its bounds."""
-  batches = make(**PAIRED)
+  batches = make(60, **PAIRED | {"targets": TARGETS * 60})
   taken = list(itertools.islice(batches.stream(), 6 * len(batches)))
   lengths = {len(batch["targets"]) for batch in taken}
   assert lengths <= {*batches.target_bounds.tolist()} and len(batches.target_bounds) <= 3

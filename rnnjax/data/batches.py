@@ -15,6 +15,7 @@ from rnnjax.data.vocabulary import PAD
 
 KEEP = ("first", "last", "window")
 PADDING = ("back", "front")
+WORTH = 4  # batches that must be spared in a pass for a shape to be compiled
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +25,8 @@ class Batches:
   [T, B, ...] under its own names. Instead of ids, a token may be a vector: then [T, B, D], float32.
 
   Rows of like lengths share a batch: T and U are each one of at most `buckets` lengths, those that
-  make for the least padding. A batch that runs short is filled with rows of weight 0.
+  make for the least padding, and fewer where another would spare less than it takes to compile. A
+  batch that runs short is filled with rows of weight 0.
 
   Attributes:
     sequences: arrays [T] of token ids, or [T, D] of vectors, any lengths.
@@ -34,7 +36,7 @@ class Batches:
     keep: what survives the cut: the "first" or "last" tokens, or a "window" drawn each time.
     padding: "back" (lengths tell where a row ends) or "front" (every row is filled with zeros in
       front to `limit` and counts as full, the way many lecture notes do it).
-    buckets: how many values of T.
+    buckets: how many values of T at most, and of U.
     seed: of the shuffle; None keeps the order of lengths, for evaluation.
     targets: sequences of ids that the sequences become, of their own lengths, or None.
     beside: {name: arrays [T, ...], one for each sequence}, which go along with the tokens.
@@ -98,12 +100,16 @@ class Batches:
   @functools.cached_property
   def bounds(self) -> np.ndarray:
     """The values of T, rising."""
-    return tops(self.lengths, self.buckets)
+    return self._tops(self.lengths)
 
   @functools.cached_property
   def target_bounds(self) -> np.ndarray:
     """The values of U."""
-    return tops(self.target_lengths, self.buckets)
+    return self._tops(self.target_lengths, len(self.bounds))
+
+  def _tops(self, lengths, shapes=1):
+    """Few enough to be worth their compiling: each makes for so many shapes."""
+    return tops(lengths, self.buckets, WORTH * shapes * self.batch * lengths.mean())
 
   def stream(self, step: int = 0) -> Iterator[dict[str, np.ndarray]]:
     """Batches without end, from that of the given step on, epoch after epoch."""
@@ -162,25 +168,31 @@ class Batches:
     return slice(start, start + self.limit)
 
 
-def tops(lengths: Sequence[int], k: int, among: int = 1000) -> np.ndarray:
+def tops(lengths: Sequence[int], k: int, worth: float = 0.0, among: int = 1000) -> np.ndarray:
   """The at most k lengths, rising, to which all can be padded with the fewest steps.
 
       c₀(0) = 0,   cₖ(j) = minᵢ cₖ₋₁(i) + (nⱼ − nᵢ) lⱼ      nⱼ of the sequences are at most lⱼ long
 
-  They are chosen among the lengths there are, or so many of these, evenly spread.
+  Args:
+    lengths: of the sequences.
+    k: fewer do where one more would not spare as many steps as it is worth.
+    worth: of that length.
+    among: as many of the lengths there are, at most, evenly spread, are thought of.
   """
-  l = np.unique(np.maximum(lengths, 1))
+  lengths = np.sort(np.maximum(lengths, 1))
+  l = np.unique(lengths)
   l = l[np.unique(np.linspace(0, len(l) - 1, among).astype(int))]
-  n = np.append(0, np.searchsorted(np.sort(lengths), l, "right"))
-  l = np.append(0, l)
+  n, l = np.append(0, np.searchsorted(lengths, l, "right")), np.append(0, l)
   steps = np.where(n[:, None] <= n, (n - n[:, None]) * l, np.inf)  # from i to j
   c, chosen = np.append(0, np.full(len(l) - 1, np.inf)), []
   for _ in range(k):
     through = c[:, None] + steps
+    if chosen and c[-1] - through[:, -1].min() <= worth:
+      break
     chosen.append(through.argmin(0))
     c = through.min(0)
   j, found = len(l) - 1, []
   for before in reversed(chosen):
     found.append(l[j])
     j = before[j]
-  return np.unique([top for top in found if top])
+  return np.array(found[::-1])
