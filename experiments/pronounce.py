@@ -3,8 +3,8 @@
   python -m experiments.pronounce                                       # generated words
   python -m experiments.pronounce --preset=cmudict --data_dir=cmudict.zip --out=runs/said
   python -m experiments.pronounce --load=runs/said --word=attention
-  python -m experiments.pronounce --preset=cmudict --data_dir=cmudict.zip --load=runs/said,runs/other
-      # what both say together, of the test part
+  python -m experiments.pronounce --preset=cmudict --data_dir=cmudict.zip --load=runs/a,runs/b
+      # what both of these say together, of the test part
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ from rnnjax.models.rewriter import Rewriter
 
 PRESETS = {
   "cmudict": dict(
-    hidden=256, layers=2, width=64, batch=64, epochs=14, rate=1e-3, attention="additive",
+    hidden=256, layers=2, width=64, batch=64, epochs=12, rate=1e-3, attention="additive",
     dropout=0.15, smoothing=0.1, average=0.999,
   ),
 }  # fmt: skip

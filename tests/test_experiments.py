@@ -135,7 +135,8 @@ def test_a_flag_for_each_field_with_a_help_text():
 
 @pytest.mark.parametrize("cell", ["vanilla", "lstm", "mingru"])
 def test_order_is_learnt(cell):
-  """Every cell, and the GRU below, solves the embedded reviews, on which any bag of words is right half the time."""
+  """Every cell, and the GRU below, solves the embedded reviews, on which any bag of words is right
+  half the time."""
   config = imdb.Config(cell=cell, dataset="embedded", evidence=0, epochs=3, rate=0.01)
   assert imdb.run(config)["test/accuracy"] > 0.95
 
