@@ -175,8 +175,8 @@ def tops(lengths: Sequence[int], k: int, worth: float = 0.0, among: int = 1000) 
 
   Args:
     lengths: of the sequences.
-    k: fewer do where one more would not spare as many steps as it is worth.
-    worth: of that length.
+    k: how many at most.
+    worth: steps; a further length that spares no more than these is left out.
     among: as many of the lengths there are, at most, evenly spread, are thought of.
   """
   lengths = np.sort(np.maximum(lengths, 1))
