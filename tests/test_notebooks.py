@@ -13,13 +13,14 @@ from tests import quick
 ROOT = pathlib.Path(__file__).parents[1]
 BOOKS = sorted((ROOT / "launch").glob("*.ipynb"))
 RUN = """
-import json, sys
+import json, re, sys
 from IPython.core.interactiveshell import InteractiveShell
 
 shell = InteractiveShell.instance()
 for cell in json.load(open(sys.argv[1], encoding="utf-8"))["cells"]:
   if cell["cell_type"] == "code":
-    source = "".join(cell["source"]).replace("SEEDS = 2", "SEEDS = 1")  # as good a run, in half
+    source = "".join(cell["source"])
+    source = re.sub("(epochs ?=|SEEDS =) ?[0-9]+", r"\\1 1", source)  # as good a run, in less time
     shell.run_cell(source).raise_error()
 """
 
