@@ -55,7 +55,7 @@ def run(config: Config = Config()):
   if rewriting.asked(config, "word"):
     return rewriting.show(config, load(config.load), config.word)
   text = pairs.load(config.dataset, config.data_dir, "", "", "pronunciations")
-  rewriter, scores = rewriting.train(config, text, "accuracy")  # what is judged: right or wrong
+  rewriter, scores = rewriting.rewriter(config, text, "accuracy")  # what is judged: right or wrong
   written = rewriter([word for word, _ in text.test], **config.search, batch=500)
   rewriting.keep(config.out, text.test, written)
   spelt = str.lower if config.lower else str

@@ -119,14 +119,14 @@ def prepare(config: Rewriting, text: pairs.Pairs):
   return SimpleNamespace(source=source, target=target, train=train, valid=valid, test=test)
 
 
-def train(config: Rewriting, text: pairs.Pairs, score: str = "loss"):
-  """Trains, chooses by a score on the validation part; returns what rewrites, and the scores. With
-  --load it is what was trained before."""
+def rewriter(config: Rewriting, text: pairs.Pairs, score: str = "loss"):
+  """What rewrites, and its scores: what --load names, or else what is trained now, chosen by a
+  score on the validation part."""
   if config.load:
-    rewriter = load(config.load, type(config))
-    if rewriter.target.lower != config.lower:
-      raise BadInput(f"--lower must be {rewriter.target.lower}, as in training; got {config.lower}")
-    return rewriter, {"dataset": text.name, "loaded": config.load}
+    loaded = load(config.load, type(config))
+    if loaded.target.lower != config.lower:
+      raise BadInput(f"--lower must be {loaded.target.lower}, as in training; got {config.lower}")
+    return loaded, {"dataset": text.name, "loaded": config.load}
   training.mesh(config.batch, config.mesh)  # what devices cannot share is refused at once
   build(config, 5, 5)  # and flags that do not fit each other
   data = prepare(config, text)
@@ -185,14 +185,14 @@ def load(out: str, Config, **changes) -> Rewriter:
   Raises:
     BadInput: no such run, or one of other subwords than the first.
   """
-  members, words = [], None
-  for one in out.split(","):
-    saved, config = learning.restore(Config, one, "subwords", **changes)
-    words = words or saved.beside["subwords"]
+  names = out.split(",")
+  runs = [learning.restore(Config, one, "subwords", **changes) for one in names]
+  words = runs[0][0].beside["subwords"]
+  for one, (saved, _) in zip(names, runs):
     if saved.beside["subwords"] != words:
       raise BadInput(f"what {out!r} names must have the same subwords; those of {one!r} are others")
-    source, target = (Subwords.from_json(words[side]) for side in ("source", "target"))
-    members.append((build(config, len(source), len(target)), saved.params))
-  models, params = zip(*members)
-  model, params = (Ensemble(models), params) if members[1:] else members[0]
+  source, target = (Subwords.from_json(words[side]) for side in ("source", "target"))
+  models = tuple(build(config, len(source), len(target)) for _, config in runs)
+  params = tuple(saved.params for saved, _ in runs)
+  model, params = (Ensemble(models), params) if names[1:] else (models[0], params[0])
   return Rewriter(model, params, source, target)

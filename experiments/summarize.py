@@ -78,7 +78,7 @@ def run(config: Config = Config()):
   if rewriting.asked(config, "text"):
     return rewriting.show(config, load(config.load), config.text)
   text = pairs.load(config.dataset, config.data_dir, config.source, config.target, "summaries")
-  rewriter, scores = rewriting.train(config, text)
+  rewriter, scores = rewriting.rewriter(config, text)
   written = rewriter([source for source, _ in text.test], **config.search)
   rewriting.keep(config.out, text.test, written)
   found = {f"test/{kind}": value for kind, value in rouge(written, text.test).items()}

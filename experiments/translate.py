@@ -53,7 +53,7 @@ def run(config: Config = Config()):
   text = pairs.load(
     config.dataset, config.data_dir, config.source, config.target, "translations"
   )
-  rewriter, scores = rewriting.train(config, text)
+  rewriter, scores = rewriting.rewriter(config, text)
   scores |= judge(config, rewriter, text.test)
   return scores | rewriting.show(config, rewriter, config.translate or text.test[0][0])
 

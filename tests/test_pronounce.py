@@ -89,7 +89,7 @@ def test_in_lower_case_a_sound_is_a_sound(monkeypatch):
   """--lower writes lower case, which is as right."""
   text = pairs.Pairs("some", *[[("red", "R EH D")]] * 3)
   monkeypatch.setattr(pairs, "load", lambda *_: text)
-  monkeypatch.setattr(rewriting, "train", lambda *_: (lambda words, **how: ["r eh d"], {}))
+  monkeypatch.setattr(rewriting, "rewriter", lambda *_: (lambda words, **how: ["r eh d"], {}))
   monkeypatch.setattr(rewriting, "show", lambda *_: {})
   assert pronounce.run(Config(lower=True))["test/word_error"] == 0
   assert pronounce.run(Config())["test/word_error"] == 1

@@ -64,7 +64,7 @@ def test_attention_is_worth_it():
   text = text._replace(train=text.train[:1200], valid=text.valid[:64], test=text.test[:64])
   how = TINY | dict(hidden=16, width=16, batch=16, epochs=2, rate=0.03, dropout=0.0)
   loss = {
-    kind: rewriting.train(Config(**how, attention=kind), text)[1]["test/loss"]
+    kind: rewriting.rewriter(Config(**how, attention=kind), text)[1]["test/loss"]
     for kind in ("none", "general")
   }
   assert loss["general"] < 0.8 * loss["none"], loss
@@ -174,7 +174,7 @@ def test_coverage_learns_and_searches(esperanto, capsys):
   """With input feeding, from the first step to the last translation."""
   text = pairs.parallel(esperanto[0].data_dir, "en", "xx")
   config = Config(**TINY, attention="coverage", feed=True)
-  rewriter, scores = rewriting.train(config, text)
+  rewriter, scores = rewriting.rewriter(config, text)
   assert scores["test/loss"] < 0.97 * np.log(11)
   assert len(rewriter([source for source, _ in text.test])) == 16
 
