@@ -3,5 +3,8 @@
 from jaxlib import version
 
 FLAGS = "--xla_backend_optimization_level=0"
-if version.__version_info__ < (0, 11):  # which no longer knows it
-  FLAGS += " --xla_cpu_use_fusion_emitters=false"
+if (0, 10) <= version.__version_info__ < (0, 11):  # others need not know them
+  FLAGS += (
+    " --xla_cpu_use_fusion_emitters=false --xla_cpu_opt_preset=CPU_OPT_PRESET_FAST_COMPILE"
+    " --xla_cpu_parallel_codegen_split_count=1"
+  )
