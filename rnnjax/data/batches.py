@@ -73,9 +73,8 @@ class Batches:
     """The same batches, of which only so many rows are read."""
     return dataclasses.replace(self, rows=tuple(rows))
 
-  def plan(self, epoch: int) -> list[np.ndarray]:
-    """The rows of each batch of an epoch, [B] or fewer: sorted by length up to chance, cut,
-    shuffled."""
+  def _plan(self, epoch: int) -> list[np.ndarray]:
+    """The rows of each batch of an epoch: sorted by length up to chance, cut, shuffled."""
     cuts = range(self.batch, len(self.lengths), self.batch)
     if self.seed is None:
       return np.split(np.lexsort((self.target_lengths, self.lengths)), cuts)
@@ -116,13 +115,13 @@ class Batches:
     """Batches without end, from that of the given step on, epoch after epoch."""
     while True:
       epoch, index = divmod(step, len(self))
-      for rows in self.plan(epoch)[index:]:
+      for rows in self._plan(epoch)[index:]:
         yield self._gather(rows, step)
         step += 1
 
   def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
     """The batches of one epoch, the first."""
-    return (self._gather(rows, step) for step, rows in enumerate(self.plan(0)))
+    return (self._gather(rows, step) for step, rows in enumerate(self._plan(0)))
 
   def _gather(self, rows, step):
     """Cuts, pads and stacks rows; the step decides the windows."""
