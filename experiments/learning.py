@@ -10,7 +10,7 @@ import tempfile
 
 from rnnjax import training
 from rnnjax.diagnostics.influence import radii
-from rnnjax.training import averages, hosts, optimizers
+from rnnjax.training import averages, hosts, optimizers, records
 from rnnjax.types import BadInput
 
 
@@ -64,18 +64,20 @@ def learn(config, task, data, name: str, *args, **own):
   return run.best, scores
 
 
-def restore(config, out: str, beside: str, **changes):
+def restore(Config, out: str, beside: str, **changes):
   """What a run with --out has saved, and its configuration, of this class; changes win.
 
   Raises:
-    BadInput: there is none, or of another experiment: of other fields, or without what its
-      parameters need beside them.
+    BadInput: there is none, or of another experiment, or version of it: of other fields, or without
+      what its parameters need beside them.
   """
-  saved = training.load(out)
-  names = {field.name for field in dataclasses.fields(config)}
+  saved, own = training.load(out), records.experiment(Config)
+  if saved.experiment not in ("", own):
+    raise BadInput(f"{out!r} is the --out of another experiment, {saved.experiment}, not of {own}")
+  names = {field.name for field in dataclasses.fields(Config)}
   if not names >= set(saved.config) or beside not in saved.beside:
     raise BadInput(f"{out!r} is the --out of another experiment, or of another version of this one")
-  return saved, config(**saved.config | changes)
+  return saved, Config(**saved.config | changes)
 
 
 def figure(out: str, name: str) -> pathlib.Path:

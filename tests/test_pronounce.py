@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from experiments import pronounce, rewriting
+from experiments import pronounce, rewriting, translate
 from experiments.pronounce import Config
 from rnnjax import training
 from rnnjax.data import pairs
@@ -83,6 +83,12 @@ def test_only_what_has_the_same_words_writes_together(spoken, tmp_path):
   words.write_text(words.read_text().replace('"lower": false', '"lower": true'))
   with pytest.raises(BadInput, match="must have the same subwords"):
     pronounce.load(f"{config.out},{tmp_path / 'other'}")
+
+
+def test_what_pronounces_does_not_translate(spoken):
+  """Though both are made of the same fields."""
+  with pytest.raises(BadInput, match="of another experiment, pronounce, not of translate"):
+    translate.load(spoken[0].out)
 
 
 def test_in_lower_case_a_sound_is_a_sound(monkeypatch):

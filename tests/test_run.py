@@ -293,7 +293,7 @@ def test_a_configuration_of_a_script(tmp_path):
   path.write_text(
     "import dataclasses\nfrom rnnjax.training import records\n"
     "@dataclasses.dataclass(frozen=True)\nclass Config:\n  seed: int = 0\n"
-    "print(records.experiment(Config()))\n"
+    "print(records.experiment(Config))\n"
   )
   run = subprocess.run([sys.executable, path], capture_output=True, text=True, cwd=ROOT,
                        env=os.environ | {"PYTHONPATH": str(ROOT)})  # fmt: skip

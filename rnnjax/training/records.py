@@ -18,9 +18,9 @@ def describe(config) -> dict:
   return {k: v for k, v in dataclasses.asdict(config).items() if k not in aside}
 
 
-def experiment(config) -> str:
-  """The module of a configuration, by its last name."""
-  name = type(config).__module__
+def experiment(Config: type) -> str:
+  """The module of a configuration's class, by its last name."""
+  name = Config.__module__
   return program() if name == "__main__" else name.split(".")[-1]
 
 
@@ -85,7 +85,7 @@ def claim(out: pathlib.Path, config, beside: dict | None = None):
     for name, value in (beside or {}).items():
       _write(out / f"{name}.json", json.dumps(value) + "\n")
     if not (out / "config.json").exists():
-      kept = {"experiment": experiment(config)}
+      kept = {"experiment": experiment(type(config))}
       kept |= {"config": describe(config), "versions": versions()}
       _write(out / "config.json", json.dumps(kept, indent=2) + "\n")
   except OSError as error:

@@ -9,11 +9,13 @@ from rnnjax.types import BadInput, Params
 
 
 class Saved(NamedTuple):
-  """A run's configuration, the parameters that did best, and what lies beside them."""
+  """A run's configuration, the parameters that did best, what lies beside them, and the name of its
+  experiment, where that is told."""
 
   config: dict[str, Any]
   params: Params
   beside: dict[str, Any]
+  experiment: str = ""
 
 
 def load(out: str) -> Saved:
@@ -37,7 +39,8 @@ def load(out: str) -> Saved:
     raise BadInput(f"{out!r} has no checkpoint yet")
   if not isinstance(tree, dict) or not isinstance(tree.get("best"), dict):
     raise BadInput(f"{out!r} has a checkpoint without best parameters. Is it of another program?")
-  return Saved(config, tree["best"], beside)
+  experiment = read(folder / "config.json").get("experiment", "")
+  return Saved(config, tree["best"], beside, str(experiment))
 
 
 def described(folder: pathlib.Path) -> tuple[dict[str, Any], dict[str, Any]]:
