@@ -9,7 +9,7 @@ import pathlib
 import numpy as np
 import pytest
 
-from rnnjax.data import corpus
+from rnnjax.data import corpus, imdb
 from rnnjax.data.vocabulary import Vocabulary
 from rnnjax.types import BadInput
 
@@ -142,6 +142,36 @@ def test_reviews_one_after_the_other(tmp_path):
   assert test == list(itertools.chain(*map(review, range(40))))
   assert valid == review(36) * 4
   assert sorted(train) == sorted(itertools.chain(*map(review, range(36))))
+
+
+@pytest.mark.parametrize("kind", ["folder", "lines"])
+def test_reviews_without_a_label_are_learnt_from(tmp_path, kind):
+  """They come after those with one, in training alone, and classify nothing."""
+  for part in ("train", "test"):
+    rows = [{"text": f"review {n}", "label": n % 2} for n in range(40)]
+    write(tmp_path / f"{part}.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+  before = decoded(corpus.tokens("reviews", str(tmp_path)))
+  if kind == "folder":
+    folder = tmp_path / "train" / "unsup"
+    folder.mkdir(parents=True)
+    for n in (10, 9):
+      write(folder / f"{n}_0.txt", f"unlike {n}")
+  else:
+    rows = [{"text": "unlike 9"}, {"text": "unlike 10", "label": -1}]
+    write(tmp_path / "unsup.jsonl.gz", "".join(json.dumps(row) + "\n" for row in rows))
+  train, *rest = decoded(corpus.tokens("reviews", str(tmp_path)))
+  assert train == [*before[0], "unlike", "9", "<eos>", "unlike", "10", "<eos>"]
+  assert rest == before[1:]
+  assert len(imdb.load(data_dir=str(tmp_path)).train) == 36
+
+
+def test_a_review_without_text_is_named(tmp_path):
+  for part in ("train", "test"):
+    rows = [{"text": f"review {n}", "label": n % 2} for n in range(40)]
+    write(tmp_path / f"{part}.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+  write(tmp_path / "unsup.jsonl", '{"txt": "lost"}\n')
+  with pytest.raises(BadInput, match=r"unsup.jsonl:1 must be .*lost"):
+    corpus.tokens("reviews", str(tmp_path))
 
 
 def two_texts(folder):

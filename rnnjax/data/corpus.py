@@ -3,7 +3,8 @@
   embedded   a small text that comes with the library
   files      FOLDER with files whose names end in train.txt, valid.txt and test.txt (also .gz), as
              the Penn Treebank has them; or with a single .txt; or one file by its own name
-  reviews    film reviews, as `rnnjax.data.imdb` reads them, one after the other
+  reviews    film reviews, as `rnnjax.data.imdb` reads them, one after the other; those without a
+             label, too, in training
 
 Of a single text the last 10 % are the test part; of the rest, five pieces of 1 % each, far apart,
 are the validation part.
@@ -92,9 +93,9 @@ def tokens(dataset: str, data_dir: str, size: int | None = None) -> Corpus:
   """
   if dataset == "reviews":
     reviews = imdb.files(data_dir)
-    texts = [
-      [word for text, _ in getattr(reviews, part) for word in [*words(text), END]] for part in PARTS
-    ]
+    parts = [[text for text, _ in getattr(reviews, part)] for part in PARTS]
+    parts[0] += imdb.unlabelled(data_dir)
+    texts = [[word for text in part for word in [*words(text), END]] for part in parts]
     return _corpus(reviews.name, Vocabulary.of(texts[:1], size, ("<unk>",)), texts)
   name, texts = _texts(dataset, data_dir)
   cut, least = (words, 2) if name == "embedded" else (str.split, 1)

@@ -108,6 +108,22 @@ def files(data_dir: str) -> Reviews:
   return Reviews(str(folder.name), classes, train, valid, made["test"])
 
 
+def unlabelled(data_dir: str) -> list[str]:
+  """Reviews without a label beside a folder's training part, from which a language model learns.
+
+  Those of train/unsup, which the original aclImdb has 50,000 of, or of unsup.jsonl (also .gz), of
+  whose lines only "text" is read; none where there is neither.
+
+  Raises:
+    BadInput: a file or line that is malformed, named.
+  """
+  folder = pathlib.Path(data_dir).expanduser()
+  for path in (folder / "unsup.jsonl", folder / "unsup.jsonl.gz"):
+    if path.exists():
+      return [_row(place, {"label": "none"} | row)[1] for place, row in objects(path)]
+  return [read_text(path) for path in _texts(folder / "train" / "unsup")]
+
+
 def table(path: str | pathlib.Path, text: str, label: str) -> Reviews:
   """Reads columns of a table, and divides its rows by their texts, 80/10/10: `pairs.table`.
 
@@ -169,12 +185,13 @@ def _part(folder, part):
     if path.exists():
       return [_row(place, row) for place, row in objects(path)]
   labels = [p for p in sorted(folder.glob(f"{part}/*")) if p.is_dir() and p.name != "unsup"]
+  return [(str(path), read_text(path), label.name) for label in labels for path in _texts(label)]
+
+
+def _texts(folder):
+  """The .txt files of a folder, by the numbers in their names."""
   number = lambda path: [int(n) for n in re.findall(r"\d+", path.stem)] or [0]
-  return [
-    (str(path), read_text(path), label.name)
-    for label in labels
-    for path in sorted(label.glob("*.txt"), key=lambda path: (number(path), path.name))
-  ]
+  return sorted(folder.glob("*.txt"), key=lambda path: (number(path), path.name))
 
 
 def _row(place, row):
