@@ -1,13 +1,11 @@
 """What `python -m rnnjax.export` writes of each experiment's runs: its model as a Program."""
 
-import dataclasses
 import functools
 import importlib
 import pathlib
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from experiments import language, learning, rewriting
 from rnnjax import tasks
@@ -15,6 +13,7 @@ from rnnjax.data import lexicon, piano
 from rnnjax.data.vocabulary import UNKNOWN, Vocabulary
 from rnnjax.export import Program
 from rnnjax.export.ngrams import Tree
+from rnnjax.models import embedding
 from rnnjax.models.rewriter import search
 from rnnjax.quantiles import forecast
 from rnnjax.types import BadInput
@@ -39,9 +38,9 @@ def reviews(its, out: str) -> Program:
   """Probabilities of classes; the n-grams' evidence is looked up on the way."""
   saved, config = learning.restore(its.Config, out, "words", vectors="", init_from="", **ANY)
   words, params = Vocabulary.load(saved.beside["words"], ()), saved.params
-  table = params.get("embedding", {"embedding": np.zeros((1, 1))})["embedding"]  # of one-hot none
-  config = dataclasses.replace(config, width=table.shape[1])
   model = its.build(config, words.cut(config.vocabulary), len(saved.beside["classes"]))
+  if "embedding" in params:  # as wide as the vectors of a file may have been
+    model = model.clone(embedding=embedding.given(params["embedding"]["embedding"]))
   predict = tasks.classification(model).predict
   if config.evidence:
     tree = Tree.load(pathlib.Path(out).expanduser() / its.EVIDENCE)

@@ -23,13 +23,14 @@ from rnnjax.export.ngrams import Tree
 from rnnjax.models import embedding
 from rnnjax.models.classifier import Classifier
 from rnnjax.pooling import POOLINGS
+from rnnjax.types import BadInput
 
 PRESETS = {
   "notes": dict(
     hidden=100, bidirectional=False, pooling="last", evidence=0, window=600, limit=600, epochs=6,
     rate=3e-3, word_dropout=0.2, embedding_dropout=0.0, dropout=0.3,
   ),
-  "pretrained": dict(cell="gru", vocabulary=10_000, width=64),
+  "pretrained": dict(cell="gru", vocabulary=10_000, width=64, frozen=True),
 }  # fmt: skip
 EVIDENCE = "evidence.safetensors"  # the n-grams' file, for the export
 
@@ -50,6 +51,7 @@ class Config(options.Common):
   embedding: str = option("trainable", "words as vectors", ("trainable", "onehot"))
   vectors: str = option("", "word vectors from which to start: GloVe's or word2vec's", file=True)
   init_from: str = option("", "--out of a word_lm: its embedding and encoder are the start")
+  frozen: bool = option(False, "they are read beside the words, and stay as they are, instead")
   width: int = option(32, "features of the embedding where no vectors are given", low=1)
   bidirectional: bool = option(True, "read in both directions")
   pooling: str = option("max_mean", "how outputs become one vector", POOLINGS)
@@ -64,9 +66,12 @@ def build(config: Config, vocabulary: Vocabulary, classes: int) -> Classifier:
     embed = embedding.OneHot(len(vocabulary))
   else:
     embed = embedding.begun(vocabulary, config.width, config.vectors)
+  encoder, context = options.encoder(config), None
+  if config.frozen:
+    context = embedding.Context(embedding.trainable(len(vocabulary), config.width), encoder)
   return Classifier(
-    embed, options.encoder(config), classes, config.pooling,
-    config.word_dropout, config.embedding_dropout, config.dropout,
+    embed, encoder, classes, config.pooling,
+    config.word_dropout, config.embedding_dropout, config.dropout, context,
   )  # fmt: skip
 
 
@@ -100,6 +105,8 @@ def prepare(config: Config):
 
 def run(config: Config = Config()):
   """Trains, chooses on the validation part, tests once; returns the scores."""
+  if config.frozen and not config.init_from:
+    raise BadInput("--frozen needs a language model: --init_from=RUN, of word_lm --both")
   saved = config.init_from and training.load(config.init_from)
   data = prepare(config)
   task = tasks.classification(build(config, data.vocabulary, len(data.classes)))

@@ -21,6 +21,7 @@ from rnnjax import (
 )
 from rnnjax.data.vocabulary import Vocabulary
 from rnnjax.models.classifier import Classifier
+from rnnjax.models.embedding import Context
 from rnnjax.models.language_model import LanguageModel
 from rnnjax.softmax import full
 from rnnjax.types import BadInput
@@ -46,9 +47,9 @@ def language(cell=None, width=D, back=True):
   return jax.tree.map(lambda p: jnp.asarray(draw.normal(size=p.shape), jnp.float32), params)
 
 
-def classification(encoder=None, width=D):
-  model = Classifier(nn.Embed(5, width), encoder or stack(bidirectional(lstm(H), lstm(H))), 2)
-  return tasks.classification(model)
+def classification(encoder=None, width=D, context=None):
+  encoder = encoder or stack(bidirectional(lstm(H), lstm(H)))
+  return tasks.classification(Classifier(nn.Embed(5, width), encoder, 2, context=context))
 
 
 def saved(theirs, words=WORDS):
@@ -66,13 +67,15 @@ def same(a, b):
   jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
-def test_words_go_by_their_name():
-  """Known words have the vectors of the language model, the others their own."""
+@pytest.mark.parametrize("words", [WORDS, ["_", *WORDS[1:]]], ids=["unknown", "all known"])
+def test_words_go_by_their_name(words):
+  """Those that the language model lacks are its <unk>; without one they keep their own vectors."""
   theirs = language()
-  before, after = (params["embedding"]["embedding"] for params in begun(theirs))
+  before, after = (params["embedding"]["embedding"] for params in begun(theirs, words=words))
   table = theirs["embedding"]["embedding"]
   for i, word in enumerate(VOCABULARY.words):
-    same(after[i], table[WORDS.index(word)] if word in WORDS else before[i])
+    row = words.index(word) if word in words else 0
+    same(after[i], table[row] if word in words or "<unk>" in words else before[i])
   assert [word in WORDS for word in VOCABULARY.words] == [False, True, False, True, True]
 
 
@@ -117,6 +120,56 @@ def test_training_starts_there():
   for params in (state.params, state.average):
     same(params["encoder"]["layer_0"]["forward"], theirs["encoder"]["layer_0"]["forward"])
     same(params["embedding"]["embedding"][3], theirs["embedding"]["embedding"][3])
+
+
+CONTEXT = Context(nn.Embed(5, D), stack(bidirectional(lstm(H), lstm(H))))
+
+
+def test_a_context_is_what_the_language_model_makes_of_the_words():
+  """Each direction's states, of its own words, ended by the lengths; 0 behind them; and mapped."""
+  theirs = language()
+  _, params = begun(theirs, classification(context=CONTEXT))
+  c = CONTEXT.apply({"params": params["context"]}, BATCH["tokens"], BATCH["lengths"])
+  read = LanguageModel(nn.Embed(5, D), stack(forward(lstm(H))), full(5))
+  own = np.array([WORDS.index(w) if w in WORDS else 0 for w in VOCABULARY.words])
+  for n, length in enumerate(BATCH["lengths"]):
+    tokens = own[BATCH["tokens"][:length, n]][:, None]
+    ahead = read.apply({"params": theirs}, tokens, method="logits")[1][:, 0]
+    back = {**theirs, "encoder": {"layer_0": {"forward": theirs["back"]["layer_0"]["backward"]}}}
+    behind = read.apply({"params": back}, tokens[::-1], method="logits")[1][::-1, 0]
+    expected = np.concatenate([ahead, behind], -1) @ params["context"]["map"]["kernel"]
+    np.testing.assert_allclose(c[:length, n], expected, atol=1e-6)
+    assert not c[length:, n].any()
+
+
+def test_a_context_is_not_learnt():
+  """All else is, what reads it among it; its own embedding and encoder begin by chance."""
+  task = pretrained.begin(classification(context=CONTEXT), VOCABULARY, saved(language()))
+  before = task.init(KEY, BATCH)
+  plain = classification().init(KEY, BATCH)
+  assert before["encoder"]["layer_0"]["forward"]["W"].shape == (D + D, 4 * H)
+  same(before["embedding"], plain["embedding"])
+  adam, batch = training.adam(0.01), jax.tree.map(lambda a: np.concatenate([a, a], -1), BATCH)
+  ((state, _),) = training.train(task, adam, training.start(task, adam, batch, KEY), [batch])
+  after = state.params
+  for name in ("embedding", "encoder"):
+    same(after["context"][name], before["context"][name])
+  learnt = lambda tree: [tree["context"]["map"], *(tree[key] for key in tree if key != "context")]
+  for a, b in zip(jax.tree.leaves(learnt(after)), jax.tree.leaves(learnt(before))):
+    assert not np.array_equal(a, b)
+
+
+@pytest.mark.parametrize(
+  "theirs, layers, lacking",
+  [(dict(back=False), 1, "layer_0/backward"), (dict(), 2, "layer_1/forward")],
+  ids=["direction", "layer"],
+)
+def test_a_context_is_learnt_whole(theirs, layers, lacking):
+  """What the language model lacks would be read as chance made it."""
+  layer = bidirectional(lstm(H), lstm(H))
+  task = classification(context=Context(nn.Embed(5, D), stack(*[layer] * layers)))
+  with pytest.raises(BadInput, match=f"lacks .*{lacking}.*--both"):
+    begun(language(**theirs), task)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 
 from experiments import imdb, word_lm
 from experiments.word_lm import Config
-from rnnjax import training
+from rnnjax import export, training
 from rnnjax.types import BadInput
 
 TINY = dict(hidden=4, width=4, batch=4, window=8, epochs=1, dropout=0.0, sample=0)
@@ -125,6 +125,27 @@ def test_a_classifier_starts_from_both_directions(reviews, both, tmp_path, evide
   assert len(layer["forward"]["W"]) == 4 + evidence
 
 
+@pytest.mark.parametrize("evidence", [0, 2])
+def test_a_classifier_reads_what_it_makes_of_the_words(reviews, both, tmp_path, evidence):
+  """At a high rate it is learnt no further; what was learnt beside it is exported with it."""
+  out, theirs = str(tmp_path / "run"), training.load(both).params
+  scores = imdb.run(start(reviews, both, evidence=evidence, out=out, frozen=True, rate=0.1))
+  assert 0 <= scores["test/accuracy"] <= 1
+  params = training.load(out).params
+  for name, part in (("forward", "encoder"), ("backward", "back")):
+    for weight, expected in theirs[part]["layer_0"][name].items():
+      mine = params["context"]["encoder"]["layer_0"][name][weight]
+      np.testing.assert_array_equal(mine, expected)
+  assert len(params["encoder"]["layer_0"]["forward"]["W"]) == 4 + 4 + evidence
+  assert export.export(out)["difference"] <= 1e-6
+
+
+def test_a_classifier_that_reads_no_language_model_is_refused(reviews):
+  with pytest.raises(BadInput, match="--frozen needs a language model: --init_from=RUN"):
+    imdb.run(start(reviews, "", frozen=True))
+
+
+@pytest.mark.parametrize("frozen", [False, True])
 @pytest.mark.parametrize(
   "options, words",
   [
@@ -132,14 +153,20 @@ def test_a_classifier_starts_from_both_directions(reviews, both, tmp_path, evide
     (dict(cell="lstm"), r"encoder/layer_0/\w+ has .*--cell and --hidden"),
     (dict(width=5), r"embedding is 5 wide, that of the language model 4; the same --width"),
     (dict(init_from="/nowhere"), r"'/nowhere' is not the --out of a run"),
-    (dict(embedding="onehot"), "embedding"),
   ],
 )
-def test_a_classifier_unlike_it_is_refused(reviews, both, options, words, tmp_path):
+def test_a_classifier_unlike_it_is_refused(reviews, both, options, words, tmp_path, frozen):
   """And takes no place from one that is like it."""
   with pytest.raises(BadInput, match=words):
-    imdb.run(start(reviews, both, out=str(tmp_path / "run"), **options))
+    imdb.run(start(reviews, both, out=str(tmp_path / "run"), frozen=frozen, **options))
   assert not (tmp_path / "run").exists()
+
+
+def test_a_classifier_of_words_without_vectors_starts_from_none(reviews, both):
+  """But it may read one, which has vectors of its own."""
+  with pytest.raises(BadInput, match="whose embedding is trainable"):
+    imdb.run(start(reviews, both, embedding="onehot"))
+  assert imdb.run(start(reviews, both, embedding="onehot", frozen=True))["steps"]
 
 
 def test_a_classifier_does_not_start_from_a_classifier(reviews, tmp_path):

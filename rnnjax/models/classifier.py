@@ -13,11 +13,11 @@ from rnnjax.types import Array, Key
 class Classifier(nn.Module):
   """Many to one.
 
-      x = [drop(E[tokens]), drop(r)];  h = encoder(x);  s = pooling(h)
+      x = [drop([E[tokens], c]), drop(r)];  h = encoder(x);  s = pooling(h)
       logits = drop(s) W + b  (+ Σₜ drop(rₜ)/√length A)
 
-  The features r, such as the evidence of n-grams, are optional; their sum reaches the logits
-  directly, too.
+  What a language model makes of the tokens, c, is optional. So are the features r, such as the
+  evidence of n-grams; their sum reaches the logits directly, too.
 
   Attributes:
     embedding: tokens [T, B] -> vectors [T, B, D].
@@ -27,6 +27,7 @@ class Classifier(nn.Module):
     word_dropout: rate at which whole words, and single features, vanish.
     embedding_dropout: rate at which elements of the embedding vanish, for all steps at once.
     output_dropout: rate at which elements of s vanish.
+    context: tokens [T, B], lengths [B] -> c [T, B, D]; None for none.
   """
 
   embedding: nn.Module
@@ -36,6 +37,7 @@ class Classifier(nn.Module):
   word_dropout: float = 0.0
   embedding_dropout: float = 0.0
   output_dropout: float = 0.0
+  context: nn.Module | None = None
 
   @nn.compact
   def __call__(
@@ -47,7 +49,10 @@ class Classifier(nn.Module):
     """
     keys = [None] * 5 if key is None else jax.random.split(key, 5)
     outputs = self.classes if self.classes > 2 else 1
-    xs = drop.words(self.embedding(tokens), self.word_dropout, keys[0])
+    xs = self.embedding(tokens)
+    if self.context:
+      xs = jnp.concatenate([xs, self.context(tokens, lengths)], -1)
+    xs = drop.words(xs, self.word_dropout, keys[0])
     xs = drop.locked(xs, self.embedding_dropout, keys[1])
     if features is not None:
       features = drop.dropout(features, self.word_dropout, keys[4])

@@ -1,10 +1,11 @@
-"""Tokens as vectors: trainable, one-hot, or given."""
+"""Tokens as vectors: trainable, one-hot, given, or in their context."""
 
 import flax.linen as nn
 import jax
 import numpy as np
 
 from rnnjax.data.vocabulary import Vocabulary
+from rnnjax.encoders import Encoder
 from rnnjax.interop import vectors
 from rnnjax.types import Array
 
@@ -20,6 +21,31 @@ class OneHot(nn.Module):
 
   def __call__(self, tokens: Array) -> Array:
     return jax.nn.one_hot(tokens, self.vocabulary)
+
+
+class Context(nn.Module):
+  """Words in their context, as a language model knows them: Peters et al. 2018.
+
+      c = encoder(E[tokens]) P
+
+  No gradient reaches E and the encoder: they stay what `rnnjax.pretrained` makes them. The map P,
+  to the width of E, is learnt.
+
+  Attributes:
+    embedding: E [V, D].
+    encoder: of the language model, in one direction or both.
+  """
+
+  embedding: nn.Embed
+  encoder: Encoder
+
+  @nn.compact
+  def __call__(self, tokens: Array, lengths: Array) -> Array:
+    """tokens [T, B], lengths [B] -> [T, B, D]."""
+    xs = jax.lax.stop_gradient(self.embedding(tokens))
+    params = self.param("encoder", self.encoder.init, xs.shape[-1])
+    _, hs = self.encoder.apply(jax.lax.stop_gradient(params), xs, lengths)
+    return nn.Dense(xs.shape[-1], use_bias=False, name="map")(hs)
 
 
 def trainable(vocabulary: int, width: int) -> nn.Embed:
