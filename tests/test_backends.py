@@ -50,6 +50,18 @@ def test_equals_scan(case, backend, reverse, lengths, dtype, precision):
     np.testing.assert_allclose(a, b, rtol=0, atol=precision * max(1, abs(b).max()))
 
 
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("batch", [(), (2, 3)], ids=["none", "two"])
+@pytest.mark.parametrize("backend", [name for name in sorted(BACKENDS) if "deferred" in name])
+def test_a_batch_of_any_axes(backend, batch):
+  """Also the parameters that `pointwise` reads have the gradients of all rows."""
+  case = next(case for case in CASES if "p" in case.params())
+  args = case.params(), inputs(batch=batch), None, case.carry(batch=batch)
+  one, two = (gradients(case.cell, *args, backend=name) for name in (backend, "scan"))
+  for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(two), strict=True):
+    np.testing.assert_allclose(a, b, rtol=0, atol=1e-12 * max(1, abs(b).max()))
+
+
 @pytest.mark.parametrize("case, backend", LOW.values(), ids=LOW)
 def test_bfloat16(case, backend):
   """In bfloat16 outputs and gradients are those of float32, to a few of its 8 bits."""

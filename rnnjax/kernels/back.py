@@ -52,7 +52,9 @@ def back_pointwise(cell, params, reverse, K, how):
   """The way back through a cell of the form of `additive`.
 
   The products read the blocks of dz as rows, dh's at once and the weights' after the loop. Joining
-  blocks by concatenation is slow on a CPU, writing one after another on a GPU.
+  blocks by concatenation is slow on a CPU, writing one after another on a GPU. There a sum over
+  the batch is one more launch, too: so each row of it sums its own gradients of what `pointwise`
+  reads of the parameters, and they are added up after the loop.
   """
   G, H, apart = _number(cell, params), cell.features, cell.apart
   small = {name: p for name, p in params.items() if name not in ("W", "U", "b")}
@@ -61,7 +63,9 @@ def back_pointwise(cell, params, reverse, K, how):
   def back(first, dcarry, xs, alive, before, zs, dys):
     x, h = (jax.lax.dynamic_slice_in_dim(a, first, K) for a in (xs, before[0]))
     shape, x, h = h.shape[:-1], _flat(x), _flat(h)
-    z = None
+    batch, z = shape[1:] if how.join else (), None
+    own = jax.tree.map(lambda p: jnp.broadcast_to(p, (*batch, *p.shape)), small)
+    pointwise = functools.reduce(lambda one, _: jax.vmap(one), batch, cell.pointwise)
     if zs is None:
       z = [a.reshape(*shape, H) for a in entering(cell, params, cell.project(params, x), h)]
 
@@ -80,17 +84,18 @@ def back_pointwise(cell, params, reverse, K, how):
       k, z = inputs
       dy, alive_k, carry_k, z_k = _at((dys, alive, before, zs), first + k)
       live, passing = _split(alive_k, dcarry, dy)
-      _, vjp = jax.vjp(cell.pointwise, small, carry_k, z_k or z)
+      _, vjp = jax.vjp(pointwise, own, carry_k, z_k or z)
       dparams, (dh, *rest), dz = vjp(live)
       us, vs = dz[:G], dz[: G - apart] + dz[G:]
       rows, v, made = (joined if how.join else written)(rows, us, vs, k)
       return (add((dh + v @ UT, *rest), passing), add(dsmall, dparams), rows), made
 
-    dsmall = jax.tree.map(lambda p: jnp.zeros_like(p, wide(p.dtype)), small)
+    dsmall = jax.tree.map(lambda p: jnp.zeros_like(p, wide(p.dtype)), own)
     du = None if how.join else jnp.zeros_like(before[0], xs.dtype, shape=(*shape, G * H))
     start, steps = (dcarry, dsmall, (du, du if apart else None)), (jnp.arange(K), z)
     end, made = jax.lax.scan(tick, start, steps, reverse=not reverse, unroll=how.unroll)
     dcarry, dsmall, (du, dv) = end
+    dsmall = jax.tree.map(lambda d: d.sum(tuple(range(len(batch)))), dsmall)
     if how.join:
       dv, last = made
       du = jnp.concatenate([dv[..., : (G - apart) * H], *last], -1) if apart else dv
