@@ -6,15 +6,15 @@
   python -m experiments.imdb --data_dir=FILE.csv.gz --text="Review Text" --label=Rating   # stars
 """
 
-import dataclasses
 import logging
+from dataclasses import asdict, dataclass
 from types import SimpleNamespace
 
 import numpy as np
 
-from experiments import command, learning, options
+from experiments import command, learning, options, word_lm
 from experiments.options import RATE, option
-from rnnjax import pretrained, tasks, training
+from rnnjax import pretrained, tasks
 from rnnjax.data import imdb
 from rnnjax.data.batches import KEEP, PADDING, Batches
 from rnnjax.data.evidence import Evidence
@@ -30,12 +30,12 @@ PRESETS = {
     hidden=100, bidirectional=False, pooling="last", evidence=0, window=600, limit=600, epochs=6,
     rate=3e-3, word_dropout=0.2, embedding_dropout=0.0, dropout=0.3,
   ),
-  "pretrained": dict(cell="gru", vocabulary=10_000, width=64, frozen=True),
+  "pretrained": dict(cell="gru", frozen=True),
 }  # fmt: skip
 EVIDENCE = "evidence.safetensors"  # the n-grams' file, for the export
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class Config(options.Common):
   dataset: str = option("auto", "which reviews; auto looks for IMDB first", imdb.DATASETS)
   text: str = option("text", "column of a table's texts; Title,Text: with titles before")
@@ -60,18 +60,16 @@ class Config(options.Common):
   dropout: float = option(0.5, "rate between layers and before the last one", **RATE)
 
 
-def build(config: Config, vocabulary: Vocabulary, classes: int) -> Classifier:
-  """The model alone."""
+def build(config: Config, vocabulary: Vocabulary, classes: int, language=None) -> Classifier:
+  """The model alone; one that reads along what a language model makes of the words, if any."""
   if config.embedding == "onehot":
     embed = embedding.OneHot(len(vocabulary))
   else:
     embed = embedding.begun(vocabulary, config.width, config.vectors)
-  encoder, context = options.encoder(config), None
-  if config.frozen:
-    context = embedding.Context(embedding.trainable(len(vocabulary), config.width), encoder)
   return Classifier(
-    embed, encoder, classes, config.pooling,
-    config.word_dropout, config.embedding_dropout, config.dropout, context,
+    embed, options.encoder(config), classes, config.pooling,
+    config.word_dropout, config.embedding_dropout, config.dropout,
+    language and embedding.context(language, len(vocabulary), config.width),
   )  # fmt: skip
 
 
@@ -106,13 +104,17 @@ def prepare(config: Config):
 def run(config: Config = Config()):
   """Trains, chooses on the validation part, tests once; returns the scores."""
   if config.frozen and not config.init_from:
-    raise BadInput("--frozen needs a language model: --init_from=RUN, of word_lm --both")
-  saved = config.init_from and training.load(config.init_from)
+    raise BadInput("--frozen needs a language model: --init_from=RUN, of word_lm")
+  language, beside = None, {}
+  if config.init_from:
+    saved, known = learning.restore(word_lm.Config, config.init_from, "vocabulary", text="")
+    if config.frozen:
+      language, beside = word_lm.build(known, known.vocabulary), {"language": asdict(known)}
   data = prepare(config)
-  task = tasks.classification(build(config, data.vocabulary, len(data.classes)))
-  if saved:
-    task = pretrained.begin(task, data.vocabulary, saved)
-  beside = {"words": data.words, "classes": data.classes}
+  task = tasks.classification(build(config, data.vocabulary, len(data.classes), language))
+  if config.init_from:
+    task = pretrained.begin(task, data.vocabulary, saved.params, saved.beside["vocabulary"])
+  beside |= {"words": data.words, "classes": data.classes}
   _, scores = learning.learn(config, task, data, data.name, warmup=0.1, beside=beside)
   if config.out and config.evidence:
     Tree.of(data.evidence).save(learning.place(config.out, EVIDENCE))

@@ -9,61 +9,61 @@ import numpy as np
 
 from rnnjax.data.vocabulary import SPECIALS, Vocabulary
 from rnnjax.tasks import Task
-from rnnjax.training.saved import Saved
 from rnnjax.types import BadInput, Params
 
 
-def begin(task: Task, vocabulary: Vocabulary, saved: Saved) -> Task:
-  """The classification whose first parameters are in part what a run has saved.
+def begin(task: Task, vocabulary: Vocabulary, language: Params, words: list[str]) -> Task:
+  """The classification whose first parameters are in part those of a language model.
 
-  That is its `context`, where the classifier has one, or else its own embedding and encoder.
+  A classifier with a `context` reads with them, as `read` says; another one starts from them, as
+  `graft` does.
 
-  Raises:
-    BadInput: it is not that of a language model, or `graft` finds that it does not fit; a context
-      has a layer or direction that it lacks.
+  Args:
+    task: of a Classifier.
+    vocabulary: its words.
+    language: the parameters of a LanguageModel.
+    words: its words, by rank.
   """
-  if "vocabulary" not in saved.beside:
-    raise BadInput("what was saved is of another experiment: a language model has a vocabulary")
 
   def init(key, batch):
     params = task.init(key, batch)
-    theirs = saved.params, saved.beside["vocabulary"]
-    if "context" not in params:
-      return graft(params, vocabulary, *theirs)
-    known = [name for part in ("encoder", "back") for name in _names(saved.params.get(part, {}))]
-    if lacking := sorted(set(_names(params["context"]["encoder"])) - {*known}):
-      raise BadInput(
-        f"what is read as it is must be learnt, and the language model lacks {lacking}; "
-        "word_lm --both learns both directions"
-      )
-    return params | {"context": graft(params["context"], vocabulary, *theirs)}
+    if "context" in params:
+      return params | {"context": read(params["context"], vocabulary, language, words)}
+    return graft(params, vocabulary, language, words)
 
   return task._replace(init=init)
 
 
-def _names(encoder):
-  """The layers and directions of an encoder, as layer_0/forward."""
-  return [f"{layer}/{direction}" for layer, own in encoder.items() for direction in own]
+def read(params: Params, vocabulary: Vocabulary, language: Params, words: list[str]) -> Params:
+  """The parameters of a Context, those of the language model it was made of among them.
+
+  Raises:
+    BadInput: no word in common.
+  """
+  theirs = {name: language[name] for name in ("encoder", "back") if name in language}
+  return params | theirs | {"embedding": _named(params, vocabulary, language, words)}
 
 
 def graft(params: Params, vocabulary: Vocabulary, language: Params, words: list[str]) -> Params:
-  """The parameters of a Classifier, or of its context, with what a LanguageModel has learnt.
+  """The parameters of a Classifier, with the embedding and encoder of a LanguageModel.
 
-  Words go by their name; those that the language model lacks are its "<unk>", or keep their vectors
-  where it has none. Inputs beside the embedding, such as the evidence of n-grams, keep their rows
-  of W. A direction or layer that the language model lacks stays as it was.
-
-  Args:
-    params: of the classifier.
-    vocabulary: its words.
-    language: the parameters of the language model.
-    words: its words, by rank.
+  Inputs beside the embedding, such as the evidence of n-grams, keep their rows of W. A direction or
+  layer that the language model lacks stays as it was.
 
   Raises:
     BadInput: nothing in common, or a width that differs.
   """
   if "embedding" not in params:
     raise BadInput("a language model can only start a classifier whose embedding is trainable")
+  embedding, encoder = _named(params, vocabulary, language, words), params["encoder"]
+  for direction in ("encoder", "back"):
+    encoder = _over(encoder, language.get(direction, {}), "encoder")
+  return params | {"embedding": embedding, "encoder": encoder}
+
+
+def _named(params, vocabulary, language, words):
+  """The embedding of the language model, its words found by their name; those that it lacks are its
+  "<unk>", or keep their vectors where it has none."""
   table, theirs = params["embedding"]["embedding"], language["embedding"]["embedding"]
   ranks = {word: i for i, word in enumerate(words)}
   if not ranks.keys() & set(vocabulary.words) - set(SPECIALS):
@@ -75,11 +75,7 @@ def graft(params: Params, vocabulary: Vocabulary, language: Params, words: list[
     )
   rows = [(i, ranks.get(word, ranks.get("<unk>"))) for i, word in enumerate(vocabulary.words)]
   mine, other = np.array([(i, rank) for i, rank in rows if rank is not None]).T
-  table = jnp.asarray(table).at[mine].set(theirs[other])
-  encoder = params["encoder"]
-  for direction in ("encoder", "back"):
-    encoder = _over(encoder, language.get(direction, {}), "encoder")
-  return params | {"embedding": {"embedding": table}, "encoder": encoder}
+  return {"embedding": jnp.asarray(table).at[mine].set(theirs[other])}
 
 
 def _over(params, theirs, name):

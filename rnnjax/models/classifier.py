@@ -27,7 +27,7 @@ class Classifier(nn.Module):
     word_dropout: rate at which whole words, and single features, vanish.
     embedding_dropout: rate at which elements of the embedding vanish, for all steps at once.
     output_dropout: rate at which elements of s vanish.
-    context: tokens [T, B], lengths [B] -> c [T, B, D]; None for none.
+    context: tokens [T, B], lengths [B] -> c [T, B, C]; None for none.
   """
 
   embedding: nn.Module

@@ -2,11 +2,13 @@
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from rnnjax.data.vocabulary import Vocabulary
 from rnnjax.encoders import Encoder
 from rnnjax.interop import vectors
+from rnnjax.models.language_model import LanguageModel
 from rnnjax.types import Array
 
 
@@ -26,26 +28,38 @@ class OneHot(nn.Module):
 class Context(nn.Module):
   """Words in their context, as a language model knows them: Peters et al. 2018.
 
-      c = encoder(E[tokens]) P
+      c = [encoder(E[tokens]), back(E[tokens])] P
 
-  No gradient reaches E and the encoder: they stay what `rnnjax.pretrained` makes them. The map P,
-  to the width of E, is learnt.
+  Of the parameters P alone is learnt. No gradient reaches the others: they stay what
+  `rnnjax.pretrained` makes them.
 
   Attributes:
     embedding: E [V, D].
-    encoder: of the language model, in one direction or both.
+    encoder: of the language model, forward in time.
+    back: backward in time, or None.
+    features: C, the width of c.
   """
 
   embedding: nn.Embed
   encoder: Encoder
+  back: Encoder | None
+  features: int
 
   @nn.compact
   def __call__(self, tokens: Array, lengths: Array) -> Array:
-    """tokens [T, B], lengths [B] -> [T, B, D]."""
-    xs = jax.lax.stop_gradient(self.embedding(tokens))
-    params = self.param("encoder", self.encoder.init, xs.shape[-1])
-    _, hs = self.encoder.apply(jax.lax.stop_gradient(params), xs, lengths)
-    return nn.Dense(xs.shape[-1], use_bias=False, name="map")(hs)
+    """tokens [T, B], lengths [B] -> c [T, B, C]."""
+    xs, states = jax.lax.stop_gradient(self.embedding(tokens)), []
+    for name, encoder in (("encoder", self.encoder), ("back", self.back)):
+      if encoder:
+        params = jax.lax.stop_gradient(self.param(name, encoder.init, xs.shape[-1]))
+        states.append(encoder.apply(params, xs, lengths)[1])
+    return nn.Dense(self.features, use_bias=False, name="map")(jnp.concatenate(states, -1))
+
+
+def context(language: LanguageModel, vocabulary: int, features: int) -> Context:
+  """What a language model makes of V words, C wide."""
+  table = trainable(vocabulary, language.embedding.features)
+  return Context(table, language.encoder, language.back, features)
 
 
 def trainable(vocabulary: int, width: int) -> nn.Embed:
