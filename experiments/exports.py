@@ -38,11 +38,10 @@ def reviews(its, out: str) -> Program:
   """Probabilities of classes; the n-grams' evidence is looked up on the way."""
   saved, config = learning.restore(its.Config, out, "words", vectors="", init_from="", **ANY)
   words, params = Vocabulary.load(saved.beside["words"], ()), saved.params
-  classes, read = len(saved.beside["classes"]), None
+  classes, known = len(saved.beside["classes"]), None
   if config.frozen:
     known = word_lm.Config(**saved.beside["language"] | ANY)
-    read = word_lm.build(known, known.vocabulary)
-  model = its.build(config, words.cut(config.vocabulary), classes, read)
+  model = its.build(config, words.cut(config.vocabulary), classes, known)
   if "embedding" in params:  # as wide as the vectors of a file may have been
     model = model.clone(embedding=embedding.given(params["embedding"]["embedding"]))
   predict = tasks.classification(model).predict

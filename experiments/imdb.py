@@ -60,16 +60,21 @@ class Config(options.Common):
   dropout: float = option(0.5, "rate between layers and before the last one", **RATE)
 
 
-def build(config: Config, vocabulary: Vocabulary, classes: int, language=None) -> Classifier:
-  """The model alone; one that reads along what a language model makes of the words, if any."""
+def build(
+  config: Config, vocabulary: Vocabulary, classes: int, language: word_lm.Config | None = None
+) -> Classifier:
+  """The model alone; it reads along what such a language model makes of the words, if any."""
   if config.embedding == "onehot":
     embed = embedding.OneHot(len(vocabulary))
   else:
     embed = embedding.begun(vocabulary, config.width, config.vectors)
+  context = None
+  if language:  # whose encoders do not hang on how many words it has
+    read = word_lm.build(language, language.vocabulary)
+    context = embedding.context(read, len(vocabulary), config.width)
   return Classifier(
     embed, options.encoder(config), classes, config.pooling,
-    config.word_dropout, config.embedding_dropout, config.dropout,
-    language and embedding.context(language, len(vocabulary), config.width),
+    config.word_dropout, config.embedding_dropout, config.dropout, context,
   )  # fmt: skip
 
 
@@ -109,7 +114,7 @@ def run(config: Config = Config()):
   if config.init_from:
     saved, known = learning.restore(word_lm.Config, config.init_from, "vocabulary", text="")
     if config.frozen:
-      language, beside = word_lm.build(known, known.vocabulary), {"language": asdict(known)}
+      language, beside = known, {"language": asdict(known)}
   data = prepare(config)
   task = tasks.classification(build(config, data.vocabulary, len(data.classes), language))
   if config.init_from:

@@ -23,6 +23,9 @@ def begin(task: Task, vocabulary: Vocabulary, language: Params, words: list[str]
     vocabulary: its words.
     language: the parameters of a LanguageModel.
     words: its words, by rank.
+
+  Raises (when parameters are made):
+    BadInput: as for `read` and `graft`.
   """
 
   def init(key, batch):
@@ -37,6 +40,10 @@ def begin(task: Task, vocabulary: Vocabulary, language: Params, words: list[str]
 def read(params: Params, vocabulary: Vocabulary, language: Params, words: list[str]) -> Params:
   """The parameters of a Context, those of the language model it was made of among them.
 
+  Args:
+    params: of the Context.
+    vocabulary, language, words: as for `begin`.
+
   Raises:
     BadInput: no word in common.
   """
@@ -49,6 +56,10 @@ def graft(params: Params, vocabulary: Vocabulary, language: Params, words: list[
 
   Inputs beside the embedding, such as the evidence of n-grams, keep their rows of W. A direction or
   layer that the language model lacks stays as it was.
+
+  Args:
+    params: of the classifier.
+    vocabulary, language, words: as for `begin`.
 
   Raises:
     BadInput: nothing in common, or a width that differs.

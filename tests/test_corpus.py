@@ -157,7 +157,7 @@ def test_reviews_without_a_label_are_learnt_from(tmp_path, kind):
     for n in (10, 9):
       write(folder / f"{n}_0.txt", f"unlike {n}")
   else:
-    rows = [{"text": "unlike 9"}, {"text": "unlike 10", "label": -1}]
+    rows = [{"text": "unlike 9"}, {"text": "unlike 10", "label": None}]
     write(tmp_path / "unsup.jsonl.gz", "".join(json.dumps(row) + "\n" for row in rows))
   train, *rest = decoded(corpus.tokens("reviews", str(tmp_path)))
   assert train == [*before[0], "unlike", "9", "<eos>", "unlike", "10", "<eos>"]

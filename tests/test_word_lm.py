@@ -159,11 +159,16 @@ def test_a_classifier_unlike_it_is_refused(reviews, both, options, words, tmp_pa
   assert not (tmp_path / "run").exists()
 
 
-def test_a_classifier_of_words_without_vectors_starts_from_none(reviews, both):
+def test_a_classifier_of_words_without_vectors_starts_from_none(reviews, both, tmp_path):
   """But it may read one, which has vectors of its own."""
+  out, theirs = str(tmp_path / "run"), training.load(both).params["embedding"]["embedding"]
   with pytest.raises(BadInput, match="whose embedding is trainable"):
     imdb.run(start(reviews, both, embedding="onehot"))
-  assert imdb.run(start(reviews, both, embedding="onehot", frozen=True))["steps"]
+  imdb.run(start(reviews, both, embedding="onehot", frozen=True, out=out))
+  params = training.load(out).params
+  assert "embedding" not in params
+  read = params["context"]["embedding"]["embedding"]
+  assert {row.tobytes() for row in read} <= {row.tobytes() for row in np.asarray(theirs)}
 
 
 def test_a_classifier_does_not_start_from_a_classifier(reviews, tmp_path):

@@ -120,7 +120,7 @@ def unlabelled(data_dir: str) -> list[str]:
   folder = pathlib.Path(data_dir).expanduser()
   for path in (folder / "unsup.jsonl", folder / "unsup.jsonl.gz"):
     if path.exists():
-      return [_row(place, {"label": "none"} | row)[1] for place, row in objects(path)]
+      return [_row(place, row | {"label": ""})[1] for place, row in objects(path)]
   return [read_text(path) for path in _texts(folder / "train" / "unsup")]
 
 

@@ -57,7 +57,7 @@ class Context(nn.Module):
 
 
 def context(language: LanguageModel, vocabulary: int, features: int) -> Context:
-  """What a language model makes of V words, C wide."""
+  """What a language model makes of a classifier's `vocabulary` words: c [T, B, features]."""
   table = trainable(vocabulary, language.embedding.features)
   return Context(table, language.encoder, language.back, features)
 
