@@ -16,19 +16,23 @@ import numpy as np
 from jax.test_util import check_grads
 
 from rnnjax.cells import Cell
+from rnnjax.lengths import alive
 from rnnjax.unroll import backends, unroll
 
-T, B, D = 6, 3, 4
-LENGTHS = np.array([6, 0, 3])
+T, D = 6, 4
 
 
 class Subject:
   """A cell with random parameters, inputs and a random first carry."""
 
-  def __init__(self, cell: Cell):
+  def __init__(self, cell: Cell, batch_shape: tuple[int, ...] = (3,), mixes_rows: bool = False):
     draw = np.random.default_rng(0)
     random = lambda a: jnp.asarray(draw.normal(0, 0.5, a.shape), a.dtype)
-    self.cell, self.xs = cell, jnp.asarray(draw.normal(size=(T, B, D)))
+    self.cell, self.mixes_rows = cell, mixes_rows
+    self.batch_shape = tuple(batch_shape)
+    self.xs = jnp.asarray(draw.normal(size=(T, *batch_shape, D)))
+    # A full row, an empty one, and shorter ones; the further batch axes share these lengths.
+    self.lengths = np.resize([T, 0, T // 2], batch_shape[0])
     self.params = jax.tree.map(random, jax.eval_shape(lambda: cell.init(jax.random.key(0), D)))
     floating = lambda p: jnp.issubdtype(jnp.asarray(p).dtype, jnp.floating)
     self.params = jax.tree.map(lambda p: jnp.float64(p) if floating(p) else p, self.params)
@@ -36,13 +40,13 @@ class Subject:
 
   @functools.cached_property
   def plain(self):
-    """What the plain loop gives for rows of LENGTHS."""
-    return self(lengths=LENGTHS)
+    """What the plain loop gives for rows of `lengths`."""
+    return self(lengths=self.lengths)
 
   @functools.cached_property
   def slopes(self):
     """The gradients of that."""
-    return self.gradients(lengths=LENGTHS)
+    return self.gradients(lengths=self.lengths)
 
   def __call__(self, xs=None, lengths=None, carry=None, backend="scan"):
     """The last carry and all outputs."""
@@ -73,15 +77,16 @@ def same(one, other, why: str, atol: float = 1e-9):
 
 def carries_its_output(it: Subject):
   """The carry begins with h, of H features in the type of x; batch axes come first."""
-  first = it.cell.start(it.xs[0])
-  assert isinstance(first, tuple) and first[0].shape == (B, it.cell.features), (
-    f"start(x) must be a tuple of arrays whose first is h {(B, it.cell.features)} for x {(B, D)}; "
+  first, batch, x = it.cell.start(it.xs[0]), it.batch_shape, it.xs.shape[1:]
+  h = (*batch, it.cell.features)
+  assert isinstance(first, tuple) and first[0].shape == h, (
+    f"start(x) must be a tuple of arrays whose first is h {h} for x {x}; "
     f"got {jax.tree.map(jnp.shape, first)}"
   )
   for part in first:
-    assert part.shape[:1] == (B,), (
+    assert part.shape[: len(batch)] == batch, (
       f"each part of start(x) must have the batch axes of x in front; got {part.shape} for x "
-      f"{(B, D)}. Is it made with zeros(x, H)?"
+      f"{x}. Is it made with zeros(x, H)?"
     )
   low = it.cell.start(it.xs[0].astype(jnp.bfloat16))
   assert low[0].dtype == jnp.bfloat16, (
@@ -109,22 +114,28 @@ def is_pure(it: Subject):
 
 
 def keeps_rows_apart(it: Subject):
-  """Each row of a batch is what it is alone."""
+  """The result of a row does not depend on the other rows, unless the cell mixes rows."""
+  if it.mixes_rows:
+    return
   carry, ys = it()
-  for b in range(B):
-    alone = it(it.xs[:, b], carry=jax.tree.map(lambda c, b=b: c[b], it.carry))
-    row = jax.tree.map(lambda c, b=b: c[b], carry), ys[:, b]
-    same(row, alone, f"row {b} of a batch is not what it is alone. Does step or project reduce "
-                     "over all axes, or over axis 0, instead of axis -1?")  # fmt: skip
+  picks = [slice(b, b + 1) for b in range(it.batch_shape[0])]
+  # With one batch axis also without it: any number of batch axes must work.
+  picks += range(it.batch_shape[0]) if len(it.batch_shape) == 1 else []
+  for pick in picks:
+    start, end = jax.tree.map(lambda c, pick=pick: c[pick], (it.carry, carry))
+    same((end, ys[:, pick]), it(it.xs[:, pick], carry=start), (
+      f"row {pick} of a batch depends on the other rows. Does step or project reduce over all "
+      "axes, or over axis 0, instead of axis -1? If rows are to be mixed, pass mixes_rows=True"
+    ))
 
 
 def ignores_padding(it: Subject):
   """What stands past a row's length, NaN even, changes neither outputs nor gradients."""
-  past = (jnp.arange(T)[:, None] >= LENGTHS[None])[..., None]
+  past = ~alive(it.xs, it.lengths)[..., None]
   padded = jnp.where(past, jnp.nan, it.xs)
   why = "what stands past a row's length changes "
-  same(it(padded, LENGTHS), it.plain, why + "its outputs")
-  got = it.gradients(padded, LENGTHS)
+  same(it(padded, it.lengths), it.plain, why + "its outputs")
+  got = it.gradients(padded, it.lengths)
   whole = all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(got))
   assert whole, (
     why + "gradients to NaN. Is a derivative of the step infinite where x is 0, as that of sqrt or "
@@ -156,8 +167,8 @@ def runs_on_every_backend(it: Subject):
       ". Does step say what pointwise says, on gates(u, h U), or what linear and read say? Make "
       "them by `additive` or `linear`"
     )
-    same(it(lengths=LENGTHS, backend=backend), it.plain, why + "outputs" + cure)
-    gradients = it.gradients(lengths=LENGTHS, backend=backend)
+    same(it(lengths=it.lengths, backend=backend), it.plain, why + "outputs" + cure)
+    gradients = it.gradients(lengths=it.lengths, backend=backend)
     same(gradients, it.slopes, why + "gradients" + cure)
 
 
@@ -167,11 +178,15 @@ LAWS: tuple[Callable[[Subject], None], ...] = (
 )  # fmt: skip
 
 
-def check_cell(cell: Cell):
-  """Holds a cell against every law.
+def check_cell(cell: Cell, *, batch_shape: tuple[int, ...] = (3,), mixes_rows: bool = False):
+  """Check a cell against every law.
 
   Args:
-    cell: any, with a floating carry.
+    cell: the cell; its carry must be floating point.
+    batch_shape: the axes between time and features of the inputs xs [T, *batch_shape, D]. A cell
+      with spatial axes, such as a convolutional LSTM, needs all of them, e.g. (3, 5, 5).
+    mixes_rows: whether a step may compute a row from other rows of the batch, e.g. by a mean over
+      the batch. The law `keeps_rows_apart` is then skipped.
 
   Raises:
     AssertionError: a law is broken; the message names it, and the likely cause.
@@ -179,7 +194,7 @@ def check_cell(cell: Cell):
   """
   hash(cell)
   with jax.enable_x64(True):
-    subject = Subject(cell)
+    subject = Subject(cell, batch_shape, mixes_rows)
     for law in LAWS:
       try:
         law(subject)

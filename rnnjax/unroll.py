@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from rnnjax.cells.cell import Cell, wide
 from rnnjax.kernels import cudnn, gpu, tpu
 from rnnjax.kernels.associative import associative, unless_linear
-from rnnjax.kernels.backend import Backend, kernel, never, unless_floating
+from rnnjax.kernels.backend import Backend, kernel, never, unless_independent
 from rnnjax.kernels.deferred import deferred
 from rnnjax.kernels.fused import fused
 from rnnjax.kernels.newton import newton, unless_narrow
@@ -20,7 +20,7 @@ from rnnjax.types import Array, BadInput, Carry, Params
 
 BACKENDS = {
   "scan": Backend(scan, never),
-  "deferred": Backend(deferred, unless_floating),
+  "deferred": Backend(deferred, unless_independent),
   "associative": Backend(associative, unless_linear),
   "newton": Backend(newton, unless_narrow),
   "triton": kernel(functools.partial(fused, gpu.TRITON), gpu.refuses),
@@ -55,7 +55,8 @@ def unroll(
     cell: what to unroll.
     params: its parameters.
     xs: [T, ..., D], floating; any number of batch axes.
-    lengths: [...], integer steps of each row; None where all have T.
+    lengths: [...], integer steps of each row; None where all have T. If xs has further axes that
+      the cell treats as space, such as [T, B, X, Y, D], lengths [B] are enough.
     carry: the first carry; the cell's own where None.
     reverse: from the last step to the first; a row then starts at its own last step.
     remat: keep only every remat-th carry for the backward pass and compute the rest again; None

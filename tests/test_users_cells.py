@@ -4,7 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import AxisType, PartitionSpec
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from jax.test_util import check_grads
 
 from rnnjax import gru, lstm, unroll, vanilla
 from rnnjax.cells.cell import Cell, affine, factory, zeros
@@ -134,3 +135,88 @@ def test_vmap_over_rows_shares_the_weights():
   one = lambda params, xs: unroll(cell, params, xs)[1].sum()
   total = lambda params: jax.vmap(one, (None, 1))(params, xs).sum()
   assert "50,32,128]" not in str(jax.make_jaxpr(total)(params)).replace(" ", "")
+
+
+@factory
+def communicating(features):
+  """hₜ = tanh(xₜ W + hₜ₋₁ U + mean over the batch of hₜ₋₁ V): agents that hear one another."""
+
+  def init(key, D):
+    keys = jax.random.split(key, 3)
+    return {
+      "W": jax.random.normal(keys[0], (D, features)),
+      "U": jax.random.normal(keys[1], (features, features)) / 2,
+      "V": jax.random.normal(keys[2], (features, features)) / 2,
+    }
+
+  def project(params, x):
+    return x @ params["W"] + x.mean(0, keepdims=True) @ params["W"]
+
+  def step(params, carry, u):
+    (h,) = carry
+    h = jnp.tanh(u + h @ params["U"] + h.mean(0, keepdims=True) @ params["V"])
+    return (h,), h
+
+  return dict(init=init, start=lambda x: (zeros(x, features),), project=project, step=step)
+
+
+@factory
+def convolutional(features):
+  """A recurrent cell with one spatial axis: xs [T, B, X, D], hₜ = tanh(conv(xₜ) + conv(hₜ₋₁))."""
+
+  def init(key, D):
+    keys = jax.random.split(key, 2)
+    W = jax.random.normal(keys[0], (3, D, features)) / 3
+    return {"W": W, "U": jax.random.normal(keys[1], (3, features, features)) / 3}
+
+  def convolve(x, kernel):
+    return jax.lax.conv_general_dilated(
+      x, kernel, (1,), "SAME", dimension_numbers=("NWC", "WIO", "NWC")
+    )
+
+  def step(params, carry, u):
+    h = jnp.tanh(u + convolve(carry[0], params["U"]))
+    return (h,), h
+
+  return dict(init=init, start=lambda x: (zeros(x, features),),
+              project=lambda params, x: convolve(x, params["W"]), step=step)  # fmt: skip
+
+
+MIXING = {"batch mean": (communicating(3), (4,)), "convolution": (convolutional(3), (4, 5))}
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("options", [dict(), dict(remat=2), dict(reverse=True)], ids=str)
+@pytest.mark.parametrize("name", MIXING)
+def test_cells_that_mix_rows_have_the_gradients_of_finite_differences(name, options):
+  """Each backend that accepts such a cell applies its functions to one time step at a time."""
+  cell, batch = MIXING[name]
+  params = jax.tree.map(jnp.float64, cell.init(KEY, D))
+  xs = jax.random.normal(KEY, (T, *batch, D), jnp.float64)
+  run = lambda params, xs: unroll(cell, params, xs, LENGTHS, **options)[1]
+  check_grads(run, (params, xs), order=1, modes=["rev"], eps=1e-5, atol=1e-6, rtol=1e-6)
+  assert backends(cell, params, xs)["deferred"] == ""
+  assert "mixes rows" in backends(cell, params, xs)["newton"]
+
+
+@pytest.mark.parametrize("axis_type", [AxisType.Auto, AxisType.Explicit])
+def test_cells_that_mix_rows_are_not_split_over_devices(axis_type):
+  """On a mesh the rows of a batch still depend on rows of other devices."""
+  cell, (B,) = MIXING["batch mean"]
+  params, xs = cell.init(KEY, D), jax.random.normal(KEY, (T, B, D))
+  loss = lambda params, xs: jnp.sin(unroll(cell, params, xs)[1]).sum()
+  expected = jax.grad(loss)(params, xs)
+  mesh = jax.make_mesh((4,), ("batch",), axis_types=(axis_type,))
+  with jax.set_mesh(mesh):
+    sharded = jax.device_put(xs, NamedSharding(mesh, PartitionSpec(None, "batch")))
+    got = jax.jit(jax.grad(loss))(params, sharded)
+  for name in expected:
+    np.testing.assert_allclose(got[name], expected[name], rtol=0, atol=1e-5)
+
+
+def test_check_cell_covers_cells_that_mix_rows():
+  """Such a cell passes if it says so, and is refused by default."""
+  check_cell(convolutional(3), batch_shape=(3, 4))
+  check_cell(communicating(3), mixes_rows=True)
+  with pytest.raises(AssertionError, match="depends on the other rows.*mixes_rows=True"):
+    check_cell(communicating(3))

@@ -24,7 +24,8 @@ class Cell(NamedTuple):
     init: key, D -> params, a flat dict of arrays.
     start: x [..., D] -> the first carry, derived from x so that it is sharded as x is.
     project: params, x [..., D] -> u [..., GH].
-    step: params, carry, u -> carry, y [..., H].
+    step: params, carry, u -> carry, y [..., H]. `project` and `step` see all batch axes of one time
+      step and may mix rows, e.g. by a mean over the batch or a convolution over further axes.
     pointwise: params, carry, gates -> carry, y for cells of the form of `additive`, and so of the
       projection x W + b; else None.
     apart: how many of the last blocks of u and h U such a cell keeps apart instead of adding them.

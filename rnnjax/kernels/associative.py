@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from rnnjax.cells.cell import Cell, carried, state
 from rnnjax.kernels.linear import at_once, shifted
 from rnnjax.kernels.rows import on_own_rows, varying
-from rnnjax.kernels.scan import freeze
+from rnnjax.kernels.scan import freeze, project_steps
 from rnnjax.types import Array, Carry, Params
 
 
@@ -42,17 +42,23 @@ def associative(
 
   def run(params, xs, alive, carry):
     params, carry = (varying(tree, xs) for tree in (params, carry))
-    u = cell.project(params, xs)
-    a, b = cell.linear(params, u)
-    a = jnp.broadcast_to(a, b.shape)
+    u = project_steps(cell, params, xs)
+    # vmap over the steps: each function sees the axes of one step, as in the loop.
+    a, b = jax.vmap(functools.partial(_coefficients, cell, params))(u)
     a, b = freeze(alive, (a, b), (jnp.ones_like(a), jnp.zeros_like(b)))  # s stands still
     ss = states(reverse, a, b, state(carry).astype(b.dtype))
-    ys = cell.read(params, ss, u)
+    ys = jax.vmap(cell.read, (None, 0, 0))(params, ss, u)
     h = last(ys, alive, carry[0], reverse)
     carry = carried(h, ss[0 if reverse else -1], carry)
     return carry, freeze(alive, ys, jnp.zeros_like(ys))
 
   return on_own_rows(run)(params, xs, alive, carry)
+
+
+def _coefficients(cell, params, u):
+  """a and b of one step, in the shape of b."""
+  a, b = cell.linear(params, u)
+  return jnp.broadcast_to(a, b.shape), b
 
 
 def last(ys: Array, alive: Array | None, h: Array, reverse: bool) -> Array:

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from rnnjax.cells.cell import gates, wide
-from rnnjax.kernels.scan import freeze
+from rnnjax.kernels.scan import freeze, project_steps
 
 
 def entering(cell, params, u, h):
@@ -121,10 +121,10 @@ def back_any(cell, params, reverse, K, how):
 
   def back(first, dcarry, xs, alive, before, zs, dys):
     del zs
-    window = lambda a: jax.lax.dynamic_slice_in_dim(a, first, K)
-    flat = functools.partial(jax.tree.map, lambda a: a.reshape(-1, *a.shape[xs.ndim - 1 :]))
-    us, project = jax.vjp(cell.project, params, _flat(window(xs)))
-    rows = (K, *xs.shape[1:-1])
+    window = functools.partial(
+      jax.tree.map, lambda a: jax.lax.dynamic_slice_in_dim(a, first, K)
+    )
+    us, project_vjp = jax.vjp(functools.partial(project_steps, cell), params, window(xs))
 
     def tick(dcarry, inputs):
       k, u = inputs
@@ -133,12 +133,13 @@ def back_any(cell, params, reverse, K, how):
       _, vjp = jax.vjp(lambda carry: cell.step(params, carry, u), carry_k)
       return add(vjp(live)[0], passing), live
 
-    inputs = jnp.arange(K), us.reshape(*rows, us.shape[-1])
+    inputs = jnp.arange(K), us
     dcarry, lives = jax.lax.scan(tick, dcarry, inputs, reverse=not reverse, unroll=how.unroll)
-    carries = flat(jax.tree.map(window, before))
-    steps = lambda params, us: cell.step(params, carries, us)
-    dparams, dus = jax.vjp(steps, params, us)[1](flat(lives))
-    dprojected, dxs = project(dus)
-    return dcarry, add(dparams, dprojected), dxs.reshape(*rows, xs.shape[-1])
+    carries = window(before)
+    # vmap over the steps, not steps and rows reshaped to one axis: a step may mix its rows.
+    steps = lambda params, us: jax.vmap(cell.step, (None, 0, 0))(params, carries, us)
+    dparams, dus = jax.vjp(steps, params, us)[1](lives)
+    dprojected, dxs = project_vjp(dus)
+    return dcarry, add(dparams, dprojected), dxs
 
   return back

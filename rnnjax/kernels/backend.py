@@ -1,13 +1,17 @@
 """What a backend is: a way to run the loop over time, and why it may be of no use."""
 
 import concurrent.futures
+import functools
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from rnnjax.cells.cell import Cell
+from rnnjax.kernels.rows import batch_axes
 from rnnjax.types import Array, Carry, Params
 
 
@@ -45,6 +49,69 @@ def never(cell: Cell, params: Params, xs: Array, carry: Carry) -> str:
   """Of a backend that runs any cell anywhere."""
   del cell, params, xs, carry
   return ""
+
+
+def mixes_rows(cell: Cell, params: Params, xs: Array, carry: Carry) -> bool:
+  """Whether an output row of one step depends on the input or carry of another row.
+
+  One step is run on numbers with NaN in the first row: if NaN reaches another row, rows are mixed,
+  as by a mean over the batch or a convolution over an axis of xs. Cells made by `additive` and
+  `linear` treat every row alone.
+
+  Args:
+    cell, params, carry: as for `unroll`; only their shapes are read.
+    xs: [T, ..., D].
+  """
+  if cell.pointwise or cell.linear or math.prod(xs.shape[1:-1]) < 2:
+    return False
+  inputs = params, carry, jax.ShapeDtypeStruct(xs.shape[1:], xs.dtype)
+  leaves, structure = jax.tree.flatten(inputs)
+  return _mixes_rows(cell, structure, tuple((leaf.shape, leaf.dtype) for leaf in leaves))
+
+
+@functools.cache
+def _mixes_rows(cell, structure, types):
+  """`mixes_rows` for arrays of these shapes and types; computed once for each."""
+
+  def example(shape, dtype):
+    if not jnp.issubdtype(dtype, jnp.inexact):
+      return np.zeros(shape, dtype)
+    return np.random.default_rng(0).uniform(0.1, 0.5, shape).astype(dtype)
+
+  params, carry, x = structure.unflatten([example(*each) for each in types])
+  batch = x.shape[:-1]
+  first_row = (0,) * len(batch)
+
+  def with_nan(a):
+    if a.shape[: len(batch)] != batch or not jnp.issubdtype(a.dtype, jnp.inexact):
+      return a
+    a = a.copy()
+    a[first_row] = np.nan
+    return a
+
+  step = jax.jit(lambda carry, x: cell.step(params, carry, cell.project(params, x)))
+
+  def nan_rows():
+    plain, probed = step(carry, x), step(*jax.tree.map(with_nan, (carry, x)))
+    for a, b in zip(jax.tree.leaves(plain), jax.tree.leaves(probed)):
+      reached = np.array(np.isnan(b) & ~np.isnan(a))
+      if reached.shape[: len(batch)] == batch:
+        reached[first_row] = False
+      if reached.any():
+        return True
+    return False
+
+  return aside(nan_rows)
+
+
+def unless_independent(cell: Cell, params: Params, xs: Array, carry: Carry) -> str:
+  """Why a backend that runs the rows on different devices cannot run this cell; "" if it can."""
+  if any(batch_axes(xs)) and mixes_rows(cell, params, xs, carry):
+    return (
+      f"the batch is sharded over devices, each of which runs its own rows, and a step of {cell} "
+      "mixes rows; backend='scan' runs it"
+    )
+  return unless_floating(cell, params, xs, carry)
 
 
 def unless_floating(cell: Cell, params: Params, xs: Array, carry: Carry) -> str:

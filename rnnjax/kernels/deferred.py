@@ -16,7 +16,7 @@ from rnnjax.cells.cell import Cell, wide
 from rnnjax.kernels.back import add, back_any, back_pointwise, entering
 from rnnjax.kernels.plan import Plan, plan
 from rnnjax.kernels.rows import on_own_rows, varying
-from rnnjax.kernels.scan import freeze
+from rnnjax.kernels.scan import freeze, project_steps
 from rnnjax.types import Array, Carry, Params
 
 
@@ -55,7 +55,7 @@ def _forward(cell, how, reverse, params, xs, alive, carry):
   """The loop, and what the way back needs: each step's carry, and the gates where saved."""
   feed, project = xs, functools.partial(cell.project, params)
   if how.hoist:
-    feed, project = project(xs), lambda u: u
+    feed, project = project_steps(cell, params, xs), lambda u: u
 
   def tick(carry, inputs):
     x, alive = inputs

@@ -21,11 +21,12 @@ import jax
 import jax.numpy as jnp
 
 from rnnjax.cells.cell import Cell, wide
-from rnnjax.kernels.backend import unless_floating
+from rnnjax.kernels.backend import mixes_rows, unless_floating
 from rnnjax.kernels.implicit import solved
 from rnnjax.kernels.jacobians import flat, linearised
 from rnnjax.kernels.linear import at_once, shifted
 from rnnjax.kernels.rows import on_own_rows, varying
+from rnnjax.kernels.scan import project_steps
 from rnnjax.types import Array, Carry, Params
 
 FORMS = ("full", "diagonal")
@@ -76,6 +77,8 @@ def unless_narrow(cell: Cell, params: Params, xs: Array, carry: Carry) -> str:
   if any(leaf.ndim != xs.ndim - 1 for leaf in jax.tree.leaves(carry)):
     shapes = [leaf.shape for leaf in jax.tree.leaves(carry)]
     return f"it needs a carry of vectors, and that of {cell} is {shapes}; backend='scan' runs it"
+  if mixes_rows(cell, params, xs, carry):
+    return f"it solves every row alone, and a step of {cell} mixes rows; backend='scan' runs it"
   n = sum(leaf.shape[-1] for leaf in jax.tree.leaves(carry))
   GiB = xs.size // max(1, xs.shape[-1]) * n**2 * wide(xs.dtype).itemsize / 2**30
   if GiB <= LIMIT:
@@ -125,7 +128,7 @@ def _iterated(cell, how, reverse, params, xs, alive, start):
   eps = max(float(jnp.finfo(leaf.dtype).eps) for leaf in jax.tree.leaves(start))
   tolerance = 16 * eps if how.tolerance is None else how.tolerance
   # What need not be iterated: u is made once, and is its own projection.
-  us, fed = cell.project(params, xs), cell._replace(project=lambda params, u: u)
+  us, fed = project_steps(cell, params, xs), cell._replace(project=lambda params, u: u)
 
   def at(s):
     before = shifted(first, s, reverse)

@@ -1,5 +1,6 @@
 """How the loop is best run: by which backend, and what is saved for the way back."""
 
+import functools
 import math
 from collections.abc import Callable
 from typing import NamedTuple
@@ -10,6 +11,7 @@ import jax.export
 from rnnjax import pages
 from rnnjax.cells.cell import Cell
 from rnnjax.kernels import gpu
+from rnnjax.kernels.scan import project_steps
 from rnnjax.types import Array, Params
 
 
@@ -58,8 +60,9 @@ def plan(cell: Cell, params: Params, xs: Array) -> Plan:
   T, D = xs.shape[0], xs.shape[-1]
   rows = math.prod(xs.shape[1:-1])
   chunk = next((k for k in range(1, T) if k * rows >= 512 and T % k == 0), None)
-  u = jax.eval_shape(cell.project, params, xs)
-  save = pages.kept or D + cell.features > 256 or u.size * u.dtype.itemsize < 20 * 2**20
+  us = jax.tree.leaves(jax.eval_shape(functools.partial(project_steps, cell), params, xs))
+  size = sum(u.size * u.dtype.itemsize for u in us)
+  save = pages.kept or D + cell.features > 256 or size < 20 * 2**20
   return Plan(save=save, chunk=chunk)
 
 

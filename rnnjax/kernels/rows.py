@@ -20,7 +20,7 @@ def on_own_rows(run, known: bool = True):
   """
 
   def runs(params, xs, alive, carry):
-    batch = _cut(xs)
+    batch = batch_axes(xs)
     if not any(batch):
       return run(params, xs, alive, carry)
     sequence, row = PartitionSpec(None, *batch), PartitionSpec(*batch)
@@ -42,7 +42,7 @@ def on_own_rows(run, known: bool = True):
   return runs
 
 
-def _cut(xs: Array) -> tuple:
+def batch_axes(xs: Array) -> tuple:
   """The mesh axes along which each batch axis of xs is cut."""
   batch = jax.typeof(xs).sharding.spec[1 : xs.ndim - 1]
   if any(batch):

@@ -42,6 +42,17 @@ def scan(
   return jax.lax.scan(step, carry, (xs, alive), reverse=reverse)
 
 
+def project_steps(cell: Cell, params: Params, xs: Array):
+  """Apply `cell.project` to all steps of xs [T, ..., D] at once.
+
+  `project` sees the axes [..., D] of one step, as in the loop, so that it may mix rows or depend on
+  the number of batch axes.
+  """
+  if cell.pointwise:  # the projection is x W + b for any axes: one product
+    return cell.project(params, xs)
+  return jax.vmap(cell.project, (None, 0))(params, xs)
+
+
 def summable(params: Params):
   """The parameters in a type in which a loop can sum their gradients over its turns, which it does
   in the type they have outside of it; and what gives them their own type again, inside."""
