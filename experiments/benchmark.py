@@ -28,10 +28,12 @@ from rnnjax.types import BadInput
 
 SHAPES = "32,200,128,128 64,600,32,100 20,35,650,650 64,100,512,512"
 GATES = {"vanilla": 1, "gru": 3, "lstm": 4}
-PRESETS = {"gpu": dict(
-  shapes=" ".join(f"{B},512,{H},{H}" for B in (64, 256) for H in (128, 256, 512, 1024)),
-  peers="rnnjax,own cell,own peephole,cudnn,flax,torch",
-)}  # fmt: skip
+PRESETS = {
+  "gpu": dict(
+    shapes=" ".join(f"{B},512,{H},{H}" for B in (64, 256) for H in (128, 256, 512, 1024)),
+    peers="rnnjax,own cell,own peephole,cudnn,flax,torch",
+  )
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,8 +74,10 @@ def run(config: Config = Config()):
   """Measures all; returns the ceilings, and geometric means of the peers' values over ours."""
   shapes, names = parse(config.shapes), config.peers.split(",")
   if "rnnjax" not in names or not {*peers.JAX, "torch"} >= set(names):
-    raise BadInput(f"--peers must be rnnjax and any of {', '.join([*peers.JAX, 'torch'])}, with "
-                   f"commas; got {config.peers!r}")  # fmt: skip
+    raise BadInput(
+      f"--peers must be rnnjax and any of {', '.join([*peers.JAX, 'torch'])}, with "
+      f"commas; got {config.peers!r}"
+    )
   cells = [config.cell] if config.cell else ["lstm", "gru"]
   about = records.versions() | {"devices": [d.device_kind for d in jax.devices()]}
   about["ceilings"] = ceilings() | {f"gap/{cell}": gap(CELLS[cell](100)) for cell in cells}

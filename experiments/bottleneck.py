@@ -51,9 +51,7 @@ def run(config: Config = Config()):
     scores[f"{name}/bleu"] = bleu(rows, config.lower)
     scores[f"{name}/long_bleu"] = bleu([row for row in rows if length(row) > LONG], config.lower)
   across = "words of the source, at most (and how many sentences)"
-  figures.curves(
-    learning.place(config.out, "bottleneck.png"), curves, {}, across, "BLEU", ticks
-  )
+  figures.curves(learning.place(config.out, "bottleneck.png"), curves, {}, across, "BLEU", ticks)
   return {"dataset": config.data_dir or "embedded", "cell": config.cell} | scores
 
 

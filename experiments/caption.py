@@ -1,7 +1,7 @@
 """What is on the picture? One to many: convolutions see it, a recurrent net says it.
 
-  python -m experiments.caption                                          # drawn shapes
-  python -m experiments.caption --preset=flickr --data_dir=captions --out=runs/captions
+python -m experiments.caption                                          # drawn shapes
+python -m experiments.caption --preset=flickr --data_dir=captions --out=runs/captions
 """
 
 import dataclasses
@@ -56,9 +56,13 @@ def build(config: Config, words: int) -> Translator:
     CELLS[config.cell](config.hidden), attention=rewriting.ATTENTIONS[config.attention](128)
   )
   return Translator(
-    Sight(tuple(widths)), embedding.trainable(words, config.width), seen(config.features), writer,
-    full(words), config.dropout,
-  )  # fmt: skip
+    Sight(tuple(widths)),
+    embedding.trainable(words, config.width),
+    seen(config.features),
+    writer,
+    full(words),
+    config.dropout,
+  )
 
 
 def prepare(config: Config):
@@ -66,8 +70,10 @@ def prepare(config: Config):
   data = captions.load(config.dataset, config.data_dir)
   height, width, _ = data.train[0].image.shape
   if min(height, width) >> config.convolutions == 0:
-    raise BadInput(f"pictures of {height} x {width} cannot be halved {config.convolutions} times; "
-                   "--convolutions must be less")  # fmt: skip
+    raise BadInput(
+      f"pictures of {height} x {width} cannot be halved {config.convolutions} times; "
+      "--convolutions must be less"
+    )
   said = [caption for picture in data.train for caption in picture.captions]
   words = Subwords.train(said, config.vocabulary, "word", lower=True)
 

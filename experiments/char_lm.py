@@ -1,9 +1,9 @@
 """A character at a time: hello, Shakespeare, the source of Linux.
 
-  python -m experiments.char_lm                                 # the text that comes along
-  python -m experiments.char_lm --preset=shakespeare --text=FILE --out=runs/mine
-      # Tiny Shakespeare, 2 CPU cores, 30 min: 1.538 nats a character, 1.405 if it goes on learning
-  python -m experiments.char_lm --write=runs/mine --prompt="O " # what it has learnt to write
+python -m experiments.char_lm                                 # the text that comes along
+python -m experiments.char_lm --preset=shakespeare --text=FILE --out=runs/mine
+    # Tiny Shakespeare, 2 CPU cores, 30 min: 1.538 nats a character, 1.405 if it goes on learning
+python -m experiments.char_lm --write=runs/mine --prompt="O " # what it has learnt to write
 """
 
 import dataclasses
@@ -21,10 +21,21 @@ from rnnjax.models.writer import Writer
 
 PRESETS = {
   "shakespeare": dict(
-    cell="gru", hidden=512, layers=2, batch=32, window=100, epochs=22, rate=2e-3, dropout=0.5,
-    input_dropout=0.1, weight_drop=0.4, average=0.998, restart=0.0, dynamic=2e-4,
+    cell="gru",
+    hidden=512,
+    layers=2,
+    batch=32,
+    window=100,
+    epochs=22,
+    rate=2e-3,
+    dropout=0.5,
+    input_dropout=0.1,
+    weight_drop=0.4,
+    average=0.998,
+    restart=0.0,
+    dynamic=2e-4,
   ),
-}  # fmt: skip
+}
 SHOWN, HEARD = 300, 20_000  # characters of the figure, and those that decide what it shows
 
 

@@ -59,10 +59,14 @@ def keras(data, config) -> list[dict]:
   os.environ["KERAS_BACKEND"] = "jax"
   from keras import Input, Sequential, layers
 
-  net = Sequential([
-    Input((config.limit,)), layers.Embedding(config.vocabulary, config.width),
-    layers.LSTM(config.hidden), layers.Dense(1, activation="sigmoid"),
-  ])  # fmt: skip
+  net = Sequential(
+    [
+      Input((config.limit,)),
+      layers.Embedding(config.vocabulary, config.width),
+      layers.LSTM(config.hidden),
+      layers.Dense(1, activation="sigmoid"),
+    ]
+  )
   net.compile("adam", "binary_crossentropy", metrics=["accuracy"])
   train, test, rows = front(data.train, config.limit), front(data.test, config.limit), []
   for _ in range(config.epochs):

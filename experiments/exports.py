@@ -58,10 +58,11 @@ def tagged(its, out: str) -> Program:
   labeller = its.load(out, **ANY)
   words, characters, columns, _ = known = labeller.lexicon
   inputs = {
-    "tokens": f"int32[T, B] < {len(words)}", "lengths": LENGTHS,
+    "tokens": f"int32[T, B] < {len(words)}",
+    "lengths": LENGTHS,
     "characters": f"int32[T, B, {lexicon.LONGEST}] < {len(characters)}",
     "columns": f"int32[T, B, {len(columns)}] < {min(map(len, columns))}",
-  }  # fmt: skip
+  }
   predict = tasks.tagging(labeller.model).predict
   return Program(predict, labeller.params, inputs, {"lexicon": known.json()})
 
@@ -131,7 +132,15 @@ def counted(predict, size: int, params, inputs):
 
 
 EXPORTS = {
-  "imdb": reviews, "tagging": tagged, "char_lm": symbols, "word_lm": symbols,
-  "translate": rewritten, "summarize": rewritten, "pronounce": rewritten, "forecast": series,
-  "digits": images, "speech": sounds, "music": chords,
-}  # fmt: skip
+  "imdb": reviews,
+  "tagging": tagged,
+  "char_lm": symbols,
+  "word_lm": symbols,
+  "translate": rewritten,
+  "summarize": rewritten,
+  "pronounce": rewritten,
+  "forecast": series,
+  "digits": images,
+  "speech": sounds,
+  "music": chords,
+}

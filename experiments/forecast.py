@@ -1,8 +1,8 @@
 """What comes next, many steps ahead, and how sure is that? Time series of one or many variables.
 
-  python -m experiments.forecast                                          # a generated series
-  python -m experiments.forecast --preset=etth1 --data_dir=ETTh1.csv.gz   # squared error 0.027
-  python -m experiments.forecast --preset=airline --data_dir=airline-passengers.csv --out=runs/air
+python -m experiments.forecast                                          # a generated series
+python -m experiments.forecast --preset=etth1 --data_dir=ETTh1.csv.gz   # squared error 0.027
+python -m experiments.forecast --preset=airline --data_dir=airline-passengers.csv --out=runs/air
 """
 
 import dataclasses
@@ -66,9 +66,14 @@ def prepare(config: Config):
   ends = [data.ends(part, config.window, config.horizon) for part in range(3)]
   base = config.season if config.base == "season" else 1
   cut = functools.partial(
-    windows, data.scaled, window=config.window, horizon=config.horizon, season=config.season,
-    base=base, apart=config.apart,
-  )  # fmt: skip
+    windows,
+    data.scaled,
+    window=config.window,
+    horizon=config.horizon,
+    season=config.season,
+    base=base,
+    apart=config.apart,
+  )
 
   def batches(ends, batch=config.batch, **how):
     made = cut(ends)

@@ -1,9 +1,9 @@
 """Sentiment of film reviews: many words in, one label out.
 
-  python -m experiments.imdb --cell=gru         # IMDB: test 0.924 (3 seeds), 5 min on 2 CPU cores
-  python -m experiments.imdb --preset=notes     # 213,301 parameters: test 0.892, 3 min
-  python -m experiments.imdb --preset=pretrained --init_from=RUN  # word_lm --preset=reviews: 0.931
-  python -m experiments.imdb --data_dir=FILE.csv.gz --text="Review Text" --label=Rating   # stars
+python -m experiments.imdb --cell=gru         # IMDB: test 0.924 (3 seeds), 5 min on 2 CPU cores
+python -m experiments.imdb --preset=notes     # 213,301 parameters: test 0.892, 3 min
+python -m experiments.imdb --preset=pretrained --init_from=RUN  # word_lm --preset=reviews: 0.931
+python -m experiments.imdb --data_dir=FILE.csv.gz --text="Review Text" --label=Rating   # stars
 """
 
 import logging
@@ -27,11 +27,20 @@ from rnnjax.types import BadInput
 
 PRESETS = {
   "notes": dict(
-    hidden=100, bidirectional=False, pooling="last", evidence=0, window=600, limit=600, epochs=6,
-    rate=3e-3, word_dropout=0.2, embedding_dropout=0.0, dropout=0.3,
+    hidden=100,
+    bidirectional=False,
+    pooling="last",
+    evidence=0,
+    window=600,
+    limit=600,
+    epochs=6,
+    rate=3e-3,
+    word_dropout=0.2,
+    embedding_dropout=0.0,
+    dropout=0.3,
   ),
   "pretrained": dict(cell="gru", frozen=True),
-}  # fmt: skip
+}
 EVIDENCE = "evidence.safetensors"  # the n-grams' file, for the export
 
 
@@ -73,9 +82,15 @@ def build(
     read = word_lm.build(language, language.vocabulary)
     context = embedding.context(read, len(vocabulary), config.width)
   return Classifier(
-    embed, options.encoder(config), classes, config.pooling,
-    config.word_dropout, config.embedding_dropout, config.dropout, context,
-  )  # fmt: skip
+    embed,
+    options.encoder(config),
+    classes,
+    config.pooling,
+    config.word_dropout,
+    config.embedding_dropout,
+    config.dropout,
+    context,
+  )
 
 
 def prepare(config: Config):

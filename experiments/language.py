@@ -74,9 +74,13 @@ def build(config: Language, V: int, softmax=None, back=None) -> LanguageModel:
   return LanguageModel(
     embedding.trainable(V, config.width),
     weight_drop(encoder, config.weight_drop) if config.weight_drop else encoder,
-    softmax or full(V), config.tied, back,
-    config.type_dropout, config.input_dropout, config.dropout,
-  )  # fmt: skip
+    softmax or full(V),
+    config.tied,
+    back,
+    config.type_dropout,
+    config.input_dropout,
+    config.dropout,
+  )
 
 
 def optimize(config: Language, steps: int):
@@ -144,7 +148,12 @@ def _written(writer, config, length):
   """The prompt and the first of the texts that follow it."""
   prompt = _prompt(config, writer.vocabulary)
   texts = writer.write(
-    prompt, length, number=config.texts, seed=config.seed, temperature=config.temperature,
-    top_k=config.top_k or None, top_p=config.top_p,
-  )  # fmt: skip
+    prompt,
+    length,
+    number=config.texts,
+    seed=config.seed,
+    temperature=config.temperature,
+    top_k=config.top_k or None,
+    top_p=config.top_p,
+  )
   return (prompt + writer.blank + texts[0]).replace(f" {corpus.END} ", "\n")

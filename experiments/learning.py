@@ -29,9 +29,18 @@ def optimizer(rate: float, steps: int, decay: str, warmup: float, weight_decay: 
 
 
 def fit(
-  config, task, data, decay: str = "linear", warmup: float = 0.05, *, weight_decay: float = 0.0,
-  clip: float = 1.0, enough: float = math.inf, lenient: bool = False, **own
-) -> training.Run:  # fmt: skip
+  config,
+  task,
+  data,
+  decay: str = "linear",
+  warmup: float = 0.05,
+  *,
+  weight_decay: float = 0.0,
+  clip: float = 1.0,
+  enough: float = math.inf,
+  lenient: bool = False,
+  **own,
+) -> training.Run:
   """Trains as a configuration says, and chooses on the validation part; returns what can be tested.
 
   Args:

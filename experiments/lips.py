@@ -29,10 +29,16 @@ from rnnjax.types import BadInput
 
 PRESETS = {
   "face": dict(
-    test="1114_2_05,1114_3_16", delays="0,3,6", hidden=128, epochs=5, rate=4e-3, dropout=0.3,
-    decay=0.3, average=0.99,
+    test="1114_2_05,1114_3_16",
+    delays="0,3,6",
+    hidden=128,
+    epochs=5,
+    rate=4e-3,
+    dropout=0.3,
+    decay=0.3,
+    average=0.99,
   ),
-}  # fmt: skip
+}
 WINDOWS = 10  # batches of each recording, in an epoch
 
 

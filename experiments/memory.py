@@ -34,13 +34,25 @@ CELLS = {
 }
 PRESETS = {
   "adding": dict(
-    lengths="600", hidden=128, batch=32, epochs=200, rate=2e-3, chrono=600, enough=0.0,
-  ),
-  "copy": dict(
-    problem="copy", lengths="1000", hidden=128, batch=32, epochs=30, rate=2e-3, chrono=1000,
+    lengths="600",
+    hidden=128,
+    batch=32,
+    epochs=200,
+    rate=2e-3,
+    chrono=600,
     enough=0.0,
   ),
-}  # fmt: skip
+  "copy": dict(
+    problem="copy",
+    lengths="1000",
+    hidden=128,
+    batch=32,
+    epochs=30,
+    rate=2e-3,
+    chrono=1000,
+    enough=0.0,
+  ),
+}
 EPOCH = 100  # batches between two looks at the validation part
 
 
@@ -100,8 +112,10 @@ def run(config: Config = Config()):
   """Trains each cell on each length; returns their losses on sequences that are new."""
   lengths = config.lengths.split(",")
   if config.data_dir or not all(part.isdecimal() and int(part) > 1 for part in lengths):
-    raise BadInput(f"--lengths must be like 10,30,100, 2 at least; got {config.lengths!r}. As all "
-                   f"is drawn, --data_dir must be empty; got {config.data_dir!r}")  # fmt: skip
+    raise BadInput(
+      f"--lengths must be like 10,30,100, 2 at least; got {config.lengths!r}. As all "
+      f"is drawn, --data_dir must be empty; got {config.data_dir!r}"
+    )
   guess, out = GUESS[config.problem], pathlib.Path(config.out).expanduser()
   losses, start, end, scores = {}, {}, {}, {"dataset": config.problem, "seed": config.seed}
   for name in [config.cell] if config.cell else CELLS:

@@ -1,8 +1,8 @@
 """Which keys sound next? Polyphonic music, a chord from the chords before it.
 
-  python -m experiments.music                                 # generated progressions
-  python -m experiments.music --preset=jsb --data_dir=JSB_Chorales.mat --out=runs/jsb
-  python -m experiments.music --load=runs/jsb --sample=chorale.mid
+python -m experiments.music                                 # generated progressions
+python -m experiments.music --preset=jsb --data_dir=JSB_Chorales.mat --out=runs/jsb
+python -m experiments.music --load=runs/jsb --sample=chorale.mid
 """
 
 import dataclasses

@@ -20,8 +20,13 @@ from rnnjax.unroll import BACKENDS
 
 RATE = dict(low=0, below=1)  # what a rate of dropout may be
 CELLS = {
-  "vanilla": vanilla, "lstm": lstm, "gru": gru, "mingru": mingru, "minlstm": minlstm, "lru": lru,
-}  # fmt: skip
+  "vanilla": vanilla,
+  "lstm": lstm,
+  "gru": gru,
+  "mingru": mingru,
+  "minlstm": minlstm,
+  "lru": lru,
+}
 
 
 def option(default, help: str, choices=None, low=None, below=None, file=False, aside=False):

@@ -103,10 +103,12 @@ def run(config: Config = Config()):
     }
     speedups(out / "parallel.png", panels)
   mean = lambda values: float(np.exp(np.mean(np.log(list(values)))).round(3))
-  means = {f"gain/{form} {each}": mean(gain(row, form, each) for row in rows)
-           for form, each in pairs}  # fmt: skip
-  return means | {f"iterations/{form}": mean(row[f"{form} iterations"] for row in rows)
-                  for form in FORMS}  # fmt: skip
+  means = {
+    f"gain/{form} {each}": mean(gain(row, form, each) for row in rows) for form, each in pairs
+  }
+  return means | {
+    f"iterations/{form}": mean(row[f"{form} iterations"] for row in rows) for form in FORMS
+  }
 
 
 if __name__ == "__main__":

@@ -42,10 +42,12 @@ def own(cell, xs, H):
 
   tick, gates, apart = {"lstm": (lstm, 4, 0), "gru": (gru, 3, 1)}[cell]
   made = Cell(
-    "own", H, lambda key, D: init(key, D, H, gates),
+    "own",
+    H,
+    lambda key, D: init(key, D, H, gates),
     lambda x: (zeros(x, H),) * (2 if cell == "lstm" else 1),
     **additive(tick, gates, apart),
-  )  # fmt: skip
+  )
   return unrolled(made, xs)
 
 

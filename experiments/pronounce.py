@@ -1,10 +1,10 @@
 """How is it said? The letters of a word in, its sounds out.
 
-  python -m experiments.pronounce                                       # generated words
-  python -m experiments.pronounce --preset=cmudict --data_dir=cmudict.zip --out=runs/said
-  python -m experiments.pronounce --load=runs/said --word=attention
-  python -m experiments.pronounce --preset=cmudict --data_dir=cmudict.zip --load=runs/a,runs/b
-      # what both of these say together, of the test part
+python -m experiments.pronounce                                       # generated words
+python -m experiments.pronounce --preset=cmudict --data_dir=cmudict.zip --out=runs/said
+python -m experiments.pronounce --load=runs/said --word=attention
+python -m experiments.pronounce --preset=cmudict --data_dir=cmudict.zip --load=runs/a,runs/b
+    # what both of these say together, of the test part
 """
 
 import dataclasses
@@ -18,10 +18,18 @@ from rnnjax.models.rewriter import Rewriter
 
 PRESETS = {
   "cmudict": dict(
-    hidden=256, layers=2, width=64, batch=64, epochs=12, rate=1e-3, attention="additive",
-    dropout=0.15, smoothing=0.1, average=0.999,
+    hidden=256,
+    layers=2,
+    width=64,
+    batch=64,
+    epochs=12,
+    rate=1e-3,
+    attention="additive",
+    dropout=0.15,
+    smoothing=0.1,
+    average=0.999,
   ),
-}  # fmt: skip
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,9 +53,7 @@ def errors(written, ways) -> dict[str, float]:
   ]
   edits = [it.substitutions + it.deletions + it.insertions for it in found]
   spoken = sum(it.hits + it.substitutions + it.deletions for it in found)
-  return {
-    "word_error": sum(map(bool, edits)) / len(edits), "phoneme_error": sum(edits) / spoken
-  }  # fmt: skip
+  return {"word_error": sum(map(bool, edits)) / len(edits), "phoneme_error": sum(edits) / spoken}
 
 
 def run(config: Config = Config()):

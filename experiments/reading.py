@@ -1,8 +1,8 @@
 """A story and a question in, an answer out: the bAbI tasks.
 
-  python -m experiments.reading                                          # generated stories
-  python -m experiments.reading --preset=1k --data_dir=tasks_1-20_v1-2_en.tar.gz --out=runs/babi
-  python -m experiments.reading --preset=10k --data_dir=tasks_1-20_v1-2_en.tar.gz
+python -m experiments.reading                                          # generated stories
+python -m experiments.reading --preset=1k --data_dir=tasks_1-20_v1-2_en.tar.gz --out=runs/babi
+python -m experiments.reading --preset=10k --data_dir=tasks_1-20_v1-2_en.tar.gz
 """
 
 import dataclasses
@@ -52,9 +52,14 @@ def build(config: Config, words: int, answers: int) -> Reader:
   cell = CELLS[config.cell](config.hidden)
   both = bidirectional(cell, cell, "sum")
   return Reader(
-    embedding.trainable(words, config.width), both, both, attention.general(), answers,
-    config.hops, config.dropout,
-  )  # fmt: skip
+    embedding.trainable(words, config.width),
+    both,
+    both,
+    attention.general(),
+    answers,
+    config.hops,
+    config.dropout,
+  )
 
 
 def prepare(config: Config):
@@ -76,9 +81,15 @@ def prepare(config: Config):
   numbers = sorted({q.task for q in told.test})
   by_task = {n: batches([q for q in told.test if q.task == n]) for n in numbers}
   return SimpleNamespace(
-    name=told.name, questions=told.test, words=words, answers=answers, by_task=by_task,
-    train=batches(told.train, config.seed), valid=batches(told.valid), test=batches(told.test),
-  )  # fmt: skip
+    name=told.name,
+    questions=told.test,
+    words=words,
+    answers=answers,
+    by_task=by_task,
+    train=batches(told.train, config.seed),
+    valid=batches(told.valid),
+    test=batches(told.test),
+  )
 
 
 def draw(out: str, model: Reader, params, data):

@@ -65,17 +65,21 @@ class Rewriting(options.Common):
   block: int = option(0, "no so many subwords in a row are written twice", low=0, aside=True)
   longest: int = option(100, "subwords that are written, at most", low=1, aside=True)
   load: str = option(
-    "", "folder of a finished run, whose model is used; or of more, A,B, which write together",
+    "",
+    "folder of a finished run, whose model is used; or of more, A,B, which write together",
     aside=True,
-  )  # fmt: skip
+  )
 
   @property
   def search(self) -> dict:
     """How a Rewriter shall search."""
     return dict(
-      width=self.beam, length_penalty=self.length_penalty, coverage_penalty=self.coverage_penalty,
-      block=self.block, steps=self.longest,
-    )  # fmt: skip
+      width=self.beam,
+      length_penalty=self.length_penalty,
+      coverage_penalty=self.coverage_penalty,
+      block=self.block,
+      steps=self.longest,
+    )
 
 
 def build(config: Rewriting, source: int, target: int) -> Translator:
@@ -87,8 +91,10 @@ def build(config: Rewriting, source: int, target: int) -> Translator:
   except ValueError as error:
     raise BadInput(f"--attention={config.attention} --hidden={config.hidden}: {error}") from None
   if config.joint and config.target_subwords not in ("same", config.subwords):
-    raise BadInput(f"--joint needs one kind of subwords; got --subwords={config.subwords} and "
-                   f"--target_subwords={config.target_subwords}")  # fmt: skip
+    raise BadInput(
+      f"--joint needs one kind of subwords; got --subwords={config.subwords} and "
+      f"--target_subwords={config.target_subwords}"
+    )
   if config.copy and not (config.joint and made):
     raise BadInput("--copy needs --joint, for words to be the same on both sides, and an attention")
   if config.coverage_penalty and config.attention != "coverage":
@@ -96,9 +102,16 @@ def build(config: Rewriting, source: int, target: int) -> Translator:
   reader = options.encoder(SimpleNamespace(**vars(config), bidirectional=True))
   table = embedding.trainable(target, config.width)
   return Translator(
-    table if config.joint else embedding.trainable(source, config.width), table, reader, writer,
-    full(target), config.dropout, config.word_dropout, config.copy, config.sampled,
-  )  # fmt: skip
+    table if config.joint else embedding.trainable(source, config.width),
+    table,
+    reader,
+    writer,
+    full(target),
+    config.dropout,
+    config.word_dropout,
+    config.copy,
+    config.sampled,
+  )
 
 
 def prepare(config: Rewriting, text: pairs.Pairs):

@@ -75,9 +75,15 @@ def configure(module, flags: dict[str, str]):
 
 
 def plan(
-  experiment: str, out: pathlib.Path, fixed: Sequence[str] = (), grid: Sequence[str] = (),
-  random: Sequence[str] = (), trials: int = 20, seed: int = 0, seeds: int = 1,
-) -> list[Trial]:  # fmt: skip
+  experiment: str,
+  out: pathlib.Path,
+  fixed: Sequence[str] = (),
+  grid: Sequence[str] = (),
+  random: Sequence[str] = (),
+  trials: int = 20,
+  seed: int = 0,
+  seeds: int = 1,
+) -> list[Trial]:
   """All runs of a sweep: each point of the grid with each draw and each seed, in folders of `out`.
 
   Args:

@@ -1,8 +1,8 @@
 """Speech to text: which words were said, and nobody has told when.
 
-  python -m experiments.speech                                           # generated whistles
-  python -m experiments.speech --preset=digits --data_dir=recordings.zip  # 0.993; WER 0.6 %
-  python -m experiments.speech --preset=digits --data_dir=recordings.zip --hold_out=theo
+python -m experiments.speech                                           # generated whistles
+python -m experiments.speech --preset=digits --data_dir=recordings.zip  # 0.993; WER 0.6 %
+python -m experiments.speech --preset=digits --data_dir=recordings.zip --hold_out=theo
 """
 
 import dataclasses
@@ -64,9 +64,13 @@ def prepare(config: Config):
   scale = Scale.of([xs for xs, _ in train])
   batches = lambda rows: fsdd.batches(scale, 2 * config.batch, rows)
   return SimpleNamespace(
-    spoken=spoken, scale=scale, train=fsdd.batches(scale, config.batch, train, config.seed),
-    valid=batches(valid), test=batches(test), alone=batches(alone[2]),
-  )  # fmt: skip
+    spoken=spoken,
+    scale=scale,
+    train=fsdd.batches(scale, config.batch, train, config.seed),
+    valid=batches(valid),
+    test=batches(test),
+    alone=batches(alone[2]),
+  )
 
 
 def measure(ys, batch):

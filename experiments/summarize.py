@@ -1,8 +1,8 @@
 """A short text from a long one: attention that can copy.
 
-  python -m experiments.summarize                                   # generated reports, headlines
-  python -m experiments.summarize --preset=titles --data_dir=womens_clothing_reviews.csv.gz
-  python -m experiments.summarize --preset=titles --load=runs/titles --text="..."
+python -m experiments.summarize                                   # generated reports, headlines
+python -m experiments.summarize --preset=titles --data_dir=womens_clothing_reviews.csv.gz
+python -m experiments.summarize --preset=titles --load=runs/titles --text="..."
 """
 
 import dataclasses
@@ -20,10 +20,20 @@ from rnnjax.models.rewriter import Rewriter
 
 PRESETS = {
   "titles": dict(
-    hidden=128, width=128, vocabulary=5000, batch=32, epochs=10, rate=2e-3, dropout=0.3,
-    word_dropout=0.1, smoothing=0.1, average=0.998, block=2, longest=30,
+    hidden=128,
+    width=128,
+    vocabulary=5000,
+    batch=32,
+    epochs=10,
+    rate=2e-3,
+    dropout=0.3,
+    word_dropout=0.1,
+    smoothing=0.1,
+    average=0.998,
+    block=2,
+    longest=30,
   ),
-}  # fmt: skip
+}
 KINDS = ("rouge1", "rouge2", "rougeL")
 LEADS = range(1, 16)  # words of a text that may stand for its summary
 
@@ -46,8 +56,12 @@ def load(out: str) -> Rewriter:
 def rouge(written, rows) -> dict[str, float]:
   """Mean F1 of ROUGE-1, 2 and L, on stems: Lin 2004."""
   if unread := [true for _, true in rows if not re.search("[a-z0-9]", true.lower())]:
-    logging.warning("ROUGE reads a-z and 0-9 alone, and %d of %d summaries have none of these: %r",
-                    len(unread), len(rows), unread[0])  # fmt: skip
+    logging.warning(
+      "ROUGE reads a-z and 0-9 alone, and %d of %d summaries have none of these: %r",
+      len(unread),
+      len(rows),
+      unread[0],
+    )
   scorer = rouge_scorer.RougeScorer(KINDS, use_stemmer=True)
   scores = [scorer.score(true, one) for one, (_, true) in zip(written, rows)]
   return {kind: sum(score[kind].fmeasure for score in scores) / len(rows) for kind in KINDS}

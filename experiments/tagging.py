@@ -1,8 +1,8 @@
 """A tag for every word: parts of speech, chunks, names.
 
-  python -m experiments.tagging                                          # generated sentences
-  python -m experiments.tagging --task=ner --data_dir=conll2003 --out=runs/ner  # F1 0.860, 10 min
-  python -m experiments.tagging --load=runs/ner --tag="Teddy Roosevelt was a great President !"
+python -m experiments.tagging                                          # generated sentences
+python -m experiments.tagging --task=ner --data_dir=conll2003 --out=runs/ner  # F1 0.860, 10 min
+python -m experiments.tagging --load=runs/ner --tag="Teddy Roosevelt was a great President !"
 """
 
 import dataclasses
@@ -57,10 +57,15 @@ def build(config: Config, lexicon: Lexicon) -> Tagger:
   embed = embedding.begun(lexicon.words, config.width, config.vectors)
   last = crf.linear_chain(K, *spans.transitions(lexicon.tags)) if config.crf else crf.independent(K)
   return Tagger(
-    embed, options.encoder(config), last, spelled.get(config.spelling),
+    embed,
+    options.encoder(config),
+    last,
+    spelled.get(config.spelling),
     tuple((len(column), COLUMN) for column in lexicon.columns),
-    config.word_dropout, config.input_dropout, config.dropout,
-  )  # fmt: skip
+    config.word_dropout,
+    config.input_dropout,
+    config.dropout,
+  )
 
 
 def prepare(config: Config):

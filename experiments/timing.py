@@ -132,8 +132,10 @@ def draw(rows, path):
   groups, names = best(rows), list(dict.fromkeys(row["peer"] for row in rows))
   figure, axes = plt.subplots(figsize=(12, 4), layout="constrained")
   for i, name in enumerate(names):
-    heights = [group[name]["both_ms"] / group["rnnjax"]["both_ms"] if name in group else 0
-               for group in groups.values()]  # fmt: skip
+    heights = [
+      group[name]["both_ms"] / group["rnnjax"]["both_ms"] if name in group else 0
+      for group in groups.values()
+    ]
     places = np.arange(len(groups)) + (i - len(names) / 2) / (len(names) + 1)
     axes.bar(places, heights, 1 / (len(names) + 1), label=name, align="edge", color=f"C{i}")
   labels = ["{}\nB {}\nT {}\nD {}\nH {}".format(cell.upper(), *shape) for cell, shape in groups]

@@ -1,9 +1,9 @@
 """A sentence in another language: encoder, attention, decoder, beam.
 
-  python -m experiments.translate                                # a generated pair of languages
-  python -m experiments.translate --preset=multi30k --data_dir=multi30k --out=runs/ende
-      # Multi30k, 2 CPU cores, 18 min: BLEU 37.6
-  python -m experiments.translate --load=runs/ende --translate="Two dogs play in the snow."
+python -m experiments.translate                                # a generated pair of languages
+python -m experiments.translate --preset=multi30k --data_dir=multi30k --out=runs/ende
+    # Multi30k, 2 CPU cores, 18 min: BLEU 37.6
+python -m experiments.translate --load=runs/ende --translate="Two dogs play in the snow."
 """
 
 import dataclasses
@@ -16,10 +16,18 @@ from rnnjax.models.rewriter import Rewriter
 
 PRESETS = {
   "multi30k": dict(
-    hidden=256, width=256, vocabulary=6000, batch=64, epochs=10, rate=2e-3, dropout=0.4,
-    word_dropout=0.1, smoothing=0.1, average=0.998,
+    hidden=256,
+    width=256,
+    vocabulary=6000,
+    batch=64,
+    epochs=10,
+    rate=2e-3,
+    dropout=0.4,
+    word_dropout=0.1,
+    smoothing=0.1,
+    average=0.998,
   ),
-}  # fmt: skip
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,9 +58,7 @@ def run(config: Config = Config()):
   """Trains, chooses on the validation part, tests once; returns the scores."""
   if rewriting.asked(config, "translate"):
     return rewriting.show(config, load(config.load), config.translate)
-  text = pairs.load(
-    config.dataset, config.data_dir, config.source, config.target, "translations"
-  )
+  text = pairs.load(config.dataset, config.data_dir, config.source, config.target, "translations")
   rewriter, scores = rewriting.rewriter(config, text)
   scores |= judge(config, rewriter, text.test)
   return scores | rewriting.show(config, rewriter, config.translate or text.test[0][0])

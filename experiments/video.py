@@ -1,7 +1,7 @@
 """What is being done, frame by frame: noisy scores of single frames in, a label for each out.
 
-  python -m experiments.video                                       # generated recipes
-  python -m experiments.video --preset=salads --data_dir=video      # 50 Salads: 0.640 of frames
+python -m experiments.video                                       # generated recipes
+python -m experiments.video --preset=salads --data_dir=video      # 50 Salads: 0.640 of frames
 """
 
 import dataclasses

@@ -1,9 +1,9 @@
 """A word at a time: the Penn Treebank, or any text cut into words.
 
-  python -m experiments.word_lm                                 # the text that comes along
-  python -m experiments.word_lm --preset=small --data_dir=ptb --out=runs/ptb
-      # Penn Treebank, 2 CPU cores, 36 min: perplexity 84.6, with the cache 76.1
-  python -m experiments.word_lm --write=runs/ptb --prompt="the market"  # the likeliest next words
+python -m experiments.word_lm                                 # the text that comes along
+python -m experiments.word_lm --preset=small --data_dir=ptb --out=runs/ptb
+    # Penn Treebank, 2 CPU cores, 36 min: perplexity 84.6, with the cache 76.1
+python -m experiments.word_lm --write=runs/ptb --prompt="the market"  # the likeliest next words
 """
 
 import dataclasses
@@ -24,19 +24,55 @@ from rnnjax.types import BadInput
 
 PRESETS = {
   "small": dict(  # as many parameters as the small model of Zaremba et al. 2014
-    hidden=400, layers=2, width=200, tied=True, batch=40, epochs=14, rate=3e-3, dropout=0.3,
-    input_dropout=0.3, type_dropout=0.05, weight_drop=0.3, average=0.998, restart=0.0, cache=500,
+    hidden=400,
+    layers=2,
+    width=200,
+    tied=True,
+    batch=40,
+    epochs=14,
+    rate=3e-3,
+    dropout=0.3,
+    input_dropout=0.3,
+    type_dropout=0.05,
+    weight_drop=0.3,
+    average=0.998,
+    restart=0.0,
+    cache=500,
   ),
   "reviews": dict(  # what `imdb --preset=pretrained` starts from; 32 min
-    dataset="reviews", cell="gru", hidden=128, width=64, both=True, vocabulary=10_000, restart=0.0,
-    cutoffs="2000", batch=64, window=50, epochs=4, rate=3e-3, dropout=0.1, average=0.998,
+    dataset="reviews",
+    cell="gru",
+    hidden=128,
+    width=64,
+    both=True,
+    vocabulary=10_000,
+    restart=0.0,
+    cutoffs="2000",
+    batch=64,
+    window=50,
+    epochs=4,
+    rate=3e-3,
+    dropout=0.1,
+    average=0.998,
   ),
   "awd": dict(  # Merity, McCann & Socher 2017, but averaging from a fixed step; untried
-    hidden=1150, layers=3, width=400, tied=True, batch=80, window=70, epochs=500, rate=30.0,
-    dropout=0.4, input_dropout=0.4, type_dropout=0.1, weight_drop=0.5, activation=2.0, temporal=1.0,
+    hidden=1150,
+    layers=3,
+    width=400,
+    tied=True,
+    batch=80,
+    window=70,
+    epochs=500,
+    rate=30.0,
+    dropout=0.4,
+    input_dropout=0.4,
+    type_dropout=0.1,
+    weight_drop=0.5,
+    activation=2.0,
+    temporal=1.0,
     optimizer="asgd",
   ),
-}  # fmt: skip
+}
 
 
 @dataclasses.dataclass(frozen=True)

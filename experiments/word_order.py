@@ -67,8 +67,10 @@ def run(config: Config = Config()):
   texts, labels = zip(*reviews.train)
   distinct = {word for text in texts for word in words(text)}
   if config.width > min(len(distinct), config.vocabulary):
-    raise BadInput(f"--width must be at most {min(len(distinct), config.vocabulary)}, the words; "
-                   f"got {config.width}")  # fmt: skip
+    raise BadInput(
+      f"--width must be at most {min(len(distinct), config.vocabulary)}, the words; "
+      f"got {config.width}"
+    )
   found, chosen = {}, {}
   for name, bag in bags(config).items():
     found[name] = float(bag.fit(texts, labels).score(*zip(*reviews.test)))

@@ -26,9 +26,17 @@ ONLY = flags.DEFINE_list("only", NAMES, "which experiments")
 OUT = flags.DEFINE_string("out", "runs/agree", "folder of all trainings; what is there goes")
 ROOT = pathlib.Path(__file__).parents[1]
 TINY = dict(
-  hidden=8, batch=16, epochs=1, dataset="embedded", width=8, sample=0, split=1, limit=40,
-  lengths="20", cell="gru",
-)  # fmt: skip
+  hidden=8,
+  batch=16,
+  epochs=1,
+  dataset="embedded",
+  width=8,
+  sample=0,
+  split=1,
+  limit=40,
+  lengths="20",
+  cell="gru",
+)
 WAYS = {
   "one": ([sys.executable, "-m", "experiments.{name}"], "--mesh=batch:1"),
   "four devices": ([sys.executable, "-m", "experiments.{name}"], "--mesh=batch:4"),
@@ -63,8 +71,9 @@ def main(_):
       curves[way] = curve(out)
     apart = {
       way: max(abs(a - b) for a, b in zip(losses, curves["one"], strict=True))
-      for way, losses in curves.items() if way != "one"
-    }  # fmt: skip
+      for way, losses in curves.items()
+      if way != "one"
+    }
     worst = max(worst, *apart.values())
     bar.write(f"{name:10}" + "".join(f"  {way} {by:.1e}" for way, by in apart.items()), sys.stdout)
   sys.exit(worst > MOST)

@@ -27,8 +27,13 @@ OUT = flags.DEFINE_string("out", "runs/soak", "folder of both trainings; what is
 SEED = flags.DEFINE_integer("seed", 0, "of the moments")
 LONGEST = 12  # seconds till a kill
 FLAGS = [
-  "--dataset=embedded", "--hidden=8", "--width=8", "--layers=1", "--batch=32", "--save_every=10",
-]  # fmt: skip
+  "--dataset=embedded",
+  "--hidden=8",
+  "--width=8",
+  "--layers=1",
+  "--batch=32",
+  "--save_every=10",
+]
 ROOT = pathlib.Path(__file__).parents[1]
 
 
@@ -82,8 +87,10 @@ def main(_):
       sys.exit(f"the training does not go on; see {folder / 'log'}")
   leaves = [jax.tree.leaves(state(out)) for out in (calm, torn)]
   same = [np.array_equal(a, b) for a, b in zip(*leaves, strict=True)]
-  print(f"{KILLS.value} kills, {amid} of them amid a checkpoint; of the state's {len(same)} arrays "
-        f"{sum(same)} are the same, bit for bit")  # fmt: skip
+  print(
+    f"{KILLS.value} kills, {amid} of them amid a checkpoint; of the state's {len(same)} arrays "
+    f"{sum(same)} are the same, bit for bit"
+  )
   sys.exit(not all(same))
 
 

@@ -121,9 +121,7 @@ def score(params: Params, scores: Array, tags: Array, lengths: Array | None = No
   return jnp.sum(jnp.where(live, own, 0) + ahead + ends, 0) + begins.sum(0)
 
 
-def total(
-  params: Params, scores: Array, lengths: Array | None = None, best: bool = False
-) -> Array:
+def total(params: Params, scores: Array, lengths: Array | None = None, best: bool = False) -> Array:
   """log Z [...], or with `best` the highest s(y)."""
   if lengths is None:
     lengths = jnp.full(scores.shape[1:-1], scores.shape[0])

@@ -159,9 +159,13 @@ def decoder(
       return new, jnp.concatenate([new["fed"], α], -1)
 
     bound = Cell(
-      f"bound({layers})", F + memory.values.shape[0], None,
-      lambda x: jax.tree.map(jnp.zeros_like, carry), lambda params, x: x, step,
-    )  # fmt: skip
+      f"bound({layers})",
+      F + memory.values.shape[0],
+      None,
+      lambda x: jax.tree.map(jnp.zeros_like, carry),
+      lambda params, x: x,
+      step,
+    )
     # The memory comes by closure, which the plain scan can differentiate.
     carry, both = unroll(bound, params, xs, carry=carry, backend="scan")
     return carry, both[..., :F], jnp.moveaxis(both[..., F:], -1, 1)

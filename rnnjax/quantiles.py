@@ -60,8 +60,10 @@ def measure(ys: Array, batch: Mapping[str, Array], last: bool = True) -> dict[st
   made, true = forecast(ys, batch), batch["future"]
   error, low, high = true - made[..., 0], made[..., 1], made[..., -1]
   measures = {
-    "loss": error**2 + pinball(true, made[..., 1:]), "mse": error**2, "mae": abs(error),
+    "loss": error**2 + pinball(true, made[..., 1:]),
+    "mse": error**2,
+    "mae": abs(error),
     "coverage": (low <= true) & (true <= high),
-  }  # fmt: skip
+  }
   weights = jnp.broadcast_to(batch["weights"][:, None, None], true.shape)
   return {name: metrics.mean(values, weights) for name, values in measures.items()}

@@ -39,9 +39,7 @@ def weight_drop(encoder: Encoder, rate: float) -> Encoder:
   return encoder._replace(name=f"weight_drop({encoder}, {rate})", init=init, apply=apply)
 
 
-def zoneout(
-  cell: Cell, *rates: float, remat: int | None = None, backend: str = "auto"
-) -> Encoder:
+def zoneout(cell: Cell, *rates: float, remat: int | None = None, backend: str = "auto") -> Encoder:
   """The cell, forward in time, with parts of its carry kept as they were: Krueger et al. 2017.
 
       carryₜ = mₜ ⊙ carryₜ₋₁ + (1 − mₜ) ⊙ stepₜ,   yₜ = hₜ

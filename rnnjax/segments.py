@@ -48,9 +48,7 @@ def edit_score(found: np.ndarray, true: np.ndarray, background: int | None = Non
   return float(1 - row[-1] / max(len(one), len(other), 1))
 
 
-def f1(
-  found: np.ndarray, true: np.ndarray, overlap: float, background: int | None = None
-) -> float:
+def f1(found: np.ndarray, true: np.ndarray, overlap: float, background: int | None = None) -> float:
   """2 TP/(n + m) of n segments found and m true ones.
 
   A segment found is right (TP) if the true one of its label whose intersection over union with it

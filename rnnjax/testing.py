@@ -123,10 +123,14 @@ def keeps_rows_apart(it: Subject):
   picks += range(it.batch_shape[0]) if len(it.batch_shape) == 1 else []
   for pick in picks:
     start, end = jax.tree.map(lambda c, pick=pick: c[pick], (it.carry, carry))
-    same((end, ys[:, pick]), it(it.xs[:, pick], carry=start), (
-      f"row {pick} of a batch depends on the other rows. Does step or project reduce over all "
-      "axes, or over axis 0, instead of axis -1? If rows are to be mixed, pass mixes_rows=True"
-    ))
+    same(
+      (end, ys[:, pick]),
+      it(it.xs[:, pick], carry=start),
+      (
+        f"row {pick} of a batch depends on the other rows. Does step or project reduce over all "
+        "axes, or over axis 0, instead of axis -1? If rows are to be mixed, pass mixes_rows=True"
+      ),
+    )
 
 
 def ignores_padding(it: Subject):
@@ -173,9 +177,14 @@ def runs_on_every_backend(it: Subject):
 
 
 LAWS: tuple[Callable[[Subject], None], ...] = (
-  carries_its_output, keeps_types, is_pure, keeps_rows_apart, ignores_padding,
-  differentiates, runs_on_every_backend,
-)  # fmt: skip
+  carries_its_output,
+  keeps_types,
+  is_pure,
+  keeps_rows_apart,
+  ignores_padding,
+  differentiates,
+  runs_on_every_backend,
+)
 
 
 def check_cell(cell: Cell, *, batch_shape: tuple[int, ...] = (3,), mixes_rows: bool = False):

@@ -104,8 +104,10 @@ def unroll_both(
   if remat is None and BACKENDS[backend].together:
     return BACKENDS[backend].together(cell, nets, xs, mask, carries, reverse)
   run = functools.partial(BACKENDS[backend].run, cell)
-  return [_in_chunks(run, net, xs, mask, carry, back, remat)
-          for net, carry, back in zip(nets, carries, reverse)]  # fmt: skip
+  return [
+    _in_chunks(run, net, xs, mask, carry, back, remat)
+    for net, carry, back in zip(nets, carries, reverse)
+  ]
 
 
 def _ready(cell, nets, xs, lengths, carries, backend):

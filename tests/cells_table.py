@@ -178,7 +178,9 @@ def runs(case, backend, dtype=np.float64):
 
 
 PAIRS = [(case, "scan") for case in [CASES[0], *FORMS, *LONGEST]] + [
-  (case, backend) for backend in sorted(set(BACKENDS) - {"scan"}) for case in FORMS
+  (case, backend)
+  for backend in sorted(set(BACKENDS) - {"scan"})
+  for case in FORMS
   if runs(case, backend)
 ]
 over_cells_and_backends = pytest.mark.parametrize(

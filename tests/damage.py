@@ -14,18 +14,62 @@ LARGEST = 1 << 17  # bytes of a file, before it is packed
 NUMBERS = [0, 1, 2, 127, 128, 255, 256, 65535, 65536, 10**6]
 NUMBERS += [2**n - k for n in (31, 32, 63, 64) for k in (0, 1)]
 WORDS = [
-  b"\0", b"\n", b"\t", b'"', b",", b" ", b"\xff\xfe", b"\xef\xbb\xbf", b"\r\n", b"nan", b"-1",
-  b"1e999", b"0.5", "\u2028é😀".encode(), b"\xed\xa0\x80", b"../../up", b"/etc/passwd", b"#", b"{",
-  b"]", b"null",
-]  # fmt: skip
+  b"\0",
+  b"\n",
+  b"\t",
+  b'"',
+  b",",
+  b" ",
+  b"\xff\xfe",
+  b"\xef\xbb\xbf",
+  b"\r\n",
+  b"nan",
+  b"-1",
+  b"1e999",
+  b"0.5",
+  "\u2028é😀".encode(),
+  b"\xed\xa0\x80",
+  b"../../up",
+  b"/etc/passwd",
+  b"#",
+  b"{",
+  b"]",
+  b"null",
+]
 LONG = [
-  b"\xff" * 300, b"9" * 5000, b"[" * 100_000, b"a" * 200_000, b"\n" * 50_000, b"\xff" * 10_000,
+  b"\xff" * 300,
+  b"9" * 5000,
+  b"[" * 100_000,
+  b"a" * 200_000,
+  b"\n" * 50_000,
+  b"\xff" * 10_000,
   b'{"a":' * 2000,
-]  # fmt: skip
+]
 VALUES = [
-  None, True, -1, 0, 0.5, 1e308, 10**30, 2**31, "", "a", "\ud800", "<unk>", "../../up", [], {},
-  [[]], [None], {"a": 1}, float("nan"), float("inf"), "9" * 5000, [1] * 10_000, [["a"] * 3] * 1000,
-]  # fmt: skip
+  None,
+  True,
+  -1,
+  0,
+  0.5,
+  1e308,
+  10**30,
+  2**31,
+  "",
+  "a",
+  "\ud800",
+  "<unk>",
+  "../../up",
+  [],
+  {},
+  [[]],
+  [None],
+  {"a": 1},
+  float("nan"),
+  float("inf"),
+  "9" * 5000,
+  [1] * 10_000,
+  [["a"] * 3] * 1000,
+]
 NAMES = ["../up", "/up", "a/../../up", "", "\0", "x" * 5000, "9" * 5000]
 DEEP = "[" * 90 + "]" * 90
 

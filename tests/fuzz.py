@@ -179,8 +179,15 @@ def fuzz(name: str, inputs: int, seed: int, out: pathlib.Path) -> dict[str, str 
         keep(folder, out / f"{name}_{n}", why)
       start = n + 1 if why else stop
   seconds = round(time.monotonic() - begun)
-  return {"reader": name, "inputs": inputs, "read": counts[1], "refused": counts[2],
-          "findings": counts[3], "seconds": seconds, "MiB": counts[4] >> 10}  # fmt: skip
+  return {
+    "reader": name,
+    "inputs": inputs,
+    "read": counts[1],
+    "refused": counts[2],
+    "findings": counts[3],
+    "seconds": seconds,
+    "MiB": counts[4] >> 10,
+  }
 
 
 def _followed(worker, counts, bar) -> str:

@@ -108,10 +108,15 @@ def sealed(parts: dict[str, bytes]) -> bytes:
 
 
 PACKED = {
-  ".zip": zipped, ".npz": functools.partial(zipped, way=zipfile.ZIP_STORED), ".tar": tarred,
-  ".tgz": functools.partial(tarred, way="gz"), ".mat": matlab, ".ocdbt": sealed, "": sealed,
+  ".zip": zipped,
+  ".npz": functools.partial(zipped, way=zipfile.ZIP_STORED),
+  ".tar": tarred,
+  ".tgz": functools.partial(tarred, way="gz"),
+  ".mat": matlab,
+  ".ocdbt": sealed,
+  "": sealed,
   ".gz": lambda parts: gzip.compress(b"".join(parts.values()), 6, mtime=0),
-}  # fmt: skip
+}
 
 
 def packed(name: str, content: "bytes | Seed") -> bytes:
@@ -213,8 +218,10 @@ def _reviews():
   packed = {f"{part}.jsonl.gz": {"": _jsonl(*rows)} for part in ("train", "test")}
   own = {
     f"{part}/{label}/{n}_7.txt": b"a bad film"
-    for part in ("train", "test") for label in ("1", "2.5") for n in range(3)
-  }  # fmt: skip
+    for part in ("train", "test")
+    for label in ("1", "2.5")
+    for n in range(3)
+  }
   return [{f"{part}.jsonl": _jsonl(*rows) for part in ("train", "valid", "test")}, packed, own]
 
 
@@ -289,9 +296,9 @@ def _captions():
 
 
 def _digits():
-  idx = lambda array: bytes([0, 0, 8, array.ndim]) + struct.pack(
-    f">{array.ndim}I", *array.shape
-  ) + array.tobytes()  # fmt: skip
+  idx = lambda array: (
+    bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape) + array.tobytes()
+  )
   images, labels = np.arange(4 * 2 * 3, dtype=np.uint8).reshape(4, 2, 3), np.uint8([0, 1, 1, 0])
   made = {}
   for part in ("train", "t10k"):
@@ -386,8 +393,13 @@ def _vectors():
   numbers = np.arange(9, dtype="<f4").reshape(3, 3) / 7
   text = b"".join(w + b"".join(b" %.5f" % x for x in row) + b"\n" for w, row in zip(words, numbers))
   binary = b"2 3\n" + b"".join(w + b" " + r.tobytes() + b"\n" for w, r in zip(words[:2], numbers))
-  return [{"a": text}, {"a": b"3 3\n" + text}, {"a": binary}, {"a.gz": {"": text}},
-          {"a.gz": {"": binary}}]  # fmt: skip
+  return [
+    {"a": text},
+    {"a": b"3 3\n" + text},
+    {"a": binary},
+    {"a.gz": {"": text}},
+    {"a.gz": {"": binary}},
+  ]
 
 
 def _read_vectors(folder):

@@ -41,8 +41,11 @@ def test_what_numpy_saved_together(tmp_path):
 def test_what_scipy_saved(tmp_path, compressed):
   """Cells of numbers in each type and shape, beside other things; as `loadmat` reads them."""
   draw, path = np.random.default_rng(0), tmp_path / "a.mat"
-  rows = [draw.integers(0, 99, shape).astype(np.dtype(kind).newbyteorder("="))
-          for kind in KINDS for shape in ((2, 3), (1, 1), (0, 4), (3, 1), (2, 3, 4))]  # fmt: skip
+  rows = [
+    draw.integers(0, 99, shape).astype(np.dtype(kind).newbyteorder("="))
+    for kind in KINDS
+    for shape in ((2, 3), (1, 1), (0, 4), (3, 1), (2, 3, 4))
+  ]
   some = np.empty((1, len(rows)), object)
   some[0] = rows
   other = np.empty((1, 3), object)

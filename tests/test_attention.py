@@ -243,21 +243,42 @@ def test_multi_head_equals_pytorch():
 
 Z = np.zeros
 WRONG = {
-  "width": (lambda: run(dot(), {}, Z((T, B, 3)), Z((S, B, M))), "as wide as the keys, 4; got 3",
-            "general()"),
-  "lengths": (lambda: run(dot(), {}, Z((T, B, M)), Z((B, S, M)), LENGTHS), "shape (5,) of memory",
-              "int32 (4,)", "Is memory batch-major?"),
-  "float lengths": (lambda: dot().keys({}, Z((S, B, M)), np.ones(B, "f")), "must be integers",
-                    "float32"),
-  "batch": (lambda: attend(dot(), {}, Z((B, M)), Z((B, S, M)), Z((B, S, M))), "batch shape (5,)",
-            "got (4, 4)", "Is memory batch-major?"),
+  "width": (
+    lambda: run(dot(), {}, Z((T, B, 3)), Z((S, B, M))),
+    "as wide as the keys, 4; got 3",
+    "general()",
+  ),
+  "lengths": (
+    lambda: run(dot(), {}, Z((T, B, M)), Z((B, S, M)), LENGTHS),
+    "shape (5,) of memory",
+    "int32 (4,)",
+    "Is memory batch-major?",
+  ),
+  "float lengths": (
+    lambda: dot().keys({}, Z((S, B, M)), np.ones(B, "f")),
+    "must be integers",
+    "float32",
+  ),
+  "batch": (
+    lambda: attend(dot(), {}, Z((B, M)), Z((B, S, M)), Z((B, S, M))),
+    "batch shape (5,)",
+    "got (4, 4)",
+    "Is memory batch-major?",
+  ),
   "heads": (lambda: multi_head(4, 6), "divide its A features", "got 4 and 6"),
   "hidden": (lambda: additive(0), "additive needs a positive number", "got 0"),
-  "unread": (lambda: run(dot(), {}, Z((T, B, M)), Z((S, B, M)), coverage=Z((S, B))),
-             "dot() reads no coverage", "got (5, 4)"),
-  "coverage": (lambda: run(KINDS[4], *given(KINDS[4])[:3]), "reads coverage (5, 4)", "got None",
-               "one query after another"),
-}  # fmt: skip
+  "unread": (
+    lambda: run(dot(), {}, Z((T, B, M)), Z((S, B, M)), coverage=Z((S, B))),
+    "dot() reads no coverage",
+    "got (5, 4)",
+  ),
+  "coverage": (
+    lambda: run(KINDS[4], *given(KINDS[4])[:3]),
+    "reads coverage (5, 4)",
+    "got None",
+    "one query after another",
+  ),
+}
 
 
 @pytest.mark.usefixtures("float64")

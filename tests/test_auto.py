@@ -88,9 +88,13 @@ def test_all_steps_at_once_where_they_are_small(cell, shape, expected):
 
 @pytest.mark.parametrize(
   "rounds, unable, expected",
-  [(0.5, "", "triton"), (3.9, "", "deferred"), (1, "triton", "deferred"),
-   (1, "triton deferred", "scan")],
-)  # fmt: skip
+  [
+    (0.5, "", "triton"),
+    (3.9, "", "deferred"),
+    (1, "triton", "deferred"),
+    (1, "triton deferred", "scan"),
+  ],
+)
 def test_a_kernel_pays_in_few_rounds(monkeypatch, rounds, unable, expected):
   """What was not measured to pay is not taken, though it could run."""
   monkeypatch.setattr(gpu, "rounds", lambda cell, params, xs: rounds)

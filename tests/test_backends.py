@@ -16,10 +16,12 @@ from tests.cells_table import CASES, FORMS, LENGTHS, gradients, inputs, runs
 BACKENDS |= {  # every plan is as good as that which is chosen
   f"deferred {how}": Backend(functools.partial(deferred, how=how), never)
   for how in (
-    Plan(chunk=2), Plan(save=False, chunk=3, join=True, unroll=2), Plan(save=False),
+    Plan(chunk=2),
+    Plan(save=False, chunk=3, join=True, unroll=2),
+    Plan(save=False),
     Plan(hoist=True, join=True, unroll=4),
   )
-}  # fmt: skip
+}
 
 WAYS = {  # cells, reverse, lengths, type, precision
   "full": (FORMS, False, None, np.float64, 1e-12),
@@ -29,12 +31,16 @@ WAYS = {  # cells, reverse, lengths, type, precision
 TRIED = {
   f"{name}-{case.cell}-{backend}": (case, backend, *how)
   for backend in sorted(set(BACKENDS) - {"scan"})
-  for name, (cases, *how) in WAYS.items() for case in cases if runs(case, backend, how[2])
-}  # fmt: skip
+  for name, (cases, *how) in WAYS.items()
+  for case in cases
+  if runs(case, backend, how[2])
+}
 LOW = {
   f"{case.cell}-{backend}": (case, backend)
-  for backend in sorted(BACKENDS) for case in FORMS if runs(case, backend, jnp.bfloat16)
-}  # fmt: skip
+  for backend in sorted(BACKENDS)
+  for case in FORMS
+  if runs(case, backend, jnp.bfloat16)
+}
 
 
 @pytest.mark.usefixtures("float64")

@@ -59,10 +59,13 @@ def test_each_row_once_an_epoch(seed, epoch):
 
 
 @pytest.mark.parametrize("keep, kept", [("first", [1, 2, 3]), ("last", [3, 4, 5])])
-@pytest.mark.parametrize("padding, expected", [
-  ("back", lambda kept: [kept, [6, 7, 0], [0, 0, 0]]),
-  ("front", lambda kept: [kept, [0, 6, 7], [0, 0, 0]]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+  "padding, expected",
+  [
+    ("back", lambda kept: [kept, [6, 7, 0], [0, 0, 0]]),
+    ("front", lambda kept: [kept, [0, 6, 7], [0, 0, 0]]),
+  ],
+)
 def test_cut_and_padding(keep, kept, padding, expected):
   """The kept end of a long row, zeros behind or in front of a short one, an empty one all zeros."""
   sequences = [np.arange(1, 6), np.array([6, 7]), np.array([], int)]

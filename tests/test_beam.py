@@ -19,9 +19,17 @@ END = 2
 FIRST = np.array([0, 3, 1], np.int32)
 MODEL = LanguageModel(nn.Embed(V, 5), stack(forward(lstm(6)), forward(lstm(6))), full(V))
 PENALTIES = [  # α, β, block
-  (0.0, 0.0, 0), (0.6, 0.0, 0), (-0.5, 0.0, 0), (2.0, 0.0, 0), (0.0, 0.5, 0), (0.7, 0.3, 0),
-  (0.0, 0.0, 1), (0.0, 0.0, 2), (0.9, 0.2, 2), (0.0, 0.0, 3),
-]  # fmt: skip
+  (0.0, 0.0, 0),
+  (0.6, 0.0, 0),
+  (-0.5, 0.0, 0),
+  (2.0, 0.0, 0),
+  (0.0, 0.5, 0),
+  (0.7, 0.3, 0),
+  (0.0, 0.0, 1),
+  (0.0, 0.0, 2),
+  (0.9, 0.2, 2),
+  (0.0, 0.0, 3),
+]
 
 
 def tables(seed=0, B=B):
@@ -118,9 +126,18 @@ def check(found, b, texts, α=0.0, β=0.0):
 
 def search(params, width, steps, α=0.0, β=0.0, block=0, first=FIRST, read=read):
   return beam(
-    read, params, None, first, width=width, steps=steps, end=END, length_penalty=α,
-    coverage=coverage if β else None, coverage_penalty=β, block=block,
-  )  # fmt: skip
+    read,
+    params,
+    None,
+    first,
+    width=width,
+    steps=steps,
+    end=END,
+    length_penalty=α,
+    coverage=coverage if β else None,
+    coverage_penalty=β,
+    block=block,
+  )
 
 
 @pytest.fixture(scope="module")

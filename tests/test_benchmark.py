@@ -20,8 +20,9 @@ def test_every_peer_on_one_device_and_on_all(tmp_path):
   assert all(row["gflops"] * row["both_ms"] == pytest.approx(flops / 1e6) for row in rows)
   ours = [(row["peer"], row["devices"]) for row in rows if row["peer"] in ("rnnjax", "flax")]
   assert sorted(ours) == [("flax", 1), ("flax", 4), ("rnnjax", 1), ("rnnjax", 4)]
-  fastest = {name: min(row["both_ms"] for row in rows if row["peer"] == name)
-             for name in ("rnnjax", "flax")}  # fmt: skip
+  fastest = {
+    name: min(row["both_ms"] for row in rows if row["peer"] == name) for name in ("rnnjax", "flax")
+  }
   expected = fastest["flax"] / fastest["rnnjax"]
   assert result["time/rnnjax"]["flax"] == pytest.approx(expected, abs=1e-3)
   assert result["time/rnnjax"]["rnnjax"] == 1

@@ -101,10 +101,13 @@ def test_every_place_of_the_grid_is_attended_to():
   np.testing.assert_allclose(α.sum(1), 1, rtol=1e-5)
 
 
-@pytest.mark.parametrize("flags, message", [
-  (dict(features=12), "--features must be a multiple of 8; got 12"),
-  (dict(convolutions=6), "32 x 32 cannot be halved 6 times"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+  "flags, message",
+  [
+    (dict(features=12), "--features must be a multiple of 8; got 12"),
+    (dict(convolutions=6), "32 x 32 cannot be halved 6 times"),
+  ],
+)
 def test_grids_that_cannot_be(flags, message):
   with pytest.raises(BadInput, match=message):
     caption.run(Config(**TINY | flags))

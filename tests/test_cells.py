@@ -42,9 +42,11 @@ def lstm_weights(p):
 def gru_weights(p):
   parts = {k: np.split(p[k], 3, -1) for k in "WUb"}
   flax = {f"i{g}": dense(W, b) for g, W, b in zip("rzn", parts["W"], parts["b"])}
-  return flax | {f"h{g}": dense(U) for g, U in zip("rz", parts["U"])} | {
-    "hn": dense(parts["U"][2], p["b_hn"])
-  }  # fmt: skip
+  return (
+    flax
+    | {f"h{g}": dense(U) for g, U in zip("rz", parts["U"])}
+    | {"hn": dense(parts["U"][2], p["b_hn"])}
+  )
 
 
 def vanilla_weights(p):
@@ -100,10 +102,15 @@ def test_forget_bias_is_one(cell, place):
   )
 
 
-@pytest.mark.parametrize("make, keeps, admits", [
-  (lstm, 1, 0), (functools.partial(lstm, coupled=True), 0, None), (gru, 1, None),
-  (functools.partial(gru, reset="before"), 1, None),
-])  # fmt: skip
+@pytest.mark.parametrize(
+  "make, keeps, admits",
+  [
+    (lstm, 1, 0),
+    (functools.partial(lstm, coupled=True), 0, None),
+    (gru, 1, None),
+    (functools.partial(gru, reset="before"), 1, None),
+  ],
+)
 def test_gates_made_for_a_time(make, keeps, admits):
   """What they keep decays with time constants that are spread evenly over 2 to T steps."""
   n, T = 4000, 50

@@ -23,9 +23,20 @@ def hello(tmp_path_factory):
   folder = tmp_path_factory.mktemp("hello")
   (folder / "text").write_text("hello " * 400)
   config = Config(
-    text=str(folder / "text"), out=str(folder / "run"), hidden=32, width=8, batch=4, window=25,
-    epochs=8, rate=0.02, dropout=0.0, average=0.9, prompt="h", temperature=0.0, sample=10,
-  )  # fmt: skip
+    text=str(folder / "text"),
+    out=str(folder / "run"),
+    hidden=32,
+    width=8,
+    batch=4,
+    window=25,
+    epochs=8,
+    rate=0.02,
+    dropout=0.0,
+    average=0.9,
+    prompt="h",
+    temperature=0.0,
+    sample=10,
+  )
   with contextlib.redirect_stdout(open(folder / "stdout", "w")) as stdout:
     scores = char_lm.run(config)
   stdout.close()
@@ -137,8 +148,10 @@ def test_writing_from_the_command_line(hello):
   flags = f"--write={config.out} --prompt=hell --temperature=0 --sample=8 --texts=2".split()
   done = subprocess.run(
     [sys.executable, "-m", "experiments.char_lm", *flags],
-    capture_output=True, text=True, timeout=300,
-  )  # fmt: skip
+    capture_output=True,
+    text=True,
+    timeout=300,
+  )
   assert done.returncode == 0, done.stderr
   text, last = done.stdout.splitlines()
   assert text == "hello hello "

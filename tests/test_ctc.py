@@ -60,9 +60,13 @@ def test_one_alignment_is_not_the_whole_labelling():
 @pytest.mark.parametrize(
   "alignment, labels",
   [
-    ([], []), ([0, 0], []), ([1, 1, 1], [1]), ([1, 0, 1], [1, 1]), ([0, 2, 2, 1, 0, 1], [2, 1, 1]),
+    ([], []),
+    ([0, 0], []),
+    ([1, 1, 1], [1]),
+    ([1, 0, 1], [1, 1]),
+    ([0, 2, 2, 1, 0, 1], [2, 1, 1]),
   ],
-)  # fmt: skip
+)
 def test_greedy_by_hand(alignment, labels):
   scores = np.log(np.eye(3)[np.array(alignment, int)] * 0.9 + 0.05)
   assert ctc.greedy(scores) == labels

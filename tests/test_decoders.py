@@ -21,12 +21,15 @@ LENGTHS = np.array([5, 2, 3])
 PADDING = np.arange(S)[:, None] >= LENGTHS
 CELLS, TICKS = (gru(3), lstm(F)), (oracle.gru_after, oracle.lstm)
 KINDS = {
-  "none": {}, "dot": {"attention": dot()}, "general": {"attention": general()},
-  "additive": {"attention": additive(A)}, "multi_head": {"attention": multi_head(2, A)},
+  "none": {},
+  "dot": {"attention": dot()},
+  "general": {"attention": general()},
+  "additive": {"attention": additive(A)},
+  "multi_head": {"attention": multi_head(2, A)},
   "fed": {"attention": general(), "feed": True},
   "fed heads": {"attention": multi_head(2, A), "feed": True},
   "coverage": {"attention": additive(A, coverage=True), "feed": True},
-}  # fmt: skip
+}
 every = pytest.mark.parametrize("kind", KINDS)
 
 
@@ -171,8 +174,9 @@ def test_rows_know_nothing_of_each_other(kind):
   n = LENGTHS[b]
   _, y, a = run(two, params, xs[:, [b]], values[:n, [b]], last[[b]], LENGTHS[[b]])
   close((y[:, 0], a[..., 0]), (ys[:, b], α[:, :n, b]), atol=1e-6)
-  inputs = (np.where(np.arange(B)[:, None] == b, one, two) for one, two in zip(
-    (xs, values, last), given(1)))  # fmt: skip
+  inputs = (
+    np.where(np.arange(B)[:, None] == b, one, two) for one, two in zip((xs, values, last), given(1))
+  )
   _, y, a = run(two, params, *inputs, LENGTHS)
   np.testing.assert_array_equal(y[:, b], ys[:, b])
   np.testing.assert_array_equal(a[..., b], α[..., b])
@@ -221,12 +225,15 @@ def test_memory_and_name():
   assert repr(made("fed")) == "decoder(gru(3), lstm(4), general(), feed=True)"
 
 
-@pytest.mark.parametrize("cells, options, message", [
-  ((), {}, "at least one cell"),
-  (CELLS, {"feed": True}, "feed=True needs attention"),
-  (CELLS, {"attention": additive(A, coverage=True)}, r"additive\(6, coverage=True\) needs feed"),
-  (CELLS, {"dropout": 1.0}, r"dropout must lie in \[0, 1\); got 1.0"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+  "cells, options, message",
+  [
+    ((), {}, "at least one cell"),
+    (CELLS, {"feed": True}, "feed=True needs attention"),
+    (CELLS, {"attention": additive(A, coverage=True)}, r"additive\(6, coverage=True\) needs feed"),
+    (CELLS, {"dropout": 1.0}, r"dropout must lie in \[0, 1\); got 1.0"),
+  ],
+)
 def test_misfits_are_refused(cells, options, message):
   with pytest.raises(ValueError, match=message):
     decoder(*cells, **options)

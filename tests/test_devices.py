@@ -52,9 +52,17 @@ def alone():
 @pytest.mark.parametrize("accumulate", [1, 2])
 @pytest.mark.parametrize(
   "text",
-  ["batch:1", "batch:4", "batch:2,fsdp:2", "fsdp", "explicit/batch:4", "explicit/batch:2,fsdp:2",
-   "shard_map/batch:4", "shard_map/fsdp:2,batch"],
-)  # fmt: skip
+  [
+    "batch:1",
+    "batch:4",
+    "batch:2,fsdp:2",
+    "fsdp",
+    "explicit/batch:4",
+    "explicit/batch:2,fsdp:2",
+    "shard_map/batch:4",
+    "shard_map/fsdp:2,batch",
+  ],
+)
 def test_a_step_is_that_of_one_device(alone, case, text, accumulate):
   """Losses, parameters, averages and carries agree at every step, to float32's precision."""
   for a, b in zip(jax.tree.leaves(steps(case, text, accumulate)), jax.tree.leaves(alone[case])):
@@ -89,13 +97,18 @@ def test_bfloat16_computes_roughly_and_keeps_float32(alone, text):
 @pytest.mark.parametrize(
   "text, words",
   [
-    ("rows:4", "a mesh looks like"), ("batch:0", "a mesh looks like"), ("batch:", "a mesh looks"),
-    ("batch,fsdp", "a mesh looks like"), ("batch:2,batch:2", "a mesh looks like"),
-    ("gspmd/batch:4", "auto, explicit, shard_map"), ("batch:-1", "a mesh looks like"),
-    ("batch:8", "needs 8 devices; there are 4"), ("batch,fsdp:8", "needs 8 devices"),
+    ("rows:4", "a mesh looks like"),
+    ("batch:0", "a mesh looks like"),
+    ("batch:", "a mesh looks"),
+    ("batch,fsdp", "a mesh looks like"),
+    ("batch:2,batch:2", "a mesh looks like"),
+    ("gspmd/batch:4", "auto, explicit, shard_map"),
+    ("batch:-1", "a mesh looks like"),
+    ("batch:8", "needs 8 devices; there are 4"),
+    ("batch,fsdp:8", "needs 8 devices"),
     ("batch:3", "does not divide evenly among 3"),
   ],
-)  # fmt: skip
+)
 def test_a_mesh_that_cannot_be(text, words):
   with pytest.raises(BadInput, match=words):
     devices.mesh(8, text)

@@ -39,8 +39,11 @@ def test_what_was_written_is_read(tmp_path, ending):
   """Scaled to [0, 1]; the last twelfth of the training images validates."""
   write(tmp_path, pack=gzip.compress if ending.endswith("gz") else bytes, ending=ending)
   data = digits.load(data_dir=str(tmp_path))
-  parts = ((data.train, IMAGES[:33], LABELS[:33]), (data.valid, IMAGES[33:], LABELS[33:]),
-           (data.test, IMAGES[:6], LABELS[:6]))  # fmt: skip
+  parts = (
+    (data.train, IMAGES[:33], LABELS[:33]),
+    (data.valid, IMAGES[33:], LABELS[33:]),
+    (data.test, IMAGES[:6], LABELS[:6]),
+  )
   for part, images, labels in parts:
     np.testing.assert_allclose(255 * part.images, images, rtol=1e-6)
     np.testing.assert_array_equal(part.labels, labels)
@@ -60,7 +63,7 @@ def test_what_was_written_is_read(tmp_path, ending):
     (NAMES[2], packed(IMAGES[:6, :1]), r"of one size; .* \(2, 3\) in training and \(1, 3\)"),
     (NAMES[3], packed(LABELS[:6] + 7), "t10k-labels.* the label 7 does not occur in training"),
   ],
-)  # fmt: skip
+)
 def test_a_damaged_file_is_named(tmp_path, name, content, message):
   write(tmp_path)
   (tmp_path / f"{name}-ubyte").write_bytes(content)
@@ -130,5 +133,6 @@ def test_a_run(tmp_path):
   assert scores["test/accuracy"] > 0.8
   assert scores["dataset"] == "embedded rows"
   assert {path.name for path in (tmp_path / "run/figures").iterdir()} == {
-    "accuracy.png", "beliefs.png"
-  }  # fmt: skip
+    "accuracy.png",
+    "beliefs.png",
+  }

@@ -86,8 +86,10 @@ def test_a_residual_says_nothing_past_a_rows_end():
   encoder = stack(forward(lstm(D)), forward(gru(D)), residual=True)
   xs, over = inputs(dtype=np.float32), np.arange(T)[:, None] >= LENGTHS
   params = encoder.init(KEY, D)
-  found = [encoder.apply(params, jnp.where(over[..., None], filled, xs), LENGTHS)[1]
-           for filled in (0.0, jnp.nan)]  # fmt: skip
+  found = [
+    encoder.apply(params, jnp.where(over[..., None], filled, xs), LENGTHS)[1]
+    for filled in (0.0, jnp.nan)
+  ]
   np.testing.assert_array_equal(*found)
   assert not found[1][over].any() and found[1][~over].all()
 

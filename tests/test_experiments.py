@@ -20,8 +20,13 @@ from rnnjax.types import BadInput
 
 ROOT = pathlib.Path(__file__).parents[1]
 TINY = [
-  "--dataset=embedded", "--epochs=1", "--hidden=8", "--width=8", "--batch=32", "--layers=2",
-]  # fmt: skip
+  "--dataset=embedded",
+  "--epochs=1",
+  "--hidden=8",
+  "--width=8",
+  "--batch=32",
+  "--layers=2",
+]
 
 
 MODULES = ROOT.glob("experiments/*.py")

@@ -27,7 +27,7 @@ from experiments import (
   tagging,
   translate,
   word_lm,
-)  # fmt: skip
+)
 from rnnjax import export, training
 from rnnjax.data.evidence import Evidence
 from rnnjax.data.vocabulary import UNKNOWN, words
@@ -124,7 +124,8 @@ def test_five_lines_without_this_library(reviewed, left, written, tmp_path):
   shapes = {name: (5, 8) for name in export.load(written).signature["inputs"] if "/" in name}
   inputs = {"tokens": tokens} | {name: np.zeros(s, np.float32) for name, s in shapes.items()}
   safetensors.numpy.save_file(inputs, tmp_path / "inputs")
-  code = f"""
+  code = (
+    f"""
 import importlib.abc, json, sys, zipfile
 
 class Without(importlib.abc.MetaPathFinder):
@@ -135,11 +136,14 @@ class Without(importlib.abc.MetaPathFinder):
 sys.meta_path.insert(0, Without())
 import jax, jax.export, numpy, safetensors.numpy
 inputs = safetensors.numpy.load_file({str(tmp_path / "inputs")!r})
-""" + "\n".join(lines).replace("runs/ptb/model.zip", written) + f"""
+"""
+    + "\n".join(lines).replace("runs/ptb/model.zip", written)
+    + f"""
 kept = {{name: numpy.asarray(a) for name, a in outputs.items()}}
 safetensors.numpy.save_file(kept, {str(tmp_path / "outputs")!r})
 print(len(vocabulary))
 """
+  )
   done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
   assert done.returncode == 0, done.stderr
   assert int(done.stdout) == 60
@@ -173,8 +177,9 @@ def test_reviews_are_read_as_words_alone(reviewed):
   texts = ["a good film", "not a bad film, but the good singer left", "unheard-of", "bad"]
   ids = [np.array([data.words.index(w) if w in data.words else 1 for w in words(t)]) for t in texts]
   T, lengths = max(map(len, ids)), np.array([len(i) for i in ids], np.int32)
-  column = lambda rows: np.stack([np.pad(r, [(0, T - len(r))] + [(0, 0)] * (r.ndim - 1))
-                                  for r in rows], 1)  # fmt: skip
+  column = lambda rows: np.stack(
+    [np.pad(r, [(0, T - len(r))] + [(0, 0)] * (r.ndim - 1)) for r in rows], 1
+  )
   tokens = column(ids).astype(np.int32)
   found = loaded({"tokens": tokens, "lengths": lengths})["probabilities"]
   model = imdb.build(config, data.vocabulary, 2)
@@ -203,8 +208,10 @@ def test_tags_are_those_of_the_experiment(left, exported):
   """What a sentence becomes in use, and what its ids become in the export."""
   labeller = tagging.load(left("tagging"))
   sentence = "The Teddy of Paris left".split()
-  bare = {name: a[:, None] for name, a in labeller.lexicon.encode(
-    tagging.tagged.Sentence(sentence, [], [], 0, "")).items()}  # fmt: skip
+  bare = {
+    name: a[:, None]
+    for name, a in labeller.lexicon.encode(tagging.tagged.Sentence(sentence, [], [], 0, "")).items()
+  }
   tagger = export.load(exported("tagging")["file"])
   found = tagger(bare | {"lengths": np.array([len(sentence)], np.int32)})
   (expected,) = labeller([sentence])
@@ -217,8 +224,10 @@ def test_tags_are_those_of_the_experiment(left, exported):
 @pytest.mark.parametrize("platform", ["cuda", "tpu"])
 def test_it_lowers_for_accelerators(platform, written):
   loaded = export.load(written)
-  inputs = {name: jnp.zeros((3, 2) if name == "tokens" else (2, 8), form.split("[")[0])
-            for name, form in loaded.signature["inputs"].items()}  # fmt: skip
+  inputs = {
+    name: jnp.zeros((3, 2) if name == "tokens" else (2, 8), form.split("[")[0])
+    for name, form in loaded.signature["inputs"].items()
+  }
   traced = jax.jit(loaded.program.call).trace(loaded.params, inputs)
   assert "stablehlo.while" in traced.lower(lowering_platforms=(platform,)).as_text()
   with pytest.raises(ValueError, match="rocm"):
@@ -353,8 +362,9 @@ def test_damaged_files_are_refused(name, written, tmp_path):
 
 def test_archives_that_are_none_are_refused(written, tmp_path):
   """Compressed, where a small file can claim to be a large one; cut; none at all."""
-  bomb = packed(tmp_path / "bomb.zip", members(written) | {"a.json": b" " * 10**7},
-                zipfile.ZIP_DEFLATED)  # fmt: skip
+  bomb = packed(
+    tmp_path / "bomb.zip", members(written) | {"a.json": b" " * 10**7}, zipfile.ZIP_DEFLATED
+  )
   with pytest.raises(BadInput, match="claims to hold more than its own size"):
     export.load(bomb)
   (tmp_path / "cut.zip").write_bytes(pathlib.Path(written).read_bytes()[:-100])
@@ -370,11 +380,13 @@ def test_a_program_that_calls_other_code_is_refused(written, tmp_path):
   unchecked = [jax.export.DisabledSafetyCheck.custom_call("anything")]
   lowered = jax.export.export(
     jax.jit(lambda params, inputs: {"y": call(inputs["x"])}),
-    platforms=archive.PLATFORMS, disabled_checks=unchecked,
-  )({}, {"x": jax.ShapeDtypeStruct((3,), jnp.float32)})  # fmt: skip
+    platforms=archive.PLATFORMS,
+    disabled_checks=unchecked,
+  )({}, {"x": jax.ShapeDtypeStruct((3,), jnp.float32)})
   files = {
-    archive.PROGRAM: bytes(lowered.serialize()), archive.PARAMS: safetensors.numpy.save({}),
+    archive.PROGRAM: bytes(lowered.serialize()),
+    archive.PARAMS: safetensors.numpy.save({}),
     archive.SIGNATURE: json.dumps({"inputs": {"x": "float32[3]"}, "outputs": {"y": "float32[3]"}}),
-  }  # fmt: skip
+  }
   with pytest.raises(BadInput, match="calls code outside itself"):
     export.load(packed(tmp_path / "model.zip", files))

@@ -45,14 +45,17 @@ def test_a_rounding_does_not_turn_the_gradient_round():
 def test_measures_by_hand():
   """Two steps of two windows, of which the second only fills the batch."""
   batch = {
-    "base": np.full((2, 2, 1, 1), 10.0), "pace": np.full((2, 2, 1, 1), 2.0),
-    "future": np.array([[[[9.0]], [[0.0]]], [[[13.0]], [[0.0]]]]), "weights": np.array([1.0, 0.0]),
-  }  # fmt: skip
+    "base": np.full((2, 2, 1, 1), 10.0),
+    "pace": np.full((2, 2, 1, 1), 2.0),
+    "future": np.array([[[[9.0]], [[0.0]]], [[[13.0]], [[0.0]]]]),
+    "weights": np.array([1.0, 0.0]),
+  }
   ys = np.tile(np.array([1.0, 0.0, 1.0, 2.0]), (2, 2, 1))  # 12; 10, 12, 14
   off = lambda e: e - 0.005  # κ/2
   pinball = {
-    9: 0.9 * off(1) + 0.5 * off(3) + 0.1 * off(5), 13: 0.1 * off(3) + 0.5 * off(1) + 0.1 * off(1)
-  }  # fmt: skip
+    9: 0.9 * off(1) + 0.5 * off(3) + 0.1 * off(5),
+    13: 0.1 * off(3) + 0.5 * off(1) + 0.1 * off(1),
+  }
   at_last = {"loss": 1 + pinball[13], "mse": 1.0, "mae": 1.0, "coverage": 1.0}
   at_first = {"loss": 9 + pinball[9], "mse": 9.0, "mae": 3.0, "coverage": 0.0}
   last, every = (quantiles.measure(jnp.array(ys), batch, last=last) for last in (True, False))

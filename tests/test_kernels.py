@@ -85,8 +85,10 @@ def test_any_number_of_batch_axes_and_steps(name):
     xs = inputs(batch=batch, dtype=np.float32)
     close(run(case.cell, params, xs, **options), run(case.cell, params, xs, backend="scan"), 1e-6)
   xs, carry = inputs(dtype=np.float32), case.carry(dtype=np.float32)
-  both = (gradients(case.cell, params, xs, LENGTHS, carry, True, 4, how)
-          for how in (options["backend"], "scan"))  # fmt: skip
+  both = (
+    gradients(case.cell, params, xs, LENGTHS, carry, True, 4, how)
+    for how in (options["backend"], "scan")
+  )
   close(*both, 1e-6)
 
 
@@ -110,8 +112,9 @@ def test_programs_that_share_the_units(cell):
   as they are interpreted one after another."""
   tiles = Tiles(16, 16, 16)
   make = lambda *args: layout(*args, tiles, *interpreted)
-  interpreted = [functools.partial(way, interpret=True)
-                 for way in (triton.forward, triton.backward)]  # fmt: skip
+  interpreted = [
+    functools.partial(way, interpret=True) for way in (triton.forward, triton.backward)
+  ]
   draw = np.random.default_rng(0)
   shapes = jax.eval_shape(lambda: cell.init(jax.random.key(0), D))
   params = jax.tree.map(lambda p: draw.normal(0, 0.4, p.shape).astype(np.float32), shapes)
@@ -164,8 +167,9 @@ def test_reasons_of_refusal():
   why = lambda cell, xs=xs, **changes: backends(cell, cell.init(jax.random.key(0), D) | changes, xs)
   assert "NVIDIA GPU" in why(lstm(H))["triton"] and "a TPU" in why(lstm(H))["mosaic"]
   for name in ("triton", "mosaic"):
-    assert "pointwise function, and gru(5, reset='before') has none" in \
-      why(gru(H, reset="before"))[name]  # fmt: skip
+    assert (
+      "pointwise function, and gru(5, reset='before') has none" in why(gru(H, reset="before"))[name]
+    )
     assert "float32 or bfloat16; got float16" in why(lstm(H), xs.astype(jnp.float16))[name]
     strange = why(lstm(H), gain=jnp.ones(3))[name]
     assert "parameters [H] or [n, H]" in strange and "gain of lstm(5) is [3]" in strange
@@ -200,9 +204,10 @@ def test_rounds_of_programs(monkeypatch):
 
   monkeypatch.setattr(jax, "devices", lambda: [Device])
   count = lambda cell, B, dtype=jnp.float32: gpu.rounds(
-    cell, jax.eval_shape(lambda: cell.init(jax.random.key(0), D)),
+    cell,
+    jax.eval_shape(lambda: cell.init(jax.random.key(0), D)),
     jax.ShapeDtypeStruct((T, B, D), dtype),
-  )  # fmt: skip
+  )
   assert count(lstm(128), 64) == 4 * 4 / 264  # 128 x 144 numbers are 72 KiB
   assert count(lstm(256), 256) == 8 * 16 / 132  # 144 KiB
   assert count(lstm(512), 256) == 32 * 16 / 132  # 16 units, 160 KiB

@@ -77,9 +77,9 @@ def test_what_weighs_nothing_counts_nothing():
   task = tasks.language(made())
   params, weights = drawn(task), WEIGHTS * (np.arange(B) != 2)
   odd = np.where(np.arange(B) == 2, (TOKENS + 1) % V, TOKENS)
-  value = lambda params, tokens: loss(task, params, {"tokens": tokens, "weights": weights})[1][
-    "loss"
-  ].total
+  value = lambda params, tokens: (
+    loss(task, params, {"tokens": tokens, "weights": weights})[1]["loss"].total
+  )
   one, two = (jax.value_and_grad(value)(params, tokens) for tokens in (TOKENS, odd))
   for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(two), strict=True):
     np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)

@@ -79,8 +79,9 @@ def house(tmp_path):
 
 def call(house, *words, cwd=None, **more):
   """Runs a launcher; what it returns, and what was written down."""
-  done = subprocess.run(words, cwd=cwd or house, env=around(house, **more), capture_output=True,
-                        text=True, timeout=60)  # fmt: skip
+  done = subprocess.run(
+    words, cwd=cwd or house, env=around(house, **more), capture_output=True, text=True, timeout=60
+  )
   log = house.parent / "log"
   return done, [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
 
@@ -134,9 +135,16 @@ def test_slurm_dry_run(house):
   setup, command = map(shlex.split, done.stdout.splitlines())
   assert setup == [str(house / "launch/setup"), "base"]
   assert command == [
-    "srun", "--kill-on-bad-exit=1", "--cpu-bind=none", str(house / ".venv/bin/python"), "-m",
-    "experiments.imdb", "--distributed=auto", *AWKWARD, "--out=runs/x",
-  ]  # fmt: skip
+    "srun",
+    "--kill-on-bad-exit=1",
+    "--cpu-bind=none",
+    str(house / ".venv/bin/python"),
+    "-m",
+    "experiments.imdb",
+    "--distributed=auto",
+    *AWKWARD,
+    "--out=runs/x",
+  ]
   assert not (house / "runs").exists()
 
 
@@ -204,8 +212,10 @@ def test_tpu_dry_run_is_what_is_run(house):
   asked = ["-m", "experiments.imdb", "--distributed=auto", *AWKWARD, "--out=/mnt/a b"]
   homes = [house.parent / f"workers/{number}/rnnjax" for number in range(2)]
   assert [line for line in log if line[0] != "gcloud"] == [
-    ["setup", "tpu"], ["setup", "tpu"], *(["python", str(home), None, *asked] for home in homes)
-  ]  # fmt: skip
+    ["setup", "tpu"],
+    ["setup", "tpu"],
+    *(["python", str(home), None, *asked] for home in homes),
+  ]
   assert {git(home, "rev-parse", "HEAD") for home in homes} == {git(house, "rev-parse", "HEAD")}
 
 

@@ -103,8 +103,14 @@ def test_batches(seed):
   seen = []
   for batch in LEXICON.batches(TRAIN, 2, seed):
     assert batch.keys() == {
-      "tokens", "lengths", "weights", "labels", "characters", "columns", "tags",
-    }  # fmt: skip
+      "tokens",
+      "lengths",
+      "weights",
+      "labels",
+      "characters",
+      "columns",
+      "tags",
+    }
     for b in np.flatnonzero(batch["weights"]):
       row, n = batch["labels"][b], batch["lengths"][b]
       seen.append(int(row))

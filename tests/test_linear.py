@@ -91,8 +91,10 @@ def test_lru_turns_and_fades_in_bfloat16_as_ever(backend):
   """λ near the unit circle is not rounded to eight bits: the inputs are."""
   cell = lru(16, inner=0.99, outer=0.999)
   params, xs = cell.init(jax.random.key(0), 4), jax.random.normal(jax.random.key(1), (400, 2, 4))
-  true, found = (unroll(cell, params, xs.astype(dtype), backend=backend)[1]
-                 for dtype in (jnp.float32, jnp.bfloat16))  # fmt: skip
+  true, found = (
+    unroll(cell, params, xs.astype(dtype), backend=backend)[1]
+    for dtype in (jnp.float32, jnp.bfloat16)
+  )
   assert found.dtype == jnp.bfloat16
   assert jnp.linalg.norm(found - true) < 0.01 * jnp.linalg.norm(true)
 

@@ -124,9 +124,17 @@ def played(tmp_path_factory):
   """A short run on the generated pieces, with a sample."""
   folder = tmp_path_factory.mktemp("played")
   config = Config(
-    hidden=8, chord=4, batch=64, epochs=1, rate=0.03, average=0.0, dataset="embedded",
-    out=str(folder / "run"), sample=str(folder / "a.mid"), length=24,
-  )  # fmt: skip
+    hidden=8,
+    chord=4,
+    batch=64,
+    epochs=1,
+    rate=0.03,
+    average=0.0,
+    dataset="embedded",
+    out=str(folder / "run"),
+    sample=str(folder / "a.mid"),
+    length=24,
+  )
   return config, experiment.run(config)
 
 

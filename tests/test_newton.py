@@ -62,8 +62,11 @@ def test_long_and_contractive(cell, how, most, reverse):
   close(grads, true, 1e-10)
 
 
-@pytest.mark.parametrize("how", [FULL, DIAGONAL, Newton(damping=0.5), Newton("diagonal", 0.9)],
-                         ids=["full", "diagonal", "damped", "damped diagonal"])  # fmt: skip
+@pytest.mark.parametrize(
+  "how",
+  [FULL, DIAGONAL, Newton(damping=0.5), Newton("diagonal", 0.9)],
+  ids=["full", "diagonal", "damped", "damped diagonal"],
+)
 @pytest.mark.parametrize("T", range(1, 9))
 def test_as_many_iterations_as_steps_suffice(T, how):
   """After k iterations the first k steps are exact, whatever stands for the Jacobians."""

@@ -32,8 +32,10 @@ print(min(taken() for _ in range(6)))  # the heap may still grow where threads f
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="it is not glibc that frees memory")
 def test_a_function_called_again_takes_no_fresh_pages():
   """Of eight calls each needs 16 MiB three times; warm, it has them."""
-  faults = lambda how: int(subprocess.run(
-    [sys.executable, "-c", FAULTS, how], check=True, capture_output=True, text=True
-  ).stdout)  # fmt: skip
+  faults = lambda how: int(
+    subprocess.run(
+      [sys.executable, "-c", FAULTS, how], check=True, capture_output=True, text=True
+    ).stdout
+  )
   pages = 8 * (16 << 20) / resource.getpagesize()
   assert 10 * faults("keep") < pages < faults("leave")

@@ -131,14 +131,19 @@ def test_a_key_may_be_missing_in_some_lines(tmp_path):
 def test_articles(tmp_path):
   """A headline, then the article; of those under one headline the first; what is no article."""
   news = {f"bbc/{n % 3}/{n:03}.txt": f"Title {n}\n\nOne\n\n two {n}.\n" for n in range(40)}
-  path = packed(tmp_path / "news.zip", {
-    "bbc/": "", "bbc/README.TXT": "a\nb", "__MACOSX/bbc/._001.txt": "c\nd",
-    **news,
-    "bbc/x/900.txt": b"Pounds\n\nIt cost \xa35.",
-    "bbc/x/901.txt": "Title 3\n\nanother version",
-    "bbc/x/902.txt": "Other\n\nOne two 3.",
-    "bbc/x/903.txt": "Only a headline",
-  })  # fmt: skip
+  path = packed(
+    tmp_path / "news.zip",
+    {
+      "bbc/": "",
+      "bbc/README.TXT": "a\nb",
+      "__MACOSX/bbc/._001.txt": "c\nd",
+      **news,
+      "bbc/x/900.txt": b"Pounds\n\nIt cost \xa35.",
+      "bbc/x/901.txt": "Title 3\n\nanother version",
+      "bbc/x/902.txt": "Other\n\nOne two 3.",
+      "bbc/x/903.txt": "Only a headline",
+    },
+  )
   read = divided(pairs.load("files", str(path), "", "", "summaries"))
   plain = {f"One two {n}.": f"Title {n}" for n in range(40)} | {"It cost \ufffd5.": "Pounds"}
   assert {source: target for source, (_, target) in read.items()} == plain

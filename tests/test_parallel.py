@@ -16,8 +16,12 @@ def test_table_and_means(tmp_path):
   rows = json.loads((tmp_path / "parallel.json").read_text())["rows"]
   # 4·T·B·n² bytes of 322: a GRU's n is 2, an LSTM's 4, of which 3 steps of one row fit.
   assert [(r["cell"], r["T"], r["B"]) for r in rows] == [
-    ("gru", 3, 1), ("gru", 3, 2), ("gru", 6, 1), ("gru", 6, 2), ("lstm", 3, 1),
-  ]  # fmt: skip
+    ("gru", 3, 1),
+    ("gru", 3, 2),
+    ("gru", 6, 1),
+    ("gru", 6, 2),
+    ("lstm", 3, 1),
+  ]
   gains = [min(r["scan both"], r["deferred both"]) / r["full both"] for r in rows]
   mean = np.prod(gains) ** (1 / len(rows))
   assert result["gain/full both"] == pytest.approx(mean, abs=1e-3)

@@ -31,9 +31,11 @@ KEY = jax.random.key(0)
 WORDS = ["<unk>", "c", "<eos>", "b", "z"]
 VOCABULARY = Vocabulary(["a", "b", "c"])  # behind <pad> and <unk>
 BATCH = {
-  "tokens": np.array([[2, 3], [4, 1]], np.int32), "lengths": np.array([2, 1], np.int32),
-  "labels": np.array([0, 1]), "weights": np.ones(2, np.float32),
-}  # fmt: skip
+  "tokens": np.array([[2, 3], [4, 1]], np.int32),
+  "lengths": np.array([2, 1], np.int32),
+  "labels": np.array([0, 1]),
+  "weights": np.ones(2, np.float32),
+}
 FEATURES = {"features": np.ones((2, 2, F), np.float32)}
 
 

@@ -104,14 +104,16 @@ def test_the_reader_is_its_equations():
   """Every sentence and hop by itself, from the parameters' names; padding changes nothing."""
   S, W, U, hops = 4, 3, 5, 2
   draw = np.random.default_rng(0)
-  model = Reader(embedding.trainable(9, 6), forward(gru(5)), forward(gru(7)),
-                 attention.general(), 3, hops)  # fmt: skip
+  model = Reader(
+    embedding.trainable(9, 6), forward(gru(5)), forward(gru(7)), attention.general(), 3, hops
+  )
   story, question = draw.integers(1, 9, (S, 2, W)), draw.integers(1, 9, (U, 2))
   story[1, 0, 2:] = story[2, 1, 1:] = 0
   lengths, ends = np.array([4, 3]), np.array([5, 2])
   shapes = jax.eval_shape(model.init, jax.random.key(0), story, lengths, question, ends)
-  params = jax.tree.map(lambda p: jnp.asarray(draw.normal(0, 0.5, p.shape), jnp.float32),
-                        shapes["params"])  # fmt: skip
+  params = jax.tree.map(
+    lambda p: jnp.asarray(draw.normal(0, 0.5, p.shape), jnp.float32), shapes["params"]
+  )
   logits, α = model.apply({"params": params}, story, lengths, question, ends, method="look")
   dense = lambda name, x: x @ params[name]["kernel"] + params[name]["bias"]
   encode = lambda encoder, name, xs: encoder.apply(params[name], jnp.stack(xs)[:, None])[1][:, 0]

@@ -6,13 +6,16 @@ import pytest
 
 from rnnjax.data import rewriting
 
-LEXICON = dict(pair.split("=") for pair in """
+LEXICON = dict(
+  pair.split("=")
+  for pair in """
   queen=tira river=suma cat=niva house=pola song=lera road=vada star=zita nurse=mora
   farmer=belo king=kamo dog=ruto garden=deno book=filo ship=garo tree=savo singer=wino
   old=dren young=fim red=gul small=pik happy=lat strange=xor the=l my=m your=t
   help=kov follow=sul paint=dar visit=min call=feg remember=bor near=ku behind=ra without=si
   today=diva again=nolu alone=teme together=gami
-""".split())  # fmt: skip
+""".split()
+)
 PHRASE = r"(the|my|your) (?:(old|young|red|small|happy|strange) )?(\w+?)(s?)"
 SENTENCE = re.compile(
   rf"{PHRASE} (help|follow|paint|visit|call|remember)(s|ed|) {PHRASE}"
@@ -30,8 +33,14 @@ def translated(sentence):
     return [LEXICON[the] + end, word[:-1] + end] + ([LEXICON[adjective] + end] if adjective else [])
 
   subject, verb, tense, other, near, place, when = (
-    found[:4], found[4], found[5], found[6:10], found[10], found[11:15], found[15],
-  )  # fmt: skip
+    found[:4],
+    found[4],
+    found[5],
+    found[6:10],
+    found[10],
+    found[11:15],
+    found[15],
+  )
   assert tense == "ed" or (tense == "s") != (subject[3] == "s")  # English agrees too
   words = [LEXICON[when]] if when else []
   words += phrase(*subject)
@@ -153,8 +162,11 @@ def test_translating_word_by_word_fails():
   verbs = tuple("kov sul dar min feg bor".split())
   for source, target in rewriting.splits("translations")[2]:
     tokens = target.split()
-    verb = next(i for i, word in enumerate(source.split()) if re.match(
-      "(help|follow|paint|visit|call|remember)", word))  # fmt: skip
+    verb = next(
+      i
+      for i, word in enumerate(source.split())
+      if re.match("(help|follow|paint|visit|call|remember)", word)
+    )
     assert tokens[-2].startswith(verbs)
     assert verb <= 3 < len(tokens) - 2
 

@@ -295,8 +295,13 @@ def test_a_configuration_of_a_script(tmp_path):
     "@dataclasses.dataclass(frozen=True)\nclass Config:\n  seed: int = 0\n"
     "print(records.experiment(Config))\n"
   )
-  run = subprocess.run([sys.executable, path], capture_output=True, text=True, cwd=ROOT,
-                       env=os.environ | {"PYTHONPATH": str(ROOT)})  # fmt: skip
+  run = subprocess.run(
+    [sys.executable, path],
+    capture_output=True,
+    text=True,
+    cwd=ROOT,
+    env=os.environ | {"PYTHONPATH": str(ROOT)},
+  )
   assert run.stdout == "study\n", run.stderr
 
 

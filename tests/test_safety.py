@@ -140,11 +140,21 @@ def test_a_checkpoint_of_another_structure_is_refused(tmp_path):
   checkpoints.close()
 
 
-@pytest.mark.parametrize("change", [
-  {"shape": [10**6, 10**6]}, {"chunks": [10**6, 10**6]}, {"dtype": [["a", "<f4", [10**9]]]},
-  {"dtype": "|V1000000000"}, {"dtype": "|O"}, {"filters": [{"id": "pickle"}]},
-  {"compressor": {"id": "blosc"}}, {"shape": ["a", 10**9]}, {"shape": [-1]},
-], ids=str)  # fmt: skip
+@pytest.mark.parametrize(
+  "change",
+  [
+    {"shape": [10**6, 10**6]},
+    {"chunks": [10**6, 10**6]},
+    {"dtype": [["a", "<f4", [10**9]]]},
+    {"dtype": "|V1000000000"},
+    {"dtype": "|O"},
+    {"filters": [{"id": "pickle"}]},
+    {"compressor": {"id": "blosc"}},
+    {"shape": ["a", 10**9]},
+    {"shape": [-1]},
+  ],
+  ids=str,
+)
 def test_an_array_that_promises_too_much_is_not_read(tmp_path, change):
   """tensorstore would end the process. So it is with one that is not of numbers."""
   seed = next(
@@ -182,11 +192,17 @@ def test_a_checkpoint_leads_nowhere_else(tmp_path):
     training.load(str(out))
 
 
-@pytest.mark.parametrize("text, words", [
-  ("[]", "is not a configuration this library wrote"), ('{"config": 1}', "is not a configuration"),
-  ("{", "is not JSON"), ("[" * 100_000, "is not JSON"), ('{"config": "\xff', "not JSON|not UTF-8"),
-  ('{"a":' * 200 + "1" + "}" * 200, "100 lists within one another"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+  "text, words",
+  [
+    ("[]", "is not a configuration this library wrote"),
+    ('{"config": 1}', "is not a configuration"),
+    ("{", "is not JSON"),
+    ("[" * 100_000, "is not JSON"),
+    ('{"config": "\xff', "not JSON|not UTF-8"),
+    ('{"a":' * 200 + "1" + "}" * 200, "100 lists within one another"),
+  ],
+)
 def test_a_run_that_describes_itself_badly(tmp_path, text, words):
   (tmp_path / "config.json").write_text(text)
   with pytest.raises(BadInput, match=words):
@@ -243,10 +259,16 @@ AB = Vocabulary("ab")
 ZEROS = bytes(1 << 26)  # which a .gz holds in 65 kB
 
 
-@pytest.mark.parametrize("name, read", [
-  ("a.zip", files.contents), ("a.tgz", files.contents), ("a.gz", files.read_text),
-  ("a.mat", lambda path: cells(path, "a")), ("v.gz", lambda path: vectors.read(path, AB)),
-])  # fmt: skip
+@pytest.mark.parametrize(
+  "name, read",
+  [
+    ("a.zip", files.contents),
+    ("a.tgz", files.contents),
+    ("a.gz", files.read_text),
+    ("a.mat", lambda path: cells(path, "a")),
+    ("v.gz", lambda path: vectors.read(path, AB)),
+  ],
+)
 def test_what_unpacks_to_far_more_than_itself_is_refused(tmp_path, name, read):
   parts = {"a": ZEROS if name != "v.gz" else (b"b" + b" 1" * 2000 + b"\n") * (1 << 14)}
   if name == "a.mat":
@@ -291,26 +313,30 @@ def mat(shape, kind=6, flat=b""):
   )
 
 
-@pytest.mark.parametrize("content, read, words", [
-  (npy((10**12,)), array, "8000000000000 bytes of float64"),
-  (npy((0, 2**62, 2**62)), array, "must hold numbers|cannot be read as an array"),
-  (npy((2, -1)), array, "must hold numbers"),
-  (npy((2, 1), "<U2000000000"), array, "cannot be read|must hold numbers"),
-  (npy("(" * 900), array, "cannot be read as an array"),
-  (npy((2,)) + ZEROS, array, "Was it cut off"),
-  (wav(10**9), lambda path: sound.read(path, 8000), "1000000000 Hz"),
-  (wav(1), lambda path: sound.read(path, 16000), "1 Hz"),
-  (mid(b"\0\x90\x3c\x40", b"\xff" * 4 + b"\x7f", b"\x80\x3c\0"), midi.read, "1000000 steps"),
-  (mid(b"\0\x90\x3c\x40", b"\xff" * 300 + b"\x7f", b"\x80\x3c\0"), midi.read, "too large"),
-  (mid(b"\0\x90\x3c\x40", b"\xff" * 200_000 + b"\x7f"), midi.read, "200000 bytes follow"),
-  (mat((2**31 - 1, 2**31 - 1)), lambda path: cells(path, "a"), "cannot be read as a MATLAB file"),
-  (mat((2**31 - 1, 1), kind=1), lambda path: cells(path, "a"), "2147483647 cells; it has 1"),
-  (b"1 " + b"9" * 16 + b"\n", lambda path: vectors.read(path, AB), "hold them|blank"),
-  (b"[" * 100_000, rows, "is not a line of JSON"),
-  (b'{"a": ' + b"[" * 200 + b"]" * 200 + b"}", rows, "lists within"),
-  (b'{"a": ' + b"9" * 5000 + b"}", rows, "is not a line of JSON"),
-  (b'a,b\n"' + b"c" * 1_100_000 + b'",d\n', fields, "not CSV: field larger"),
-], ids=lambda value: value if isinstance(value, str) else "")  # fmt: skip
+@pytest.mark.parametrize(
+  "content, read, words",
+  [
+    (npy((10**12,)), array, "8000000000000 bytes of float64"),
+    (npy((0, 2**62, 2**62)), array, "must hold numbers|cannot be read as an array"),
+    (npy((2, -1)), array, "must hold numbers"),
+    (npy((2, 1), "<U2000000000"), array, "cannot be read|must hold numbers"),
+    (npy("(" * 900), array, "cannot be read as an array"),
+    (npy((2,)) + ZEROS, array, "Was it cut off"),
+    (wav(10**9), lambda path: sound.read(path, 8000), "1000000000 Hz"),
+    (wav(1), lambda path: sound.read(path, 16000), "1 Hz"),
+    (mid(b"\0\x90\x3c\x40", b"\xff" * 4 + b"\x7f", b"\x80\x3c\0"), midi.read, "1000000 steps"),
+    (mid(b"\0\x90\x3c\x40", b"\xff" * 300 + b"\x7f", b"\x80\x3c\0"), midi.read, "too large"),
+    (mid(b"\0\x90\x3c\x40", b"\xff" * 200_000 + b"\x7f"), midi.read, "200000 bytes follow"),
+    (mat((2**31 - 1, 2**31 - 1)), lambda path: cells(path, "a"), "cannot be read as a MATLAB file"),
+    (mat((2**31 - 1, 1), kind=1), lambda path: cells(path, "a"), "2147483647 cells; it has 1"),
+    (b"1 " + b"9" * 16 + b"\n", lambda path: vectors.read(path, AB), "hold them|blank"),
+    (b"[" * 100_000, rows, "is not a line of JSON"),
+    (b'{"a": ' + b"[" * 200 + b"]" * 200 + b"}", rows, "lists within"),
+    (b'{"a": ' + b"9" * 5000 + b"}", rows, "is not a line of JSON"),
+    (b'a,b\n"' + b"c" * 1_100_000 + b'",d\n', fields, "not CSV: field larger"),
+  ],
+  ids=lambda value: value if isinstance(value, str) else "",
+)
 def test_what_promises_too_much_is_refused(tmp_path, content, read, words):
   """With a message, in no time, before any memory is taken."""
   path = tmp_path / "a"
@@ -369,17 +395,21 @@ def refuses(folder):
   raise BadInput("")
 
 
-@pytest.mark.parametrize("read, error", [
-  (lambda folder: pickle.loads(pickle.dumps(os.getcwd)), fuzz.Stopped),
-  (lambda folder: exec("a = 1"), fuzz.Stopped),
-  (lambda folder: os.system("true"), fuzz.Stopped),
-  (lambda folder: (folder.parent / "up").write_text("a"), fuzz.Stopped),
-  (lambda folder: open("/etc/passwd", "a"), fuzz.Stopped),
-  (lambda folder: np.ones(1 << 28), MemoryError),
-  (loops, fuzz.Stopped),
-  (refuses, AssertionError),
-  (lambda folder: [][0], IndexError),
-], ids="unpickles evaluates starts climbs writes fills loops silent fails".split())  # fmt: skip
+@pytest.mark.parametrize(
+  "read, error",
+  [
+    (lambda folder: pickle.loads(pickle.dumps(os.getcwd)), fuzz.Stopped),
+    (lambda folder: exec("a = 1"), fuzz.Stopped),
+    (lambda folder: os.system("true"), fuzz.Stopped),
+    (lambda folder: (folder.parent / "up").write_text("a"), fuzz.Stopped),
+    (lambda folder: open("/etc/passwd", "a"), fuzz.Stopped),
+    (lambda folder: np.ones(1 << 28), MemoryError),
+    (loops, fuzz.Stopped),
+    (refuses, AssertionError),
+    (lambda folder: [][0], IndexError),
+  ],
+  ids="unpickles evaluates starts climbs writes fills loops silent fails".split(),
+)
 def test_what_is_watched_for_is_found(read, error, tmp_path, monkeypatch):
   monkeypatch.setattr(fuzz, "SECONDS", 0.2)
   with fuzz.limited(), pytest.raises(error):

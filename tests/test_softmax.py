@@ -209,8 +209,10 @@ def test_tied():
   table, layer = jnp.linspace(-1, 1, 12).reshape(4, 3), softmax.full(4)
   labels, one = jnp.array([[0, 3], [2, 2]]), jnp.ones((2, 2))
   loss = lambda loss, w: loss({"W": w, "b": jnp.zeros(4)}, w[labels], labels, one)
-  got, expected = (jax.grad(functools.partial(loss, f))(table)
-                   for f in (layer.loss, functools.partial(plain, layer)))  # fmt: skip
+  got, expected = (
+    jax.grad(functools.partial(loss, f))(table)
+    for f in (layer.loss, functools.partial(plain, layer))
+  )
   np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
 
 

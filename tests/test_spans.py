@@ -143,11 +143,17 @@ def test_scheme_of_every_division_together(scheme):
 def test_spans_of_illegal_tags():
   """As conlleval counts what a net predicts: I begins a span where none of its type is open."""
   assert spans.spans("I-X I-X O I-Y I-X B-X".split()) == {
-    ("X", 0, 2), ("Y", 3, 4), ("X", 4, 5), ("X", 5, 6),
-  }  # fmt: skip
+    ("X", 0, 2),
+    ("Y", 3, 4),
+    ("X", 4, 5),
+    ("X", 5, 6),
+  }
   assert spans.spans("B-X E-X I-X S-X E-X".split()) == {
-    ("X", 0, 2), ("X", 2, 3), ("X", 3, 4), ("X", 4, 5),
-  }  # fmt: skip
+    ("X", 0, 2),
+    ("X", 2, 3),
+    ("X", 3, 4),
+    ("X", 4, 5),
+  }
 
 
 @pytest.mark.parametrize(

@@ -60,9 +60,7 @@ def following(model, params, batch):
   told = []
   for t in range(T):
     read = batch["targets"][t : t + 1]
-    carry, log_p = model.apply(
-      given, batch["tokens"], memory, read, carry, method="following"
-    )
+    carry, log_p = model.apply(given, batch["tokens"], memory, read, carry, method="following")
     told.append(np.asarray(log_p))
   return np.array(told)
 

@@ -92,10 +92,12 @@ def test_grid(capsys, monkeypatch, tmp_path):
   assert commands(capsys, "imdb", *grid, "--", "--epochs=3", "--preset=notes") == [
     ["--epochs=3", "--preset=notes", f"--cell={cell}", f"--text={text}", f"--out=runs/{cell_text}"]
     for cell, text, cell_text in [
-      ("lstm", "a b", "cell=lstm,text=a%20b"), ("lstm", "c/d", "cell=lstm,text=c%2Fd"),
-      ("gru", "a b", "cell=gru,text=a%20b"), ("gru", "c/d", "cell=gru,text=c%2Fd"),
+      ("lstm", "a b", "cell=lstm,text=a%20b"),
+      ("lstm", "c/d", "cell=lstm,text=c%2Fd"),
+      ("gru", "a b", "cell=gru,text=a%20b"),
+      ("gru", "c/d", "cell=gru,text=c%2Fd"),
     ]
-  ]  # fmt: skip
+  ]
   assert list(tmp_path.iterdir()) == []
 
 

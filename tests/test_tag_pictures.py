@@ -35,8 +35,10 @@ def test_errors_of_spans():
 def test_what_is_found_alone_has_no_recall():
   """A span of other bounds is a miss and a find; a type that is nowhere true counts 0."""
   table = tags.errors(cut(["B-LOC E-LOC O"]), cut(["S-LOC O S-ORG"]))
-  assert fields(table) == {"LOC": ["1", "0.000", "0.000", "0.000", "O", "1"],
-                           "ORG": ["0", "0.000", "0.000"]}  # fmt: skip
+  assert fields(table) == {
+    "LOC": ["1", "0.000", "0.000", "0.000", "O", "1"],
+    "ORG": ["0", "0.000", "0.000"],
+  }
 
 
 def test_errors_of_words():
@@ -64,9 +66,13 @@ def test_coloured():
   loc, per = (f"\033[{colour}m" for colour in tags.COLOURS[:2])
   assert first == f"{per}Teddy Roosevelt{END}[PER] left {loc}Paris{END}[LOC] and {per}Ann{END}[PER]"
   assert cut(rows) == [
-    ["Teddy", "B-PER", "1.000"], ["Roosevelt", "E-PER", "0.500"], ["left", "O", "0.250"],
-    ["Paris", "S-LOC", "0.125"], ["and", "O", "0.000"], ["Ann", "S-PER", "1.000"],
-  ]  # fmt: skip
+    ["Teddy", "B-PER", "1.000"],
+    ["Roosevelt", "E-PER", "0.500"],
+    ["left", "O", "0.250"],
+    ["Paris", "S-LOC", "0.125"],
+    ["and", "O", "0.000"],
+    ["Ann", "S-PER", "1.000"],
+  ]
   assert len({len(row) for row in rows}) == 1  # in columns
 
 

@@ -138,8 +138,11 @@ def test_a_document_may_begin_anywhere(tmp_path):
   text = "a O\n-DOCSTART- O\nb O\n\n-DOCSTART- O\n-DOCSTART-\n\nc O\n\nd O"
   read = tagged.files(folder(tmp_path, text, text, text), "ner")
   assert [(s.words, s.document) for s in read.train] == [
-    (["a"], 0), (["b"], 1), (["c"], 2), (["d"], 2),
-  ]  # fmt: skip
+    (["a"], 0),
+    (["b"], 1),
+    (["c"], 2),
+    (["d"], 2),
+  ]
 
 
 def test_the_last_tenth_is_held_out(tmp_path):
@@ -149,8 +152,11 @@ def test_the_last_tenth_is_held_out(tmp_path):
   expected = [word for n in range(20) for word in (str(n), f"{n}b")]
   assert words(read.train) == expected[:36]
   assert [(s.words[0], s.document) for s in read.valid] == [
-    ("18", 0), ("18b", 0), ("19", 1), ("19b", 1),
-  ]  # fmt: skip
+    ("18", 0),
+    ("18b", 0),
+    ("19", 1),
+    ("19b", 1),
+  ]
   assert words(read.test) == ["a"]
 
 

@@ -62,9 +62,13 @@ def by_recurrence(params, word):
   return np.concatenate(ends)
 
 
-@pytest.mark.parametrize("kind, expected", [
-  ("convolution", by_convolution), ("recurrent", by_recurrence),
-])  # fmt: skip
+@pytest.mark.parametrize(
+  "kind, expected",
+  [
+    ("convolution", by_convolution),
+    ("recurrent", by_recurrence),
+  ],
+)
 def test_spelling(kind, expected):
   """Each word by itself, as written out; more columns of padding change nothing."""
   module, characters = SPELLINGS[kind], spelt()
@@ -201,9 +205,15 @@ def test_parts_of_speech_have_no_f1():
 
 
 SENTENCES = [
-  "Anna saw the zoo in Rome", "stop", "the zoo was closed", "Anna left", "Rome was closed in May",
-  "saw Anna the zoo", "in", "May was hot in Rome , Anna said",
-]  # fmt: skip
+  "Anna saw the zoo in Rome",
+  "stop",
+  "the zoo was closed",
+  "Anna left",
+  "Rome was closed in May",
+  "saw Anna the zoo",
+  "in",
+  "May was hot in Rome , Anna said",
+]
 
 
 @pytest.fixture(scope="module")
@@ -215,11 +225,12 @@ def labeller():
 
 def labeller_of(lexicon):
   model = Tagger(
-    nn.Embed(len(lexicon.words), 3), stack(bidirectional(gru(4), gru(4))),
+    nn.Embed(len(lexicon.words), 3),
+    stack(bidirectional(gru(4), gru(4))),
     crf.linear_chain(len(TAGS), *spans.transitions(lexicon.tags)),
     spelling.Convolution(len(lexicon.characters), 3, 4),
     tuple((len(column), 2) for column in lexicon.columns),
-  )  # fmt: skip
+  )
   example = Sentence(["a"], [], [["a"]] * (len(lexicon.columns) - 1), 0, "")
   (batch,) = lexicon.batches([example], 1)
   given = [batch[name] for name in ("tokens", "lengths", "characters", "columns")]

@@ -25,9 +25,16 @@ from tests.test_run import finish, make
 from tests.test_training import mesh
 
 SMALL = dict(
-  cell="gru", hidden=8, width=8, filters=4, rate=0.02, average=0.9,
-  word_dropout=0.0, input_dropout=0.0, dropout=0.0,
-)  # fmt: skip
+  cell="gru",
+  hidden=8,
+  width=8,
+  filters=4,
+  rate=0.02,
+  average=0.9,
+  word_dropout=0.0,
+  input_dropout=0.0,
+  dropout=0.0,
+)
 SHORT = SMALL | {"epochs": 3, "batch": 8, "average": 0.8, "spelling": "none", "columns": True}
 TEDDY = "Teddy Roosevelt was a great president !"
 MEASURED = ("seconds", "words_per_second")
@@ -182,9 +189,12 @@ def test_chunks_that_start_from_vectors(tmp_path):
   given = {word: draw.normal(size=5).round(3) for word in [*POOLS[0], *POOLS[1], "other"]}
   path.write_text("".join(f"{word} {' '.join(map(str, row))}\n" for word, row in given.items()))
   config = Config(
-    **SHORT | {"spelling": "convolution"}, task="chunk", vectors=str(path),
-    data_dir=files(tmp_path / "data", "chunk"), out=str(tmp_path / "run"),
-  )  # fmt: skip
+    **SHORT | {"spelling": "convolution"},
+    task="chunk",
+    vectors=str(path),
+    data_dir=files(tmp_path / "data", "chunk"),
+    out=str(tmp_path / "run"),
+  )
   (tmp_path / "data" / "valid.txt").write_text("alpha VB O\n")
   data = tagging.prepare(config)
   ids = data.lexicon.words.encode(given)
@@ -204,8 +214,10 @@ def test_chunks_that_start_from_vectors(tmp_path):
 def launch(*flags):
   return subprocess.run(
     [sys.executable, "-m", "experiments.tagging", *flags],
-    capture_output=True, text=True, timeout=300,
-  )  # fmt: skip
+    capture_output=True,
+    text=True,
+    timeout=300,
+  )
 
 
 @pytest.fixture(scope="module")

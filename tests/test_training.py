@@ -73,9 +73,11 @@ def test_rows_of_no_weight():
   batch = next(BATCHES.stream())
   params = TASK.init(KEY, batch)
   fill = {
-    "tokens": np.full((len(batch["tokens"]), 2), 5, np.int32), "lengths": np.array([3, 0]),
-    "labels": np.array([2, 0]), "weights": np.zeros(2, np.float32),
-  }  # fmt: skip
+    "tokens": np.full((len(batch["tokens"]), 2), 5, np.int32),
+    "lengths": np.array([3, 0]),
+    "labels": np.array([2, 0]),
+    "weights": np.zeros(2, np.float32),
+  }
   longer = {name: np.concatenate([batch[name], fill[name]], -1) for name in batch}
   loss = jax.value_and_grad(lambda p, b: operator.truediv(*TASK.loss(p, (), b, None)[1]["loss"]))
   for a, b in zip(*(jax.tree.leaves(loss(params, b)) for b in (batch, longer)), strict=True):

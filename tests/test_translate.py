@@ -25,9 +25,18 @@ from tests.test_run import Config as Other
 from tests.test_run import finish, make
 
 TINY = dict(
-  hidden=8, width=8, batch=8, epochs=1, rate=0.02, average=0.9, subwords="word", beam=2,
-  source="en", target="xx", dropout=0.1,
-)  # fmt: skip
+  hidden=8,
+  width=8,
+  batch=8,
+  epochs=1,
+  rate=0.02,
+  average=0.9,
+  subwords="word",
+  beam=2,
+  source="en",
+  target="xx",
+  dropout=0.1,
+)
 PAIRS = {"one": "un", "two": "du", "three": "tri", "cats": "katoj", "dogs": "hundoj", "see": "vidi"}
 MEASURED = ("seconds", "search_seconds", "tokens_per_second", "words_per_second")
 
@@ -147,8 +156,10 @@ def blind(esperanto, tmp_path_factory):
   options = TINY | dict(attention="none", data_dir=esperanto[0].data_dir, out=out, beam=1)
   done = subprocess.run(
     [sys.executable, "-m", "experiments.translate", *(f"--{k}={v}" for k, v in options.items())],
-    capture_output=True, text=True, timeout=300,
-  )  # fmt: skip
+    capture_output=True,
+    text=True,
+    timeout=300,
+  )
   return out, done
 
 

@@ -36,9 +36,13 @@ every = pytest.mark.parametrize(
 def made(source=V, target=W, feed=False, **options):
   how = {"attention": additive(3, coverage=True) if feed else general(), "feed": feed}
   return Translator(
-    nn.Embed(source, 3), nn.Embed(target, 4), stack(bidirectional(gru(2), gru(2))),
-    decoder(gru(4), **how), full(target), **options,
-  )  # fmt: skip
+    nn.Embed(source, 3),
+    nn.Embed(target, 4),
+    stack(bidirectional(gru(2), gru(2))),
+    decoder(gru(4), **how),
+    full(target),
+    **options,
+  )
 
 
 def given(seed=0):
@@ -133,9 +137,7 @@ def test_a_beam_of_one_is_greedy(how):
     {"params": params}, tokens, lengths
   )
   known, first = Source(params, tokens, memory), np.full(12, BEGIN)
-  _, rows = generate(
-    model.read, known, first[None], KEY, steps=9, carry=carry, choose=sample(0.0)
-  )
+  _, rows = generate(model.read, known, first[None], KEY, steps=9, carry=carry, choose=sample(0.0))
   rows = np.where(np.cumsum(rows == END, 0) > 0, END, rows)
   assert len({*map(tuple, rows.T)}) > 1
   found = beam(model.read, known, carry, first, width=1, steps=9, end=END)
@@ -184,9 +186,12 @@ def test_dropout_needs_a_key(kind):
 def batch(seed=0):
   tokens, lengths, targets, _ = given(seed)
   return {
-    "tokens": tokens, "lengths": lengths, "targets": targets, "target_lengths": ENDS,
+    "tokens": tokens,
+    "lengths": lengths,
+    "targets": targets,
+    "target_lengths": ENDS,
     "weights": np.array([1, 1, 0], np.float32),
-  }  # fmt: skip
+  }
 
 
 def test_the_task():
@@ -321,11 +326,14 @@ def test_what_attends_to_all_there_is_gains():
   assert (gain > -1e-4).all() and (gain > 0.1).any(), gain
 
 
-@pytest.mark.parametrize("texts, options, message", [
-  ([], {}, "there must be a text"),
-  (["a", " \n"], {}, "none may be empty"),
-  (["a"], {"width": 27}, "beam must be at most 2., the vocabulary; got 27"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+  "texts, options, message",
+  [
+    ([], {}, "there must be a text"),
+    (["a", " \n"], {}, "none may be empty"),
+    (["a"], {"width": 27}, "beam must be at most 2., the vocabulary; got 27"),
+  ],
+)
 def test_what_it_refuses(rewriter, texts, options, message):
   with pytest.raises(BadInput, match=message):
     rewriter(texts, **options)

@@ -105,9 +105,7 @@ def test_reverse_is_flip(case, backend):
   params, xs = case.params(), inputs()
   steps = np.arange(T)[:, None]
   flip = np.where(steps < LENGTHS, LENGTHS - 1 - steps, steps)[..., None]
-  carry, ys = run(
-    case.cell, params, np.take_along_axis(xs, flip, 0), LENGTHS, backend=backend
-  )
+  carry, ys = run(case.cell, params, np.take_along_axis(xs, flip, 0), LENGTHS, backend=backend)
   flipped = carry, np.take_along_axis(np.asarray(ys), flip, 0)
   close(run(case.cell, params, xs, LENGTHS, reverse=True, backend=backend), flipped)
 

@@ -51,8 +51,11 @@ def test_mesh_that_is_set(case, backend):
     compiled = gradients.lower(case.cell, *placed, backend=backend).compile()
   close(compiled(*placed), expected)
   text = compiled.as_text()
-  loops = [part for part in re.split(r"\n(?=%|ENTRY)", text)
-           if part.split(" ")[0] in set(re.findall(r"body=(%[\w.-]+)", text))]  # fmt: skip
+  loops = [
+    part
+    for part in re.split(r"\n(?=%|ENTRY)", text)
+    if part.split(" ")[0] in set(re.findall(r"body=(%[\w.-]+)", text))
+  ]
   assert (len(loops) >= 2) == (backend != "associative") and "all-reduce" in text
   assert any("all-reduce(" in loop for loop in loops) == (backend == "scan")
 
@@ -73,6 +76,8 @@ def test_shard_map(case, backend):
     carry, ys = f(params, xs, lengths)
     return jnp.sin(ys).sum(), (carry, ys)
 
-  values = [jax.jit(jax.value_and_grad(functools.partial(loss, f), (0, 1), has_aux=True))(*args)
-            for f in (each, alone)]  # fmt: skip
+  values = [
+    jax.jit(jax.value_and_grad(functools.partial(loss, f), (0, 1), has_aux=True))(*args)
+    for f in (each, alone)
+  ]
   close(*values)

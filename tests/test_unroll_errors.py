@@ -19,22 +19,29 @@ WRONG = {
   "token ids": (dict(xs=np.ones((T, B), int)), TypeError, "xs must be floating", "embedded?"),
   "one axis": (dict(xs=XS[0, 0]), ValueError, "at least two axes", "(4,)"),
   "batch-major": (
-    dict(xs=XS.swapaxes(0, 1), lengths=np.full(B, T)), ValueError,
-    "batch shape (6,) of xs (3, 6, 4)", "got int32 (3,)", "Is xs batch-major?",
+    dict(xs=XS.swapaxes(0, 1), lengths=np.full(B, T)),
+    ValueError,
+    "batch shape (6,) of xs (3, 6, 4)",
+    "got int32 (3,)",
+    "Is xs batch-major?",
   ),
   "float lengths": (dict(lengths=np.ones(B, "f")), ValueError, "must be integers", "float32"),
   "batch of carry": (
-    dict(carry=CASE.carry((2,))), ValueError, "((3, 5), (3, 5))", "((2, 5), (2, 5))",
+    dict(carry=CASE.carry((2,))),
+    ValueError,
+    "((3, 5), (3, 5))",
+    "((2, 5), (2, 5))",
   ),
   "carry of a GRU": (dict(carry=CARRY[:1]), ValueError, "lstm(5).start", "another cell?"),
   "carry as a list": (dict(carry=list(CARRY)), ValueError, "carry must", "[(3, 5), (3, 5)]"),
   "backend": (dict(backend="cuda"), ValueError, "'auto' or one of", "'scan'", "got 'cuda'"),
   "remat": (dict(remat=0), ValueError, "remat must be a positive number", "got 0"),
-}  # fmt: skip
+}
 
 
-@pytest.mark.parametrize("changed, error, phrases", [(w[0], w[1], w[2:]) for w in WRONG.values()],
-                         ids=WRONG)  # fmt: skip
+@pytest.mark.parametrize(
+  "changed, error, phrases", [(w[0], w[1], w[2:]) for w in WRONG.values()], ids=WRONG
+)
 def test_wrong_input(changed, error, phrases):
   """Each mistake has a message of its own, with the shapes that explain it."""
   with pytest.raises(error) as raised:

@@ -100,8 +100,12 @@ def test_a_factory_that_is_first_called_in_jit():
   def leaky(features):
     rates = jnp.linspace(0.1, 0.9, features)
     step = lambda params, carry, u: ((h := carry[0] + rates * (u - carry[0]),), h)
-    return dict(init=lambda key, D: {}, start=lambda x: (zeros(x, features),),
-                project=lambda params, x: x, step=step)  # fmt: skip
+    return dict(
+      init=lambda key, D: {},
+      start=lambda x: (zeros(x, features),),
+      project=lambda params, x: x,
+      step=step,
+    )
 
   run = lambda xs: unroll(leaky(D), {}, xs)[1]
   inside = jax.jit(run)(XS)
@@ -178,8 +182,12 @@ def convolutional(features):
     h = jnp.tanh(u + convolve(carry[0], params["U"]))
     return (h,), h
 
-  return dict(init=init, start=lambda x: (zeros(x, features),),
-              project=lambda params, x: convolve(x, params["W"]), step=step)  # fmt: skip
+  return dict(
+    init=init,
+    start=lambda x: (zeros(x, features),),
+    project=lambda params, x: convolve(x, params["W"]),
+    step=step,
+  )
 
 
 MIXING = {"batch mean": (communicating(3), (4,)), "convolution": (convolutional(3), (4, 5))}
@@ -218,5 +226,5 @@ def test_check_cell_covers_cells_that_mix_rows():
   """Such a cell passes if it says so, and is refused by default."""
   check_cell(convolutional(3), batch_shape=(3, 4))
   check_cell(communicating(3), mixes_rows=True)
-  with pytest.raises(AssertionError, match="depends on the other rows.*mixes_rows=True"):
+  with pytest.raises(AssertionError, match=r"depends on the other rows.*mixes_rows=True"):
     check_cell(communicating(3))

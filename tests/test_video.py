@@ -113,8 +113,10 @@ def test_the_fold_that_tests_is_not_learnt():
   draw = np.random.default_rng(1)
   data = video.Folds("x", 4, [fold(draw) for _ in range(4)])
   parts = experiment.prepare(Config(split=2, batch=2), data)
-  drawn = {name: {one.tobytes() for one in getattr(parts, name).sequences}
-           for name in ("train", "valid", "test")}  # fmt: skip
+  drawn = {
+    name: {one.tobytes() for one in getattr(parts, name).sequences}
+    for name in ("train", "valid", "test")
+  }
   own = [{one.scores.tobytes() for one in fold} for fold in data.folds]
   assert drawn["test"] == own[1]
   assert drawn["train"] | drawn["valid"] == own[0] | own[2] | own[3]

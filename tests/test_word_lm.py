@@ -17,7 +17,7 @@ from rnnjax.types import BadInput
 TINY = dict(hidden=4, width=4, batch=4, window=8, epochs=1, dropout=0.0, sample=0)
 SMALL = dict(
   hidden=16, width=8, batch=4, window=20, epochs=12, rate=0.03, dropout=0.0, average=0.9, sample=0
-)  # fmt: skip
+)
 TRUTH = 2 ** (1 / 5)  # one bit for each line of five tokens
 
 
@@ -107,10 +107,21 @@ def both(reviews, tmp_path_factory):
 
 
 def start(reviews, saved, **options):
-  return imdb.Config(**dict(
-    cell="gru", hidden=6, width=4, data_dir=reviews, init_from=saved, batch=8, epochs=1, evidence=0,
-    rate=1e-6, average=0.0
-  ) | options)  # fmt: skip
+  return imdb.Config(
+    **dict(
+      cell="gru",
+      hidden=6,
+      width=4,
+      data_dir=reviews,
+      init_from=saved,
+      batch=8,
+      epochs=1,
+      evidence=0,
+      rate=1e-6,
+      average=0.0,
+    )
+    | options
+  )
 
 
 @pytest.mark.parametrize("evidence", [0, 2])
@@ -207,8 +218,10 @@ def test_the_command_line(grammar, tmp_path):
   flags = [f"--{name}={value}" for name, value in (TINY | {"sample": 3}).items()]
   done = subprocess.run(
     [sys.executable, "-m", "experiments.word_lm", *flags, f"--text={grammar}", "--prompt=x"],
-    capture_output=True, text=True, timeout=300,
-  )  # fmt: skip
+    capture_output=True,
+    text=True,
+    timeout=300,
+  )
   assert done.returncode == 0, done.stderr
   *likely, text, last = done.stdout.splitlines()
   assert len(likely) == 9 and all(line.split()[1] == "x" for line in likely)

@@ -37,8 +37,10 @@ def test_bags_learn_where_words_tell():
 def test_files_are_read(tmp_path):
   """With --data_dir alone it is they that bags and nets see."""
   for part, number in (("train", 80), ("test", 20)):
-    rows = [{"text": f"a {'good' if i % 2 else 'bad'} film {i % 7}", "label": i % 2}
-            for i in range(number)]  # fmt: skip
+    rows = [
+      {"text": f"a {'good' if i % 2 else 'bad'} film {i % 7}", "label": i % 2}
+      for i in range(number)
+    ]
     (tmp_path / f"{part}.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
   how = dict(cell="vanilla", hidden=8, epochs=1, width=3, batch=8)
   scores = word_order.run(Config(data_dir=str(tmp_path), **how))

@@ -98,7 +98,7 @@ def project(params: Params, x: Array) -> Array:
 def gates(u: Array, v: Array, number: int, apart: int = 0) -> list[Array]:
   """What enters the nonlinearities: u + v, in `number` blocks, the last `apart` left unadded.
 
-      u₁ + v₁, ..., u_n + v_n, then the last blocks of u alone, then those of v alone
+  u₁ + v₁, ..., u_n + v_n, then the last blocks of u alone, then those of v alone
   """
   return met(jnp.split(u, number, -1), jnp.split(v, number, -1), apart)
 

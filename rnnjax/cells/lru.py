@@ -76,8 +76,8 @@ def lru(
 
   def begin(key, D):
     keys = jax.random.split(key, 7)
-    normal = lambda k, rows, width, parts: jax.random.normal(k, (rows, width)) / math.sqrt(
-      parts * rows
+    normal = lambda k, rows, width, parts: (
+      jax.random.normal(k, (rows, width)) / math.sqrt(parts * rows)
     )
     area = jax.random.uniform(keys[0], N, minval=inner**2, maxval=outer**2)  # |λ|²
     ν = -jnp.log(area) / 2

@@ -1,9 +1,9 @@
 """Stories with questions: the bAbI tasks (Weston et al. 2015), or generated ones.
 
-  embedded   people walk about with things: where is someone, something, and where was it before
-  files      a folder, or an archive with one or more folders, of files like qa1_..._train.txt and
-             qa1_..._test.txt, lines "3 a sentence" and "4 a question?<TAB>answer<TAB>facts"; 1
-             begins a new story
+embedded   people walk about with things: where is someone, something, and where was it before
+files      a folder, or an archive with one or more folders, of files like qa1_..._train.txt and
+           qa1_..._test.txt, lines "3 a sentence" and "4 a question?<TAB>answer<TAB>facts"; 1
+           begins a new story
 """
 
 import logging
@@ -119,8 +119,10 @@ def _stories(task: int, file: File) -> list[list[Question]]:
       stories.append([])
       story, begun = [], n
     if n - begun >= LONGEST:
-      raise BadInput(f"{place} is line {n - begun + 1} of a story, which may have {LONGEST}. "
-                     "Does each begin with 1?")  # fmt: skip
+      raise BadInput(
+        f"{place} is line {n - begun + 1} of a story, which may have {LONGEST}. "
+        "Does each begin with 1?"
+      )
     if answer is not None and not story:
       raise BadInput(f"{place} asks before anything was told; a story begins with a sentence")
     if answer is None:

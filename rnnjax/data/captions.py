@@ -1,9 +1,9 @@
 """Pictures and sentences that say what is on them.
 
-  embedded   drawn shapes: "a red disc above a blue square"
-  files      a folder with one .npz of "images" [N, height, width, 3], uint8, their "names" and
-             "split" (train, dev or test), and one file ...token.txt (also .gz) of lines
-             "name#0<TAB>a caption", as Flickr8k has them (Hodosh, Young & Hockenmaier 2013)
+embedded   drawn shapes: "a red disc above a blue square"
+files      a folder with one .npz of "images" [N, height, width, 3], uint8, their "names" and
+           "split" (train, dev or test), and one file ...token.txt (also .gz) of lines
+           "name#0<TAB>a caption", as Flickr8k has them (Hodosh, Young & Hockenmaier 2013)
 """
 
 import pathlib
@@ -81,8 +81,10 @@ def files(data_dir: str) -> Pictures:
     said.setdefault(name.split("#")[0], []).append(" ".join(caption.split()))
   silent = [name for name in names if name not in said]
   if silent:
-    raise BadInput(f"{texts[0]} has no caption of {silent[0]} in {arrays[0]}, nor of "
-                   f"{len(silent) - 1} more. Are they of one data set?")  # fmt: skip
+    raise BadInput(
+      f"{texts[0]} has no caption of {silent[0]} in {arrays[0]}, nor of "
+      f"{len(silent) - 1} more. Are they of one data set?"
+    )
   rows = list(zip(split, map(Picture, images, (said[name] for name in names))))
   parts = [[picture for own, picture in rows if own == part] for part in PARTS]
   if not all(parts):

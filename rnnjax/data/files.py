@@ -24,9 +24,16 @@ LIMIT = 2 << 30  # bytes that a .gz or all files of an archive may unpack to
 RATIO, SMALL = 200, 4 << 20  # how often its own size, and how many bytes it may unpack to anyway
 PIECE = 1 << 20  # bytes that are unpacked at once
 DAMAGED = (  # what is raised by those who decode damaged bytes; never MemoryError
-  EOFError, OSError, OverflowError, RuntimeError, ValueError, struct.error, zlib.error,
-  tarfile.TarError, zipfile.BadZipFile,
-)  # fmt: skip
+  EOFError,
+  OSError,
+  OverflowError,
+  RuntimeError,
+  ValueError,
+  struct.error,
+  zlib.error,
+  tarfile.TarError,
+  zipfile.BadZipFile,
+)
 
 
 class Packed(NamedTuple):
@@ -99,8 +106,9 @@ class Unzipped(gzip.GzipFile):
   def read(self, size: int = -1) -> bytes:
     piece = super().read(PIECE if size < 0 else min(size, PIECE))
     if self.tell() > self.most:
-      raise BadInput(f"{self.file} must unpack to {self.most} bytes at most; a plain file may hold "
-                     "more")  # fmt: skip
+      raise BadInput(
+        f"{self.file} must unpack to {self.most} bytes at most; a plain file may hold more"
+      )
     return piece
 
 

@@ -1,11 +1,11 @@
 """Film reviews with a label: IMDB (Maas et al. 2011), or one's own files in the same formats.
 
-  embedded       generated reviews in which order is all; needs no file
-  imdb_reviews   from TensorFlow Datasets (TensorFlow itself is not needed)
-  files          a folder: either train/ and test/ with one folder of .txt files for each class (the
-                 original aclImdb), or train.jsonl and test.jsonl (also .gz), each line
-                 {"text": ..., "label": ...}; any number of classes, labels numbers or words.
-                 Or columns of a .csv, .jsonl or .json (also .gz), as `table` reads them
+embedded       generated reviews in which order is all; needs no file
+imdb_reviews   from TensorFlow Datasets (TensorFlow itself is not needed)
+files          a folder: either train/ and test/ with one folder of .txt files for each class (the
+               original aclImdb), or train.jsonl and test.jsonl (also .gz), each line
+               {"text": ..., "label": ...}; any number of classes, labels numbers or words.
+               Or columns of a .csv, .jsonl or .json (also .gz), as `table` reads them
 """
 
 import contextlib
@@ -71,8 +71,10 @@ def load(
     logging.warning(
       "\n%s\n  NOT IMDB: %s.\n  Training on the small embedded set instead. For real reviews give "
       "--data_dir=FOLDER\n  with the original aclImdb or with train.jsonl and test.jsonl.\n%s",
-      "*" * 88, error, "*" * 88,
-    )  # fmt: skip
+      "*" * 88,
+      error,
+      "*" * 88,
+    )
     return embedded(seed)
 
 
@@ -102,8 +104,11 @@ def files(data_dir: str) -> Reviews:
     made[part] = [(text, _index(classes, label, where)) for where, text, label in rows]
     empty = [where for where, text, _ in rows if not text.strip()]
     if empty:
-      logging.warning("%d reviews are empty, the first %s; each counts as a sequence of length 0",
-                      len(empty), empty[0])  # fmt: skip
+      logging.warning(
+        "%d reviews are empty, the first %s; each counts as a sequence of length 0",
+        len(empty),
+        empty[0],
+      )
   train, valid = (made["train"], made["valid"]) if made["valid"] else hold_out(made["train"])
   return Reviews(str(folder.name), classes, train, valid, made["test"])
 

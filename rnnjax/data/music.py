@@ -1,10 +1,10 @@
 """Polyphonic music as piano rolls: which of a piano's 88 keys sound at each step.
 
-  embedded   generated, as `rnnjax.data.progressions` makes them
-  files      .mat              traindata, validdata, testdata, as Boulanger-Lewandowski, Bengio &
-                               Vincent 2012 divide four collections
-             .json .json.gz    {"train": [[[60, 64], [62]], ...], "valid": ..., "test": ...}, the
-                               MIDI pitches of each step of each piece
+embedded   generated, as `rnnjax.data.progressions` makes them
+files      .mat              traindata, validdata, testdata, as Boulanger-Lewandowski, Bengio &
+                             Vincent 2012 divide four collections
+           .json .json.gz    {"train": [[[60, 64], [62]], ...], "valid": ..., "test": ...}, the
+                             MIDI pitches of each step of each piece
 """
 
 import logging
@@ -65,8 +65,14 @@ def _mat(path: pathlib.Path) -> list[Rolls]:
 def _json(path: pathlib.Path) -> list[Rolls]:
   parts = parsed(read_text(path), path)
   kind = 'as {"train": [[[60, 64], [62]]], "valid": ..., "test": ...}'
-  with decoding(path, kind, "It must be the MIDI pitches of each step of each piece",
-                AttributeError, KeyError, TypeError):  # fmt: skip
+  with decoding(
+    path,
+    kind,
+    "It must be the MIDI pitches of each step of each piece",
+    AttributeError,
+    KeyError,
+    TypeError,
+  ):
     return _parts(path, parts, roll)
 
 

@@ -166,8 +166,13 @@ def _unlike(name: str, rows: Iterable[tuple[object, object]]) -> Rows:
   first = {}
   for source, target in whole:
     first.setdefault(source, target)
-  logging.info("%s: of %d rows %d lack a text, and %d have a source that came before",
-               name, len(rows), len(rows) - len(whole), len(whole) - len(first))  # fmt: skip
+  logging.info(
+    "%s: of %d rows %d lack a text, and %d have a source that came before",
+    name,
+    len(rows),
+    len(rows) - len(whole),
+    len(whole) - len(first),
+  )
   return [*first.items()]
 
 
@@ -200,8 +205,9 @@ def _aligned(part: str, *paths: File) -> Rows:
   if empty and part != "train":
     raise BadInput(f"{empty[0]} is empty, as only a line of the training part may be")
   if empty:
-    logging.warning("%d lines are empty, the first %s; their pairs are dropped",
-                    len(empty), empty[0])  # fmt: skip
+    logging.warning(
+      "%d lines are empty, the first %s; their pairs are dropped", len(empty), empty[0]
+    )
   if whole := [(s, t) for (_, s), (_, t) in zip(*sides) if s and t]:
     return whole
   raise BadInput(f"{one} and {other} must have a line in common that neither leaves empty")

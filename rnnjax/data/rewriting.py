@@ -1,24 +1,24 @@
 """Three small generated sets in which a text is rewritten; needs no file.
 
-  translations   from English into a made-up language that says when first, where before whom, and
-                 the verb last; the adjective follows its noun. Articles and adjectives agree with
-                 their noun, and the verb with its subject, which may be seven words away:
+translations   from English into a made-up language that says when first, where before whom, and
+               the verb last; the adjective follows its noun. Articles and adjectives agree with
+               their noun, and the verb with its subject, which may be seven words away:
 
-                   the old farmers helped my queen near the small river today .
-                   diva los belos drenos la suma pika ku ma tira kovin .
+                 the old farmers helped my queen near the small river today .
+                 diva los belos drenos la suma pika ku ma tira kovin .
 
-  summaries      from a report to its headline, which copies two of its words; what the report says
-                 was done decides which, and in what order:
+summaries      from a report to its headline, which copies two of its words; what the report says
+               was done decides which, and in what order:
 
-                   in Zadiro on friday , Velako lost to Kodani before 38211 guests .
-                   Kodani beats Velako
+                 in Zadiro on friday , Velako lost to Kodani before 38211 guests .
+                 Kodani beats Velako
 
-                 No name and no number is in two reports: what is learnt by heart is of no use.
+               No name and no number is in two reports: what is learnt by heart is of no use.
 
-  pronunciations from the letters of a made-up word to its sounds. The sound of c, g or twins
-                 hangs on what comes next, that of a vowel on a silent e at the end:
+pronunciations from the letters of a made-up word to its sounds. The sound of c, g or twins
+               hangs on what comes next, that of a vowel on a silent e at the end:
 
-                   gecothime   JH EH K AO TH AY M
+                 gecothime   JH EH K AO TH AY M
 """
 
 import itertools
@@ -52,23 +52,50 @@ EVENTS = {  # headlines, and three ways in which reports say so: A and B are nam
   "A owes N": ("A borrowed N crowns from C", "C lent A N crowns", "N crowns are due from A to C"),
 }
 OPENINGS = (  # C is another name each time, N another number, D a day
-  "", "in C on D ,", "on D ,", "as C reports ,", "C says that", "after N days in C ,",
-  "while C was away ,", "according to C and C ,",
-)  # fmt: skip
+  "",
+  "in C on D ,",
+  "on D ,",
+  "as C reports ,",
+  "C says that",
+  "after N days in C ,",
+  "while C was away ,",
+  "according to C and C ,",
+)
 CLOSINGS = (
-  ".", "before N guests .", "in C .", "on D , and C laughed .", ". C did not say why .",
-  ", for the first time in N days .", ". C had seen it come .", ", said C of C .",
-)  # fmt: skip
+  ".",
+  "before N guests .",
+  "in C .",
+  "on D , and C laughed .",
+  ". C did not say why .",
+  ", for the first time in N days .",
+  ". C had seen it come .",
+  ", said C of C .",
+)
 DAYS = "monday tuesday wednesday thursday friday saturday sunday".split()
 SYLLABLES = [c + v for c in "bdfgklmnprstvz" for v in "aeiou"]
 
 ONSETS = "b c ch d f g k l m n p r s sh t th v w z bb gg ll mm nn rr ss tt".split()
 SOUNDS = {  # of spellings; where several fit, the first
-  "e$": "", "a(?=[^aeiou]+e$)": "EY", "i(?=[^aeiou]+e$)": "AY", "o(?=[^aeiou]+e$)": "OW",
-  "u(?=[^aeiou]+e$)": "UW", "a": "AE", "e": "EH", "i": "IH", "o": "AO", "u": "AH",
-  "ch": "CH", "sh": "SH", "th": "TH", "c(?=[ei])": "S", "c": "K", "gg": "G", "g(?=[ei])": "JH",
-  r"([a-z])\1": None, "[a-z]": None,  # that of the letter
-}  # fmt: skip
+  "e$": "",
+  "a(?=[^aeiou]+e$)": "EY",
+  "i(?=[^aeiou]+e$)": "AY",
+  "o(?=[^aeiou]+e$)": "OW",
+  "u(?=[^aeiou]+e$)": "UW",
+  "a": "AE",
+  "e": "EH",
+  "i": "IH",
+  "o": "AO",
+  "u": "AH",
+  "ch": "CH",
+  "sh": "SH",
+  "th": "TH",
+  "c(?=[ei])": "S",
+  "c": "K",
+  "gg": "G",
+  "g(?=[ei])": "JH",
+  r"([a-z])\1": None,
+  "[a-z]": None,  # that of the letter
+}
 
 
 def splits(task: str) -> tuple[Rows, Rows, Rows]:

@@ -77,9 +77,7 @@ class Series(NamedTuple):
     return ends
 
 
-def load(
-  data_dir: str, columns: str = "", split: str = "0.7,0.1,0.2", log: bool = False
-) -> Series:
+def load(data_dir: str, columns: str = "", split: str = "0.7,0.1,0.2", log: bool = False) -> Series:
   """Loads a series.
 
   Args:
@@ -160,7 +158,7 @@ def parts(split: str, rows: int) -> tuple[int, int, int]:
 def generated(N: int, seed: int = 0) -> np.ndarray:
   """Two seasons, of which one decides how strong the other is, a trend, and noise that lasts.
 
-      xₜ = t/1000 + (1.5 + sin 2πt/168) sin 2πt/24 + nₜ,   nₜ = 0.8 nₜ₋₁ + 0.2 εₜ        [N, 1]
+  xₜ = t/1000 + (1.5 + sin 2πt/168) sin 2πt/24 + nₜ,   nₜ = 0.8 nₜ₋₁ + 0.2 εₜ        [N, 1]
   """
   t, draw = np.arange(N), np.random.default_rng(seed)
   day, week = (np.sin(2 * np.pi * t / season) for season in SEASONS)

@@ -75,9 +75,12 @@ class Subwords:
       )
     tokenizer = _tokenizer(kind)
     trainer = hf.trainers.BpeTrainer if bpe else hf.trainers.WordLevelTrainer
-    tokenizer.train_from_iterator(marked, trainer(
-      vocab_size=size, min_frequency=least, special_tokens=[*SPECIALS], show_progress=False
-    ))  # fmt: skip
+    tokenizer.train_from_iterator(
+      marked,
+      trainer(
+        vocab_size=size, min_frequency=least, special_tokens=[*SPECIALS], show_progress=False
+      ),
+    )
     return cls(tokenizer, kind, lower)
 
   def __len__(self):
@@ -124,8 +127,11 @@ class Subwords:
 
   def to_json(self) -> dict:
     """All there is to it, as a value that `json` can write."""
-    return {"kind": self._kind, "lower": self.lower,
-            "tokenizer": json.loads(self._tokenizer.to_str())}  # fmt: skip
+    return {
+      "kind": self._kind,
+      "lower": self.lower,
+      "tokenizer": json.loads(self._tokenizer.to_str()),
+    }
 
   @classmethod
   def from_json(cls, value: dict) -> "Subwords":

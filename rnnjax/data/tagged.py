@@ -84,10 +84,13 @@ def load(
 
 def _generated(task: str) -> Tagged:
   place = lambda part, n: f"embedded {part}:{n + 1}"
-  return Tagged("embedded", *(
-    [Sentence(*row, [], n, place(part, n)) for n, row in enumerate(rows)]
-    for part, rows in zip(PARTS, teddy.splits(task))
-  ))  # fmt: skip
+  return Tagged(
+    "embedded",
+    *(
+      [Sentence(*row, [], n, place(part, n)) for n, row in enumerate(rows)]
+      for part, rows in zip(PARTS, teddy.splits(task))
+    ),
+  )
 
 
 def files(data_dir: str, task: str) -> Tagged:

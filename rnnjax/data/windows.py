@@ -44,9 +44,11 @@ def windows(
   clock = [np.repeat(wave(angle)[:, None], D, 1) for wave in (np.sin, np.cos)]
   tokens = np.stack([*(some / moved for some in differences), *clock], -1)
   known = {
-    "tokens": tokens, "base": naive(values, horizon, base), "pace": moved[..., None],
+    "tokens": tokens,
+    "base": naive(values, horizon, base),
+    "pace": moved[..., None],
     "future": future(values, horizon),
-  }  # fmt: skip
+  }
   own = [slice(d, d + 1) for d in range(D)] if apart else [slice(D)]
   made = {}
   for name, rows in known.items():

@@ -73,9 +73,13 @@ def backward(params: Params, xs: Array, hs: Array, dhs: Array) -> Backward:
     return (dz @ params["U"].T,), dz
 
   walk = Cell(
-    "backward", H, init=None, step=step, project=lambda params, u: u,
+    "backward",
+    H,
+    init=None,
+    step=step,
+    project=lambda params, u: u,
     start=lambda u: (jnp.zeros_like(u[..., :H]),),
-  )  # fmt: skip
+  )
   begun = jnp.eye(T, dtype=hs.dtype)[:, :, None] * dhs[:, None]  # t's walk begins at r = t
   seen = jnp.concatenate([jnp.broadcast_to(hs[:, None], begun.shape), begun], -1)
   _, errors = unroll(walk, params, seen, reverse=True)  # [r, t, H]: the walks are a batch

@@ -47,6 +47,7 @@ def fading(path, panels: Mapping[str, Mapping[str, np.ndarray]]):
     axes.set(title=title, xlabel="steps back, T − r", yscale="log")
     axes.spines[["top", "right"]].set_visible(False)
   side[0].set_ylabel("‖∂h_T/∂carry_r‖ / √H")
-  figure.legend(*side[0].get_legend_handles_labels(), frameon=False, fontsize=8,
-                loc="outside right center")  # fmt: skip
+  figure.legend(
+    *side[0].get_legend_handles_labels(), frameon=False, fontsize=8, loc="outside right center"
+  )
   figure.savefig(path, format="png")

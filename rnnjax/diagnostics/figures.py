@@ -89,8 +89,16 @@ def coloured_text(path, rows: Sequence[tuple[str, str, np.ndarray]]):
       axes.text(-0.5, y, "".join(letters), color=INK, **style)
     for y, x in place[[character == "\n" for character in text]]:
       axes.text(x - 0.5, y, "↵", color=INK, alpha=0.4, **style)
-    figure.text(MARGIN / width, 1 - (top + 0.6 * BAR) / height, title, size=8, color=INK,
-                va="center", weight="bold", parse_math=False)  # fmt: skip
+    figure.text(
+      MARGIN / width,
+      1 - (top + 0.6 * BAR) / height,
+      title,
+      size=8,
+      color=INK,
+      va="center",
+      weight="bold",
+      parse_math=False,
+    )
     top += BAR + lines * line
   figure.savefig(path, format="png", dpi=DPI, facecolor=PAPER)
 

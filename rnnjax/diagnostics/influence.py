@@ -67,9 +67,13 @@ def influence(cell: Cell, params: Params, xs: Array, carry: Carry | None = None)
     return (m,), norms(m)
 
   walk = Cell(
-    "influence", len(widths), init=None, step=back, project=lambda params, u: u,
+    "influence",
+    len(widths),
+    init=None,
+    step=back,
+    project=lambda params, u: u,
     start=lambda u: (jnp.zeros((H, C), u.dtype),),
-  )  # fmt: skip
+  )
   eye = jnp.eye(H, C, dtype=xs.dtype)
   seen = jnp.concatenate([*(part[:-1] for part in every), xs], -1)
   _, ns = unroll(walk, params, seen, carry=(eye,), reverse=True)
@@ -127,8 +131,11 @@ def radii(params: Params) -> dict[str, float]:
   """
   recurrent = re.compile(r"(.*/)?(forward|backward)/U")
   leaves = named(params)
-  matrices = {name: U for name, U in leaves.items()
-              if recurrent.fullmatch(name) and f"{name[:-1]}P" not in leaves}  # fmt: skip
+  matrices = {
+    name: U
+    for name, U in leaves.items()
+    if recurrent.fullmatch(name) and f"{name[:-1]}P" not in leaves
+  }
   return {
     f"radius/{name}/{block}": float(radius)
     for name, U in matrices.items()

@@ -28,8 +28,9 @@ def rolls(path, rows: Sequence[tuple[str, np.ndarray]]):
   size = (1.2 + 0.1 * longest, len(rows) * (0.6 + 0.05 * (high - low + 1)))
   figure = Figure(figsize=size, dpi=DPI, layout="constrained")
   for axes, (title, roll) in zip(figure.subplots(len(rows), squeeze=False)[:, 0], rows):
-    axes.imshow(roll.T, "Blues", vmin=0, vmax=1, aspect="auto", origin="lower",
-                interpolation="nearest")  # fmt: skip
+    axes.imshow(
+      roll.T, "Blues", vmin=0, vmax=1, aspect="auto", origin="lower", interpolation="nearest"
+    )
     octaves = [key for key in range(low, high + 1) if (key + LOWEST) % C == 0]
     axes.set_yticks(octaves, [f"C{(key + LOWEST) // C - 1}" for key in octaves])
     axes.set(xlim=(-0.5, longest - 0.5), ylim=(low - 1.5, high + 1.5))

@@ -41,9 +41,11 @@ def speedups(path, panels: Mapping[tuple[str, str], Mapping[tuple[int, int, int]
     axes.set_xlabel("T, steps", size=8)
   for axes, down in zip(grid[:, 0], downs):
     axes.set_ylabel(f"{down}\ntimes as fast as the loop", size=8)
-  lines = [Line2D([], [], color=colours[H], marker="o", markersize=3, label=f"H = {H}")
-           for H in widths]  # fmt: skip
+  lines = [
+    Line2D([], [], color=colours[H], marker="o", markersize=3, label=f"H = {H}") for H in widths
+  ]
   lines += [Line2D([], [], color=INK, linestyle=style[B], label=f"B = {B}") for B in rows]
-  figure.legend(handles=lines, loc="outside lower center", ncols=len(lines), frameon=False,
-                fontsize=8)  # fmt: skip
+  figure.legend(
+    handles=lines, loc="outside lower center", ncols=len(lines), frameon=False, fontsize=8
+  )
   figure.savefig(path, format="png")

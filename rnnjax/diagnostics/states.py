@@ -41,8 +41,15 @@ def states(path, pieces: Sequence[str], panels: Mapping[str, np.ndarray], low: f
     axes.set_ylabel(title, size=8, rotation=0, ha="right", va="center", parse_math=False)
     axes.set_yticks([])
     axes.spines[:].set_visible(False)
-  grid[-1].set_xticks(range(len(pieces)), pieces, rotation=60, ha="right", size=8,
-                      rotation_mode="anchor", parse_math=False)  # fmt: skip
+  grid[-1].set_xticks(
+    range(len(pieces)),
+    pieces,
+    rotation=60,
+    ha="right",
+    size=8,
+    rotation_mode="anchor",
+    parse_math=False,
+  )
   figure.colorbar(shown, ax=list(grid), aspect=30, fraction=0.03)
   figure.savefig(path, format="png")
 

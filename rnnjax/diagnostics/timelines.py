@@ -32,12 +32,23 @@ def timelines(path, rows: Sequence[tuple[str, Mapping[str, np.ndarray]]], classe
   figure = Figure((8, sum(heights)), dpi=DPI, layout="constrained")
   every = figure.subplots(len(rows), 1, squeeze=False, height_ratios=heights)[:, 0]
   for axes, (title, strips) in zip(every, rows):
-    axes.imshow(np.stack([*strips.values()]), colours, vmin=0, vmax=classes - 1, aspect="auto",
-                interpolation="nearest")  # fmt: skip
+    axes.imshow(
+      np.stack([*strips.values()]),
+      colours,
+      vmin=0,
+      vmax=classes - 1,
+      aspect="auto",
+      interpolation="nearest",
+    )
     axes.set_title(title, size=8, color=INK, loc="left", pad=3, parse_math=False)
     axes.set_yticks(range(len(strips)), strips, size=7, parse_math=False)
-    axes.hlines(np.arange(1, len(strips)) - 0.5, -0.5, len(next(iter(strips.values()))) - 0.5,
-                "white", linewidth=2)  # fmt: skip
+    axes.hlines(
+      np.arange(1, len(strips)) - 0.5,
+      -0.5,
+      len(next(iter(strips.values()))) - 0.5,
+      "white",
+      linewidth=2,
+    )
     axes.tick_params(length=0, labelsize=7)
     axes.spines[:].set(color="#d5d9de", linewidth=0.5)
   every[-1].set_xlabel("frames", size=7)

@@ -22,7 +22,7 @@ class Tracker(NamedTuple):
 def _since(starts: np.ndarray, counted: np.ndarray) -> np.ndarray:
   """How many positions were counted after the last start (or from the beginning), up to each one.
 
-      nₜ = Σₛ counted[s],   last start < s ≤ t
+  nₜ = Σₛ counted[s],   last start < s ≤ t
   """
   total = np.concatenate([[0], np.cumsum(counted)])
   last = np.maximum.accumulate(np.where(starts, np.arange(len(starts)), -1))

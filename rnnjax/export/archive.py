@@ -128,8 +128,9 @@ def _members(path: pathlib.Path) -> dict[str, bytes]:
       infos = archive.infolist()
       names = [info.filename for info in infos]
       sizes = [info.file_size for info in infos]
-      stored = all(i.compress_type == zipfile.ZIP_STORED and i.file_size == i.compress_size
-                   for i in infos)  # fmt: skip
+      stored = all(
+        i.compress_type == zipfile.ZIP_STORED and i.file_size == i.compress_size for i in infos
+      )
       if not stored or sum(sizes) > path.stat().st_size:
         raise BadInput(f"{path} claims to hold more than its own size; an export is not compressed")
       if len({*names}) < len(names) or not {PROGRAM, PARAMS, SIGNATURE} <= {*names}:
@@ -145,8 +146,10 @@ def _differences(program, params, signature) -> str:
   form = lambda a: (str(a.dtype), tuple(map(str, a.shape)))
   (weights, given), options = jax.tree.unflatten(program.in_tree, program.in_avals)
   made = jax.tree.unflatten(program.out_tree, program.out_avals)
-  said = {part: {n: Form.read(t)[:2] for n, t in signature[part].items()}
-          for part in ("inputs", "outputs")}  # fmt: skip
+  said = {
+    part: {n: Form.read(t)[:2] for n, t in signature[part].items()}
+    for part in ("inputs", "outputs")
+  }
   have = {"inputs": given, "outputs": made, "parameters": weights}
   said["parameters"] = {name: form(p) for name, p in params.items()}
   for part, own in have.items():

@@ -78,7 +78,5 @@ def _first(values: Array, low: Array, high: Array, wanted: Array) -> Array:
   for _ in range(len(values).bit_length()):
     middle = (low + high) // 2
     below = values[middle] < wanted
-    low, high = (
-      jnp.where(below & (low < high), middle + 1, low), jnp.where(below, high, middle)
-    )  # fmt: skip
+    low, high = (jnp.where(below & (low < high), middle + 1, low), jnp.where(below, high, middle))
   return low

@@ -79,8 +79,9 @@ class Form(NamedTuple):
     top = int(self.limit) - 1 if ids else sizes[self.limit]
     if not 0 <= value.min() <= value.max() <= top:
       kind = "an id" if ids else "a length"
-      raise BadInput(f"{name} must be from 0 to {top}, each {kind}; got {value.min()} to "
-                     f"{value.max()}")  # fmt: skip
+      raise BadInput(
+        f"{name} must be from 0 to {top}, each {kind}; got {value.min()} to {value.max()}"
+      )
 
   def draw(self, sizes: Mapping[str, int], random: np.random.Generator) -> np.ndarray:
     """An array of such sizes. The first length is the whole axis, the next ones 0 and 1."""

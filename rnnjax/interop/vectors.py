@@ -50,8 +50,14 @@ def read(path: str, vocabulary: Vocabulary, seed: int = 0) -> np.ndarray:
   if not best:
     raise BadInput(f"{file} holds none of the {len(vocabulary)} words. Is it of this language?")
   exact = sum(word == spellings[i][0] for i, word in best.items())
-  logging.info("%s holds %d of %d words: %d as they are, %d in another spelling",
-               file, len(best), len(spellings), exact, len(best) - exact)  # fmt: skip
+  logging.info(
+    "%s holds %d of %d words: %d as they are, %d in another spelling",
+    file,
+    len(best),
+    len(spellings),
+    exact,
+    len(best) - exact,
+  )
   known = np.stack([found[word] for word in best.values()])
   draw, shape = np.random.default_rng(seed), (len(vocabulary), known.shape[1])
   table = draw.normal(known.mean(), known.std(), shape).astype(np.float32)
@@ -81,8 +87,10 @@ def _rows(file, wanted):
     if header:
       # A number takes two bytes at least, as text.
       if not 0 < 2 * rows * width <= (most(size, sys.maxsize) if zipped else size):
-        raise BadInput(f"{file}:1 promises {rows} rows of {width} numbers: {size} bytes "
-                       "cannot hold them. Is the download whole?")  # fmt: skip
+        raise BadInput(
+          f"{file}:1 promises {rows} rows of {width} numbers: {size} bytes "
+          "cannot hold them. Is the download whole?"
+        )
       stream.readline()
       second = rest.partition(b"\n")[0].rstrip().rsplit(b" ", width)[1:]
       text = len(second) == width and np.isfinite(_floats(second)).any()
@@ -96,8 +104,10 @@ def _text(stream, file, rows, width, wanted):
     word, *numbers = line.rstrip().rsplit(b" ", width)
     wider = b" " in word and np.isfinite(_floats(word.split(b" ")[-1:])).all()
     if wider or len(numbers) < width:
-      raise BadInput(f"{file}:{n} has {line.rstrip().count(b' ')} numbers where the first row has "
-                     f"{width}. Is it broken, or are there not single blanks?")  # fmt: skip
+      raise BadInput(
+        f"{file}:{n} has {line.rstrip().count(b' ')} numbers where the first row has "
+        f"{width}. Is it broken, or are there not single blanks?"
+      )
     if word in wanted:
       yield f"{file}:{n}", word, _floats(numbers)
   if rows not in (None, n - 1):

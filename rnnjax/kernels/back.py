@@ -121,9 +121,7 @@ def back_any(cell, params, reverse, K, how):
 
   def back(first, dcarry, xs, alive, before, zs, dys):
     del zs
-    window = functools.partial(
-      jax.tree.map, lambda a: jax.lax.dynamic_slice_in_dim(a, first, K)
-    )
+    window = functools.partial(jax.tree.map, lambda a: jax.lax.dynamic_slice_in_dim(a, first, K))
     us, project_vjp = jax.vjp(functools.partial(project_steps, cell), params, window(xs))
 
     def tick(dcarry, inputs):

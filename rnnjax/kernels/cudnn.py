@@ -102,7 +102,7 @@ def _run(cell, params, xs, alive, carry, reverse):
   counts = jnp.maximum(lengths, 1).astype(jnp.int32)
   ys, *end = rnn.lstm(
     dense(xs.swapaxes(0, 1)), *map(dense, start), packed(params), counts, D, H, 1, 0.0, False
-  )  # fmt: skip
+  )
   ys = dense(ys).swapaxes(0, 1)
   if reverse:
     ys = flipped(ys, lengths)

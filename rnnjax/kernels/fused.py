@@ -101,9 +101,17 @@ def layout(cell, gates, dtype, reverse, names, tiles, forward, backward) -> Loop
   jaxpr = jax.make_jaxpr(cell.pointwise)(small, cell.start(tile[:, :1]), z).jaxpr
   echo = jaxpr.outvars[-1] is jaxpr.outvars[0]
   return Loop(
-    cell.pointwise, cell.apart, names, reverse, cell.features, echo, jnp.dtype(dtype), tiles,
-    forward, backward,
-  )  # fmt: skip
+    cell.pointwise,
+    cell.apart,
+    names,
+    reverse,
+    cell.features,
+    echo,
+    jnp.dtype(dtype),
+    tiles,
+    forward,
+    backward,
+  )
 
 
 def unsuited(cell: Cell, params: Params, xs: Array, carry: Carry) -> str:
@@ -119,8 +127,10 @@ def unsuited(cell: Cell, params: Params, xs: Array, carry: Carry) -> str:
     return f"a kernel needs a carry of {H} features; {cell} has {[c.shape[-1] for c in carry]}"
   for name in sorted(set(params) - {"W", "U", "b"}):
     if params[name].shape[-1:] != (H,) or params[name].ndim > 2:
-      return f"a kernel needs parameters [H] or [n, H] beside W, U and b, H = {H}; {name} of " \
-             f"{cell} is {list(params[name].shape)}"  # fmt: skip
+      return (
+        f"a kernel needs parameters [H] or [n, H] beside W, U and b, H = {H}; {name} of "
+        f"{cell} is {list(params[name].shape)}"
+      )
   return ""
 
 
@@ -237,8 +247,9 @@ def _backward(loop, saved, cotangents):
 def _slots(loop, states, after):
   """Of states [T + 1, B, N·H] those before each step (after = 0), or after it (1), in its time."""
   parts = jnp.split(states, len(loop.reverse), -1)
-  return _beside([part[1:] if back != after else part[:-1]
-                  for part, back in zip(parts, loop.reverse)])  # fmt: skip
+  return _beside(
+    [part[1:] if back != after else part[:-1] for part, back in zip(parts, loop.reverse)]
+  )
 
 
 def _ends(loop, states):

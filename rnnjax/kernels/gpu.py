@@ -70,8 +70,10 @@ def refuses(cell: Cell, params: Params, xs: Array, carry: Carry) -> str:
   if why := unsuited(cell, params, xs, carry):
     return why
   if jax.default_backend() != "gpu" or not shared():
-    return f"it needs an NVIDIA GPU of compute capability {', '.join(SHARED)}; this is a " \
-           f"{jax.devices()[0].device_kind}"  # fmt: skip
+    return (
+      f"it needs an NVIDIA GPU of compute capability {', '.join(SHARED)}; this is a "
+      f"{jax.devices()[0].device_kind}"
+    )
   H, gates = cell.features, params["b"].shape[0] // cell.features
   if not tiles(H, gates, xs.dtype.itemsize, shared()):
     return (

@@ -44,8 +44,9 @@ def forward(loop: Loop, smalls, U, us, start, alive, save=True, interpret=False)
   shape = lambda blocks, dtype: shaped(us, (T, B, N * blocks * H), dtype)
   out = (
     tuple(shape(1, part.dtype) for part in start),
-    shape(Z, low) if save else None, None if loop.echo else shape(1, low),
-  )  # fmt: skip
+    shape(Z, low) if save else None,
+    None if loop.echo else shape(1, low),
+  )
   rows = tuple(at.row(H) for _ in start)
   ins = at.net(R, H), at.net(H, GH), at.step(GH), rows, at.mask()
   outs = tuple(at.step(H) for _ in start), at.step(Z * H), at.step(H)
@@ -99,9 +100,14 @@ def backward(loop: Loop, smalls, U, states, zs, alive, dends, dys, interpret=Fal
   out = products, products if apart else None, tuple(shape(B) for _ in dends), sums
   rows = tuple(at.row(H) for _ in dends)
   ins = (
-    at.net(R, H), at.net(H, GH), tuple(at.slot(H) for _ in states), at.step((G + apart) * H),
-    at.mask(), rows, at.step(H),
-  )  # fmt: skip
+    at.net(R, H),
+    at.net(H, GH),
+    tuple(at.slot(H) for _ in states),
+    at.step((G + apart) * H),
+    at.mask(),
+    rows,
+    at.step(H),
+  )
   outs = at.step(GH), at.step(GH), rows, at.rows(R, H)
   args = smalls, U, states, zs, _column(alive), dends, dys
   carries = tuple(pltpu.VMEM((Bt, H), jnp.float32) for _ in dends)
@@ -142,9 +148,14 @@ def _call(kernel, args, ins, out, outs, scratch, grid, interpret):
   """The kernel on the grid; None among arguments and results has no block."""
   given = lambda specs, arrays: tuple(s if a is not None else None for s, a in zip(specs, arrays))
   return pl.pallas_call(
-    kernel, out, grid=grid, in_specs=given(ins, args), out_specs=given(outs, out),
-    scratch_shapes=scratch, interpret=interpret,
-  )(*args)  # fmt: skip
+    kernel,
+    out,
+    grid=grid,
+    in_specs=given(ins, args),
+    out_specs=given(outs, out),
+    scratch_shapes=scratch,
+    interpret=interpret,
+  )(*args)
 
 
 def _column(alive):

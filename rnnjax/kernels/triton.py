@@ -249,4 +249,3 @@ def _chunks(loop, H):
 def _dot(a, w):
   """a wᵀ, summed in float32."""
   return jnp.dot(a, w.T, preferred_element_type=jnp.float32)
-

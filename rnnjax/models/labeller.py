@@ -68,7 +68,6 @@ class Labeller(NamedTuple):
         labelled[made["labels"][b]] = Labelled(names, p[:n, b])
     return labelled
 
-
   @property
   def pieces(self):
     """What is counted: spans, or words where the tags are not of spans."""

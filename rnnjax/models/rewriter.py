@@ -68,10 +68,18 @@ class Rewriter(NamedTuple):
       raise BadInput(f"the beam must be at most {len(self.target)}, the vocabulary; got {width}")
     written: list = [None] * len(sources)
     for made in Batches(sources, range(len(sources)), min(batch, len(sources))):
-      found = jax.device_get(search(
-        self.model, self.params, made, width=width, steps=steps, length_penalty=length_penalty,
-        coverage_penalty=coverage_penalty, block=block,
-      ))  # fmt: skip
+      found = jax.device_get(
+        search(
+          self.model,
+          self.params,
+          made,
+          width=width,
+          steps=steps,
+          length_penalty=length_penalty,
+          coverage_penalty=coverage_penalty,
+          block=block,
+        )
+      )
       tokens, lengths = found["tokens"], found["lengths"]
       for b in np.flatnonzero(made["weights"]):
         written[made["labels"][b]] = tokens[: lengths[b], b]
@@ -118,9 +126,16 @@ def _look(model: Translator | Ensemble, params: Params, source: Array, lengths: 
 
 @functools.partial(jax.jit, static_argnums=0, static_argnames=SEARCH)
 def search(
-  model: Translator | Ensemble, params: Params, batch: dict, *, width: int, steps: int, block: int,
-  length_penalty: float = 0.0, coverage_penalty: float = 0.0,
-) -> dict[str, Array]:  # fmt: skip
+  model: Translator | Ensemble,
+  params: Params,
+  batch: dict,
+  *,
+  width: int,
+  steps: int,
+  block: int,
+  length_penalty: float = 0.0,
+  coverage_penalty: float = 0.0,
+) -> dict[str, Array]:
   """The best text that beam search finds for each source of a batch: its "tokens" [T, B], their
   number "lengths" [B] and "log_p" [B]; arguments as for `beam`, whose coverage counts where the
   model's attention keeps it."""
@@ -128,8 +143,16 @@ def search(
   memory, carry = model.apply({"params": params}, tokens, lengths, method="remember")
   covered = functools.partial(model.covered, memory)
   found = beam(
-    model.read, Source(params, tokens, memory), carry, jnp.full_like(lengths, BEGIN),
-    width=width, steps=steps, end=END, length_penalty=length_penalty, block=block,
-    coverage=None if covered(carry) is None else covered, coverage_penalty=coverage_penalty,
-  )  # fmt: skip
+    model.read,
+    Source(params, tokens, memory),
+    carry,
+    jnp.full_like(lengths, BEGIN),
+    width=width,
+    steps=steps,
+    end=END,
+    length_penalty=length_penalty,
+    block=block,
+    coverage=None if covered(carry) is None else covered,
+    coverage_penalty=coverage_penalty,
+  )
   return {name: getattr(found, name)[0] for name in ("tokens", "lengths", "log_p")}

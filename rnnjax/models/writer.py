@@ -61,9 +61,14 @@ class Writer(NamedTuple):
     except ValueError as error:
       raise BadInput(str(error)) from None
     _, written = generate(
-      self.model.read, self.params, tokens, jax.random.key(seed),
-      steps=length, lengths=lengths, choose=choose,
-    )  # fmt: skip
+      self.model.read,
+      self.params,
+      tokens,
+      jax.random.key(seed),
+      steps=length,
+      lengths=lengths,
+      choose=choose,
+    )
     texts = [self.blank.join(self.vocabulary.decode(row)) for row in np.asarray(written).T]
     spell = lambda text: text.encode("latin-1").decode(errors="replace")
     return [*map(spell, texts)] if self.raw else texts

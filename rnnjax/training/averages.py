@@ -1,6 +1,6 @@
 """Averages of the parameters over the steps: the weight μ of the newest.
 
-    θ̄ ← (1 − μ) θ̄ + μ θ
+θ̄ ← (1 − μ) θ̄ + μ θ
 """
 
 import functools

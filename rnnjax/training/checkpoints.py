@@ -77,8 +77,10 @@ class Checkpoints:
       except Exception as error:
         logging.warning(
           "the checkpoint of step %d in %s cannot be read: %s",
-          step, self.folder, (str(error) or repr(error)).splitlines()[0],
-        )  # fmt: skip
+          step,
+          self.folder,
+          (str(error) or repr(error)).splitlines()[0],
+        )
       else:
         if like is not None:  # to go on from there
           self._set_aside(steps[:tried])

@@ -73,8 +73,9 @@ class Clock:
     found = {"seconds/compile": compile}
     if self.steps:
       found |= {
-        "seconds/input": self.waited / self.steps, "seconds/step": rest / self.steps,
+        "seconds/input": self.waited / self.steps,
+        "seconds/step": rest / self.steps,
         "tokens_per_second": hosts.total(self.tokens) / rest,
-      }  # fmt: skip
+      }
     self.start()
     return found

@@ -25,8 +25,9 @@ def parse(text: str) -> tuple[str, dict[str, int]]:
   way, _, axes = text.rpartition("/")
   parts = [part.partition(":") for part in (axes or "batch").split(",")]
   sizes = {name: int(size) if size.isdecimal() else 0 for name, _, size in parts}
-  good = all(name in AXES and (size.isdecimal() and int(size)) + (not colon)
-             for name, colon, size in parts)  # fmt: skip
+  good = all(
+    name in AXES and (size.isdecimal() and int(size)) + (not colon) for name, colon, size in parts
+  )
   once = len(sizes) == len(parts) and [*sizes.values()].count(0) < 2
   if (way or "auto") not in WAYS or not good or not once:
     raise BadInput(
@@ -76,9 +77,11 @@ def mesh(batch: int | None = None, text: str = "") -> Mesh:
   if batch is not None and batch % devices:
     raise BadInput(f"a batch of {batch} does not divide evenly among {devices} devices")
   return jax.make_mesh(
-    tuple(sizes.values()), tuple(sizes), axis_types=(WAYS[way],) * len(sizes),
+    tuple(sizes.values()),
+    tuple(sizes),
+    axis_types=(WAYS[way],) * len(sizes),
     devices=None if devices == there else jax.devices()[:devices],
-  )  # fmt: skip
+  )
 
 
 def first() -> Mesh:

@@ -11,9 +11,14 @@ PRECISIONS = ("float32", "bfloat16")
 
 
 def gradient(
-  task: Task, params: Params, carry: Carry, batch, key: Key, accumulate: int = 1,
+  task: Task,
+  params: Params,
+  carry: Carry,
+  batch,
+  key: Key,
+  accumulate: int = 1,
   precision: str = "float32",
-):  # fmt: skip
+):
   """∇ (Σ loss / Σ weight) of a batch; returns it, the carry to the next, and {name: Mean}.
 
   A batch may be taken in parts one after another, for the memory of one: their sums are added, and

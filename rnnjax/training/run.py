@@ -179,10 +179,16 @@ class Run:
     stream = hosts.share(self.mesh, self.data.train).stream(self.step)
     task = placement.alone(self.task, self.mesh) if self.alone else self.task
     loop = train(
-      task, self.optimizer, self.progress.state, self.clock.reading(stream), average=self.average,
-      mesh=self.mesh, diagnose=bool(self.watch), accumulate=self.accumulate,
+      task,
+      self.optimizer,
+      self.progress.state,
+      self.clock.reading(stream),
+      average=self.average,
+      mesh=self.mesh,
+      diagnose=bool(self.watch),
+      accumulate=self.accumulate,
       precision=self.precision,
-    )  # fmt: skip
+    )
     due = self.step % self.every == 0 or self.step == self.steps
     if self.step and due and self.progress.looked < self.step:
       self._look()  # which a signal cut short
@@ -261,9 +267,11 @@ class Run:
     self._save()
     logging.warning(
       "stopped after step %d of %d, which is saved in %s. The same %s resumes there.",
-      self.step, self.steps, self.out,
+      self.step,
+      self.steps,
+      self.out,
       "command" if self.config.out else f"configuration with --out={self.out}",
-    )  # fmt: skip
+    )
     raise Stopped(130 if number == signal.SIGINT else 0)
 
   def _heeding(self, batches: Iterable) -> Iterable:

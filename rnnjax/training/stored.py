@@ -52,9 +52,12 @@ def _size(description: bytes) -> int:
   """
   match json.loads(description):
     case {
-      "shape": [*shape], "chunks": [*chunks], "dtype": str(kind), "filters": None,
+      "shape": [*shape],
+      "chunks": [*chunks],
+      "dtype": str(kind),
+      "filters": None,
       "compressor": {"id": "zstd"} | None,
-    }:  # fmt: skip
+    }:
       kind = jnp.dtype(kind)
       numbers = jnp.issubdtype(kind, jnp.number) or kind.kind == "b"
       if numbers and all(type(n) is int and n >= 0 for n in shape + chunks):

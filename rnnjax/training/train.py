@@ -157,8 +157,9 @@ def _check(state: State, finite: np.ndarray):
     raise Diverged(
       f"step {int(state.step) + 1} is not taken, as it would not be finite: {', '.join(bad[:2])}"
       f"{f' and {len(bad) - 2} more' if len(bad) > 2 else ''}. The state before it is kept. A "
-      "smaller --rate is the usual cure", state,
-    )  # fmt: skip
+      "smaller --rate is the usual cure",
+      state,
+    )
 
 
 @functools.partial(jax.jit, static_argnums=0)
