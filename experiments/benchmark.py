@@ -20,10 +20,11 @@ import pathlib
 import jax
 import tqdm
 
-from experiments import command, peers
-from experiments.options import CELLS, option
-from experiments.timing import ceilings, contenders, draw, gap, medians, ratios
-from rnnjax.training import devices, records
+from experiments.benchmarks import peers
+from experiments.benchmarks.timing import ceilings, contenders, draw, gap, medians, ratios
+from experiments.common import cli
+from experiments.common.config import CELLS, option
+from rnnjax.training import mesh, run_dir
 from rnnjax.types import BadInput
 
 SHAPES = "32,200,128,128 64,600,32,100 20,35,650,650 64,100,512,512"
@@ -79,7 +80,7 @@ def run(config: Config = Config()):
       f"commas; got {config.peers!r}"
     )
   cells = [config.cell] if config.cell else ["lstm", "gru"]
-  about = records.versions() | {"devices": [d.device_kind for d in jax.devices()]}
+  about = run_dir.versions() | {"devices": [d.device_kind for d in jax.devices()]}
   about["ceilings"] = ceilings() | {f"gap/{cell}": gap(CELLS[cell](100)) for cell in cells}
   logging.info(about)
   rows = []
@@ -105,5 +106,5 @@ def run(config: Config = Config()):
 
 
 if __name__ == "__main__":
-  devices.use_cores(0)  # all of them: zero rows can be shared by any number
-  command.main(Config, run, PRESETS)
+  mesh.use_cores(0)  # all of them: zero rows can be shared by any number
+  cli.main(Config, run, PRESETS)

@@ -12,9 +12,11 @@ import json
 import math
 import pathlib
 
-from experiments import command, learning, rewriting, translate
-from experiments.options import option
-from rnnjax.diagnostics import figures
+from experiments import translate
+from experiments.common import cli, runs
+from experiments.common.config import option
+from experiments.seq2seq import seq2seq_common
+from rnnjax.analysis import figures
 
 ENDS = (8, 10, 12, 15, 20, 1000)  # of the groups, in words of the source
 LONG = 15  # a sentence of more words is long
@@ -28,7 +30,7 @@ class Config(translate.Config):
 def bleu(rows, lower: bool) -> float:
   """Corpus BLEU of {"target", "written"}; nan of none."""
   written, targets = ([row[name] for row in rows] for name in ("written", "target"))
-  return rewriting.bleu(written, [[one] for one in targets], lower)[0] if rows else math.nan
+  return seq2seq_common.bleu(written, [[one] for one in targets], lower)[0] if rows else math.nan
 
 
 def run(config: Config = Config()):
@@ -40,7 +42,7 @@ def run(config: Config = Config()):
     place = out / name.replace(" ", "_")
     shared = {n: getattr(config, n) for n in names}
     translate.run(translate.Config(**shared | changed | {"out": str(place)}))
-    lines = learning.place(str(place), "written.jsonl").read_text().splitlines()
+    lines = runs.place(str(place), "written.jsonl").read_text().splitlines()
     rows = [json.loads(line) for line in lines]
     length = lambda row: len(row["source"].split())
     groups = [
@@ -51,9 +53,9 @@ def run(config: Config = Config()):
     scores[f"{name}/bleu"] = bleu(rows, config.lower)
     scores[f"{name}/long_bleu"] = bleu([row for row in rows if length(row) > LONG], config.lower)
   across = "words of the source, at most (and how many sentences)"
-  figures.curves(learning.place(config.out, "bottleneck.png"), curves, {}, across, "BLEU", ticks)
+  figures.curves(runs.place(config.out, "bottleneck.png"), curves, {}, across, "BLEU", ticks)
   return {"dataset": config.data_dir or "embedded", "cell": config.cell} | scores
 
 
 if __name__ == "__main__":
-  command.main(Config, run, translate.PRESETS)
+  cli.main(Config, run, translate.PRESETS)

@@ -9,20 +9,22 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from experiments import command, learning, options, rewriting
-from experiments.options import CELLS, RATE, option
-from rnnjax import tasks
-from rnnjax.data import captions
-from rnnjax.data.batches import Batches
+from experiments.captioning import data as captions_data
+from experiments.captioning import plots
+from experiments.captioning.image_encoder import Sight, seen
+from experiments.common import cli, runs
+from experiments.common import config as options
+from experiments.common.config import CELLS, RATE, option
+from experiments.seq2seq import seq2seq_common
+from rnnjax.data.bucketed_batches import Batches
 from rnnjax.data.files import DATASETS
-from rnnjax.data.subwords import BEGIN, END, MARK, Subwords
+from rnnjax.data.tokenizer import BEGIN, END, MARK, Subwords
 from rnnjax.decoders import decoder
-from rnnjax.diagnostics import pages
 from rnnjax.models import embedding
-from rnnjax.models.rewriter import Rewriter
-from rnnjax.models.sight import Sight, seen
-from rnnjax.models.translator import Translator
-from rnnjax.softmax import full
+from rnnjax.models.seq2seq import Translator
+from rnnjax.models.seq2seq_predictor import Rewriter
+from rnnjax.output_layers import full
+from rnnjax.training import tasks
 from rnnjax.types import BadInput
 
 PRESETS = {
@@ -37,7 +39,7 @@ class Config(options.Common):
   batch: int = 32
   rate: float = 2e-3
   epochs: int = 12
-  attention: str = option("additive", "how the writer sees the picture", rewriting.ATTENTIONS)
+  attention: str = option("additive", "how the writer sees the picture", seq2seq_common.ATTENTIONS)
   convolutions: int = option(3, "how often the picture is halved", low=1)
   features: int = option(64, "of each place of the grid, eights", low=8)
   vocabulary: int = option(100, "words, at most", low=5)
@@ -53,7 +55,7 @@ def build(config: Config, words: int) -> Translator:
     raise BadInput(f"--features must be a multiple of 8; got {config.features}")
   widths = [max(config.features >> i, 8) // 8 * 8 for i in range(config.convolutions)][::-1]
   writer = decoder(
-    CELLS[config.cell](config.hidden), attention=rewriting.ATTENTIONS[config.attention](128)
+    CELLS[config.cell](config.hidden), attention=seq2seq_common.ATTENTIONS[config.attention](128)
   )
   return Translator(
     Sight(tuple(widths)),
@@ -67,7 +69,7 @@ def build(config: Config, words: int) -> Translator:
 
 def prepare(config: Config):
   """The pictures, and as batches: of training, each with each of its captions."""
-  data = captions.load(config.dataset, config.data_dir)
+  data = captions_data.load(config.dataset, config.data_dir)
   height, width, _ = data.train[0].image.shape
   if min(height, width) >> config.convolutions == 0:
     raise BadInput(
@@ -90,15 +92,15 @@ def prepare(config: Config):
 def bleu(written, pictures) -> dict[str, float]:
   """BLEU of single words and of up to four, beside all captions of a picture, in lower case."""
   true = [picture.captions for picture in pictures]
-  return {f"bleu_{n}": rewriting.bleu(written, true, True, n)[0] for n in (1, 4)}
+  return {f"bleu_{n}": seq2seq_common.bleu(written, true, True, n)[0] for n in (1, 4)}
 
 
-def baselines(data: captions.Pictures) -> dict[str, float]:
+def baselines(data: captions_data.Pictures) -> dict[str, float]:
   """What needs no net: the one caption that suits the validation part best, of some hundred, and
   the first caption of the training picture whose pixels are nearest."""
   some = [p.captions[0] for p in data.train][:300]
   fixed = max(some, key=lambda text: bleu([text] * len(data.valid), data.valid)["bleu_4"])
-  like = [near.captions[0] for near in captions.nearest(data.train, data.test)]
+  like = [near.captions[0] for near in captions_data.nearest(data.train, data.test)]
   written = {"fixed": [fixed] * len(like), "nearest": like}
   found = {name: bleu(texts, data.test) for name, texts in written.items()}
   return {f"{name}/{n}": value for name, own in found.items() for n, value in own.items()}
@@ -108,11 +110,11 @@ def draw(out: str, writer: Rewriter, pictures, written, shown: int = 12, looks: 
   """Two pages: pictures with what was written, as ids, and where each word of the first looked."""
   images = [picture.image for picture in pictures[:shown]]
   texts = map(writer.target.decode, written[:shown])
-  pages.captioned(learning.figure(out, "captions.png"), images, [*texts])
+  plots.captioned(runs.figure(out, "captions.png"), images, [*texts])
   words = [[writer.target.words[i].strip(MARK) for i in ids] for ids in written[:looks]]
   α = [writer.look(p.rows, ids)[:-1] for p, ids in zip(pictures[:looks], written)]
   if any(map(np.any, α)):  # not without attention
-    pages.attended(learning.figure(out, "attention.png"), images[:looks], words, α)
+    plots.attended(runs.figure(out, "attention.png"), images[:looks], words, α)
 
 
 def run(config: Config = Config()):
@@ -120,7 +122,7 @@ def run(config: Config = Config()):
   data = prepare(config)
   model = build(config, len(data.words))
   task = tasks.rewriting(model, smoothing=0.1)
-  params, scores = learning.learn(config, task, data, data.name, "cosine", score="loss")
+  params, scores = runs.learn(config, task, data, data.name, "cosine", score="loss")
   pictures = data.pictures.test
   writer = Rewriter(model, params, None, data.words)
   written = writer.write([p.rows for p in pictures], width=config.beam, steps=30)
@@ -132,4 +134,4 @@ def run(config: Config = Config()):
 
 
 if __name__ == "__main__":
-  command.main(Config, run, PRESETS)
+  cli.main(Config, run, PRESETS)

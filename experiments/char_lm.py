@@ -13,11 +13,12 @@ import pathlib
 import jax
 import numpy as np
 
-from experiments import command, language, learning
-from experiments.options import RATE, option
-from rnnjax.data import corpus
-from rnnjax.diagnostics import figures, units
-from rnnjax.models.writer import Writer
+from experiments.common import cli, runs
+from experiments.common.config import RATE, option
+from experiments.language_modeling import data as corpus_data
+from experiments.language_modeling import lm_common, tracking_units
+from experiments.language_modeling.text_generator import Writer
+from rnnjax.analysis import figures
 
 PRESETS = {
   "shakespeare": dict(
@@ -40,8 +41,8 @@ SHOWN, HEARD = 300, 20_000  # characters of the figure, and those that decide wh
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(language.Language):
-  dataset: str = option("auto", "which text", corpus.DATASETS[:3])
+class Config(lm_common.Language):
+  dataset: str = option("auto", "which text", corpus_data.DATASETS[:3])
   dropout: float = option(0.4, "rate between layers and before the softmax, locked", **RATE)
   batch: int = option(8, "columns of the text that are read side by side", low=1)
   rate: float = 4e-3
@@ -51,12 +52,12 @@ class Config(language.Language):
   strip: bool = option(False, "drop blanks at both ends of each line")
 
 
-build = language.build
+build = lm_common.build
 
 
 def load(out: str) -> Writer:
   """The writer of a run's --out: load("runs/mine").write("O ", 500)."""
-  return language.load(out, Config, build)
+  return lm_common.load(out, Config, build)
 
 
 def draw(writer: Writer, text: str, path: pathlib.Path):
@@ -64,7 +65,7 @@ def draw(writer: Writer, text: str, path: pathlib.Path):
   tokens = writer.vocabulary.encode(text)[:, None]
   read = lambda params: writer.model.apply({"params": params}, tokens, method="logits")[1]
   hs = np.asarray(jax.jit(read)(writer.params))[:, 0]
-  found = units.trackers(hs, units.signals(text))
+  found = tracking_units.trackers(hs, tracking_units.signals(text))
   # What is shown is of the half on which the correlation was measured.
   middle = len(text) // 2
   shown = slice(middle, middle + SHOWN)
@@ -81,17 +82,17 @@ def draw(writer: Writer, text: str, path: pathlib.Path):
 def run(config: Config = Config()):
   """Trains, chooses on the validation part, tests once, and writes; returns the scores."""
   if config.write:
-    return language.write(config, load(config.write))
-  text = corpus.characters(
+    return lm_common.write(config, load(config.write))
+  text = corpus_data.characters(
     config.dataset, config.text or config.data_dir, config.strip, config.bytes
   )
-  writer, scores = language.train(config, text, build(config, len(text.vocabulary)))
+  writer, scores = lm_common.train(config, text, build(config, len(text.vocabulary)))
   scores["test/bits"] = scores["test/loss"] / math.log(2)
   heard = "".join(text.vocabulary.decode(text.test[:HEARD]))
   if config.out and len(heard) > 3:
-    scores |= draw(writer, heard, learning.figure(config.out, "units.png"))
-  return scores | language.write(config, writer)
+    scores |= draw(writer, heard, runs.figure(config.out, "units.png"))
+  return scores | lm_common.write(config, writer)
 
 
 if __name__ == "__main__":
-  command.main(Config, run, PRESETS)
+  cli.main(Config, run, PRESETS)

@@ -16,16 +16,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import command, learning, options
-from experiments.options import RATE, option
-from rnnjax import tasks
-from rnnjax.data import digits
-from rnnjax.data.batches import Batches
+from experiments.common import cli, runs
+from experiments.common import config as options
+from experiments.common.config import RATE, option
+from experiments.pixel_sequences import data as digits_data
+from experiments.pixel_sequences.plots import beliefs
+from rnnjax.analysis.figures import curves
+from rnnjax.data.bucketed_batches import Batches
 from rnnjax.data.files import DATASETS
-from rnnjax.diagnostics.beliefs import beliefs
-from rnnjax.diagnostics.figures import curves
 from rnnjax.models.classifier import Classifier
 from rnnjax.pooling import POOLINGS
+from rnnjax.training import tasks
 
 PRESETS = {
   "rows": dict(epochs=8, rate=2e-3, dropout=0.3, average=0.998),
@@ -41,7 +42,7 @@ MOMENTS, SHOWN, ASKED = 28, 9, 1000  # of reading; digits right and wrong in a f
 class Config(options.Common):
   cell: str = "gru"
   dataset: str = option("auto", "which digits", DATASETS)
-  view: str = option("rows", "what is read at a time; permuted: pixels", digits.VIEWS)
+  view: str = option("rows", "what is read at a time; permuted: pixels", digits_data.VIEWS)
   rate: float = 3e-3
   epochs: int = 20
   bidirectional: bool = option(False, "read in both directions")
@@ -58,10 +59,10 @@ def build(config: Config, classes: int = 10) -> Classifier:
 
 def prepare(config: Config):
   """The images as batches of sequences."""
-  data = digits.load(config.dataset, config.data_dir)
+  data = digits_data.load(config.dataset, config.data_dir)
 
   def batches(part, batch, seed=None):
-    seen = digits.view(part.images, config.view, config.seed)
+    seen = digits_data.view(part.images, config.view, config.seed)
     return Batches(seen, part.labels, batch, seen.shape[1], seed=seed)
 
   train = batches(data.train, config.batch, config.seed)
@@ -76,7 +77,7 @@ def believe(model: Classifier, params, xs, t):
   return jax.nn.softmax(logits)
 
 
-def draw(out: str, model: Classifier, params, test: digits.Part, xs):
+def draw(out: str, model: Classifier, params, test: digits_data.Part, xs):
   """Two figures: how much is known when, over all and of single digits, half of them mistaken."""
   T = len(xs)
   moments = np.ceil(np.arange(1, min(T, MOMENTS) + 1) * T / min(T, MOMENTS)).astype(int)
@@ -84,9 +85,9 @@ def draw(out: str, model: Classifier, params, test: digits.Part, xs):
   right = believed.argmax(-1) == test.labels[: len(believed), None]
   read = "steps read" if len(moments) == T else f"1/{len(moments)} of the steps read"
   lines = {"accuracy": right.mean(0)}
-  curves(learning.figure(out, "accuracy.png"), lines, {}, read, "share of digits")
+  curves(runs.figure(out, "accuracy.png"), lines, {}, read, "share of digits")
   shown = [*np.flatnonzero(right[:, -1])[:SHOWN], *np.flatnonzero(~right[:, -1])[:SHOWN]]
-  path = learning.figure(out, "beliefs.png")
+  path = runs.figure(out, "beliefs.png")
   beliefs(path, test.images[shown], believed[shown], test.labels[shown])
 
 
@@ -96,7 +97,7 @@ def run(config: Config = Config()):
   model = build(config, data.digits.classes)
   task, name = tasks.classification(model), f"{data.digits.name} {config.view}"
   seen = {"features": data.test.sequences.shape[-1], "classes": data.digits.classes}
-  params, scores = learning.learn(config, task, data, name, "cosine", beside={"digits": seen})
+  params, scores = runs.learn(config, task, data, name, "cosine", beside={"digits": seen})
   if config.out:
     xs = np.moveaxis(data.test.sequences[:ASKED], 1, 0)  # [T, B, D]
     draw(config.out, model, params, data.digits.test, xs)
@@ -104,4 +105,4 @@ def run(config: Config = Config()):
 
 
 if __name__ == "__main__":
-  command.main(Config, run, PRESETS)
+  cli.main(Config, run, PRESETS)

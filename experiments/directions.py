@@ -12,10 +12,13 @@ import dataclasses
 import json
 import pathlib
 
-from experiments import command, options, tagging
-from experiments.options import option
-from rnnjax.data import tagged, teddy
-from rnnjax.diagnostics import figures
+from experiments import tagging
+from experiments.common import cli
+from experiments.common import config as options
+from experiments.common.config import option
+from experiments.sequence_tagging import data as tagged_data
+from experiments.sequence_tagging import synthetic_sentences
+from rnnjax.analysis import figures
 
 NETS = {
   "forward": dict(bidirectional=False, crf=False),
@@ -26,7 +29,7 @@ NETS = {
 
 @dataclasses.dataclass(frozen=True)
 class Config(options.Common):
-  task: str = option("ner", "what the tags say", tagged.TASKS)
+  task: str = option("ner", "what the tags say", tagged_data.TASKS)
   hidden: int = 64
   epochs: int = option(8, "passes over the training part", low=2)
   batch: int = 32
@@ -45,12 +48,14 @@ def run(config: Config = Config()):
     scores[f"test/{name}"] = tagging.run(tagging.Config(**shared | net))["test/accuracy"]
     rows = [json.loads(line) for line in (place / "metrics.jsonl").read_text().splitlines()]
     curves[name] = [row["valid/accuracy"] for row in rows]
-  text = tagged.load("embedded", "", config.task)
-  valid, test = (teddy.ceiling([s[:2] for s in part]) for part in (text.valid, text.test))
+  text = tagged_data.load("embedded", "", config.task)
+  valid, test = (
+    synthetic_sentences.ceiling([s[:2] for s in part]) for part in (text.valid, text.test)
+  )
   level = {"the most that any net can reach that reads forward": valid}
   figures.curves(out / "directions.png", curves, level, "epoch", "accuracy in validation")
   return {"dataset": "embedded", "cell": config.cell, "test/ceiling": test} | scores
 
 
 if __name__ == "__main__":
-  command.main(Config, run)
+  cli.main(Config, run)

@@ -14,16 +14,17 @@ import time
 import jax
 import numpy as np
 
-from experiments import command, imdb
-from experiments.options import option
-from rnnjax import tasks, training
+from experiments import imdb
+from experiments.common import cli
+from experiments.common.config import option
+from rnnjax import training
 from rnnjax.data.vocabulary import PAD
-from rnnjax.training import devices
+from rnnjax.training import mesh, tasks
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-  dataset: str = option("auto", "which reviews", imdb.imdb.DATASETS)
+  dataset: str = option("auto", "which reviews", imdb.imdb_data.DATASETS)
   data_dir: str = option("", "folder of the reviews")
   batch: int = option(64, "rows of a batch", low=1)
   epochs: int = option(2, "epochs of each", low=1)
@@ -81,7 +82,7 @@ def keras(data, config) -> list[dict]:
 
 def run(config: Config = Config()):
   """Times both; returns the seconds of the last epoch and their ratios."""
-  devices.use_cores(config.batch)  # as `imdb` does
+  mesh.use_cores(config.batch)  # as `imdb` does
   notes = dict(imdb.PRESETS["notes"], epochs=config.epochs, batch=config.batch)
   notes |= dict(dataset=config.dataset, data_dir=config.data_dir)
   lengths, zeros = (imdb.Config(**notes, padding=padding) for padding in ("back", "front"))
@@ -100,4 +101,4 @@ def run(config: Config = Config()):
 
 
 if __name__ == "__main__":
-  command.main(Config, run)
+  cli.main(Config, run)

@@ -12,15 +12,17 @@ from types import SimpleNamespace
 import jax
 import numpy as np
 
-from experiments import command, learning, options
-from experiments.options import CELLS, RATE, option
-from rnnjax import forward, stack, tasks
-from rnnjax.data import series
-from rnnjax.data.batches import Batches
-from rnnjax.data.windows import baselines, windows
-from rnnjax.diagnostics import series as pictures
-from rnnjax.models.frames import Frames
-from rnnjax.quantiles import OUTPUTS, forecast, measure
+from experiments.common import cli, runs
+from experiments.common import config as options
+from experiments.common.config import CELLS, RATE, option
+from experiments.forecasting import data as series_data
+from experiments.forecasting import plots as pictures
+from experiments.forecasting.quantiles import OUTPUTS, forecast, measure
+from experiments.forecasting.windows import baselines, windows
+from rnnjax import forward, stack
+from rnnjax.data.bucketed_batches import Batches
+from rnnjax.models.sequence_labeler import Frames
+from rnnjax.training import tasks
 
 BASES = ("last", "season")
 SHOWN = 4  # windows of the test part in the figure
@@ -62,7 +64,7 @@ def build(config: Config, variables: int) -> Frames:
 
 def prepare(config: Config):
   """The series, and the windows of each part, as batches, too."""
-  data = series.load(config.data_dir, config.columns, config.split, config.log)
+  data = series_data.load(config.data_dir, config.columns, config.split, config.log)
   ends = [data.ends(part, config.window, config.horizon) for part in range(3)]
   base = config.season if config.base == "season" else 1
   cut = functools.partial(
@@ -96,7 +98,7 @@ def predict(config: Config, data, model: Frames, params, ends) -> np.ndarray:
 
 def draw(config: Config, data, model: Frames, params):
   """Draws SHOWN windows of the test part, of the last variable, in OUT/figures/forecast.png."""
-  path = learning.figure(config.out, "forecast.png")
+  path = runs.figure(config.out, "forecast.png")
   ends = data.ends[2][np.linspace(0, len(data.ends[2]) - 1, SHOWN).astype(int)]
   made = predict(config, data, model, params, ends)[..., 1:, -1]
   titles = [f"{data.series.columns[-1]} after {data.series.dates[t]}" for t in ends]
@@ -109,7 +111,7 @@ def run(config: Config = Config()):
   model = build(config, 1 if config.apart else len(data.series.columns))
   task = tasks.supervised(model, measure, functools.partial(measure, last=False))
   how = dict(score="loss", beside={"series": data.series.json()})
-  params, scores = learning.learn(config, task, data, data.series.name, **how)
+  params, scores = runs.learn(config, task, data, data.series.name, **how)
   if config.out:
     draw(config, data, model, params)
   known = dict(horizon=config.horizon, season=config.season)
@@ -117,4 +119,4 @@ def run(config: Config = Config()):
 
 
 if __name__ == "__main__":
-  command.main(Config, run, PRESETS)
+  cli.main(Config, run, PRESETS)

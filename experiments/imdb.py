@@ -12,17 +12,20 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from experiments import command, learning, options, word_lm
-from experiments.options import RATE, option
-from rnnjax import pretrained, tasks
-from rnnjax.data import imdb
-from rnnjax.data.batches import KEEP, PADDING, Batches
-from rnnjax.data.evidence import Evidence
+from experiments import word_lm
+from experiments.common import cli, runs
+from experiments.common import config as options
+from experiments.common.config import RATE, option
+from experiments.text_classification import data as imdb_data
+from experiments.text_classification import pretrained
+from experiments.text_classification.ngram_features import Evidence
+from experiments.text_classification.ngram_lookup import Tree
+from rnnjax.data.bucketed_batches import KEEP, PADDING, Batches
 from rnnjax.data.vocabulary import UNKNOWN, Vocabulary, words
-from rnnjax.export.ngrams import Tree
 from rnnjax.models import embedding
 from rnnjax.models.classifier import Classifier
 from rnnjax.pooling import POOLINGS
+from rnnjax.training import tasks
 from rnnjax.types import BadInput
 
 PRESETS = {
@@ -46,7 +49,7 @@ EVIDENCE = "evidence.safetensors"  # the n-grams' file, for the export
 
 @dataclass(frozen=True)
 class Config(options.Common):
-  dataset: str = option("auto", "which reviews; auto looks for IMDB first", imdb.DATASETS)
+  dataset: str = option("auto", "which reviews; auto looks for IMDB first", imdb_data.DATASETS)
   text: str = option("text", "column of a table's texts; Title,Text: with titles before")
   label: str = option("label", "column of a table's labels")
   rate: float = 2e-3
@@ -95,7 +98,7 @@ def build(
 
 def prepare(config: Config):
   """The reviews as batches of ids, beside the evidence of their n-grams."""
-  reviews = imdb.load(config.dataset, config.data_dir, text=config.text, label=config.label)
+  reviews = imdb_data.load(config.dataset, config.data_dir, text=config.text, label=config.label)
   parts = {part: getattr(reviews, part) for part in ("train", "valid", "test")}
   logging.info("preparing %d reviews of %s", sum(map(len, parts.values())), reviews.name)
   texts = {part: [words(text) for text, _ in rows] for part, rows in parts.items()}
@@ -127,7 +130,7 @@ def run(config: Config = Config()):
     raise BadInput("--frozen needs a language model: --init_from=RUN, of word_lm")
   language, beside = None, {}
   if config.init_from:
-    saved, known = learning.restore(word_lm.Config, config.init_from, "vocabulary", text="")
+    saved, known = runs.restore(word_lm.Config, config.init_from, "vocabulary", text="")
     if config.frozen:
       language, beside = known, {"language": asdict(known)}
   data = prepare(config)
@@ -135,12 +138,12 @@ def run(config: Config = Config()):
   if config.init_from:
     task = pretrained.begin(task, data.vocabulary, saved.params, saved.beside["vocabulary"])
   beside |= {"words": data.words, "classes": data.classes}
-  _, scores = learning.learn(config, task, data, data.name, warmup=0.1, beside=beside)
+  _, scores = runs.learn(config, task, data, data.name, warmup=0.1, beside=beside)
   if config.out and config.evidence:
-    Tree.of(data.evidence).save(learning.place(config.out, EVIDENCE))
+    Tree.of(data.evidence).save(runs.place(config.out, EVIDENCE))
   commonest = np.bincount(data.train.labels).argmax()
   return scores | {"test/majority": float(np.mean(np.equal(data.test.labels, commonest)))}
 
 
 if __name__ == "__main__":
-  command.main(Config, run, PRESETS)
+  cli.main(Config, run, PRESETS)

@@ -16,15 +16,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import command, learning, options
-from experiments.options import CELLS, RATE, option
-from rnnjax import forward, metrics, stack, tasks
-from rnnjax.data import faces
-from rnnjax.data.batches import Batches
+from experiments.common import cli
+from experiments.common import config as options
+from experiments.common.config import CELLS, RATE, option
+from experiments.lip_sync import data as faces_data
+from experiments.lip_sync import plots as pictures
+from rnnjax import forward, stack
+from rnnjax.data.bucketed_batches import Batches
 from rnnjax.data.files import DATASETS
-from rnnjax.diagnostics import faces as pictures
-from rnnjax.lengths import alive
-from rnnjax.models.frames import Frames
+from rnnjax.masking import alive
+from rnnjax.models.sequence_labeler import Frames
+from rnnjax.training import metrics, tasks
 from rnnjax.types import BadInput
 
 PRESETS = {
@@ -65,12 +67,12 @@ def build(config: Config, channels: int) -> Frames:
   return Frames(encoder, channels, None, config.dropout, config.dropout)
 
 
-def prepare(config: Config, text: faces.Faces, delay: int):
+def prepare(config: Config, text: faces_data.Faces, delay: int):
   """Batches of what is heard, and beside it the face, that much later."""
 
   def batches(takes, **how):
-    heard = [faces.longer(one.heard, 0, delay) for one in takes]
-    face = {"face": [faces.longer(one.face, delay, 0) for one in takes]}
+    heard = [faces_data.longer(one.heard, 0, delay) for one in takes]
+    face = {"face": [faces_data.longer(one.face, delay, 0) for one in takes]}
     return Batches(heard, None, config.batch, beside=face, **how)
 
   many = text.train * WINDOWS * config.batch  # a window is drawn of each
@@ -87,7 +89,7 @@ def measure(ys, batch, delay: int):
 def follow(model: Frames, params, takes, delay: int) -> np.ndarray:
   """What the net makes of whole recordings, each from its beginning to its end, in a row."""
   apply = jax.jit(lambda xs: model.apply({"params": params}, xs, jnp.array([len(xs)])))
-  heard = (faces.longer(one.heard, 0, delay) for one in takes)
+  heard = (faces_data.longer(one.heard, 0, delay) for one in takes)
   return np.concatenate([apply(xs[:, None])[delay:, 0] for xs in heard])
 
 
@@ -96,15 +98,15 @@ def run(config: Config = Config()):
   delays = config.delays.split(",")
   if not all(delay.isdecimal() and int(delay) < config.window for delay in delays):
     raise BadInput(f"--delays must be like 0,4,8, less than --window; got {config.delays!r}")
-  seen = faces.load(config.dataset, config.data_dir, config.test, config.fps)
-  text, skin = faces.scaled(seen)
+  seen = faces_data.load(config.dataset, config.data_dir, config.test, config.fps)
+  text, skin = faces_data.scaled(seen)
   model, runs = build(config, len(text.channels)), {}
   for delay in map(int, delays):
     out = str(pathlib.Path(config.out) / f"delay_{delay}") if config.out else ""
     own = dataclasses.replace(config, delays=str(delay), out=out)
     task = tasks.supervised(model, functools.partial(measure, delay=delay))
     data, how = prepare(config, text, delay), dict(weight_decay=config.decay, score="loss")
-    runs[delay] = learning.fit(own, task, data, "cosine", **how)
+    runs[delay] = runs.fit(own, task, data, "cosine", **how)
   delay, run = max(runs.items(), key=lambda item: item[1].progress.score)
   scores = {"dataset": text.name, "cell": config.cell, "seed": config.seed, "delay": delay}
   scores |= run.test()
@@ -117,10 +119,10 @@ def run(config: Config = Config()):
     scores[f"{name}/error"] = float(np.mean(((one - true) / skin.deviation) ** 2))
   print(pictures.table(true, found, plain, text.channels))
   if config.out:
-    places = (learning.figure(config.out, name) for name in ("curves.png", "face.gif"))
+    places = (runs.figure(config.out, name) for name in ("curves.png", "face.gif"))
     pictures.draw(*places, true, found, text.channels, config.fps)
   return scores
 
 
 if __name__ == "__main__":
-  command.main(Config, run, PRESETS)
+  cli.main(Config, run, PRESETS)

@@ -16,13 +16,15 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from experiments import command, learning, options
-from experiments.options import option
-from rnnjax import forward, gru, lstm, metrics, stack, tasks, vanilla
-from rnnjax.data.memory import GUESS, SAID, SYMBOLS, Drawn
-from rnnjax.diagnostics import fading
-from rnnjax.diagnostics.influence import influence
-from rnnjax.models.frames import Frames
+from experiments.common import cli, runs
+from experiments.common import config as options
+from experiments.common.config import option
+from experiments.memory_tasks import plots
+from experiments.memory_tasks.data import GUESS, SAID, SYMBOLS, Drawn
+from rnnjax import forward, gru, lstm, stack, vanilla
+from rnnjax.analysis.gradient_flow import influence
+from rnnjax.models.sequence_labeler import Frames
+from rnnjax.training import metrics, tasks
 from rnnjax.types import BadInput
 
 CELLS = {
@@ -125,7 +127,7 @@ def run(config: Config = Config()):
       place = str(out / f"{name}_{T}") if config.out else ""
       own = dataclasses.replace(config, cell=name, lengths=str(T), out=place)
       data, how = prepare(config, T), dict(clip=config.clip, enough=-config.enough * guess)
-      run = learning.fit(own, task, data, "cosine", score="loss", lenient=True, **how)
+      run = runs.fit(own, task, data, "cosine", score="loss", lenient=True, **how)
       test, valid = map(run.test().get, ("test/loss", "valid/loss"))
       losses[name].append(test)
       scores |= {f"test/{name}_{T}": test, f"valid/loss_{name}_{T}": valid}
@@ -134,11 +136,11 @@ def run(config: Config = Config()):
     both = task.init(begin, batch), run.best
     start[name], end[name] = (heard(cell, params, batch["tokens"][:, :8]) for params in both)
   if config.out:
-    fading.lengths(learning.figure(config.out, "lengths.png"), lengths, losses, guess)
-    path, panels = learning.figure(config.out, "gradients.png"), {"at the start": start}
-    fading.fading(path, panels | {"after training": end})
+    plots.lengths(runs.figure(config.out, "lengths.png"), lengths, losses, guess)
+    path, panels = runs.figure(config.out, "gradients.png"), {"at the start": start}
+    plots.fading(path, panels | {"after training": end})
   return scores
 
 
 if __name__ == "__main__":
-  command.main(Config, run, PRESETS)
+  cli.main(Config, run, PRESETS)

@@ -13,14 +13,16 @@ import jax
 import numpy as np
 import optax
 
-from experiments import command, learning, options
-from experiments.options import CELLS, RATE, option
-from rnnjax import forward, metrics, stack, tasks
-from rnnjax.data import midi, music, piano
-from rnnjax.data.batches import Batches
-from rnnjax.diagnostics import rolls
-from rnnjax.lengths import alive
-from rnnjax.models.chords import Chords
+from experiments.common import cli, runs
+from experiments.common import config as options
+from experiments.common.config import CELLS, RATE, option
+from experiments.polyphonic_music import data as music_data
+from experiments.polyphonic_music import midi, piano_roll, plots
+from experiments.polyphonic_music.model import Chords
+from rnnjax import forward, stack
+from rnnjax.data.bucketed_batches import Batches
+from rnnjax.masking import alive
+from rnnjax.training import metrics, tasks
 from rnnjax.types import BadInput
 
 PRESETS = {
@@ -52,13 +54,13 @@ def build(config: Config) -> Chords:
   """The model alone."""
   layer = forward(CELLS[config.cell](config.hidden), backend=config.backend)
   encoder = stack(*[layer] * config.layers, dropout=config.dropout)
-  return Chords(encoder, piano.KEYS, config.chord, config.dropout)
+  return Chords(encoder, piano_roll.KEYS, config.chord, config.dropout)
 
 
 def prepare(config: Config):
   """The pieces as batches."""
-  pieces = music.load(config.dataset, config.data_dir)
-  known = piano.transposed(pieces.train, config.transpose)
+  pieces = music_data.load(config.dataset, config.data_dir)
+  known = piano_roll.transposed(pieces.train, config.transpose)
   train = Batches(known, None, config.batch, config.limit, "window", seed=config.seed)
   valid, test = (Batches(part, None, config.batch) for part in (pieces.valid, pieces.test))
   return SimpleNamespace(name=pieces.name, train=train, valid=valid, test=test)
@@ -73,7 +75,7 @@ def measure(logits, batch, first=1):
 
 def load(out: str):
   """The model of a run's --out, and its parameters."""
-  saved, config = learning.restore(Config, out, "pieces")
+  saved, config = runs.restore(Config, out, "pieces")
   return build(config), saved.params
 
 
@@ -82,7 +84,7 @@ def prompt(config: Config) -> np.ndarray:
   folder = pathlib.Path(config.sample).expanduser().parent
   if not folder.is_dir() or (config.load and not config.sample):
     raise BadInput(f"--sample must be a file in a folder that exists; got {config.sample!r}")
-  return midi.read(config.prompt, config.beat) if config.prompt else piano.roll([])
+  return midi.read(config.prompt, config.beat) if config.prompt else piano_roll.roll([])
 
 
 def play(config: Config, model: Chords, params, begun: np.ndarray) -> np.ndarray:
@@ -97,8 +99,8 @@ def draw(out: str, model: Chords, params, true: np.ndarray, drawn: np.ndarray):
   """The picture OUT/figures/rolls.png."""
   logits = jax.jit(model.apply)({"params": params}, true[:, None], np.array([len(true)]))[:, 0]
   likely = "how likely each key was, by what came before and the keys below", jax.nn.sigmoid(logits)
-  path = learning.figure(out, "rolls.png")
-  rolls.rolls(path, [("of the test part", true), likely, ("drawn from the net", drawn)])
+  path = runs.figure(out, "rolls.png")
+  plots.rolls(path, [("of the test part", true), likely, ("drawn from the net", drawn)])
 
 
 def run(config: Config = Config()):
@@ -109,7 +111,7 @@ def run(config: Config = Config()):
   data, model = prepare(config), build(config)
   task = tasks.supervised(model, measure, lambda *args: measure(*args, first=0))
   how = dict(score="loss", beside={"pieces": {"name": data.name}})
-  params, scores = learning.learn(config, task, data, data.name, **how)
+  params, scores = runs.learn(config, task, data, data.name, **how)
   roll = play(config, model, params, begun)
   if config.out:
     draw(config.out, model, params, data.test.sequences[0][:96], roll[:96])
@@ -117,4 +119,4 @@ def run(config: Config = Config()):
 
 
 if __name__ == "__main__":
-  command.main(Config, run, PRESETS)
+  cli.main(Config, run, PRESETS)

@@ -4,8 +4,8 @@
 
 The inputs are random and D = H; the cells are as they start. Each way runs forward, and forward and
 backward of Σ ys²; all of one loop take turns, and medians count. A loop waits T times for one small
-step; Newton's method (`rnnjax.kernels.newton`) does more arithmetic, n³ where the loop has n², and
-several times over, in log T rounds: it can pay only where a step costs more to start than to do.
+step; Newton's method (`rnnjax.backends.newton.solver`) does more arithmetic, n³ where the loop has n²,
+and several times over, in log T rounds: it can pay only where a step costs more to start than to do.
 On a CPU, which runs a small step in 0.1 to 1 µs, it does not: forward it reaches 0.07 (full) and
 0.10 (diagonal) of the faster loop's speed, forward and backward 0.19 and 0.23; at best 1.07, a GRU
 with H = 4, B = 1, T = 10,000. Full Jacobians take 4 or 5 iterations, diagonals 12 to 31.
@@ -23,13 +23,13 @@ import jax.numpy as jnp
 import numpy as np
 import tqdm
 
-from experiments import command
-from experiments.options import CELLS, option
-from experiments.timing import medians
+from experiments.benchmarks.plots import speedups
+from experiments.benchmarks.timing import medians
+from experiments.common import cli
+from experiments.common.config import CELLS, option
 from rnnjax import unroll
-from rnnjax.diagnostics.speedups import speedups
-from rnnjax.kernels.newton import FORMS, Newton, solve
-from rnnjax.training import records
+from rnnjax.backends.newton.solver import FORMS, Newton, solve
+from rnnjax.training import run_dir
 from rnnjax.types import BadInput
 
 LOOPS = ("scan", "deferred")
@@ -93,7 +93,7 @@ def run(config: Config = Config()):
   if config.out:
     out = pathlib.Path(config.out).expanduser()
     out.mkdir(parents=True, exist_ok=True)
-    about = records.versions() | {"device": jax.devices()[0].device_kind}
+    about = run_dir.versions() | {"device": jax.devices()[0].device_kind}
     (out / "parallel.json").write_text(json.dumps({"about": about, "rows": rows}, indent=2))
     panels = {
       (PASSES[each], f"{cell.upper()}, {form}"): {
@@ -112,4 +112,4 @@ def run(config: Config = Config()):
 
 
 if __name__ == "__main__":
-  command.main(Config, run)
+  cli.main(Config, run)

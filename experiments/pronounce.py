@@ -11,10 +11,11 @@ import dataclasses
 
 import jiwer
 
-from experiments import command, rewriting
-from experiments.options import option
-from rnnjax.data import pairs
-from rnnjax.models.rewriter import Rewriter
+from experiments.common import cli
+from experiments.common.config import option
+from experiments.seq2seq import data as pairs_data
+from experiments.seq2seq import seq2seq_common
+from rnnjax.models.seq2seq_predictor import Rewriter
 
 PRESETS = {
   "cmudict": dict(
@@ -33,15 +34,15 @@ PRESETS = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(rewriting.Rewriting):
-  subwords: str = option("character", "what a word is cut into", rewriting.KINDS)
-  target_subwords: str = option("word", "what its sounds are cut into", rewriting.KINDS)
+class Config(seq2seq_common.Rewriting):
+  subwords: str = option("character", "what a word is cut into", seq2seq_common.KINDS)
+  target_subwords: str = option("word", "what its sounds are cut into", seq2seq_common.KINDS)
   word: str = option("", "a word to pronounce", aside=True)
 
 
 def load(out: str) -> Rewriter:
   """The speller of a run's --out: load("runs/said")(["attention"])."""
-  return rewriting.load(out, Config)
+  return seq2seq_common.load(out, Config)
 
 
 def errors(written, ways) -> dict[str, float]:
@@ -58,17 +59,19 @@ def errors(written, ways) -> dict[str, float]:
 
 def run(config: Config = Config()):
   """Trains, chooses on the validation part, tests once; returns the scores."""
-  if rewriting.asked(config, "word"):
-    return rewriting.show(config, load(config.load), config.word)
-  text = pairs.load(config.dataset, config.data_dir, "", "", "pronunciations")
-  rewriter, scores = rewriting.rewriter(config, text, "accuracy")  # what is judged: right or wrong
+  if seq2seq_common.asked(config, "word"):
+    return seq2seq_common.show(config, load(config.load), config.word)
+  text = pairs_data.load(config.dataset, config.data_dir, "", "", "pronunciations")
+  rewriter, scores = seq2seq_common.rewriter(
+    config, text, "accuracy"
+  )  # what is judged: right or wrong
   written = rewriter([word for word, _ in text.test], **config.search, batch=500)
-  rewriting.keep(config.out, text.test, written)
+  seq2seq_common.keep(config.out, text.test, written)
   spelt = str.lower if config.lower else str
   ways = [[*map(spelt, text.references.get(word, [way]))] for word, way in text.test]
   scores |= {f"test/{name}": value for name, value in errors(written, ways).items()}
-  return scores | rewriting.show(config, rewriter, config.word or text.test[0][0])
+  return scores | seq2seq_common.show(config, rewriter, config.word or text.test[0][0])
 
 
 if __name__ == "__main__":
-  command.main(Config, run, PRESETS)
+  cli.main(Config, run, PRESETS)

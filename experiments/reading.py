@@ -12,16 +12,18 @@ from types import SimpleNamespace
 import jax
 import numpy as np
 
-from experiments import command, learning, options
-from experiments.options import CELLS, RATE, option
-from rnnjax import attention, bidirectional, tasks, training
-from rnnjax.data import babi
-from rnnjax.data.batches import Batches
+from experiments.common import cli, runs
+from experiments.common import config as options
+from experiments.common.config import CELLS, RATE, option
+from experiments.question_answering import data as babi_data
+from experiments.question_answering.model import Reader
+from rnnjax import attention, bidirectional, training
+from rnnjax.analysis import figures
+from rnnjax.data.bucketed_batches import Batches
 from rnnjax.data.files import DATASETS
 from rnnjax.data.vocabulary import Vocabulary
-from rnnjax.diagnostics import figures
 from rnnjax.models import embedding
-from rnnjax.models.reader import Reader
+from rnnjax.training import tasks
 
 PRESETS = {
   "1k": dict(folder="en", epochs=8, rate=2e-3),
@@ -64,7 +66,7 @@ def build(config: Config, words: int, answers: int) -> Reader:
 
 def prepare(config: Config):
   """The stories as batches; those of the test part for each task."""
-  told = babi.load(config.dataset, config.data_dir, config.folder)
+  told = babi_data.load(config.dataset, config.data_dir, config.folder)
   every = [*told.train, *told.valid, *told.test]
   words = Vocabulary.of(text for q in told.train for text in (*q.story, q.words))
   answers = Vocabulary.of([[q.answer] for q in told.train], specials=("<unk>",))
@@ -102,7 +104,7 @@ def draw(out: str, model: Reader, params, data):
   _, α = look({"params": params}, story[:, None], n, asked[:, None], ends)
   sentences = [" ".join(words) for words in question.story]
   hops = [f"{' '.join(question.words)}? hop {k}" for k in range(1, len(α) + 1)]
-  figures.heat(learning.figure(out, "attention.png"), sentences, hops, np.asarray(α[..., 0]))
+  figures.heat(runs.figure(out, "attention.png"), sentences, hops, np.asarray(α[..., 0]))
 
 
 def run(config: Config = Config()):
@@ -110,7 +112,7 @@ def run(config: Config = Config()):
   data = prepare(config)
   model = build(config, len(data.words), len(data.answers))
   task = tasks.classification(model, inputs=INPUTS)
-  params, scores = learning.learn(config, task, data, data.name, "cosine")
+  params, scores = runs.learn(config, task, data, data.name, "cosine")
   mesh = training.mesh(config.batch, config.mesh)
   for number, batches in data.by_task.items():
     scores[f"test/task_{number}"] = training.evaluate(task, params, batches, mesh)["accuracy"]
@@ -124,4 +126,4 @@ def run(config: Config = Config()):
 
 
 if __name__ == "__main__":
-  command.main(Config, run, PRESETS)
+  cli.main(Config, run, PRESETS)

@@ -13,16 +13,17 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from experiments import command, learning, options
-from experiments.options import RATE, option
-from rnnjax import metrics, tasks
-from rnnjax.data import fsdd
+from experiments.common import cli, runs
+from experiments.common import config as options
+from experiments.common.config import RATE, option
+from experiments.speech_recognition import data as fsdd_data
+from experiments.speech_recognition import plots
 from rnnjax.data.files import DATASETS
-from rnnjax.data.scale import Scale
-from rnnjax.diagnostics import sounds
-from rnnjax.lengths import alive
-from rnnjax.models.frames import Frames
-from rnnjax.search import ctc
+from rnnjax.data.standardize import Scale
+from rnnjax.decoding import ctc
+from rnnjax.masking import alive
+from rnnjax.models.sequence_labeler import Frames
+from rnnjax.training import metrics, tasks
 
 PRESETS = {"digits": dict(hidden=128, layers=2, strings=12_000, dropout=0.3, tempo=0.15, epochs=8)}
 CHOOSE, TEST = 400, 500  # strings that choose, and that are tested
@@ -55,18 +56,20 @@ def build(config: Config, words: int) -> Frames:
 
 def prepare(config: Config):
   """Strings of the recordings, as batches, and the recordings to test, each alone."""
-  spoken = fsdd.load(config.dataset, config.data_dir, config.hold_out)
-  alone = [fsdd.examples(fsdd.alone(part)) for part in (spoken.train, spoken.valid, spoken.test)]
-  made = lambda *how: fsdd.examples(fsdd.strings(*how))
+  spoken = fsdd_data.load(config.dataset, config.data_dir, config.hold_out)
+  alone = [
+    fsdd_data.examples(fsdd_data.alone(part)) for part in (spoken.train, spoken.valid, spoken.test)
+  ]
+  made = lambda *how: fsdd_data.examples(fsdd_data.strings(*how))
   test = made(spoken.test, TEST, config.fewest, config.most, 2)
   train = made(spoken.train, config.strings, 1, config.most, config.seed, config.tempo) + alone[0]
   valid = made(spoken.valid, CHOOSE, 1, config.most, 1) + alone[1]
   scale = Scale.of([xs for xs, _ in train])
-  batches = lambda rows: fsdd.batches(scale, 2 * config.batch, rows)
+  batches = lambda rows: fsdd_data.batches(scale, 2 * config.batch, rows)
   return SimpleNamespace(
     spoken=spoken,
     scale=scale,
-    train=fsdd.batches(scale, config.batch, train, config.seed),
+    train=fsdd_data.batches(scale, config.batch, train, config.seed),
     valid=batches(valid),
     test=batches(test),
     alone=batches(alone[2]),
@@ -96,9 +99,9 @@ def draw(out: str, model, params, data):
   words, i = data.spoken.words, data.test.target_lengths.argmax()
   xs, said = data.test.sequences[i], " ".join(words[k - 1] for k in data.test.targets[i])
   ys = model.apply({"params": params}, xs[:, None], np.array([len(xs)]))
-  mel = data.scale.inverse(xs).reshape(fsdd.STACK * len(xs), -1)
-  path = learning.figure(out, "alignment.png")
-  sounds.alignment(path, mel, jax.nn.softmax(ys)[:, 0], words, fsdd.STEP / fsdd.RATE, said)
+  mel = data.scale.inverse(xs).reshape(fsdd_data.STACK * len(xs), -1)
+  path = runs.figure(out, "alignment.png")
+  plots.alignment(path, mel, jax.nn.softmax(ys)[:, 0], words, fsdd_data.STEP / fsdd_data.RATE, said)
 
 
 def run(config: Config = Config()):
@@ -108,12 +111,12 @@ def run(config: Config = Config()):
   model = build(config, len(words))
   task, name = tasks.supervised(model, measure), data.spoken.name
   how = dict(score="loss", beside={"sounds": {"words": words} | data.scale.json()})
-  params, scores = learning.learn(config, task, data, name, "cosine", **how)
+  params, scores = runs.learn(config, task, data, name, "cosine", **how)
   ways = {"greedy": ctc.greedy, "beam": lambda log_p: ctc.beam(log_p, config.beam)[0][0]}
   for part in ("test", "alone"):
     rows = list(listen(model, params, getattr(data, part)))
     for way, decode in ways.items():
-      found = sounds.errors(words, rows, decode)
+      found = plots.errors(words, rows, decode)
       scores |= {f"{part}/{way}/{name}": value for name, value in found.items()}
   if config.out:
     draw(config.out, model, params, data)
@@ -121,4 +124,4 @@ def run(config: Config = Config()):
 
 
 if __name__ == "__main__":
-  command.main(Config, run, PRESETS)
+  cli.main(Config, run, PRESETS)

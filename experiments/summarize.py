@@ -13,10 +13,11 @@ from collections import Counter
 from rouge_score import rouge_scorer
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from experiments import command, rewriting
-from experiments.options import option
-from rnnjax.data import pairs
-from rnnjax.models.rewriter import Rewriter
+from experiments.common import cli
+from experiments.common.config import option
+from experiments.seq2seq import data as pairs_data
+from experiments.seq2seq import seq2seq_common
+from rnnjax.models.seq2seq_predictor import Rewriter
 
 PRESETS = {
   "titles": dict(
@@ -39,10 +40,10 @@ LEADS = range(1, 16)  # words of a text that may stand for its summary
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(rewriting.Rewriting):
+class Config(seq2seq_common.Rewriting):
   source: str = option("Review Text", "column of the texts, where they are a table")
   target: str = option("Title", "column of the summaries")
-  attention: str = option("additive", "how the decoder sees the source", rewriting.ATTENTIONS)
+  attention: str = option("additive", "how the decoder sees the source", seq2seq_common.ATTENTIONS)
   joint: bool = option(True, "source and target have one vocabulary and one table of vectors")
   copy: bool = option(True, "words of the source can be copied; needs --joint")
   text: str = option("", "a text to summarize", aside=True)
@@ -50,7 +51,7 @@ class Config(rewriting.Rewriting):
 
 def load(out: str) -> Rewriter:
   """The summarizer of a run's --out: load("runs/titles")(["..."], block=2, steps=30)."""
-  return rewriting.load(out, Config)
+  return seq2seq_common.load(out, Config)
 
 
 def rouge(written, rows) -> dict[str, float]:
@@ -67,7 +68,7 @@ def rouge(written, rows) -> dict[str, float]:
   return {kind: sum(score[kind].fmeasure for score in scores) / len(rows) for kind in KINDS}
 
 
-def baselines(text: pairs.Pairs) -> dict[str, float]:
+def baselines(text: pairs_data.Pairs) -> dict[str, float]:
   """ROUGE-L of what needs no net.
 
   The first k words, k by the validation part; the commonest summary; and that of the text which is
@@ -89,16 +90,16 @@ def baselines(text: pairs.Pairs) -> dict[str, float]:
 
 def run(config: Config = Config()):
   """Trains, chooses on the validation part, tests once; returns the scores."""
-  if rewriting.asked(config, "text"):
-    return rewriting.show(config, load(config.load), config.text)
-  text = pairs.load(config.dataset, config.data_dir, config.source, config.target, "summaries")
-  rewriter, scores = rewriting.rewriter(config, text)
+  if seq2seq_common.asked(config, "text"):
+    return seq2seq_common.show(config, load(config.load), config.text)
+  text = pairs_data.load(config.dataset, config.data_dir, config.source, config.target, "summaries")
+  rewriter, scores = seq2seq_common.rewriter(config, text)
   written = rewriter([source for source, _ in text.test], **config.search)
-  rewriting.keep(config.out, text.test, written)
+  seq2seq_common.keep(config.out, text.test, written)
   found = {f"test/{kind}": value for kind, value in rouge(written, text.test).items()}
-  shown = rewriting.show(config, rewriter, config.text or text.test[0][0])
+  shown = seq2seq_common.show(config, rewriter, config.text or text.test[0][0])
   return scores | found | baselines(text) | shown
 
 
 if __name__ == "__main__":
-  command.main(Config, run, PRESETS)
+  cli.main(Config, run, PRESETS)

@@ -8,16 +8,20 @@ python -m experiments.tagging --load=runs/ner --tag="Teddy Roosevelt was a great
 import dataclasses
 from types import SimpleNamespace
 
-from experiments import command, learning, options
-from experiments.options import CELLS, RATE, option
-from rnnjax import bidirectional, crf, tasks
-from rnnjax.data import spans, tagged
+from experiments.common import cli, runs
+from experiments.common import config as options
+from experiments.common.config import CELLS, RATE, option
+from experiments.sequence_tagging import bio_tags
+from experiments.sequence_tagging import char_encoders as spelling
+from experiments.sequence_tagging import data as tagged_data
+from experiments.sequence_tagging.lexicon import Lexicon
+from experiments.sequence_tagging.tagger_predictor import Labeller
+from rnnjax import bidirectional, crf
 from rnnjax.data.files import DATASETS
-from rnnjax.data.lexicon import Lexicon
 from rnnjax.data.vocabulary import cut
-from rnnjax.models import embedding, spelling
-from rnnjax.models.labeller import Labeller
+from rnnjax.models import embedding
 from rnnjax.models.tagger import Tagger
+from rnnjax.training import tasks
 from rnnjax.types import BadInput
 
 SPELLINGS = ("convolution", "recurrent", "none")
@@ -26,7 +30,7 @@ LETTER, COLUMN = 30, 10  # features of a character, and of each column
 
 @dataclasses.dataclass(frozen=True)
 class Config(options.Common):
-  task: str = option("ner", "what the tags say", tagged.TASKS)
+  task: str = option("ner", "what the tags say", tagged_data.TASKS)
   dataset: str = option("auto", "which sentences", DATASETS)
   hidden: int = 200
   batch: int = 16
@@ -55,7 +59,9 @@ def build(config: Config, lexicon: Lexicon) -> Tagger:
     "recurrent": spelling.Recurrent(len(lexicon.characters), LETTER, bidirectional(half, half)),
   }
   embed = embedding.begun(lexicon.words, config.width, config.vectors)
-  last = crf.linear_chain(K, *spans.transitions(lexicon.tags)) if config.crf else crf.independent(K)
+  last = (
+    crf.linear_chain(K, *bio_tags.transitions(lexicon.tags)) if config.crf else crf.independent(K)
+  )
   return Tagger(
     embed,
     options.encoder(config),
@@ -70,7 +76,9 @@ def build(config: Config, lexicon: Lexicon) -> Tagger:
 
 def prepare(config: Config):
   """The sentences, as batches, too, and what is known of their words and tags."""
-  text = tagged.load(config.dataset, config.data_dir, config.task, config.limit, config.columns)
+  text = tagged_data.load(
+    config.dataset, config.data_dir, config.task, config.limit, config.columns
+  )
   tags = {tag for part in text[1:] for sentence in part for tag in sentence.tags}
   lexicon = Lexicon.of(text.train, tags, config.least)
   train = lexicon.batches(text.train, config.batch, config.seed)
@@ -80,7 +88,7 @@ def prepare(config: Config):
 
 def load(out: str, **changes) -> Labeller:
   """The tagger of a run's --out: load("runs/ner")([["Teddy", "left"]])[0].tags."""
-  saved, config = learning.restore(Config, out, "lexicon", vectors="", **changes)
+  saved, config = runs.restore(Config, out, "lexicon", vectors="", **changes)
   lexicon = Lexicon.load(saved.beside["lexicon"])
   width = saved.params["embedding"]["embedding"].shape[1]
   model = build(dataclasses.replace(config, width=width), lexicon)
@@ -101,10 +109,10 @@ def run(config: Config = Config()):
   if config.load:
     return tag(config, load(config.load))
   data = prepare(config)
-  model, pieces = build(config, data.lexicon), spans.pieces(data.lexicon.tags)
+  model, pieces = build(config, data.lexicon), bio_tags.pieces(data.lexicon.tags)
   how = dict(score="f1" if pieces else "accuracy", beside={"lexicon": data.lexicon.json()})
   task = tasks.tagging(model, pieces)
-  params, scores = learning.learn(config, task, data, data.text.name, **how)
+  params, scores = runs.learn(config, task, data, data.text.name, **how)
   labeller = Labeller(model, params, data.lexicon)
   judged, errors = labeller.judge(data.text.test)
   print(errors)
@@ -112,4 +120,4 @@ def run(config: Config = Config()):
 
 
 if __name__ == "__main__":
-  command.main(Config, run)
+  cli.main(Config, run)

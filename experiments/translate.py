@@ -9,10 +9,11 @@ python -m experiments.translate --load=runs/ende --translate="Two dogs play in t
 import dataclasses
 import time
 
-from experiments import command, rewriting
-from experiments.options import option
-from rnnjax.data import pairs
-from rnnjax.models.rewriter import Rewriter
+from experiments.common import cli
+from experiments.common.config import option
+from experiments.seq2seq import data as pairs_data
+from experiments.seq2seq import seq2seq_common
+from rnnjax.models.seq2seq_predictor import Rewriter
 
 PRESETS = {
   "multi30k": dict(
@@ -31,7 +32,7 @@ PRESETS = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(rewriting.Rewriting):
+class Config(seq2seq_common.Rewriting):
   source: str = option("en", "language of the source, as the ending of its files")
   target: str = option("de", "language of the target")
   translate: str = option("", "a sentence to translate", aside=True)
@@ -39,7 +40,7 @@ class Config(rewriting.Rewriting):
 
 def load(out: str) -> Rewriter:
   """The translator of a run's --out: load("runs/ende")(["Two dogs play in the snow."])."""
-  return rewriting.load(out, Config)
+  return seq2seq_common.load(out, Config)
 
 
 def judge(config: Config, rewriter: Rewriter, rows) -> dict:
@@ -49,20 +50,22 @@ def judge(config: Config, rewriter: Rewriter, rows) -> dict:
   begun = time.perf_counter()
   written = rewriter(sources, **config.search)
   seconds = time.perf_counter() - begun
-  score, signature = rewriting.bleu(written, [[one] for one in references], config.lower)
-  rewriting.keep(config.out, rows, written)
+  score, signature = seq2seq_common.bleu(written, [[one] for one in references], config.lower)
+  seq2seq_common.keep(config.out, rows, written)
   return {"test/bleu": score, "signature": signature, "search_seconds": seconds}
 
 
 def run(config: Config = Config()):
   """Trains, chooses on the validation part, tests once; returns the scores."""
-  if rewriting.asked(config, "translate"):
-    return rewriting.show(config, load(config.load), config.translate)
-  text = pairs.load(config.dataset, config.data_dir, config.source, config.target, "translations")
-  rewriter, scores = rewriting.rewriter(config, text)
+  if seq2seq_common.asked(config, "translate"):
+    return seq2seq_common.show(config, load(config.load), config.translate)
+  text = pairs_data.load(
+    config.dataset, config.data_dir, config.source, config.target, "translations"
+  )
+  rewriter, scores = seq2seq_common.rewriter(config, text)
   scores |= judge(config, rewriter, text.test)
-  return scores | rewriting.show(config, rewriter, config.translate or text.test[0][0])
+  return scores | seq2seq_common.show(config, rewriter, config.translate or text.test[0][0])
 
 
 if __name__ == "__main__":
-  command.main(Config, run, PRESETS)
+  cli.main(Config, run, PRESETS)

@@ -12,14 +12,17 @@ from types import SimpleNamespace
 import jax
 import numpy as np
 
-from experiments import command, learning, options
-from experiments.options import RATE, option
-from rnnjax import crf, segments, tasks
-from rnnjax.data import video
-from rnnjax.data.batches import Batches
+from experiments.action_segmentation import data as video_data
+from experiments.action_segmentation import segment_metrics
+from experiments.action_segmentation.plots import timelines
+from experiments.common import cli, runs
+from experiments.common import config as options
+from experiments.common.config import RATE, option
+from rnnjax import crf
+from rnnjax.data.bucketed_batches import Batches
 from rnnjax.data.files import DATASETS
-from rnnjax.diagnostics.timelines import timelines
 from rnnjax.models.tagger import Tagger
+from rnnjax.training import tasks
 from rnnjax.types import BadInput
 
 PRESETS = {"salads": dict(split=0, epochs=60, dropout=0.5, input_dropout=0.2)}
@@ -29,7 +32,7 @@ HELD, SHOWN, LOOK = 7, 5, 5  # one in so many validates; videos in a figure; epo
 @dataclasses.dataclass(frozen=True)
 class Config(options.Common):
   dataset: str = option("auto", "which videos", DATASETS)
-  level: str = option("mid", "how finely actions are told apart", video.LEVELS)
+  level: str = option("mid", "how finely actions are told apart", video_data.LEVELS)
   split: int = option(1, "the fold that tests; 0 for each in turn, and their mean", low=0)
   cell: str = "gru"
   hidden: int = 64
@@ -50,13 +53,13 @@ def build(config: Config, classes: int) -> Tagger:
   return Tagger(jax.nn.identity, options.encoder(config), last, **rates)
 
 
-def batches(videos: list[video.Video], batch: int, seed: int | None = None) -> Batches:
+def batches(videos: list[video_data.Video], batch: int, seed: int | None = None) -> Batches:
   """Scores, and labels as tags."""
   how = dict(seed=seed, buckets=1, beside={"tags": [one.labels for one in videos]})
   return Batches([one.scores for one in videos], range(len(videos)), batch, **how)
 
 
-def prepare(config: Config, data: video.Folds):
+def prepare(config: Config, data: video_data.Folds):
   """The fold that tests, and the others, of which some videos validate, as batches."""
   rest = [one for n, fold in enumerate(data.folds, 1) if n != config.split for one in fold]
   if len(rest) < 2:
@@ -73,23 +76,25 @@ def read(model: Tagger, params, batch):
   return model.tags.best(last, scores, batch["lengths"])
 
 
-def learn(config: Config, data: video.Folds, model: Tagger, task: tasks.Task):
+def learn(config: Config, data: video_data.Folds, model: Tagger, task: tasks.Task):
   """Trains for one split; returns its scores, and the labels [T] found in each of its videos."""
   parts, videos = prepare(config, data), data.folds[config.split - 1]
-  run = learning.fit(config, task, parts, warmup=0.1, every=LOOK * len(parts.train))
+  run = runs.fit(config, task, parts, warmup=0.1, every=LOOK * len(parts.train))
   scores = run.test()
   whole = next(iter(batches(videos, len(videos))))  # by length
   best = np.asarray(read(model, run.best, whole))
   found = [best[: whole["lengths"][b], b] for b in np.argsort(whole["labels"])]
   true, said = [one.labels for one in videos], [one.said for one in videos]
   for name, labels in (("test", found), ("input", said)):
-    scores |= {f"{name}/{key}": score for key, score in segments.judge(labels, true, 0).items()}
+    scores |= {
+      f"{name}/{key}": score for key, score in segment_metrics.judge(labels, true, 0).items()
+    }
   return scores, found
 
 
 def run(config: Config = Config()):
   """Trains, chooses on the validation part, tests once, for each split; returns mean scores."""
-  data = video.load(config.dataset, config.data_dir, config.level)
+  data = video_data.load(config.dataset, config.data_dir, config.level)
   if config.split > len(data.folds):
     raise BadInput(f"--split must be one of {len(data.folds)}, or 0 for all; got {config.split}")
   out, model = pathlib.Path(config.out).expanduser(), build(config, data.classes)
@@ -101,11 +106,11 @@ def run(config: Config = Config()):
     for one, labels in [*zip(data.folds[n - 1], found)][: SHOWN if config.split else 1]:
       rows.append((f"split {n}", {"truth": one.labels, "input": one.said, "ours": labels}))
   if config.out:
-    timelines(learning.figure(config.out, "timelines.png"), rows, data.classes)
+    timelines(runs.figure(config.out, "timelines.png"), rows, data.classes)
   mean = {name: float(np.mean([one[name] for one in every])) for name in every[0]}
   mean["parameters"] = every[0]["parameters"]
   return {"dataset": data.name, "cell": config.cell, "seed": config.seed} | mean
 
 
 if __name__ == "__main__":
-  command.main(Config, run, PRESETS)
+  cli.main(Config, run, PRESETS)

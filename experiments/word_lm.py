@@ -11,15 +11,16 @@ from typing import ClassVar
 
 import optax
 
-from experiments import command, language
-from experiments.options import CELLS, RATE, option
+from experiments.common import cli
+from experiments.common.config import CELLS, RATE, option
+from experiments.language_modeling import data as corpus_data
+from experiments.language_modeling import lm_common
+from experiments.language_modeling.neural_cache import cached
+from experiments.language_modeling.text_generator import Writer
 from rnnjax import backward, stack, training
-from rnnjax.data import corpus
-from rnnjax.metrics import perplexity
-from rnnjax.models.writer import Writer
-from rnnjax.neural_cache import cached
-from rnnjax.softmax import adaptive, full
-from rnnjax.training import averages
+from rnnjax.output_layers import adaptive, full
+from rnnjax.training import ema
+from rnnjax.training.metrics import perplexity
 from rnnjax.types import BadInput
 
 PRESETS = {
@@ -76,9 +77,9 @@ PRESETS = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(language.Language):
+class Config(lm_common.Language):
   blank: ClassVar[str] = " "
-  dataset: str = option("auto", "which text", corpus.DATASETS)
+  dataset: str = option("auto", "which text", corpus_data.DATASETS)
   dropout: float = option(0.4, "rate between layers and before the softmax, locked", **RATE)
   epochs: int = 40
   batch: int = option(8, "columns of the text that are read side by side", low=1)
@@ -109,21 +110,21 @@ def build(config: Config, V: int):
   if config.both and config.layers > 1:
     raise BadInput(f"--both needs --layers=1; got {config.layers}")
   back = stack(backward(CELLS[config.cell](config.hidden), backend=config.backend))
-  return language.build(config, V, softmax, back if config.both else None)
+  return lm_common.build(config, V, softmax, back if config.both else None)
 
 
 def optimize(config: Config, steps: int):
   """AdamW with a decaying rate, or SGD that is averaged from its trigger on."""
   if config.optimizer == "adam":
-    return language.optimize(config, steps)
+    return lm_common.optimize(config, steps)
   parts = optax.clip_by_global_norm(0.25), optax.add_decayed_weights(config.decay)
   optimizer = optax.chain(*parts, optax.scale_by_learning_rate(config.rate))
-  return optimizer, averages.polyak(round(config.trigger * steps))
+  return optimizer, ema.polyak(round(config.trigger * steps))
 
 
 def load(out: str) -> Writer:
   """The writer of a run's --out: load("runs/ptb").likeliest("the market")."""
-  return language.load(out, Config, build)
+  return lm_common.load(out, Config, build)
 
 
 def write(config: Config, writer: Writer):
@@ -131,18 +132,18 @@ def write(config: Config, writer: Writer):
   if config.prompt:
     for word, p in writer.likeliest(config.prompt):
       print(f"  {p:6.3f}  {config.prompt} {word}")
-  return language.write(config, writer)
+  return lm_common.write(config, writer)
 
 
 def run(config: Config = Config()):
   """Trains, chooses on the validation part, tests once, and writes; returns the scores."""
   if config.write:
     return write(config, load(config.write))
-  text = corpus.tokens(config.dataset, config.text or config.data_dir, config.vocabulary)
+  text = corpus_data.tokens(config.dataset, config.text or config.data_dir, config.vocabulary)
   model = build(config, len(text.vocabulary))
-  writer, scores = language.train(config, text, model, optimize)
+  writer, scores = lm_common.train(config, text, model, optimize)
   if config.cache:
-    alone, one = training.devices.first(), corpus.columns(text, 1, config.window, config.seed)
+    alone, one = training.devices.first(), corpus_data.columns(text, 1, config.window, config.seed)
     task = cached(model, config.cache, config.flatness, config.share)
     for part in ("valid", "test"):
       score = training.evaluate(task, writer.params, getattr(one, part), alone)
@@ -153,4 +154,4 @@ def run(config: Config = Config()):
 
 
 if __name__ == "__main__":
-  command.main(Config, run, PRESETS)
+  cli.main(Config, run, PRESETS)

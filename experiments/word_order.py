@@ -19,12 +19,13 @@ from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from experiments import command, learning, options
 from experiments import imdb as net
-from experiments.options import option
-from rnnjax.data import imdb
+from experiments.common import cli, runs
+from experiments.common import config as options
+from experiments.common.config import option
+from experiments.text_classification import data as imdb_data
+from experiments.text_classification.plots import bars
 from rnnjax.data.vocabulary import words
-from rnnjax.diagnostics.bars import bars
 from rnnjax.types import BadInput
 
 THREE = ("vanilla", "lstm", "gru")
@@ -32,7 +33,7 @@ THREE = ("vanilla", "lstm", "gru")
 
 @dataclasses.dataclass(frozen=True)
 class Config(options.Common):
-  dataset: str = option("auto", "auto: --data_dir where given, else embedded", imdb.DATASETS)
+  dataset: str = option("auto", "auto: --data_dir where given, else embedded", imdb_data.DATASETS)
   text: str = option("text", "column of a table's texts")
   label: str = option("label", "column of a table's labels")
   cell: str = option("", "one cell; three where none is named", ["", *options.CELLS])
@@ -63,7 +64,7 @@ def run(config: Config = Config()):
   own = config.dataset != "auto" or config.data_dir
   where = {"dataset": config.dataset if own else "embedded", "data_dir": config.data_dir}
   where |= {"text": config.text, "label": config.label}
-  reviews = imdb.load(**where)
+  reviews = imdb_data.load(**where)
   texts, labels = zip(*reviews.train)
   distinct = {word for text in texts for word in words(text)}
   if config.width > min(len(distinct), config.vocabulary):
@@ -82,11 +83,11 @@ def run(config: Config = Config()):
     found[cell], chosen[cell] = done["test/accuracy"], done["valid/accuracy"]
   if config.out:
     chance = np.mean([label == np.bincount(labels).argmax() for _, label in reviews.test])
-    bars(learning.figure(config.out, "order.png"), found, "accuracy", {"the commonest": chance})
+    bars(runs.figure(config.out, "order.png"), found, "accuracy", {"the commonest": chance})
   scores = {f"test/{name.replace(' ', '_')}": value for name, value in found.items()}
   scores |= {f"valid/{cell}": value for cell, value in chosen.items()}
   return {"dataset": reviews.name, "seed": config.seed} | scores
 
 
 if __name__ == "__main__":
-  command.main(Config, run)
+  cli.main(Config, run)

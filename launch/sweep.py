@@ -20,8 +20,8 @@ import time
 
 import tqdm
 
-from experiments.search_space import Trial, plan
-from rnnjax.diagnostics import ranking
+from experiments.sweep import ranking
+from experiments.sweep.search_space import Trial, plan
 from rnnjax.types import BadInput
 
 SLURM = pathlib.Path(__file__).resolve().with_name("slurm.sh")

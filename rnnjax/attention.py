@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from rnnjax.cells.cell import wide
-from rnnjax.lengths import alive
+from rnnjax.cells.base import wide
+from rnnjax.masking import alive
 from rnnjax.types import Array, Key, Params
 
 

@@ -22,8 +22,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rnnjax.cells.cell import factory, wide, zeros
-from rnnjax.lengths import alive
+from rnnjax.cells.base import factory, wide, zeros
+from rnnjax.masking import alive
 from rnnjax.types import Array, Key, Params
 from rnnjax.unroll import first, unroll
 

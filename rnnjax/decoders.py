@@ -17,7 +17,7 @@ import jax.numpy as jnp
 
 from rnnjax import dropout as drop
 from rnnjax.attention import Attention, attend, attend_all
-from rnnjax.cells.cell import Cell, zeros
+from rnnjax.cells.base import Cell, zeros
 from rnnjax.encoders import forward, stack
 from rnnjax.types import Array, Carry, Key, Params
 from rnnjax.unroll import unroll

@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 
 from rnnjax import dropout as drop
-from rnnjax.cells.cell import Cell
-from rnnjax.lengths import alive
+from rnnjax.cells.base import Cell
+from rnnjax.masking import alive
 from rnnjax.types import Array, Carry, Key, Params
 from rnnjax.unroll import first, unroll, unroll_both
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 
 from rnnjax import attention
-from rnnjax.lengths import alive
+from rnnjax.masking import alive
 from rnnjax.types import Array, Key, Params
 
 

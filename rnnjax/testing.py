@@ -16,7 +16,7 @@ import numpy as np
 from jax.test_util import check_grads
 
 from rnnjax.cells import Cell
-from rnnjax.lengths import alive
+from rnnjax.masking import alive
 from rnnjax.unroll import backends, unroll
 
 T, D = 6, 4

@@ -5,17 +5,18 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from rnnjax.cells.cell import Cell, wide
-from rnnjax.kernels import cudnn, gpu, tpu
-from rnnjax.kernels.associative import associative, unless_linear
-from rnnjax.kernels.backend import Backend, kernel, never, unless_independent
-from rnnjax.kernels.deferred import deferred
-from rnnjax.kernels.fused import fused
-from rnnjax.kernels.newton import newton, unless_narrow
-from rnnjax.kernels.plan import fastest
-from rnnjax.kernels.rows import varying
-from rnnjax.kernels.scan import scan, summable
-from rnnjax.lengths import alive
+from experiments.benchmarks import cudnn
+from rnnjax.backends.associative import associative, unless_linear
+from rnnjax.backends.base import Backend, kernel, never, unless_independent
+from rnnjax.backends.batch_sharding import varying
+from rnnjax.backends.deferred import deferred
+from rnnjax.backends.newton.solver import newton, unless_narrow
+from rnnjax.backends.pallas import mosaic_tiling, triton_tiling
+from rnnjax.backends.pallas.kernel_spec import fused
+from rnnjax.backends.scan import scan, summable
+from rnnjax.backends.select import fastest
+from rnnjax.cells.base import Cell, wide
+from rnnjax.masking import alive
 from rnnjax.types import Array, BadInput, Carry, Params
 
 BACKENDS = {
@@ -23,8 +24,8 @@ BACKENDS = {
   "deferred": Backend(deferred, unless_independent),
   "associative": Backend(associative, unless_linear),
   "newton": Backend(newton, unless_narrow),
-  "triton": kernel(functools.partial(fused, gpu.TRITON), gpu.refuses),
-  "mosaic": kernel(functools.partial(fused, tpu.MOSAIC), tpu.refuses),
+  "triton": kernel(functools.partial(fused, triton_tiling.TRITON), triton_tiling.refuses),
+  "mosaic": kernel(functools.partial(fused, mosaic_tiling.MOSAIC), mosaic_tiling.refuses),
   "cudnn": Backend(cudnn.cudnn, cudnn.refuses),
 }
 
@@ -62,7 +63,7 @@ def unroll(
     remat: keep only every remat-th carry for the backward pass and compute the rest again; None
       keeps all.
     backend: how the loop is run, one of `BACKENDS`; "auto" takes what was measured to be fastest
-      of those that can run it (`rnnjax.kernels.plan`).
+      of those that can run it (`rnnjax.backends.select`).
 
   Returns:
     carry, ys [T, ..., H].

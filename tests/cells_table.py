@@ -10,7 +10,7 @@ import pytest
 
 from rnnjax import backends, gru, lru, lstm, mingru, minlstm, unroll, vanilla
 from rnnjax.cells import Cell, factory
-from rnnjax.cells.cell import additive, affine, init, linear, wide, zeros
+from rnnjax.cells.base import additive, affine, init, linear, wide, zeros
 from rnnjax.unroll import BACKENDS
 from tests import oracle
 

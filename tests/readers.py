@@ -22,29 +22,25 @@ import numpy as np
 import scipy.io
 from scipy.io import wavfile
 
-from rnnjax.data import (
-  babi,
-  captions,
-  corpus,
-  digits,
-  faces,
-  files,
-  fsdd,
-  imdb,
-  midi,
-  music,
-  pairs,
-  series,
-  sound,
-  tagged,
-  video,
-)
-from rnnjax.data.lexicon import Lexicon
-from rnnjax.data.subwords import KINDS, Subwords
+from experiments.action_segmentation import data as video_data
+from experiments.captioning import data as captions_data
+from experiments.forecasting import data as series_data
+from experiments.language_modeling import data as corpus_data
+from experiments.lip_sync import data as faces_data
+from experiments.pixel_sequences import data as digits_data
+from experiments.polyphonic_music import data as music_data
+from experiments.polyphonic_music import midi
+from experiments.question_answering import data as babi_data
+from experiments.seq2seq import data as pairs_data
+from experiments.sequence_tagging import data as tagged_data
+from experiments.sequence_tagging.lexicon import Lexicon
+from experiments.speech_recognition import data as fsdd_data
+from experiments.text_classification import data as imdb_data
+from rnnjax.analysis import run_history
+from rnnjax.data import files, log_mel, word_vectors
+from rnnjax.data.tokenizer import KINDS, Subwords
 from rnnjax.data.vocabulary import Vocabulary
-from rnnjax.diagnostics import learning
-from rnnjax.interop import vectors
-from rnnjax.training import saved
+from rnnjax.training import load_run
 
 Seed = dict[str, "bytes | Seed"]
 
@@ -202,15 +198,15 @@ def _any(read, **how):
 
 def _corpus():
   text = ("The old man, and the sea.\n" * 8).encode()
-  parts = {f"a.{part}.txt": text for part in corpus.PARTS}
+  parts = {f"a.{part}.txt": text for part in corpus_data.PARTS}
   train = parts.pop("a.train.txt")
   return [{"a.txt": text}, parts | {"a.train.txt": train}, parts | {"a.train.txt.gz": {"": train}}]
 
 
 def _read_corpus(folder):
   for raw in (False, True):
-    corpus.characters("files", str(folder), strip=True, raw=raw)
-  return corpus.tokens("files", str(folder), 20)
+    corpus_data.characters("files", str(folder), strip=True, raw=raw)
+  return corpus_data.tokens("files", str(folder), 20)
 
 
 def _reviews():
@@ -234,7 +230,7 @@ def _tables():
 
 def _read_table(folder):
   (path,) = folder.iterdir()
-  return pairs.table(path, "Text", "Title"), imdb.table(path, "id,Text", "Title")
+  return pairs_data.table(path, "Text", "Title"), imdb_data.table(path, "id,Text", "Title")
 
 
 def _parallel():
@@ -270,7 +266,7 @@ def _read_tagged(folder):
   text = b"".join(path.read_bytes() for path in folder.iterdir() if path.is_file())
   tasks = {"pos": b"DET", "chunk": b"NP", "ner": b""}
   task = next(task for task, mark in tasks.items() if mark in text)
-  read = tagged.load("files", str(folder), task)
+  read = tagged_data.load("files", str(folder), task)
   lexicon = Lexicon.of(read.train, {tag for part in read[1:] for one in part for tag in one.tags})
   return [lexicon.encode(one) for part in read[1:] for one in part]
 
@@ -344,11 +340,11 @@ def _videos():
 def _pieces():
   roll = np.zeros((3, 88))
   roll[[0, 1, 2], [40, 44, 47]] = 1
-  return {f"{part}data": _cells([roll, roll.astype(np.uint8)]) for part in music.PARTS}
+  return {f"{part}data": _cells([roll, roll.astype(np.uint8)]) for part in music_data.PARTS}
 
 
 def _pitches():
-  pieces = {part: [[[60, 64.0], []], [[21], [108]]] for part in music.PARTS}
+  pieces = {part: [[[60, 64.0], []], [[21], [108]]] for part in music_data.PARTS}
   return [{"a.json": _json(pieces)}, {"a.json.gz": {"": _json(pieces)}}]
 
 
@@ -372,7 +368,7 @@ def _vocabularies():
 
 
 def _lexicons():
-  sentence = tagged.Sentence(["Teddy", "bears"], ["B-PER", "O"], [["NNP", "NNS"]], 0, "")
+  sentence = tagged_data.Sentence(["Teddy", "bears"], ["B-PER", "O"], [["NNP", "NNS"]], 0, "")
   return [{"a.json": _json(Lexicon.of([sentence] * 3, ["O", "B-PER"]).json())}]
 
 
@@ -382,7 +378,7 @@ def _subwords():
 
 
 def _read_subwords(folder):
-  subwords = Subwords.from_json(saved.read(folder / "a.json"))
+  subwords = Subwords.from_json(load_run.read(folder / "a.json"))
   ids = subwords.encode("the lowest <pad>")
   assert not len(ids) or ids.max() < len(subwords)
   return subwords.decode(ids), subwords.encode("lower", 0.5)
@@ -404,7 +400,7 @@ def _vectors():
 
 def _read_vectors(folder):
   (path,) = folder.iterdir()
-  return vectors.read(str(path), Vocabulary(["film", "The", "."]))
+  return word_vectors.read(str(path), Vocabulary(["film", "The", "."]))
 
 
 def _runs():
@@ -417,7 +413,7 @@ def _runs():
 
 
 def _read_run(folder):
-  return saved.described(folder), learning.history(str(folder))
+  return load_run.described(folder), run_history.history(str(folder))
 
 
 @functools.cache
@@ -464,32 +460,34 @@ def _files(folder: pathlib.Path) -> dict[str, bytes]:
 
 READERS = {
   "archives": Reader(_read_archive, _archives),
-  "babi": Reader(_any(babi.files), _babi),
-  "captions": Reader(_any(captions.files), _captions),
-  "checkpoints": Reader(lambda folder: saved.load(str(folder)), _checkpoints),
+  "babi": Reader(_any(babi_data.files), _babi),
+  "captions": Reader(_any(captions_data.files), _captions),
+  "checkpoints": Reader(lambda folder: load_run.load(str(folder)), _checkpoints),
   "corpus": Reader(_read_corpus, _corpus),
-  "digits": Reader(_any(digits.load), _digits),
-  "faces": Reader(_any(faces.load), _faces),
-  "fsdd": Reader(_any(fsdd.load), _fsdd),
-  "lexicon": Reader(lambda folder: Lexicon.load(saved.read(folder / "a.json")), _lexicons),
+  "digits": Reader(_any(digits_data.load), _digits),
+  "faces": Reader(_any(faces_data.load), _faces),
+  "fsdd": Reader(_any(fsdd_data.load), _fsdd),
+  "lexicon": Reader(lambda folder: Lexicon.load(load_run.read(folder / "a.json")), _lexicons),
   "midi": Reader(lambda folder: midi.read(folder / "a.mid", 2.0), _midi),
   "music": Reader(
-    _any(music.load, dataset="auto"),
+    _any(music_data.load, dataset="auto"),
     lambda: [{"a.mat": content} for content in _mats(_pieces())] + _pitches(),
   ),
-  "news": Reader(_any(lambda data_dir: pairs.articles(data_dir)), _articles),
-  "parallel": Reader(lambda folder: pairs.parallel(folder, "en", "de"), _parallel),
-  "pronunciations": Reader(_any(lambda data_dir: pairs.pronunciations(data_dir)), _pronunciations),
-  "reviews": Reader(lambda folder: imdb.files(str(folder)), _reviews),
+  "news": Reader(_any(lambda data_dir: pairs_data.articles(data_dir)), _articles),
+  "parallel": Reader(lambda folder: pairs_data.parallel(folder, "en", "de"), _parallel),
+  "pronunciations": Reader(
+    _any(lambda data_dir: pairs_data.pronunciations(data_dir)), _pronunciations
+  ),
+  "reviews": Reader(lambda folder: imdb_data.files(str(folder)), _reviews),
   "run": Reader(_read_run, _runs),
-  "series": Reader(_any(series.load), _series),
-  "sound": Reader(lambda folder: sound.read(folder / "a.wav", 8000), _sounds),
+  "series": Reader(_any(series_data.load), _series),
+  "sound": Reader(lambda folder: log_mel.read(folder / "a.wav", 8000), _sounds),
   "subwords": Reader(_read_subwords, _subwords),
   "tables": Reader(_read_table, _tables),
   "tagged": Reader(_read_tagged, _tagged),
   "vectors": Reader(_read_vectors, _vectors),
-  "video": Reader(_any(video.load), _videos),
+  "video": Reader(_any(video_data.load), _videos),
   "vocabulary": Reader(
-    lambda folder: Vocabulary.load(saved.read(folder / "a.json")), _vocabularies
+    lambda folder: Vocabulary.load(load_run.read(folder / "a.json")), _vocabularies
   ),
 }

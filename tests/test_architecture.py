@@ -14,8 +14,8 @@ TREES = {path: ast.parse((ROOT / path).read_text()) for path in FILES}
 LIBRARY = [path for path in FILES if path.parts[0] == "rnnjax"]
 # Later may import earlier; what stands in one set is independent of one another.
 ORDER = """
-  types cells kernels unroll encoders,attention pooling,regularised,softmax,search models tasks
-  dynamic,neural_cache,pretrained experiments
+  types,masking cells backends unroll,dropout encoders,attention
+  pooling,recurrent_dropout,chunked_cross_entropy output_layers crf,decoders decoding models experiments
 """.split()
 RANKS = {name: rank for rank, names in enumerate(ORDER) for name in names.split(",")}
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import scipy.io
 
-from rnnjax.data.arrays import array, arrays
-from rnnjax.data.matlab import cells
+from rnnjax.data.mat import cells
+from rnnjax.data.npy import array, arrays
 from rnnjax.types import BadInput
 
 KINDS = "i1 u1 <i2 >u2 <i4 >i4 <u4 <f4 >f4 <f8 >f8 <i8 <u8".split()

@@ -8,14 +8,15 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from rnnjax import backends, gru, lru, lstm, mingru, pages
-from rnnjax.kernels import gpu
-from rnnjax.kernels.plan import Plan, fastest, plan
+from rnnjax import backends, gru, lru, lstm, mingru
+from rnnjax.backends import malloc
+from rnnjax.backends.pallas import triton_tiling
+from rnnjax.backends.select import Plan, fastest, plan
 
 COUNT = """
 import jax, os, sys
-from rnnjax.training import devices
-devices.use_cores(int(sys.argv[1]))
+from rnnjax.training import mesh
+mesh.use_cores(int(sys.argv[1]))
 print(jax.device_count(), os.environ["NPROC"])
 """
 
@@ -64,7 +65,7 @@ def test_plans_follow_the_measurements(cell, shape, expected, monkeypatch):
   have 512 rows and divide T."""
   params = jax.eval_shape(lambda: cell.init(jax.random.key(0), shape[-1]))
   for kept in (False, True):
-    monkeypatch.setattr(pages, "kept", kept)
+    monkeypatch.setattr(malloc, "kept", kept)
     made = plan(cell, params, jax.ShapeDtypeStruct(shape, jnp.float32))
     assert made == expected._replace(save=expected.save or kept)
 
@@ -97,6 +98,6 @@ def test_all_steps_at_once_where_they_are_small(cell, shape, expected):
 )
 def test_a_kernel_pays_in_few_rounds(monkeypatch, rounds, unable, expected):
   """What was not measured to pay is not taken, though it could run."""
-  monkeypatch.setattr(gpu, "rounds", lambda cell, params, xs: rounds)
+  monkeypatch.setattr(triton_tiling, "rounds", lambda cell, params, xs: rounds)
   able = lambda name: name not in unable.split()
   assert fastest(lstm(4), {}, jnp.zeros((5, 64, 3)), able) == expected

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rnnjax.kernels.backend import Backend, never
-from rnnjax.kernels.deferred import deferred
-from rnnjax.kernels.plan import Plan
+from rnnjax.backends.base import Backend, never
+from rnnjax.backends.deferred import deferred
+from rnnjax.backends.select import Plan
 from rnnjax.unroll import BACKENDS
 from tests.cells_table import CASES, FORMS, LENGTHS, gradients, inputs, runs
 

@@ -4,10 +4,11 @@ import collections
 
 import numpy as np
 
-from rnnjax.data import imdb, sentiment
+from experiments.text_classification import data as imdb_data
+from experiments.text_classification import synthetic_reviews
 from rnnjax.data.vocabulary import words
 
-PAIRS = sentiment.pairs(60)
+PAIRS = synthetic_reviews.pairs(60)
 
 
 def test_twins_are_the_same_words():
@@ -31,11 +32,11 @@ def test_any_bag_of_words_is_at_chance():
 
 def test_pairs_follow_from_the_seed():
   """One seed, one set, whatever its size; another seed, another set."""
-  assert sentiment.pairs(60) == PAIRS == sentiment.pairs(90)[:120]
-  assert sentiment.pairs(60, seed=1) != PAIRS
+  assert synthetic_reviews.pairs(60) == PAIRS == synthetic_reviews.pairs(90)[:120]
+  assert synthetic_reviews.pairs(60, seed=1) != PAIRS
 
 
 def test_no_part_has_a_text_of_another():
-  parts = imdb.embedded()[2:]
+  parts = imdb_data.embedded()[2:]
   texts = [text for part in parts for text, _ in part]
   assert len({*texts}) == len(texts) == 4000

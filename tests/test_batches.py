@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from rnnjax.data.batches import Batches, tops
+from rnnjax.data.bucketed_batches import Batches, tops
 
 # Sequence i consists of the token i + 1, so that a batch tells which rows it holds.
 SIZES = [3, 0, 7, 12, 1, 20, 5, 9, 16, 2, 4]

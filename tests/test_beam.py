@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from rnnjax import forward, generate, lstm, sample, stack
+from rnnjax.decoding import beam_search
 from rnnjax.models.language_model import LanguageModel
-from rnnjax.search import beam
-from rnnjax.softmax import full
+from rnnjax.output_layers import full
 
 V, B, S, M = 4, 3, 3, 499
 END = 2
@@ -125,7 +125,7 @@ def check(found, b, texts, α=0.0, β=0.0):
 
 
 def search(params, width, steps, α=0.0, β=0.0, block=0, first=FIRST, read=read):
-  return beam(
+  return beam_search(
     read,
     params,
     None,
@@ -171,7 +171,9 @@ def test_a_recurrent_net(params):
   """Every text of an LSTM that has read a prompt, each read anew from its beginning."""
   prompt = np.array([[1, 3, 0], [0, 0, 3], FIRST], np.int32)
   carry, _ = MODEL.read(params, prompt[:2])
-  found = beam(MODEL.read, params, carry, FIRST, width=V**4, steps=4, end=END, length_penalty=1.0)
+  found = beam_search(
+    MODEL.read, params, carry, FIRST, width=V**4, steps=4, end=END, length_penalty=1.0
+  )
 
   whole = jax.jit(lambda tokens, length: MODEL.read(params, tokens, length)[1])
   for b in range(B):
@@ -191,7 +193,7 @@ def test_a_width_of_one_is_greedy(params):
   _, written = generate(
     MODEL.read, params, first[None], jax.random.key(0), steps=12, carry=carry, choose=sample(0.0)
   )
-  found = beam(MODEL.read, params, carry, first, width=1, steps=12, end=END)
+  found = beam_search(MODEL.read, params, carry, first, width=1, steps=12, end=END)
   ended = (written == END).any(0)
   lengths = np.where(ended, (written == END).argmax(0), 12)
   past = np.arange(12)[:, None] >= lengths
@@ -335,7 +337,9 @@ def test_compiles_once():
 
 def test_the_vocabulary_is_not_sorted():
   """Where XLA does not see that few of k V are wanted, a step takes seventy times as long."""
-  made = beam.lower(read, tables(), None, FIRST, width=5, steps=3, end=END).compile().as_text()
+  made = (
+    beam_search.lower(read, tables(), None, FIRST, width=5, steps=3, end=END).compile().as_text()
+  )
   sorts = [line for line in made.splitlines() if " sort(" in line]
   assert sorts and not [line for line in sorts if f"[{B},{5 * V}]" in line]
 
@@ -352,10 +356,10 @@ def test_the_vocabulary_is_not_sorted():
 )
 def test_wrong_options(options, message):
   with pytest.raises(ValueError, match=message):
-    beam(read, tables(), None, FIRST, **dict(width=2, steps=3, end=END) | options)
+    beam_search(read, tables(), None, FIRST, **dict(width=2, steps=3, end=END) | options)
 
 
 def test_one_symbol():
   T = {name: table[..., :1] for name, table in tables().items()}
   with pytest.raises(ValueError, match="end must be one of at least 2 symbols; got 0 of 1"):
-    beam(read, T, None, FIRST, width=2, steps=3, end=0)
+    beam_search(read, T, None, FIRST, width=2, steps=3, end=0)

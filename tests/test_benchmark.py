@@ -6,7 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import benchmark, peers, timing
+from experiments import benchmark
+from experiments.benchmarks import peers, timing
 from rnnjax.types import BadInput
 
 

@@ -7,7 +7,8 @@ import pathlib
 import pytest
 from matplotlib.image import imread
 
-from experiments import bottleneck, rewriting, translate
+from experiments import bottleneck, translate
+from experiments.seq2seq import seq2seq_common
 
 
 @pytest.fixture
@@ -17,7 +18,7 @@ def told(monkeypatch, tmp_path):
 
   def run(config):
     flags[pathlib.Path(config.out).name] = config
-    rewriting.build(config, 5, 5)  # flags that do not fit each other are refused
+    seq2seq_common.build(config, 5, 5)  # flags that do not fit each other are refused
     rows = [" ".join(words[:n]) for n in (5, 6, 18)]
     cut = lambda row: row if config.attention != "none" else row[: len(row) // 2]
     made = [dict(source=row, target=row, written=cut(row)) for row in rows]

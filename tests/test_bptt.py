@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from rnnjax import gru, lstm, unroll, vanilla
-from rnnjax.diagnostics import bptt, influence
+from rnnjax.analysis import bptt, gradient_flow
 from tests import oracle
 from tests.cells_table import CASES, NAMES, H, T, inputs
 
@@ -68,7 +68,7 @@ def test_every_term_alone():
 def test_the_four_terms_of_the_memory():
   """Each is the derivative of cₜ by cₜ₋₁ along its own way, others held; the sum is all."""
   params = CASE["lstm(5)"].params()
-  hs, cs = influence.carries(lstm(H), params, XS)
+  hs, cs = gradient_flow.carries(lstm(H), params, XS)
   terms = bptt.memory(params, XS)
   gate = lambda h, t, k: (XS[t] @ params["W"] + params["b"] + h @ params["U"])[k * H : (k + 1) * H]
   σ = jax.nn.sigmoid
@@ -93,7 +93,7 @@ def test_the_four_terms_of_the_memory():
 def test_every_carry(case):
   """Those of the NumPy loops, each the end of a shorter sequence."""
   params = case.params()
-  every = influence.carries(case.cell, params, inputs())
+  every = gradient_flow.carries(case.cell, params, inputs())
   for t in range(T + 1):
     ends, _ = oracle.unroll(case.tick, params, inputs()[:t], case.widths, None, False)
     for part, end in zip(every, ends, strict=True):
@@ -103,8 +103,8 @@ def test_every_carry(case):
 @pytest.mark.parametrize("case", CASES, ids=NAMES)
 def test_influence_is_the_jacobian(case):
   """Of h at the end by each carry, computed at once."""
-  params, every = case.params(), influence.carries(case.cell, case.params(), XS)
-  norms = influence.influence(case.cell, params, XS)
+  params, every = case.params(), gradient_flow.carries(case.cell, case.params(), XS)
+  norms = gradient_flow.influence(case.cell, params, XS)
   for r in range(T):
     end = lambda carry, xs: unroll(case.cell, params, xs, carry=carry, backend="scan")[0][0]
     jacobian = jax.jacrev(end)(tuple(part[r] for part in every), XS[r:])
@@ -119,9 +119,9 @@ def test_an_orthogonal_net_forgets_nothing():
   cell = vanilla(H)._replace(step=lambda p, c, u: ((c[0] @ p["U"] + u,) * 1, u), pointwise=None)
   for s in (0.5, 1.0, 1.5):
     params = {"W": np.zeros((4, H)), "U": s * U, "b": np.zeros(H)}
-    (norms,) = influence.influence(cell, params, XS)
+    (norms,) = gradient_flow.influence(cell, params, XS)
     np.testing.assert_allclose(norms, s ** np.arange(T, -1.0, -1), rtol=1e-12)
-    assert influence.spectral_radii(params["U"])[0] == pytest.approx(s)
+    assert gradient_flow.spectral_radii(params["U"])[0] == pytest.approx(s)
 
 
 def test_radii_of_a_model():
@@ -130,7 +130,7 @@ def test_radii_of_a_model():
   U = np.concatenate([0.5 * turn, 3 * turn], 1)
   own, projected = {"U": U, "W": U}, {"U": U, "P": turn}
   rest = {"outputs": {"kernel": U}, "attention": {"U": np.ones((4, 3))}, "backward": projected}
-  found = influence.radii({"encoder": {"forward": own}} | rest)
+  found = gradient_flow.radii({"encoder": {"forward": own}} | rest)
   name = "radius/encoder/forward/U"
   assert found == pytest.approx({f"{name}/0": 0.5, f"{name}/1": 3.0})
 
@@ -139,20 +139,20 @@ def test_radii_of_a_model():
 def test_gates_are_what_the_tick_is_given(name):
   """From them and the carries before, `pointwise` makes the carries after."""
   cell, params = CASE[name].cell, CASE[name].params()
-  every = influence.carries(cell, params, inputs())
+  every = gradient_flow.carries(cell, params, inputs())
   before, after = (tuple(part[cut] for part in every) for cut in (slice(-1), slice(1, None)))
-  made, _ = cell.pointwise(params, before, influence.gates(cell, params, inputs()))
+  made, _ = cell.pointwise(params, before, gradient_flow.gates(cell, params, inputs()))
   for one, other in zip(made, after, strict=True):
     np.testing.assert_allclose(one, other, atol=1e-12)
 
 
 def test_gates_of_another_form():
   with pytest.raises(ValueError, match=r"gru\(5, reset='before'\) does not add u and h U"):
-    influence.gates(gru(H, reset="before"), {}, XS)
+    gradient_flow.gates(gru(H, reset="before"), {}, XS)
 
 
 def test_saturation_by_hand():
   """σ(−3) = 0.047 is shut, σ(3) open, σ(±2) = 0.119, 0.881 neither."""
-  shut, opened = influence.saturation(np.array([[-3.0, 2.0], [-2.0, 3.0], [-9.0, 3.0]]))
+  shut, opened = gradient_flow.saturation(np.array([[-3.0, 2.0], [-2.0, 3.0], [-9.0, 3.0]]))
   np.testing.assert_allclose(shut, [2 / 3, 0])
   np.testing.assert_allclose(opened, [0, 2 / 3])

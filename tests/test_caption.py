@@ -9,10 +9,10 @@ import pytest
 
 from experiments import caption
 from experiments.caption import Config
-from rnnjax.data import captions
-from rnnjax.data.captions import COLOURS, Picture
-from rnnjax.diagnostics.pages import lit
-from rnnjax.models.sight import Sight
+from experiments.captioning import data as captions_data
+from experiments.captioning.data import COLOURS, Picture
+from experiments.captioning.image_encoder import Sight
+from experiments.captioning.plots import lit
 from rnnjax.types import BadInput
 
 TINY = dict(dataset="embedded", hidden=8, width=8, features=8, batch=64, epochs=1, beam=2)
@@ -23,7 +23,7 @@ NAMES = [f"{n}.jpg" for n in range(6)]
 
 def test_drawn_captions_are_true():
   """Each colour is where the caption says; two parts are not the same pictures."""
-  drawn = captions.load("embedded", "")
+  drawn = captions_data.load("embedded", "")
   for picture in drawn.test:
     (text,) = picture.captions
     words = text.split()
@@ -34,7 +34,7 @@ def test_drawn_captions_are_true():
     (y, x), (other_y, other_x) = centre[words[1]], centre[words[-2]]
     told = {"above": y < other_y, "below": y > other_y, "left": x < other_x, "right": x > other_x}
     assert told[words[3]], text
-  assert len({p.image.tobytes() for part in drawn[1:] for p in part}) == sum(captions.SIZES)
+  assert len({p.image.tobytes() for part in drawn[1:] for p in part}) == sum(captions_data.SIZES)
 
 
 def folder(path, images=IMAGES, split=("train",) * 4 + ("dev", "test"), lines=None, **arrays):
@@ -47,7 +47,7 @@ def folder(path, images=IMAGES, split=("train",) * 4 + ("dev", "test"), lines=No
 
 def test_files(tmp_path):
   """Each picture with all its captions, in the part that it is of."""
-  read = captions.load("auto", folder(tmp_path / "some"))
+  read = captions_data.load("auto", folder(tmp_path / "some"))
   assert [len(part) for part in read[1:]] == [4, 1, 1]
   np.testing.assert_array_equal(read.test[0].image, IMAGES[5])
   assert read.test[0].captions == ["caption 0 of 5.jpg", "caption 1 of 5.jpg"]
@@ -66,7 +66,7 @@ def test_files(tmp_path):
 )
 def test_bad_files(tmp_path, make, message):
   with pytest.raises(BadInput, match=message):
-    captions.load("files", make(tmp_path))
+    captions_data.load("files", make(tmp_path))
 
 
 def test_a_damaged_archive(tmp_path):
@@ -74,7 +74,7 @@ def test_a_damaged_archive(tmp_path):
   folder(path)
   (path / "some.npz").write_bytes((path / "some.npz").read_bytes()[:200])
   with pytest.raises(BadInput, match=r"some\.npz cannot be read as an archive: .*cut off\?"):
-    captions.load("files", str(path))
+    captions_data.load("files", str(path))
 
 
 def test_a_place_of_the_grid_is_where_it_is():
@@ -137,7 +137,7 @@ def test_bleu_by_hand():
 def test_the_nearest_picture():
   known = [Picture(np.full((8, 8, 3), value, np.uint8), []) for value in (0, 100, 250)]
   asked = [Picture(np.full((8, 8, 3), value, np.uint8), []) for value in (240, 60)]
-  assert captions.nearest(known, asked) == [known[2], known[1]]
+  assert captions_data.nearest(known, asked) == [known[2], known[1]]
 
 
 def test_a_run(tmp_path):

@@ -9,7 +9,7 @@ import math
 import numpy as np
 import pytest
 
-from rnnjax.data.columns import Columns
+from rnnjax.data.bptt_batches import Columns
 
 # Tokens, columns, steps: dividing evenly, not at all, and columns shorter than the window.
 SIZES = [(60, 3, 10), (101, 4, 5), (250, 7, 6), (30, 1, 7), (10, 4, 8)]

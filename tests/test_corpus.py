@@ -9,7 +9,8 @@ import pathlib
 import numpy as np
 import pytest
 
-from rnnjax.data import corpus, imdb
+from experiments.language_modeling import data as corpus_data
+from experiments.text_classification import data as imdb_data
 from rnnjax.data.vocabulary import Vocabulary
 from rnnjax.types import BadInput
 
@@ -36,7 +37,7 @@ def test_characters_of_one_file(tmp_path):
   """The last 10 % for the test, five hundredths far apart held out: of characters, not bytes."""
   draw = np.random.default_rng(0)
   text = "".join(draw.choice([*"abc é\n—"], 1000))
-  read = corpus.characters("files", write(tmp_path / "mine.txt", text))
+  read = corpus_data.characters("files", write(tmp_path / "mine.txt", text))
   held = [text[a : a + 10] for a in (80, 260, 440, 620, 800)]
   ends = [(0, 80), (90, 260), (270, 440), (450, 620), (630, 800), (810, 900)]
   rest = [text[a:b] for a, b in ends]
@@ -48,7 +49,7 @@ def test_characters_of_one_file(tmp_path):
 def test_tokens_of_one_file(tmp_path):
   """The same cut; words end at blanks and lines with <eos>; what training never saw is <unk>."""
   lines = [f"{n % 7:04} {n:04}\n" for n in range(100)]
-  read = corpus.tokens("auto", write(tmp_path / "mine.txt", "".join(lines)))
+  read = corpus_data.tokens("auto", write(tmp_path / "mine.txt", "".join(lines)))
   known = lambda numbers: [w for n in numbers for w in (f"{n % 7:04}", f"{n:04}", "<eos>")]
   train, *rest = decoded(read)
   held = (8, 26, 44, 62, 80)
@@ -61,7 +62,7 @@ def test_an_empty_line_is_its_end(tmp_path):
   for part in PARTS:
     write(tmp_path / f"{part}.txt", "a b\n\n  a\n")
   expected = ["a", "b", "<eos>", "<eos>", "a", "<eos>"]
-  assert decoded(corpus.tokens("files", str(tmp_path))) == [expected] * 3
+  assert decoded(corpus_data.tokens("files", str(tmp_path))) == [expected] * 3
 
 
 @pytest.mark.parametrize("endings", [("", "", ""), (".gz", "", ".gz")])
@@ -72,20 +73,20 @@ def test_a_folder_of_three_parts(tmp_path, endings):
   for part, text, ending in zip(PARTS, texts, endings, strict=True):
     write(folder / f"ptb.{part}.txt{ending}", text)
   write(folder / "readme.txt", "not a part")
-  words = corpus.tokens("files", str(folder))
+  words = corpus_data.tokens("files", str(folder))
   assert words.name == "ptb"
   assert decoded(words) == [
     ["a", "<unk>", "b", "a", "<eos>", "b", "<eos>"],
     ["b", "<unk>", "<eos>"],
     ["a", "a", "<eos>", "<unk>", "b", "<eos>"],
   ]
-  assert joined(corpus.characters("files", str(folder))) == texts
+  assert joined(corpus_data.characters("files", str(folder))) == texts
 
 
 def test_a_folder_of_one_text(tmp_path):
   """It is cut as the file alone is."""
   path = write(tmp_path / "one" / "text.txt.gz", "abc\n" * 50)
-  alone, inside = (corpus.characters("files", p) for p in (path, str(tmp_path / "one")))
+  alone, inside = (corpus_data.characters("files", p) for p in (path, str(tmp_path / "one")))
   train, valid, test = joined(alone)
   assert joined(inside) == [train, valid, test]
   assert (valid, test) == ("ab" + "ab" * 4, "abc\n" * 5)
@@ -95,7 +96,7 @@ def test_size_keeps_the_most_frequent(tmp_path):
   """<unk> counts, and is first; of words equally frequent the alphabet decides."""
   for part in PARTS:
     write(tmp_path / f"{part}.txt", "c a b c a b c\n")
-  words = corpus.tokens("files", str(tmp_path), size=3)
+  words = corpus_data.tokens("files", str(tmp_path), size=3)
   assert words.vocabulary.words == ["<unk>", "c", "a"]
   assert decoded(words)[0] == ["c", "a", "<unk>", "c", "a", "<unk>", "c", "<unk>"]
 
@@ -103,29 +104,29 @@ def test_size_keeps_the_most_frequent(tmp_path):
 def test_strip_drops_the_blanks_of_each_line(tmp_path):
   for part in PARTS:
     write(tmp_path / f"{part}.txt", "  a b \n\n\tb  a\t\n")
-  assert joined(corpus.characters("files", str(tmp_path), strip=True)) == ["a b\n\nb  a\n"] * 3
-  assert joined(corpus.characters("files", str(tmp_path))) == ["  a b \n\n\tb  a\t\n"] * 3
+  assert joined(corpus_data.characters("files", str(tmp_path), strip=True)) == ["a b\n\nb  a\n"] * 3
+  assert joined(corpus_data.characters("files", str(tmp_path))) == ["  a b \n\n\tb  a\t\n"] * 3
 
 
 def test_bytes_of_any_encoding(tmp_path):
   """raw gives back each byte; without, the place that is not UTF-8 is named, and what to do."""
   raw = bytes(range(256)) * 3
   path = write(tmp_path / "noise.txt", raw)
-  read = joined(corpus.characters("files", path, raw=True))
+  read = joined(corpus_data.characters("files", path, raw=True))
   assert sorted("".join(read).encode("latin-1")) == sorted(raw)
   with pytest.raises(BadInput, match=r"noise\.txt:2 is not UTF-8: .* at byte 117 .*--bytes"):
-    corpus.characters("files", path)
+    corpus_data.characters("files", path)
 
 
 def test_the_embedded_text(caplog):
   """It comes along, whole; auto takes it with a warning, and of its words those seen twice."""
-  path = pathlib.Path(corpus.__file__).with_name("hello.txt")
-  read = corpus.characters("embedded", "")
+  path = pathlib.Path(corpus_data.__file__).with_name("hello.txt")
+  read = corpus_data.characters("embedded", "")
   assert sorted("".join(joined(read))) == sorted(path.read_text())
   assert not caplog.text
-  assert joined(corpus.characters("auto", "")) == joined(read)
+  assert joined(corpus_data.characters("auto", "")) == joined(read)
   assert "--text=FILE" in caplog.text
-  train, *_ = decoded(corpus.tokens("embedded", ""))
+  train, *_ = decoded(corpus_data.tokens("embedded", ""))
   counts = collections.Counter(train)
   assert min(counts.values()) >= 2
   assert {"hello", "mouse", ",", "<eos>", "<unk>"} <= counts.keys()
@@ -136,7 +137,7 @@ def test_reviews_one_after_the_other(tmp_path):
   for part in ("train", "test"):
     rows = [{"text": f"Number {n}, <br />isn't it?", "label": n % 2} for n in range(40)]
     write(tmp_path / f"{part}.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
-  read = corpus.tokens("reviews", str(tmp_path))
+  read = corpus_data.tokens("reviews", str(tmp_path))
   review = lambda n: ["number", str(n) if n < 36 else "<unk>", ",", "isn't", "it", "?", "<eos>"]
   train, valid, test = decoded(read)
   assert test == list(itertools.chain(*map(review, range(40))))
@@ -150,7 +151,7 @@ def test_reviews_without_a_label_are_learnt_from(tmp_path, kind):
   for part in ("train", "test"):
     rows = [{"text": f"review {n}", "label": n % 2} for n in range(40)]
     write(tmp_path / f"{part}.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
-  before = decoded(corpus.tokens("reviews", str(tmp_path)))
+  before = decoded(corpus_data.tokens("reviews", str(tmp_path)))
   if kind == "folder":
     folder = tmp_path / "train" / "unsup"
     folder.mkdir(parents=True)
@@ -159,10 +160,10 @@ def test_reviews_without_a_label_are_learnt_from(tmp_path, kind):
   else:
     rows = [{"text": "unlike 9"}, {"text": "unlike 10", "label": None}]
     write(tmp_path / "unsup.jsonl.gz", "".join(json.dumps(row) + "\n" for row in rows))
-  train, *rest = decoded(corpus.tokens("reviews", str(tmp_path)))
+  train, *rest = decoded(corpus_data.tokens("reviews", str(tmp_path)))
   assert train == [*before[0], "unlike", "9", "<eos>", "unlike", "10", "<eos>"]
   assert rest == before[1:]
-  assert len(imdb.load(data_dir=str(tmp_path)).train) == 36
+  assert len(imdb_data.load(data_dir=str(tmp_path)).train) == 36
 
 
 def test_a_review_without_text_is_named(tmp_path):
@@ -171,7 +172,7 @@ def test_a_review_without_text_is_named(tmp_path):
     write(tmp_path / f"{part}.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
   write(tmp_path / "unsup.jsonl", '{"txt": "lost"}\n')
   with pytest.raises(BadInput, match=r"unsup.jsonl:1 must be .*lost"):
-    corpus.tokens("reviews", str(tmp_path))
+    corpus_data.tokens("reviews", str(tmp_path))
 
 
 def two_texts(folder):
@@ -180,7 +181,7 @@ def two_texts(folder):
   return folder
 
 
-@pytest.mark.parametrize("read", [corpus.characters, corpus.tokens])
+@pytest.mark.parametrize("read", [corpus_data.characters, corpus_data.tokens])
 @pytest.mark.parametrize(
   "make, message",
   [
@@ -200,13 +201,13 @@ def test_bad_texts_are_named(tmp_path, read, make, message):
 
 def test_an_unknown_dataset():
   with pytest.raises(BadInput, match=r"dataset must be one of \('auto', .*\); got 'linux'"):
-    corpus.characters("linux", "")
+    corpus_data.characters("linux", "")
 
 
 def test_columns_of_each_part(tmp_path):
   """Training goes round; the others are weighed whole, each column with a window before it."""
-  text = corpus.characters("files", write(tmp_path / "mine.txt", "abcdefgh\n" * 60))
-  parts = corpus.columns(text, 4, 5, seed=1)
+  text = corpus_data.characters("files", write(tmp_path / "mine.txt", "abcdefgh\n" * 60))
+  parts = corpus_data.columns(text, 4, 5, seed=1)
   assert all(batch["weights"].all() for batch in itertools.islice(parts.train.stream(), 50))
   for part in ("valid", "test"):
     weight = sum(batch["weights"].sum() for batch in getattr(parts, part))
@@ -218,11 +219,11 @@ def test_columns_of_each_part(tmp_path):
 
 def test_columns_of_a_short_part(tmp_path):
   """27 characters are to be validated: the corpus is named, and the flag that helps."""
-  text = corpus.characters("files", write(tmp_path / "mine.txt", "abcdefgh\n" * 60))
+  text = corpus_data.characters("files", write(tmp_path / "mine.txt", "abcdefgh\n" * 60))
   message = r"^mine\.txt: a text of 27 tokens cannot fill .* 28 columns; .* smaller --batch"
-  corpus.columns(text, 27, 5, seed=1)
+  corpus_data.columns(text, 27, 5, seed=1)
   with pytest.raises(BadInput, match=message):
-    corpus.columns(text, 28, 5, seed=1)
+    corpus_data.columns(text, 28, 5, seed=1)
 
 
 def test_characters_have_nothing_for_the_unknown():

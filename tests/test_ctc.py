@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from rnnjax.search import ctc
+from rnnjax.decoding import ctc
 
 
 def log_p(T, K, seed):

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from jax.experimental import rnn
 
+from experiments.benchmarks import cudnn
 from rnnjax import lstm
-from rnnjax.kernels import cudnn
-from rnnjax.kernels.scan import scan
+from rnnjax.backends.scan import scan
 from tests.cells_table import FORMS, LENGTHS, D, H, T, inputs
 
 CASE = FORMS[0]

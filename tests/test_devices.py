@@ -8,14 +8,15 @@ import numpy as np
 import optax
 import pytest
 
-from rnnjax import bidirectional, forward, gru, lstm, stack, tasks, training
-from rnnjax.data.batches import Batches
-from rnnjax.data.columns import Columns
+from rnnjax import bidirectional, forward, gru, lstm, stack, training
+from rnnjax.data.bptt_batches import Columns
+from rnnjax.data.bucketed_batches import Batches
 from rnnjax.models import embedding
 from rnnjax.models.classifier import Classifier
 from rnnjax.models.language_model import LanguageModel
-from rnnjax.softmax import full
-from rnnjax.training import devices, placement
+from rnnjax.output_layers import full
+from rnnjax.training import mesh as devices
+from rnnjax.training import sharding, tasks
 from rnnjax.types import BadInput
 
 DRAW = np.random.default_rng(0)
@@ -36,7 +37,7 @@ def steps(case, text, accumulate=1, number=4, **how):
   """The loss and the parameters of each step."""
   task, batches = CASES[case]
   mesh = devices.mesh(8, text)
-  task = placement.alone(task, mesh) if text.startswith("shard_map") else task
+  task = sharding.alone(task, mesh) if text.startswith("shard_map") else task
   first = training.start(task, OPTIMIZER, next(batches.stream()), jax.random.key(0), True)
   stream = itertools.islice(batches.stream(), number)
   made = training.train(task, OPTIMIZER, first, stream, mesh=mesh, accumulate=accumulate, **how)

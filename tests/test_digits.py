@@ -9,7 +9,7 @@ import pytest
 
 from experiments import digits as experiment
 from experiments.digits import Config
-from rnnjax.data import digits
+from experiments.pixel_sequences import data as digits_data
 from rnnjax.types import BadInput
 
 DRAW = np.random.default_rng(0)
@@ -31,14 +31,14 @@ def write(folder, arrays=(IMAGES, LABELS, IMAGES[:6], LABELS[:6]), pack=bytes, e
 
 def test_a_class_that_only_the_validation_part_has_is_one(tmp_path):
   write(tmp_path, (IMAGES, np.arange(36, dtype=np.uint8), IMAGES[:6], LABELS[:6]))
-  assert digits.load(data_dir=str(tmp_path)).classes == 36
+  assert digits_data.load(data_dir=str(tmp_path)).classes == 36
 
 
 @pytest.mark.parametrize("ending", ["-ubyte", "-ubyte.gz"])
 def test_what_was_written_is_read(tmp_path, ending):
   """Scaled to [0, 1]; the last twelfth of the training images validates."""
   write(tmp_path, pack=gzip.compress if ending.endswith("gz") else bytes, ending=ending)
-  data = digits.load(data_dir=str(tmp_path))
+  data = digits_data.load(data_dir=str(tmp_path))
   parts = (
     (data.train, IMAGES[:33], LABELS[:33]),
     (data.valid, IMAGES[33:], LABELS[33:]),
@@ -68,37 +68,37 @@ def test_a_damaged_file_is_named(tmp_path, name, content, message):
   write(tmp_path)
   (tmp_path / f"{name}-ubyte").write_bytes(content)
   with pytest.raises(BadInput, match=message):
-    digits.load(data_dir=str(tmp_path))
+    digits_data.load(data_dir=str(tmp_path))
 
 
 def test_missing_and_cut_off_files_are_named(tmp_path):
   with pytest.raises(BadInput, match="must be a folder or a"):
-    digits.load(data_dir=str(tmp_path / "nowhere"))
+    digits_data.load(data_dir=str(tmp_path / "nowhere"))
   with pytest.raises(BadInput, match=r"train-images-idx3-ubyte.* it holds \[\]"):
-    digits.load(data_dir=str(tmp_path))
+    digits_data.load(data_dir=str(tmp_path))
   write(tmp_path, pack=lambda data: gzip.compress(data)[:-9], ending="-ubyte.gz")
   with pytest.raises(BadInput, match=r"train-images-idx3-ubyte\.gz cannot be read to its end"):
-    digits.load(data_dir=str(tmp_path))
+    digits_data.load(data_dir=str(tmp_path))
   with pytest.raises(BadInput, match="must be a folder"):
-    digits.load("files")
+    digits_data.load("files")
 
 
 def test_views_by_hand():
   image = np.array([[[1, 2, 3], [4, 5, 6]]])
-  assert digits.view(image, "rows").tolist() == [[[1, 2, 3], [4, 5, 6]]]
-  assert digits.view(image, "pixels").tolist() == [[[1], [2], [3], [4], [5], [6]]]
-  assert digits.view(image, "whole").tolist() == [[[1, 2, 3, 4, 5, 6]]]
+  assert digits_data.view(image, "rows").tolist() == [[[1, 2, 3], [4, 5, 6]]]
+  assert digits_data.view(image, "pixels").tolist() == [[[1], [2], [3], [4], [5], [6]]]
+  assert digits_data.view(image, "whole").tolist() == [[[1, 2, 3, 4, 5, 6]]]
 
 
 def test_one_order_for_all_images():
   """A permutation, the same for each image, and of the seed alone."""
   numbered = np.arange(12).reshape(1, 3, 4) + 100 * np.arange(5)[:, None, None]
-  made = digits.view(numbered, "permuted", 1)[..., 0]
+  made = digits_data.view(numbered, "permuted", 1)[..., 0]
   order = made[0]
   assert sorted(order) == [*range(12)] and [*order] != [*range(12)]
   np.testing.assert_array_equal(made, order + 100 * np.arange(5)[:, None])
-  np.testing.assert_array_equal(made, digits.view(numbered, "permuted", 1)[..., 0])
-  assert (made != digits.view(numbered, "permuted", 2)[..., 0]).any()
+  np.testing.assert_array_equal(made, digits_data.view(numbered, "permuted", 1)[..., 0])
+  assert (made != digits_data.view(numbered, "permuted", 2)[..., 0]).any()
 
 
 def test_one_glance_is_an_mlp():

@@ -7,10 +7,11 @@ import numpy as np
 import optax
 import pytest
 
-from rnnjax import forward, gru, stack, tasks, training
-from rnnjax.dynamic import dynamic
+from experiments.language_modeling.dynamic_eval import dynamic
+from rnnjax import forward, gru, stack, training
 from rnnjax.models.language_model import LanguageModel
-from rnnjax.softmax import full
+from rnnjax.output_layers import full
+from rnnjax.training import tasks
 
 V, D, H, T = 7, 3, 5, 4
 MODEL = LanguageModel(nn.Embed(V, D), stack(forward(gru(H))), full(V))

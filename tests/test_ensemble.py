@@ -6,10 +6,10 @@ import jax
 import numpy as np
 import pytest
 
-from rnnjax.data.subwords import BEGIN
+from rnnjax.data.tokenizer import BEGIN
 from rnnjax.models.ensemble import Ensemble
-from rnnjax.models.rewriter import Rewriter, ended
-from rnnjax.models.translator import Source
+from rnnjax.models.seq2seq import Source
+from rnnjax.models.seq2seq_predictor import Rewriter, ended
 from tests.test_translator import TEXTS, T, asked, given, log_p, logits_of, made, parameters
 
 

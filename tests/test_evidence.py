@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from rnnjax.data.evidence import SCALE, Evidence
+from experiments.text_classification.ngram_features import SCALE, Evidence
 from rnnjax.types import BadInput
 
 TEXTS = [np.array(t) for t in ([2, 3, 2], [2, 4], [2, 3], [4, 3, 5], [4, 2], [4, 3, 2, 3])]

@@ -13,8 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import imdb, learning
-from rnnjax.data import sentiment
+from experiments import imdb
+from experiments.common import runs
+from experiments.text_classification import synthetic_reviews
 from rnnjax.data.vocabulary import Vocabulary
 from rnnjax.types import BadInput
 
@@ -30,7 +31,7 @@ TINY = [
 
 
 MODULES = ROOT.glob("experiments/*.py")
-COMMANDS = [path.stem for path in MODULES if "command.main(" in path.read_text()]
+COMMANDS = [path.stem for path in MODULES if "cli.main(" in path.read_text()]
 REACH = """
 import importlib, sys
 from absl import flags
@@ -45,7 +46,7 @@ command.app.run = lambda start: start(flags.FLAGS(sys.argv[:1]))
 for name in sys.argv[1:]:
   known = {*flags.FLAGS}
   try:
-    command.main(importlib.import_module("experiments." + name).Config, run)
+    cli.main(importlib.import_module("experiments." + name).Config, run)
   except Reached:
     print(name)
   for flag in {*flags.FLAGS} - known:
@@ -160,7 +161,10 @@ def test_order_is_learnt_from_one_hot_and_given_vectors(kind, tmp_path):
   """Neither needs a table of its own."""
   words = {"embedding": "onehot"}
   if kind == "vectors":
-    draw, known = np.random.default_rng(0), sentiment.GOOD + sentiment.BAD + ["not", "but"]
+    draw, known = (
+      np.random.default_rng(0),
+      synthetic_reviews.GOOD + synthetic_reviews.BAD + ["not", "but"],
+    )
     rows = [" ".join([word, *(f"{x:.4f}" for x in draw.normal(size=8))]) for word in known]
     (tmp_path / "vectors").write_text("\n".join(rows))
     words = {"vectors": str(tmp_path / "vectors")}
@@ -200,7 +204,7 @@ def test_a_review_of_a_million_words_is_cut(tmp_path):
 
 def test_a_host_that_does_not_write_keeps_the_names(tmp_path, monkeypatch):
   """Its files lie elsewhere, under names from which a library can tell their format."""
-  monkeypatch.setattr(learning.hosts, "lead", lambda: False)
-  path = learning.figure(str(tmp_path / "run"), "face.gif")
+  monkeypatch.setattr(runs.hosts, "lead", lambda: False)
+  path = runs.figure(str(tmp_path / "run"), "face.gif")
   path.write_bytes(b"a picture")
   assert path.name == "face.gif" and not (tmp_path / "run").exists()

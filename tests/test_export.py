@@ -17,22 +17,13 @@ import pytest
 import safetensors.numpy
 
 import rnnjax.export
-from experiments import (
-  char_lm,
-  digits,
-  exports,
-  forecast,
-  imdb,
-  speech,
-  tagging,
-  translate,
-  word_lm,
-)
+from experiments import char_lm, digits, forecast, imdb, speech, tagging, translate, word_lm
+from experiments.export import export_run, programs
+from experiments.text_classification.ngram_features import Evidence
+from experiments.text_classification.ngram_lookup import Tree
 from rnnjax import export, training
-from rnnjax.data.evidence import Evidence
 from rnnjax.data.vocabulary import UNKNOWN, words
-from rnnjax.export import archive, runs
-from rnnjax.export.ngrams import Tree
+from rnnjax.export import archive
 from rnnjax.export.program import Program
 from rnnjax.types import BadInput
 
@@ -86,8 +77,8 @@ def reviewed(tmp_path_factory):
 def exported(left):
   """What exports the model of an experiment, once; fewer sizes are tried than in use."""
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(runs, "SIZES", {"T": (1, 7), "B": (1, 4)})
-    yield functools.cache(lambda name: export.export(left(name)))
+    patch.setattr(export_run, "SIZES", {"T": (1, 7), "B": (1, 4)})
+    yield functools.cache(lambda name: export_run.export(left(name)))
 
 
 @pytest.fixture(scope="module")
@@ -107,12 +98,12 @@ def test_what_is_exported_equals_the_model(name, exported):
 
 def test_a_difference_is_found(left, written):
   """One parameter that is another one, or no number."""
-  program, loaded = exports.program("char_lm", left("char_lm")), export.load(written)
+  program, loaded = programs.program("char_lm", left("char_lm")), export.load(written)
   for value, least in ((1e-3, 1e-5), (np.nan, np.nan)):
     other = loaded.params | {"softmax/b": loaded.params["softmax/b"] + value * np.arange(1, 61)}
-    gap = runs.difference(program, loaded._replace(params=other))
+    gap = export_run.difference(program, loaded._replace(params=other))
     assert np.isnan(gap) if np.isnan(value) else gap > least
-  assert runs.difference(program, loaded) <= 1e-6
+  assert export_run.difference(program, loaded) <= 1e-6
 
 
 def test_five_lines_without_this_library(reviewed, left, written, tmp_path):
@@ -166,7 +157,7 @@ def test_streaming(written):
 
 def test_reviews_are_read_as_words_alone(reviewed):
   """Of new texts, the probabilities that the model gives beside evidence counted by Evidence."""
-  done = export.export(reviewed)
+  done = export_run.export(reviewed)
   assert done["difference"] <= 1e-6
   assert done["inputs"].keys() == {"tokens", "lengths"}
   loaded = export.load(done["file"])
@@ -250,11 +241,11 @@ def test_wrong_inputs_are_refused(written):
 
 def test_what_is_wrong_leaves_the_export_before_it(left, monkeypatch, tmp_path):
   out = shutil.copytree(left("digits"), tmp_path / "run")
-  export.export(str(out))
+  export_run.export(str(out))
   before = {path: path.read_bytes() for path in out.iterdir() if path.is_file()}
-  monkeypatch.setattr(runs, "difference", lambda *_: 0.5)
+  monkeypatch.setattr(export_run, "difference", lambda *_: 0.5)
   with pytest.raises(BadInput, match=r"differs from the model by 0\.5; deleted"):
-    export.export(str(out))
+    export_run.export(str(out))
   assert {path: path.read_bytes() for path in out.iterdir() if path.is_file()} == before
 
 
@@ -263,34 +254,34 @@ def test_equal_infinities_do_not_differ(tmp_path):
   program = Program(predict, {"a": jnp.float32(-jnp.inf)}, {"xs": "float32[T, B]"})
   archive.write(tmp_path / "model.zip", program, {})
   loaded = archive.load(tmp_path / "model.zip")
-  assert runs.difference(program, loaded) == 0
-  assert np.isnan(runs.difference(program, loaded._replace(params={"a": np.float32(np.inf)})))
+  assert export_run.difference(program, loaded) == 0
+  assert np.isnan(export_run.difference(program, loaded._replace(params={"a": np.float32(np.inf)})))
 
 
 def test_what_cannot_be_exported_is_refused(tmp_path, left):
   """No run, no checkpoint, no such experiment, none that exports."""
   with pytest.raises(BadInput, match=r"is not the --out of a run: it has no config\.json"):
-    export.export(str(tmp_path))
+    export_run.export(str(tmp_path))
   config = json.loads((pathlib.Path(left("digits")) / "config.json").read_text())
   say = lambda **changes: (tmp_path / "config.json").write_text(json.dumps(config | changes))
   say()
   with pytest.raises(BadInput, match="has no checkpoint yet"):
-    export.export(str(tmp_path))
+    export_run.export(str(tmp_path))
   for name in ("memory", "os", "../digits", "digits.Config", ["digits"], None):
     say(experiment=name)
     with pytest.raises(BadInput, match=r"is of the experiment .*; exported is what char_lm"):
-      export.export(str(tmp_path))
+      export_run.export(str(tmp_path))
   for text in ("[]", "{", "{}", '"experiment"'):
     (tmp_path / "config.json").write_text(text)
     with pytest.raises(BadInput, match="is not JSON" if text == "{" else "does not say which"):
-      export.export(str(tmp_path))
+      export_run.export(str(tmp_path))
   assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
 
 
 def test_the_command(left, tmp_path):
   """Its help, its last line, and its refusal."""
   launch = lambda *args: subprocess.run(
-    [sys.executable, "-m", "rnnjax.export", *args], capture_output=True, text=True
+    [sys.executable, "-m", "experiments.export", *args], capture_output=True, text=True
   )
   shown = launch("--help")
   assert shown.returncode == 0 and "DIR/model.zip" in shown.stdout
@@ -307,7 +298,9 @@ def test_the_command(left, tmp_path):
 def test_the_same_model_is_the_same_file(written, left):
   """From wherever it is written; so it names no place."""
   again = pathlib.Path(written).with_name("again.zip")
-  archive.write(again, exports.program("char_lm", left("char_lm")), runs.described(again.parent))
+  archive.write(
+    again, programs.program("char_lm", left("char_lm")), export_run.described(again.parent)
+  )
   assert again.read_bytes() == pathlib.Path(written).read_bytes()
   assert str(pathlib.Path(__file__).parents[1]).encode() not in again.read_bytes()
 

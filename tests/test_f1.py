@@ -6,11 +6,11 @@ import pytest
 from seqeval.metrics import f1_score
 from seqeval.scheme import IOBES, Entities
 
-from rnnjax import metrics
-from rnnjax.data import spans
+from experiments.sequence_tagging import bio_tags
+from rnnjax.training import metrics
 
 TAGS = ["O", *(f"{prefix}-{kind}" for kind in ("LOC", "PER") for prefix in "BIES")]
-PIECES = spans.pieces(TAGS)
+PIECES = bio_tags.pieces(TAGS)
 T, B = 9, 60
 f1 = jax.jit(lambda found, true, live: metrics.f1(found, true, live, PIECES))
 
@@ -22,7 +22,7 @@ def names(column):
 def legal(draw, length):
   """Whatever there is of O and I-X is legal IOB1."""
   some = draw.choice(["O", "I-LOC", "I-PER"], length).tolist()
-  return [TAGS.index(tag) for tag in spans.iobes(spans.bio(some, "iob1"))]
+  return [TAGS.index(tag) for tag in bio_tags.iobes(bio_tags.bio(some, "iob1"))]
 
 
 def drawn(seed):

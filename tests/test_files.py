@@ -8,7 +8,13 @@ import zipfile
 
 import pytest
 
-from rnnjax.data import babi, captions, digits, faces, files, fsdd, tables, video
+from experiments.action_segmentation import data as video_data
+from experiments.captioning import data as captions_data
+from experiments.lip_sync import data as faces_data
+from experiments.pixel_sequences import data as digits_data
+from experiments.question_answering import data as babi_data
+from experiments.speech_recognition import data as fsdd_data
+from rnnjax.data import files, tables
 from rnnjax.types import BadInput
 
 TEXT = "a\tone\r\n\nbé\u2028c\n"
@@ -179,7 +185,9 @@ def test_what_would_fill_the_memory(tmp_path, monkeypatch, make, message):
   assert peak < 1 << 23
 
 
-@pytest.mark.parametrize("source", [babi, captions, digits, faces, fsdd, video])
+@pytest.mark.parametrize(
+  "source", [babi_data, captions_data, digits_data, faces_data, fsdd_data, video_data]
+)
 def test_no_data_set_of_an_unknown_name(source):
   with pytest.raises(BadInput, match=r"dataset must be one of \('auto', .*\); got 'linux'"):
     source.load("linux", "")

@@ -10,10 +10,10 @@ import pytest
 
 from experiments import forecast
 from experiments.forecast import Config
-from rnnjax import quantiles
-from rnnjax.data import series
-from rnnjax.diagnostics import series as pictures
-from rnnjax.quantiles import OUTPUTS, QUANTILES
+from experiments.forecasting import data as series_data
+from experiments.forecasting import plots as pictures
+from experiments.forecasting import quantiles
+from experiments.forecasting.quantiles import OUTPUTS, QUANTILES
 from rnnjax.types import BadInput
 
 
@@ -81,7 +81,7 @@ def foretold(tmp_path_factory):
 def test_two_seasons_and_a_trend_are_learnt(foretold):
   """Better than either baseline by a third, and not better than can be."""
   _, scores = foretold
-  data = series.load("")
+  data = series_data.load("")
   deviation = data.values[: data.parts[0]].std()
   assert scores["test/mse"] < 0.67 * min(scores["persistence/mse"], scores["seasonal/mse"])
   assert scores["test/mse"] > 0.9 * floor(24) / deviation**2

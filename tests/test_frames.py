@@ -6,10 +6,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rnnjax import forward, gru, metrics, tasks
-from rnnjax.data.batches import Batches
-from rnnjax.lengths import alive
-from rnnjax.models.frames import Frames
+from rnnjax import forward, gru
+from rnnjax.data.bucketed_batches import Batches
+from rnnjax.masking import alive
+from rnnjax.models.sequence_labeler import Frames
+from rnnjax.training import metrics, tasks
 from rnnjax.unroll import unroll
 
 

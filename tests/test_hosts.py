@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from rnnjax.training import hosts
+from rnnjax.training import distributed
 from rnnjax.types import BadInput
 from tests import quick
 
@@ -85,6 +85,6 @@ def wait_for_checkpoint(out):
   "where", ["host", "host:80", "host:80,2", "host:80,2,2", "host:,2,0", "host:1,b,0"]
 )
 def test_where_hosts_meet(where):
-  assert hosts.parse("10.0.0.1:80,2,1") == ("10.0.0.1:80", 2, 1)
+  assert distributed.parse("10.0.0.1:80,2,1") == ("10.0.0.1:80", 2, 1)
   with pytest.raises(BadInput, match="HOST:PORT,NUMBER,INDEX"):
-    hosts.parse(where)
+    distributed.parse(where)

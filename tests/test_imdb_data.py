@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from rnnjax.data import imdb
+from experiments.text_classification import data as imdb_data
 from rnnjax.data.vocabulary import UNKNOWN, Vocabulary, words
 from rnnjax.types import BadInput
 
@@ -32,7 +32,9 @@ def test_formats_agree(tmp_path):
     write_lines(tmp_path / "lines", part)
     write_lines(tmp_path / "zipped", part, opener=gzip.open, suffix=".gz")
     write_folders(tmp_path / "folders", part)
-  loaded = [imdb.load(data_dir=str(tmp_path / kind)) for kind in ("lines", "zipped", "folders")]
+  loaded = [
+    imdb_data.load(data_dir=str(tmp_path / kind)) for kind in ("lines", "zipped", "folders")
+  ]
   parts = [[sorted(part) for part in (r.train, r.valid, r.test)] for r in loaded]
   assert parts[0] == parts[1] == parts[2]
   assert loaded[2].classes == ("neg", "pos")
@@ -44,22 +46,22 @@ def test_validation_is_the_end_of_each_class(tmp_path):
   """Neighbours, which share a film, stay on one side: the last tenth of each class is held out."""
   for part in ("train", "test"):
     write_lines(tmp_path, part)
-  reviews = imdb.load(data_dir=str(tmp_path))
+  reviews = imdb_data.load(data_dir=str(tmp_path))
   assert sorted(reviews.valid) == sorted(ROWS[-4:])
 
 
 def test_a_class_of_one_review_is_learnt():
-  train, valid = imdb.hold_out([("a", 0), ("b", 0), ("c", 1)])
+  train, valid = imdb_data.hold_out([("a", 0), ("b", 0), ("c", 1)])
   assert (train, valid) == ([("a", 0), ("c", 1)], [("b", 0)])
   with pytest.raises(BadInput, match="2 training reviews are too few"):
-    imdb.hold_out([("a", 0), ("c", 1)])
+    imdb_data.hold_out([("a", 0), ("c", 1)])
 
 
 def test_stars_are_classes_in_the_order_of_numbers(tmp_path):
   rows = [(f"text {n}", stars) for n, stars in enumerate([10, 9, 2, 1] * 5)]
   for part in ("train", "test"):
     write_lines(tmp_path, part, rows)
-  reviews = imdb.load(data_dir=str(tmp_path))
+  reviews = imdb_data.load(data_dir=str(tmp_path))
   assert reviews.classes == ("1", "2", "9", "10")
   assert [label for _, label in reviews.test[:4]] == [3, 2, 1, 0]
 
@@ -78,40 +80,40 @@ def test_a_malformed_line_is_named(tmp_path, line, message):
   with open(tmp_path / "train.jsonl", "ab") as file:
     file.write(line + b"\n")
   with pytest.raises(BadInput, match=message):
-    imdb.load(data_dir=str(tmp_path))
+    imdb_data.load(data_dir=str(tmp_path))
 
 
 def test_a_label_that_training_never_saw_is_named(tmp_path):
   write_lines(tmp_path, "train")
   write_lines(tmp_path, "test", [("fine", 1), ("odd", 7)])
   with pytest.raises(BadInput, match=r"test\.jsonl:2: the label '7' does not occur in training"):
-    imdb.load(data_dir=str(tmp_path))
+    imdb_data.load(data_dir=str(tmp_path))
 
 
 def test_missing_files_are_named(tmp_path):
   with pytest.raises(BadInput, match=r"must be a folder.*nowhere"):
-    imdb.load(data_dir=str(tmp_path / "nowhere"))
+    imdb_data.load(data_dir=str(tmp_path / "nowhere"))
   with pytest.raises(BadInput, match=r"neither train\.jsonl .* holds \[\]"):
-    imdb.load(data_dir=str(tmp_path))
+    imdb_data.load(data_dir=str(tmp_path))
   write_lines(tmp_path, "train")
   with pytest.raises(BadInput, match=r"neither test\.jsonl"):
-    imdb.load(data_dir=str(tmp_path))
+    imdb_data.load(data_dir=str(tmp_path))
 
 
 def test_an_empty_review_is_kept_and_named(tmp_path, caplog):
   for part in ("train", "test"):
     write_lines(tmp_path, part, [*ROWS, ("", 1)])
-  assert ("", 1) in imdb.load(data_dir=str(tmp_path)).test
+  assert ("", 1) in imdb_data.load(data_dir=str(tmp_path)).test
   assert "1 reviews are empty" in caplog.text
   assert "train.jsonl:41" in caplog.text
 
 
 def test_an_explicit_set_never_falls_back(monkeypatch):
   """imdb_reviews without network is an error; auto says so and takes the embedded set."""
-  monkeypatch.setattr(imdb, "HOST", ("nowhere.invalid", 80))
+  monkeypatch.setattr(imdb_data, "HOST", ("nowhere.invalid", 80))
   monkeypatch.setenv("TFDS_DATA_DIR", "/nonexistent")
   with pytest.raises(BadInput, match=r"nowhere\.invalid cannot be reached"):
-    imdb.load("imdb_reviews", data_dir="/nonexistent")
+    imdb_data.load("imdb_reviews", data_dir="/nonexistent")
 
 
 def test_vocabulary_ranks_by_frequency():

@@ -6,8 +6,9 @@ import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.image import imread
 
+from experiments.text_classification import plots
 from rnnjax import gru
-from rnnjax.diagnostics import bars, learning, states, unrolled
+from rnnjax.analysis import run_history, state_plots, unrolled_diagram
 from rnnjax.types import BadInput
 
 RED, BLUE = (to_rgb(colour) for colour in ("#f47362", "#64a2ec"))
@@ -23,7 +24,7 @@ def test_states_are_where_they_belong(tmp_path):
   path = tmp_path / "states.png"
   one, other = np.zeros((4, 3)), np.zeros((4, 3))
   one[3, 0], other[0, 2] = 1, -1
-  states.states(path, list("abcd"), {"one": one, "other": other})
+  state_plots.states(path, list("abcd"), {"one": one, "other": other})
   width = imread(path).shape[1]
   red, blue = places(path, RED), places(path, BLUE)
   red, blue = (some[some[:, 1] < 0.8 * width] for some in (red, blue))  # without the key
@@ -31,19 +32,19 @@ def test_states_are_where_they_belong(tmp_path):
   assert red[:, 0].max() < blue[:, 0].min()
   assert blue[:, 1].max() < red[:, 1].min()
   with pytest.raises(ValueError, match="one must have a row for each of 3 pieces; got 4"):
-    states.states(path, list("abc"), {"one": one})
+    state_plots.states(path, list("abc"), {"one": one})
 
 
 def test_coloured_words():
   """The largest weight has the full colour, half of it half; what is HTML is text."""
-  text = states.coloured(["a", "<b>", "c"], [0.2, 0.4, 0])
+  text = state_plots.coloured(["a", "<b>", "c"], [0.2, 0.4, 0])
   shares = [part.split(")")[0].split(",")[-1] for part in text.split("rgba")[1:]]
   assert shares == ["0.50", "1.00", "0.00"]
   assert "&lt;b&gt;" in text and "<b>" not in text
   assert 'title="0.200">a</span>' in text
   for wrong in ([1, 2], [1, -1, 0], [1, np.nan, 0]):
     with pytest.raises(ValueError, match="3 numbers, none negative"):
-      states.coloured(["a", "b", "c"], wrong)
+      state_plots.coloured(["a", "b", "c"], wrong)
 
 
 def test_the_unrolled_net(tmp_path):
@@ -52,19 +53,21 @@ def test_the_unrolled_net(tmp_path):
   params = cell.init(jax.random.key(0), 3)
   drawn = {}
   for written in ("", ["", "", "x"], ["x", "x", "x"]):
-    unrolled.unrolled(path, cell, params, list("abc"), written)
-    drawn[str(written)] = {k: len(places(path, to_rgb(fill))) for k, fill in unrolled.FILLS.items()}
+    unrolled_diagram.unrolled(path, cell, params, list("abc"), written)
+    drawn[str(written)] = {
+      k: len(places(path, to_rgb(fill))) for k, fill in unrolled_diagram.FILLS.items()
+    }
   none, one, every = drawn.values()
   assert one["h"] == every["h"] and one["x"] == every["x"]
   assert every["y"] == pytest.approx(3 * one["y"], rel=0.05)
   assert none["y"] == pytest.approx(every["y"], rel=0.2)
   with pytest.raises(ValueError, match="written must have 3 pieces, as read has, or none; got 2"):
-    unrolled.unrolled(path, cell, params, list("abc"), ["x", "y"])
+    unrolled_diagram.unrolled(path, cell, params, list("abc"), ["x", "y"])
 
 
 def test_bars_are_as_long_as_they_say(tmp_path):
   path = tmp_path / "bars.png"
-  bars.bars(path, {"a": 1.0, "b": 0.25}, "share", {"chance": 0.5})
+  plots.bars(path, {"a": 1.0, "b": 0.25}, "share", {"chance": 0.5})
   rows, columns = places(path, BLUE).T
   top, bottom = (columns[rows == row] for row in (rows.min() + 5, rows.max() - 5))
   long = [np.ptp(some) for some in (top, bottom)]
@@ -76,12 +79,12 @@ def test_history(tmp_path):
   rows = ['{"step": 5, "train/loss": 2.0}', '{"step": 9, "train/loss": 1.0, "valid/loss": 3.0}']
   rows.append('{"step": 9, "train/gradient/W": 0.1}')
   (tmp_path / "metrics.jsonl").write_text("\n".join(rows) + "\n")
-  read = learning.history(str(tmp_path))
+  read = run_history.history(str(tmp_path))
   assert read["train/loss"] == ([5, 9], [2.0, 1.0])
   assert read["valid/loss"] == ([9], [3.0])
   one, two = tmp_path / "one.png", tmp_path / "two.png"
-  learning.learning(one, {name: line for name, line in read.items() if "W" not in name})
-  learning.learning(two, read)
+  run_history.learning(one, {name: line for name, line in read.items() if "W" not in name})
+  run_history.learning(two, read)
   assert imread(two).shape[1] == pytest.approx(2 * imread(one).shape[1], abs=2)
   with pytest.raises(BadInput, match=r"must be the --out of a run; it has no metrics\.jsonl"):
-    learning.history(str(tmp_path / "none"))
+    run_history.history(str(tmp_path / "none"))

@@ -9,16 +9,16 @@ import pytest
 from jax.sharding import AxisType, PartitionSpec
 
 from rnnjax import bidirectional, gru, lstm, unroll, vanilla
-from rnnjax.cells.cell import Cell, additive, init, zeros
-from rnnjax.kernels import gpu, tpu, triton
-from rnnjax.kernels.backend import kernel
-from rnnjax.kernels.branchless import branchless, tanh
-from rnnjax.kernels.fused import Tiles, fused, layout, unsuited
+from rnnjax.backends.base import kernel
+from rnnjax.backends.pallas import mosaic_tiling, triton, triton_tiling
+from rnnjax.backends.pallas.branchless_tanh import branchless, tanh
+from rnnjax.backends.pallas.kernel_spec import Tiles, fused, layout, unsuited
+from rnnjax.cells.base import Cell, additive, init, zeros
 from rnnjax.unroll import BACKENDS, backends, unroll_both
 from tests.cells_table import CASES, FORMS, LENGTHS, D, H, T, gradients, inputs, run
 
 H100 = 227 * 1024
-MADE = {"triton": functools.partial(gpu.loop, H100), "mosaic": tpu.loop}
+MADE = {"triton": functools.partial(triton_tiling.loop, H100), "mosaic": mosaic_tiling.loop}
 ADDITIVE = [case for case in CASES if case.cell.pointwise and "cells" not in case.cell.name]
 for name, make in MADE.items():
   together = functools.partial(fused, functools.partial(make, True))
@@ -186,14 +186,16 @@ def test_work_is_cut_to_fit():
   """Whatever the width, shares of U fit and tile the units; those that cannot are refused."""
   for size in (1, 5, 16, 33, 100, 128, 200, 256, 300, 512, 1000):
     for gates in (1, 3, 4):
-      cut = gpu.tiles(size, gates, 4, H100)
+      cut = triton_tiling.tiles(size, gates, 4, H100)
       if cut:
         width = cut.width(size)
         assert width % cut.columns == 0 and width * cut.columns * gates * 4 <= H100
       else:
         assert 16 * gates * size * 4 > H100 / 2
-  assert gpu.tiles(256, 4, 4, H100) == Tiles(16, 32, 128)
-  assert gpu.tiles(2048, 4, 4, H100) is None and tpu.tiles(1024, 4, 0, 4) is None
+  assert triton_tiling.tiles(256, 4, 4, H100) == Tiles(16, 32, 128)
+  assert (
+    triton_tiling.tiles(2048, 4, 4, H100) is None and mosaic_tiling.tiles(1024, 4, 0, 4) is None
+  )
 
 
 def test_rounds_of_programs(monkeypatch):
@@ -203,7 +205,7 @@ def test_rounds_of_programs(monkeypatch):
     compute_capability, core_count = "9.0", 132
 
   monkeypatch.setattr(jax, "devices", lambda: [Device])
-  count = lambda cell, B, dtype=jnp.float32: gpu.rounds(
+  count = lambda cell, B, dtype=jnp.float32: triton_tiling.rounds(
     cell,
     jax.eval_shape(lambda: cell.init(jax.random.key(0), D)),
     jax.ShapeDtypeStruct((T, B, D), dtype),
@@ -217,15 +219,15 @@ def test_rounds_of_programs(monkeypatch):
 
 def unknown(cell):
   """What is said of a cell's pointwise function."""
-  gpu._unknown.cache_clear()
+  triton_tiling._unknown.cache_clear()
   params = jax.eval_shape(lambda: cell.init(jax.random.key(0), D))
   shapes = tuple((name, p.shape) for name, p in sorted(params.items()))
-  return gpu._unknown(cell, shapes, "float32")
+  return triton_tiling._unknown(cell, shapes, "float32")
 
 
 def test_it_is_asked_wherever_the_loop_is(monkeypatch):
   """Of a known cell nothing is said: at the top, in what is jitted, on a mesh, in both."""
-  monkeypatch.setattr(gpu, "shared", lambda: H100)
+  monkeypatch.setattr(triton_tiling, "shared", lambda: H100)
   found = [unknown(lstm(H))]
   ask = jax.jit(lambda x: (found.append(unknown(lstm(H))), x)[1])
   ask(1.0)
@@ -237,7 +239,7 @@ def test_it_is_asked_wherever_the_loop_is(monkeypatch):
 
 def test_a_pointwise_function_that_is_no_kernel(monkeypatch):
   """A function that Triton does not know is a reason, with the name of the cell; not a crash."""
-  monkeypatch.setattr(gpu, "shared", lambda: H100)
+  monkeypatch.setattr(triton_tiling, "shared", lambda: H100)
 
   def tick(params, carry, gates):
     h = jnp.sort(gates[0], -1)

@@ -9,10 +9,11 @@ import numpy as np
 import optax
 import pytest
 
-from rnnjax import backward, forward, lstm, stack, tasks, training, unroll
-from rnnjax.data.columns import Columns
+from rnnjax import backward, forward, lstm, stack, training, unroll
+from rnnjax.data.bptt_batches import Columns
 from rnnjax.models.language_model import LanguageModel
-from rnnjax.softmax import full
+from rnnjax.output_layers import full
+from rnnjax.training import tasks
 from tests.test_training import mesh
 
 V, D, H, T, B = 9, 4, 6, 5, 4

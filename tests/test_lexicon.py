@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from rnnjax.data.lexicon import LONGEST, Lexicon, normal, shape
-from rnnjax.data.tagged import Sentence
+from experiments.sequence_tagging.data import Sentence
+from experiments.sequence_tagging.lexicon import LONGEST, Lexicon, normal, shape
 from rnnjax.data.vocabulary import PAD, UNKNOWN
 
 

@@ -8,10 +8,10 @@ import pytest
 from scipy.io import wavfile
 
 from experiments import lips
+from experiments.lip_sync import data as faces_data
+from experiments.lip_sync import plots as pictures
+from experiments.lip_sync.data import Faces, Take
 from experiments.lips import Config
-from rnnjax.data import faces
-from rnnjax.data.faces import Faces, Take
-from rnnjax.diagnostics import faces as pictures
 from rnnjax.types import BadInput
 
 FPS, RATE = 30, 16_000
@@ -38,13 +38,13 @@ def folder(tmp_path):
 
 def test_the_parts(folder):
   """The last is tested, the ends of the others choose, and what stands still is left out."""
-  found = faces.load(data_dir=str(folder))
+  found = faces_data.load(data_dir=str(folder))
   assert found.channels == (1, 3)
   assert [one.name for one in found.test] == ["c"]
   true = np.load(folder / "a.npy")[:, 1::2]
   np.testing.assert_allclose(found.train[0].face, true[:102], rtol=1e-6)
   np.testing.assert_allclose(found.valid[0].face, true[102:], rtol=1e-6)
-  named = faces.load(data_dir=str(folder), test="a,c")
+  named = faces_data.load(data_dir=str(folder), test="a,c")
   assert [one.name for one in named.test] == ["a", "c"]
   assert [one.name for one in named.train] == ["b"]
 
@@ -58,14 +58,14 @@ def test_sound_and_face_keep_step(tmp_path):
     wavfile.write(tmp_path / "b.wav", RATE, samples)
     for name in ("a", "b"):
       np.save(tmp_path / f"{name}.npy", np.random.default_rng(0).random((24 * fps, 2)))
-    (take,) = faces.load(data_dir=str(tmp_path), fps=fps).test
+    (take,) = faces_data.load(data_dir=str(tmp_path), fps=fps).test
     assert len(take.heard) == 24 * fps
     assert take.heard.sum(1).argmax() == 500
 
 
 def test_bad_pairs(folder):
   """Each is named, with the likely cause."""
-  load = lambda **how: faces.load(data_dir=str(folder), **how)
+  load = lambda **how: faces_data.load(data_dir=str(folder), **how)
   with pytest.raises(BadInput, match="--test must name some, not all, of a, b, c; got 'd'"):
     load(test="d")
   with pytest.raises(BadInput, match="not all, of a, b, c"):
@@ -96,7 +96,7 @@ def test_bad_pairs(folder):
 
 def test_a_recording_of_two_frames_has_one_to_choose(folder):
   pair(folder, "b", T=2)
-  found = faces.load(data_dir=str(folder))
+  found = faces_data.load(data_dir=str(folder))
   assert [len(one.face) for one in found.train + found.valid] == [102, 1, 18, 1]
 
 
@@ -104,7 +104,7 @@ def test_a_face_that_never_moves(tmp_path):
   for name in ("a", "b"):
     pair(tmp_path, name, C=1)
   with pytest.raises(BadInput, match=r"no channel of .* moves"):
-    faces.load(data_dir=str(tmp_path))
+    faces_data.load(data_dir=str(tmp_path))
 
 
 @pytest.mark.parametrize("delays", ["-1", "2,", "x", "0,200"])
@@ -178,7 +178,9 @@ def test_correlations_beside_numpy():
 
 def test_a_delay_pays(tmp_path, monkeypatch):
   """The generated face begins before its sound: who waits does better, and is chosen."""
-  monkeypatch.setattr(faces, "_generated", functools.partial(faces._generated, number=8, T=240))
+  monkeypatch.setattr(
+    faces_data, "_generated", functools.partial(faces_data._generated, number=8, T=240)
+  )
   out = tmp_path / "run"
   scores = lips.run(Config(hidden=24, epochs=2, window=60, batch=8, out=str(out)))
   assert scores["delay"] == 8

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rnnjax import losses, metrics
+from rnnjax.training import losses, metrics
 
 DRAW = np.random.default_rng(0)
 

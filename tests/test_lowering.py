@@ -6,8 +6,8 @@ import importlib
 import jax
 import pytest
 
-from rnnjax.training import run as running
-from rnnjax.training.train import How, _update
+from rnnjax.training import trainer as running
+from rnnjax.training.train_step import How, _update
 
 TINY = dict(hidden=4, batch=4, dataset="embedded", epochs=1)
 NAMES = """

@@ -8,8 +8,8 @@ import pytest
 
 from experiments import memory
 from experiments.memory import Config
+from experiments.memory_tasks.data import GUESS, Drawn
 from rnnjax import training
-from rnnjax.data.memory import GUESS, Drawn
 from rnnjax.types import BadInput
 
 TINY = dict(hidden=8, batch=8, epochs=1, lengths="6,9")

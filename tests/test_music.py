@@ -14,11 +14,12 @@ import scipy.io
 
 from experiments import music as experiment
 from experiments.music import Config
+from experiments.polyphonic_music import chord_progressions, midi, piano_roll
+from experiments.polyphonic_music import data as music_data
+from experiments.polyphonic_music import plots as rolls
+from experiments.polyphonic_music.model import Chords
 from rnnjax import forward, gru
-from rnnjax.data import midi, music, piano, progressions
-from rnnjax.diagnostics import rolls
-from rnnjax.models.chords import Chords
-from rnnjax.search import generate
+from rnnjax.decoding import generate
 from rnnjax.types import BadInput
 
 K, F = 4, 3
@@ -96,15 +97,15 @@ def test_what_is_drawn_is_as_frequent_as_it_is_likely(features):
 
 
 def test_a_roll_by_hand():
-  made = piano.roll([[21, 60], [], [108]])
+  made = piano_roll.roll([[21, 60], [], [108]])
   assert np.argwhere(made).tolist() == [[0, 0], [0, 39], [2, 87]]
 
 
 def test_progressions_keep_their_key_across_silence():
   """Each piece is a walk by TRANSITIONS in one key, which silence does not say."""
-  made, pieces = progressions.pieces(200)
+  made, pieces = chord_progressions.pieces(200)
   for roll, states in zip(made, pieces):
-    assert states[0] == 0 and (progressions.TRANSITIONS[states[:-1], states[1:]] > 0).all()
+    assert states[0] == 0 and (chord_progressions.TRANSITIONS[states[:-1], states[1:]] > 0).all()
     tonic = {tuple(np.flatnonzero(step)) for step in roll[states == 0]}
     assert len(tonic) == 1
     assert not roll[states == 4].any()
@@ -113,10 +114,12 @@ def test_progressions_keep_their_key_across_silence():
 
 def test_the_floor_is_the_entropy_of_the_walk():
   """In the long run, weighted by how often each state comes: the power of the table says that."""
-  often = np.linalg.matrix_power(progressions.TRANSITIONS, 100)[0]
-  log = np.log(np.maximum(progressions.TRANSITIONS, 1e-300))
-  entropy = -(often[:, None] * progressions.TRANSITIONS * log).sum()
-  assert progressions.floor(progressions.pieces(500)[1]) == pytest.approx(entropy, rel=0.03)
+  often = np.linalg.matrix_power(chord_progressions.TRANSITIONS, 100)[0]
+  log = np.log(np.maximum(chord_progressions.TRANSITIONS, 1e-300))
+  entropy = -(often[:, None] * chord_progressions.TRANSITIONS * log).sum()
+  assert chord_progressions.floor(chord_progressions.pieces(500)[1]) == pytest.approx(
+    entropy, rel=0.03
+  )
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +145,7 @@ def test_a_run_counts_all_steps_but_the_first(played):
   """Of all pieces alike; and it has learnt that most keys are silent, which cost 61 nats."""
   config, scores = played
   model, params = experiment.load(config.out)
-  rolls = np.stack(progressions.splits()[2], 1)
+  rolls = np.stack(chord_progressions.splits()[2], 1)
   logits = jax.jit(model.apply)({"params": params}, rolls, np.full(rolls.shape[1], len(rolls)))
   nats = np.logaddexp(0, np.where(rolls, -1, 1) * np.asarray(logits)).sum(-1)
   assert scores["test/loss"] == pytest.approx(nats[1:].mean(), rel=1e-4)
@@ -170,14 +173,14 @@ def test_the_picture_is_drawn(played):
 @pytest.mark.parametrize("steps", [1, 4])
 def test_midi_and_back(tmp_path, steps):
   """The same roll, and as long in seconds as its quarter notes take."""
-  roll = (np.random.default_rng(0).random((20, piano.KEYS)) < 0.1).astype(np.float32)
+  roll = (np.random.default_rng(0).random((20, piano_roll.KEYS)) < 0.1).astype(np.float32)
   midi.write(tmp_path / "some.mid", roll, steps, tempo=120)
   np.testing.assert_array_equal(midi.read(tmp_path / "some.mid", steps), roll)
   assert mido.MidiFile(tmp_path / "some.mid").length == pytest.approx(20 / steps * 0.5)
 
 
 def test_a_held_key_is_struck_once(tmp_path):
-  midi.write(tmp_path / "some.mid", piano.roll([[60], [60, 64], [64]]))
+  midi.write(tmp_path / "some.mid", piano_roll.roll([[60], [60, 64], [64]]))
   (track,) = mido.MidiFile(tmp_path / "some.mid").tracks
   struck = [(m.note, m.time) for m in track if m.type == "note_on"]
   assert struck == [(60, 0), (64, 480)]
@@ -187,7 +190,7 @@ def test_drums_are_not_heard(tmp_path):
   drum, note = (mido.Message("note_on", note=n, channel=c) for n, c in ((40, 9), (60, 0)))
   track = mido.MidiTrack([drum, note, note.copy(velocity=0, time=480), drum.copy(velocity=0)])
   mido.MidiFile(ticks_per_beat=480, tracks=[track]).save(tmp_path / "some.mid")
-  np.testing.assert_array_equal(midi.read(tmp_path / "some.mid"), piano.roll([[60]]))
+  np.testing.assert_array_equal(midi.read(tmp_path / "some.mid"), piano_roll.roll([[60]]))
 
 
 def test_off_the_beat_each_note_sounds_in_one_step(tmp_path):
@@ -199,7 +202,7 @@ def test_off_the_beat_each_note_sounds_in_one_step(tmp_path):
     track.append(end if n < 3 else mido.MetaMessage("end_of_track", time=480))
   mido.MidiFile(ticks_per_beat=480, tracks=[track]).save(tmp_path / "some.mid")
   np.testing.assert_array_equal(
-    midi.read(tmp_path / "some.mid"), piano.roll([[60], [62], [64], [65]])
+    midi.read(tmp_path / "some.mid"), piano_roll.roll([[60], [62], [64], [65]])
   )
 
 
@@ -223,8 +226,8 @@ def cells(pieces):
 
 
 def save(path, **parts):
-  pieces = [piano.roll([[60, 64], [62]]), piano.roll([[60], [], [70]])]
-  given = dict.fromkeys(music.PARTS, pieces) | parts
+  pieces = [piano_roll.roll([[60, 64], [62]]), piano_roll.roll([[60], [], [70]])]
+  given = dict.fromkeys(music_data.PARTS, pieces) | parts
   scipy.io.savemat(path, {f"{part}data": cells(some) for part, some in given.items()})
   return pieces
 
@@ -232,7 +235,10 @@ def save(path, **parts):
 def test_a_mat_file(tmp_path):
   """By its path, or by its folder and its name."""
   pieces = save(tmp_path / "Some.mat")
-  for made in music.load("auto", str(tmp_path / "Some.mat")), music.load("Some", str(tmp_path)):
+  for made in (
+    music_data.load("auto", str(tmp_path / "Some.mat")),
+    music_data.load("Some", str(tmp_path)),
+  ):
     assert made.name == "Some"
     for part in made[1:]:
       for roll, true in zip(part, pieces, strict=True):
@@ -240,10 +246,10 @@ def test_a_mat_file(tmp_path):
 
 
 def test_lists_of_pitches(tmp_path):
-  text = json.dumps({part: [[[60, 64.0], []], [[21], [108]]] for part in music.PARTS})
+  text = json.dumps({part: [[[60, 64.0], []], [[21], [108]]] for part in music_data.PARTS})
   (tmp_path / "some.json.gz").write_bytes(gzip.compress(text.encode()))
-  made = music.load("auto", str(tmp_path / "some.json.gz"))
-  np.testing.assert_array_equal(made.valid[0], piano.roll([[60, 64], []]))
+  made = music_data.load("auto", str(tmp_path / "some.json.gz"))
+  np.testing.assert_array_equal(made.valid[0], piano_roll.roll([[60, 64], []]))
   assert made.name == "some" and np.argwhere(made.test[1]).tolist() == [[0, 0], [1, 87]]
 
 
@@ -262,7 +268,7 @@ def test_lists_of_pitches(tmp_path):
 def test_what_is_no_roll_is_refused(tmp_path, roll, words):
   save(tmp_path / "Some.mat", valid=[roll, roll])
   with pytest.raises(BadInput, match=words):
-    music.load("auto", str(tmp_path / "Some.mat"))
+    music_data.load("auto", str(tmp_path / "Some.mat"))
 
 
 @pytest.mark.parametrize("length", [0, 60, 200])
@@ -270,7 +276,7 @@ def test_a_damaged_mat_file_is_refused(tmp_path, length):
   save(tmp_path / "Some.mat")
   (tmp_path / "Some.mat").write_bytes((tmp_path / "Some.mat").read_bytes()[:length])
   with pytest.raises(BadInput, match=r"Some\.mat (cannot be read as a MATLAB|must hold pieces)"):
-    music.load("auto", str(tmp_path / "Some.mat"))
+    music_data.load("auto", str(tmp_path / "Some.mat"))
 
 
 @pytest.mark.parametrize(
@@ -289,7 +295,7 @@ def test_a_damaged_mat_file_is_refused(tmp_path, length):
 def test_malformed_lists_of_pitches_are_refused(tmp_path, text, words):
   (tmp_path / "some.json").write_text(text)
   with pytest.raises(BadInput, match=words):
-    music.load("auto", str(tmp_path / "some.json"))
+    music_data.load("auto", str(tmp_path / "some.json"))
 
 
 @pytest.mark.parametrize(
@@ -316,10 +322,10 @@ def test_the_picture_refuses_what_is_no_roll(tmp_path):
 
 def test_transposed_pieces():
   """Each piece in its own key and in all others that fit: the same intervals, higher or lower."""
-  chord = lambda *pitches: piano.roll([pitches, pitches])
-  rolls = piano.transposed([chord(22, 60), chord(60, 64)], 2)
+  chord = lambda *pitches: piano_roll.roll([pitches, pitches])
+  rolls = piano_roll.transposed([chord(22, 60), chord(60, 64)], 2)
   sound = [(int(low), int(high)) for low, high in (np.flatnonzero(one[1]) + 21 for one in rolls)]
   first, second = [(21, 59), (22, 60), (23, 61), (24, 62)], [(n, n + 4) for n in range(58, 63)]
   assert sorted(sound) == sorted(first + second)
-  assert len(piano.transposed([chord(107)], 3)) == 3 + 1 + 1
-  assert len(piano.transposed([chord(60)], 100)) == piano.KEYS
+  assert len(piano_roll.transposed([chord(107)], 3)) == 3 + 1 + 1
+  assert len(piano_roll.transposed([chord(60)], 100)) == piano_roll.KEYS

@@ -6,10 +6,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rnnjax import forward, gru, stack, tasks, training
+from experiments.language_modeling.neural_cache import cached
+from rnnjax import forward, gru, stack, training
 from rnnjax.models.language_model import LanguageModel
-from rnnjax.neural_cache import cached
-from rnnjax.softmax import full
+from rnnjax.output_layers import full
+from rnnjax.training import tasks
 from tests.test_training import mesh
 
 V, D, H, T, B = 8, 3, 5, 4, 4

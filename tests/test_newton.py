@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from rnnjax import backends, gru, lstm, unroll, vanilla
-from rnnjax.kernels.linear import at_once, in_turn
-from rnnjax.kernels.newton import Newton, solve
+from rnnjax.backends.linear_scan import at_once, in_turn
+from rnnjax.backends.newton.solver import Newton, solve
 from tests.cells_table import CASES, LENGTHS, NAMES, inputs
 
 pytestmark = pytest.mark.usefixtures("float64")

@@ -9,7 +9,8 @@ import zlib
 
 import pytest
 
-from rnnjax.data import pairs, rewriting
+from experiments.seq2seq import data as pairs_data
+from experiments.seq2seq import synthetic_pairs
 from rnnjax.types import BadInput
 
 PARTS = ("train", "valid", "test")
@@ -60,7 +61,7 @@ def test_line_aligned_files(tmp_path, valid):
   write(tmp_path / "own" / "test_2016.en", "d\n")
   write(tmp_path / "own" / "test_2016.fr", "quatre\n")
   write(tmp_path / "own" / "test_2017.en", "alone\n")
-  read = pairs.parallel(str(tmp_path / "own"), "en", "de")
+  read = pairs_data.parallel(str(tmp_path / "own"), "en", "de")
   assert read == (
     "own en-de",
     [("A dog.", "Ein Hund."), ("Two cats .", "Zwei Katzen .")],
@@ -68,14 +69,14 @@ def test_line_aligned_files(tmp_path, valid):
     [("d", "D")],
     {},
   )
-  back = pairs.load("auto", str(tmp_path / "own"), "de", "en", "summaries")
+  back = pairs_data.load("auto", str(tmp_path / "own"), "de", "en", "summaries")
   assert back.name == "own de-en"
   assert [[(t, s) for s, t in part] for part in back[1:4]] == list(read[1:4])
 
 
 def test_empty_lines_to_learn_from_are_dropped(tmp_path, caplog):
   data = folder(tmp_path, train_en="a\n\nc\nd\n", train_de="A\nB\n \nD\n")
-  assert pairs.parallel(data, "en", "de").train == [("a", "A"), ("d", "D")]
+  assert pairs_data.parallel(data, "en", "de").train == [("a", "A"), ("d", "D")]
   assert f"2 lines are empty, the first {tmp_path}/train.en:2" in caplog.text
 
 
@@ -98,7 +99,7 @@ def test_tables(tmp_path, name, caplog):
   odd = [('say "yes",\n  my\tdear ', " well\n"), (" \n", "no source"), ("no target", "")]
   rows = [*TABLE, *odd, (" text  7\n", "another")]
   path = write(tmp_path / name, (csv_of if "csv" in name else json_of)(rows))
-  read = divided(pairs.load("files", str(path), "Text", "Title", "summaries"))
+  read = divided(pairs_data.load("files", str(path), "Text", "Title", "summaries"))
   plain = {**dict(TABLE), 'say "yes", my dear': "well"}
   assert {source: target for source, (_, target) in read.items()} == plain
   assert {source: part for source, (part, _) in read.items()} == expected(plain)
@@ -108,15 +109,15 @@ def test_tables(tmp_path, name, caplog):
 def test_a_field_may_be_long(tmp_path):
   long = "word " * 40_000
   path = write(tmp_path / "own.csv", csv_of([*TABLE, (long, "a long one")]))
-  made = pairs.load("auto", str(path), "Text", "Title", "summaries")
+  made = pairs_data.load("auto", str(path), "Text", "Title", "summaries")
   assert (long.strip(), "a long one") in made.train + made.valid + made.test
 
 
 def test_a_source_stays_in_its_part(tmp_path):
   """In another order, and among others."""
-  one = pairs.table(write(tmp_path / "one.csv", csv_of(TABLE)), "Text", "Title")
+  one = pairs_data.table(write(tmp_path / "one.csv", csv_of(TABLE)), "Text", "Title")
   more = [(f"more {n}", "x") for n in range(9)] + TABLE[::-1]
-  other = divided(pairs.table(write(tmp_path / "two.csv", csv_of(more)), "Text", "Title"))
+  other = divided(pairs_data.table(write(tmp_path / "two.csv", csv_of(more)), "Text", "Title"))
   assert divided(one).items() <= other.items()
   assert one.train == [row for row in TABLE if row in one.train]
 
@@ -124,7 +125,7 @@ def test_a_source_stays_in_its_part(tmp_path):
 def test_a_key_may_be_missing_in_some_lines(tmp_path):
   lines = json_of(TABLE) + '\n{"Text": "alone"}\n{"Text": "null", "Title": null}\n'
   lines += '{"Text": 5, "Title": 0}\n'
-  read = divided(pairs.table(write(tmp_path / "a.jsonl", lines), "Text", "Title"))
+  read = divided(pairs_data.table(write(tmp_path / "a.jsonl", lines), "Text", "Title"))
   assert {source: target for source, (_, target) in read.items()} == {**dict(TABLE), "5": "0"}
 
 
@@ -144,7 +145,7 @@ def test_articles(tmp_path):
       "bbc/x/903.txt": "Only a headline",
     },
   )
-  read = divided(pairs.load("files", str(path), "", "", "summaries"))
+  read = divided(pairs_data.load("files", str(path), "", "", "summaries"))
   plain = {f"One two {n}.": f"Title {n}" for n in range(40)} | {"It cost \ufffd5.": "Pounds"}
   assert {source: target for source, (_, target) in read.items()} == plain
   assert {source: part for source, (part, _) in read.items()} == expected(plain)
@@ -160,7 +161,7 @@ def test_pronunciations(tmp_path):
   lines += ["'TIS 1 T IH1 Z", "A. 1 EY1", "A42128 1 EY1 F", ""]
   files = {"cmudict/README": "x", "cmudict/cmudict": "\n".join(lines)}
   path = packed(tmp_path / "cmudict.zip", files)
-  read = pairs.load("auto", str(path), "", "", "summaries")
+  read = pairs_data.load("auto", str(path), "", "", "summaries")
   said = {f"{a}o{b}": f"{a} AO {b}".upper() for a in letters for b in "bdg"}
   said |= {"read": "R EH D", "record": "R AH K AO R D"}
   read_once = read._replace(train=[row for row in read.train if row[1] != "R IY D"])
@@ -213,21 +214,21 @@ def without(tmp_path, name):
 )
 def test_bad_files_are_named(tmp_path, make, message):
   with pytest.raises(BadInput, match=message):
-    pairs.load("files", str(make(tmp_path)), "en", "de", "translations")
+    pairs_data.load("files", str(make(tmp_path)), "en", "de", "translations")
 
 
 def test_an_unknown_dataset_or_task():
   with pytest.raises(BadInput, match=r"dataset must be one of \('auto', .*\); got 'linux'"):
-    pairs.load("linux", "", "en", "de", "summaries")
+    pairs_data.load("linux", "", "en", "de", "summaries")
   with pytest.raises(BadInput, match=r"task must be one of .*'summaries'.*; got 'poems'"):
-    pairs.load("embedded", "", "en", "de", "poems")
+    pairs_data.load("embedded", "", "en", "de", "poems")
 
 
-@pytest.mark.parametrize("task", rewriting.TASKS)
+@pytest.mark.parametrize("task", synthetic_pairs.TASKS)
 def test_the_embedded_sets(caplog, task):
   """They are those of rewriting; auto takes one with a warning where no files are."""
-  read = pairs.load("embedded", "", "", "", task)
+  read = pairs_data.load("embedded", "", "", "", task)
   assert not caplog.text
-  assert read == ("embedded", *rewriting.splits(task), {})
-  assert pairs.load("auto", "", "", "", task) == read
+  assert read == ("embedded", *synthetic_pairs.splits(task), {})
+  assert pairs_data.load("auto", "", "", "", task) == read
   assert "--data_dir=PATH" in caplog.text

@@ -5,7 +5,7 @@ import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.image import imread
 
-from rnnjax.diagnostics import figures
+from rnnjax.analysis import figures
 
 
 def pixels(path):

@@ -6,24 +6,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rnnjax import (
-  backward,
-  bidirectional,
-  forward,
-  gru,
-  lru,
-  lstm,
-  minlstm,
-  pretrained,
-  stack,
-  tasks,
-  training,
-)
+from experiments.text_classification import pretrained
+from rnnjax import backward, bidirectional, forward, gru, lru, lstm, minlstm, stack, training
 from rnnjax.data.vocabulary import Vocabulary
 from rnnjax.models.classifier import Classifier
 from rnnjax.models.embedding import context
 from rnnjax.models.language_model import LanguageModel
-from rnnjax.softmax import full
+from rnnjax.output_layers import full
+from rnnjax.training import tasks
 from rnnjax.types import BadInput
 
 D, H, F, C = 3, 4, 2, 6

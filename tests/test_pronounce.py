@@ -6,10 +6,11 @@ import shutil
 
 import pytest
 
-from experiments import pronounce, rewriting, translate
+from experiments import pronounce, translate
 from experiments.pronounce import Config
+from experiments.seq2seq import data as pairs_data
+from experiments.seq2seq import seq2seq_common
 from rnnjax import training
-from rnnjax.data import pairs
 from rnnjax.types import BadInput
 
 TINY = dict(hidden=8, width=8, batch=64, epochs=1, beam=2, dataset="embedded")
@@ -27,12 +28,12 @@ def test_errors_by_hand():
 @pytest.fixture(scope="module")
 def spoken(tmp_path_factory):
   """A run of a few words, of which each has one more pronunciation, with Q."""
-  text = pairs.load("embedded", "", "", "", "pronunciations")
+  text = pairs_data.load("embedded", "", "", "", "pronunciations")
   more = {word: [way, f"{way} Q"] for word, way in text.test}
   text = text._replace(train=text.train[:640], test=text.test[:40], references=more)
   config = Config(**TINY, out=str(tmp_path_factory.mktemp("spoken") / "run"), word="gecothime")
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(pairs, "load", lambda *_: text)
+    patch.setattr(pairs_data, "load", lambda *_: text)
     return config, text, pronounce.run(config)
 
 
@@ -64,7 +65,7 @@ def test_a_word_is_asked_for(spoken, capsys):
 def test_what_is_loaded_is_tested(spoken, monkeypatch):
   """Without a word to say the test part is read, of one run as after training, and of two."""
   config, text, scores = spoken
-  monkeypatch.setattr(pairs, "load", lambda *_: text)
+  monkeypatch.setattr(pairs_data, "load", lambda *_: text)
   monkeypatch.setattr(training.Run, "__init__", lambda *_, **__: pytest.fail("it trains"))
   how = dict(TINY, load=config.out)
   again = pronounce.run(Config(**how))
@@ -93,14 +94,14 @@ def test_what_pronounces_does_not_translate(spoken):
 
 def test_in_lower_case_a_sound_is_a_sound(monkeypatch):
   """--lower writes lower case, which is as right."""
-  text = pairs.Pairs("some", *[[("red", "R EH D")]] * 3)
-  monkeypatch.setattr(pairs, "load", lambda *_: text)
-  monkeypatch.setattr(rewriting, "rewriter", lambda *_: (lambda words, **how: ["r eh d"], {}))
-  monkeypatch.setattr(rewriting, "show", lambda *_: {})
+  text = pairs_data.Pairs("some", *[[("red", "R EH D")]] * 3)
+  monkeypatch.setattr(pairs_data, "load", lambda *_: text)
+  monkeypatch.setattr(seq2seq_common, "rewriter", lambda *_: (lambda words, **how: ["r eh d"], {}))
+  monkeypatch.setattr(seq2seq_common, "show", lambda *_: {})
   assert pronounce.run(Config(lower=True))["test/word_error"] == 0
   assert pronounce.run(Config())["test/word_error"] == 1
 
 
 def test_one_vocabulary_is_of_one_kind():
   with pytest.raises(BadInput, match="--joint needs one kind of subwords; got --subwords=char"):
-    rewriting.build(Config(joint=True), 5, 5)
+    seq2seq_common.build(Config(joint=True), 5, 5)

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from experiments import reading
+from experiments.question_answering import data as babi_data
+from experiments.question_answering.data import Question
+from experiments.question_answering.model import Reader
 from experiments.reading import Config
 from rnnjax import attention, forward, gru
-from rnnjax.data import babi
-from rnnjax.data.babi import Question
 from rnnjax.models import embedding
-from rnnjax.models.reader import Reader
 from rnnjax.types import BadInput
 
 TINY = dict(dataset="embedded", hidden=8, width=8, hops=2, epochs=1, batch=64)
@@ -41,11 +41,11 @@ def replayed(question):
 
 
 def test_generated_answers_follow_from_their_stories():
-  told = babi.load("embedded", "")
+  told = babi_data.load("embedded", "")
   for part in told[1:]:
     assert {question.task for question in part} == {1, 2, 3}
     assert all(replayed(question) == question.answer for question in part)
-  assert told == babi.load("embedded", "")
+  assert told == babi_data.load("embedded", "")
 
 
 def folder(path, test=STORY, **more):
@@ -60,7 +60,7 @@ def folder(path, test=STORY, **more):
 def test_files(tmp_path, caplog):
   """A question knows what was told before it; the last tenth of the stories validates."""
   path = folder(tmp_path / "en", qa7_more_train=STORY)
-  told = babi.load("auto", str(path))
+  told = babi_data.load("auto", str(path))
   first = Question(1, [["ann", "went", "home"]], ["where", "is", "ann"], "home")
   both = [["ann", "went", "home"], ["ben", "left"]]
   second = Question(1, both, ["who", "left"], "Ben, Ann")
@@ -74,9 +74,9 @@ def test_one_of_several_folders(tmp_path):
   folder(tmp_path / "pack" / "en"), folder(tmp_path / "pack" / "de", STORY * 2)
   with tarfile.open(tmp_path / "a.tar.gz", "w:gz") as archive:
     archive.add(tmp_path / "pack", "pack")
-  assert len(babi.load("files", str(tmp_path / "a.tar.gz"), "de").test) == 8
+  assert len(babi_data.load("files", str(tmp_path / "a.tar.gz"), "de").test) == 8
   with pytest.raises(BadInput, match=r"named 'fr'; such files are in \['de', 'en'\]"):
-    babi.load("files", str(tmp_path / "a.tar.gz"), "fr")
+    babi_data.load("files", str(tmp_path / "a.tar.gz"), "fr")
 
 
 @pytest.mark.parametrize(
@@ -92,12 +92,12 @@ def test_one_of_several_folders(tmp_path):
 )
 def test_bad_files(tmp_path, test, message):
   with pytest.raises(BadInput, match=message):
-    babi.load("files", str(folder(tmp_path / "en", test)))
+    babi_data.load("files", str(folder(tmp_path / "en", test)))
 
 
 def test_two_files_of_one_part(tmp_path):
   with pytest.raises(BadInput, match=r"qa01_x_train.* and .*qa1_one_train.* are both"):
-    babi.load("files", str(folder(tmp_path / "en", qa01_x_train=STORY)))
+    babi_data.load("files", str(folder(tmp_path / "en", qa01_x_train=STORY)))
 
 
 def test_the_reader_is_its_equations():
@@ -136,7 +136,7 @@ def test_the_reader_is_its_equations():
 def test_a_run(tmp_path):
   """Its accuracy is that of its tasks, each by how many questions it has."""
   scores = reading.run(Config(**TINY, out=str(tmp_path)))
-  told = babi.load("embedded", "").test
+  told = babi_data.load("embedded", "").test
   counts = {n: sum(question.task == n for question in told) for n in (1, 2, 3)}
   mean = sum(scores[f"test/task_{n}"] * count for n, count in counts.items()) / len(told)
   assert scores["test/accuracy"] == pytest.approx(mean)

@@ -7,7 +7,7 @@ import pytest
 from jax.sharding import AxisType, PartitionSpec
 
 from rnnjax import bidirectional, dropout, forward, gru, lstm, mingru, stack, vanilla
-from rnnjax.regularised import weight_drop, zoneout
+from rnnjax.recurrent_dropout import weight_drop, zoneout
 from tests import oracle
 from tests.cells_table import LENGTHS, B, D, H, inputs
 

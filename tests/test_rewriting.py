@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from rnnjax.data import rewriting
+from experiments.seq2seq import synthetic_pairs
 
 LEXICON = dict(
   pair.split("=")
@@ -110,7 +110,7 @@ def said(word):
 )
 def generated(request):
   task, rewrite = request.param
-  return task, rewrite, rewriting.splits(task)
+  return task, rewrite, synthetic_pairs.splits(task)
 
 
 def test_a_target_is_a_function_of_its_source(generated):
@@ -125,8 +125,8 @@ def test_parts_are_apart(generated):
   task, _, parts = generated
   assert [len(part) for part in parts] == [4000, 300, 300]
   assert len({source for part in parts for source, _ in part}) == 4600
-  assert rewriting.splits(task) == parts
-  make = getattr(rewriting, task)
+  assert synthetic_pairs.splits(task) == parts
+  make = getattr(synthetic_pairs, task)
   assert make(20) == parts[0][:20]
   assert make(20, seed=1) != make(20)
 
@@ -150,7 +150,7 @@ def test_translations_by_hand(sentence, expected):
 
 def test_every_word_of_a_translation_is_learnt():
   """The test part has new sentences and no new words, on either side."""
-  train, *rest = rewriting.splits("translations")
+  train, *rest = synthetic_pairs.splits("translations")
   words = lambda rows, side: {word for row in rows for word in row[side].split()}
   for part in rest:
     assert words(part, 0) <= words(train, 0)
@@ -160,7 +160,7 @@ def test_every_word_of_a_translation_is_learnt():
 def test_translating_word_by_word_fails():
   """Even with the right form of each word: the order differs in every sentence."""
   verbs = tuple("kov sul dar min feg bor".split())
-  for source, target in rewriting.splits("translations")[2]:
+  for source, target in synthetic_pairs.splits("translations")[2]:
     tokens = target.split()
     verb = next(
       i
@@ -174,7 +174,7 @@ def test_translating_word_by_word_fails():
 def test_what_a_headline_copies_was_never_seen():
   """Both of its rare words stand in its report, and in no other report of any part."""
   rare = lambda text: {word for word in text.split() if re.fullmatch(r"[A-Z]\w+|\d+", word)}
-  rows = [row for part in rewriting.splits("summaries") for row in part]
+  rows = [row for part in synthetic_pairs.splits("summaries") for row in part]
   seen = set()
   for source, target in rows:
     assert len(rare(target)) == 2
@@ -185,7 +185,7 @@ def test_what_a_headline_copies_was_never_seen():
 
 def test_copying_the_first_or_last_words_fails():
   """Which words, and in which order, hangs on what is said."""
-  rows = rewriting.splits("summaries")[2]
+  rows = synthetic_pairs.splits("summaries")[2]
   rare = lambda text: re.findall(r"\b[A-Z]\w+|\b\d+", text)
   for chosen in (slice(2), slice(1, 3), slice(-2, None)):
     for step in (1, -1):
@@ -195,4 +195,4 @@ def test_copying_the_first_or_last_words_fails():
 
 def test_too_many_reports():
   with pytest.raises(ValueError, match=r"for 30,000 reports, not for 30,001"):
-    rewriting.summaries(30_001)
+    synthetic_pairs.summaries(30_001)

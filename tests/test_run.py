@@ -16,11 +16,11 @@ import numpy as np
 import optax
 import pytest
 
-from rnnjax import tasks, training
-from rnnjax.data.batches import Batches
-from rnnjax.metrics import Mean
-from rnnjax.training import averages
-from rnnjax.training.run import Diverged, Stopped
+from rnnjax import training
+from rnnjax.data.bucketed_batches import Batches
+from rnnjax.training import ema, tasks
+from rnnjax.training.metrics import Mean
+from rnnjax.training.trainer import Diverged, Stopped
 from rnnjax.types import BadInput
 
 
@@ -78,7 +78,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 
 
 def make(config, steps=STEPS):
-  adam, average = training.adam(config.rate), averages.moving(0.9)
+  adam, average = training.adam(config.rate), ema.moving(0.9)
   return training.Run(config, TASK, data(), adam, steps, average=average)
 
 
@@ -265,7 +265,7 @@ def test_the_best_parameters_in_validation_are_tested():
 def test_what_is_no_number_is_no_bar(monkeypatch, looks, chosen):
   """A look that finds none loses nothing, and hinders none after it."""
   found = iter(looks)
-  monkeypatch.setattr("rnnjax.training.run.evaluate", lambda *_: {"accuracy": next(found)})
+  monkeypatch.setattr("rnnjax.training.trainer.evaluate", lambda *_: {"accuracy": next(found)})
   run = training.Run(Config(), TASK, data(), training.adam(0.1), len(looks), every=1)
   made = {}
   with run:

@@ -14,14 +14,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from experiments.captioning import data as captions_data
+from experiments.polyphonic_music import midi
+from experiments.question_answering import data as babi_data
+from experiments.sequence_tagging.lexicon import Lexicon
 from rnnjax import training
-from rnnjax.data import babi, captions, files, midi, sound, tables
-from rnnjax.data.arrays import array
-from rnnjax.data.lexicon import Lexicon
-from rnnjax.data.matlab import cells
-from rnnjax.data.subwords import KINDS, Subwords
+from rnnjax.data import files, log_mel, tables, word_vectors
+from rnnjax.data.mat import cells
+from rnnjax.data.npy import array
+from rnnjax.data.tokenizer import KINDS, Subwords
 from rnnjax.data.vocabulary import Vocabulary
-from rnnjax.interop import vectors
 from rnnjax.training.checkpoints import Checkpoints
 from rnnjax.types import BadInput
 from tests import fuzz
@@ -77,7 +79,7 @@ def test_arrays_of_objects_are_refused(tmp_path):
   (tmp_path / "a.npz").write_bytes(zipped(dict.fromkeys(("images", "names"), objects(trap))))
   (tmp_path / "a.token.txt").write_text("a#0\tb")
   with pytest.raises(BadInput, match=r"a\.npz/images must hold numbers or text"):
-    captions.files(str(tmp_path))
+    captions_data.files(str(tmp_path))
   assert not trap.exists()
 
 
@@ -266,7 +268,7 @@ ZEROS = bytes(1 << 26)  # which a .gz holds in 65 kB
     ("a.tgz", files.contents),
     ("a.gz", files.read_text),
     ("a.mat", lambda path: cells(path, "a")),
-    ("v.gz", lambda path: vectors.read(path, AB)),
+    ("v.gz", lambda path: word_vectors.read(path, AB)),
   ],
 )
 def test_what_unpacks_to_far_more_than_itself_is_refused(tmp_path, name, read):
@@ -322,14 +324,14 @@ def mat(shape, kind=6, flat=b""):
     (npy((2, 1), "<U2000000000"), array, "cannot be read|must hold numbers"),
     (npy("(" * 900), array, "cannot be read as an array"),
     (npy((2,)) + ZEROS, array, "Was it cut off"),
-    (wav(10**9), lambda path: sound.read(path, 8000), "1000000000 Hz"),
-    (wav(1), lambda path: sound.read(path, 16000), "1 Hz"),
+    (wav(10**9), lambda path: log_mel.read(path, 8000), "1000000000 Hz"),
+    (wav(1), lambda path: log_mel.read(path, 16000), "1 Hz"),
     (mid(b"\0\x90\x3c\x40", b"\xff" * 4 + b"\x7f", b"\x80\x3c\0"), midi.read, "1000000 steps"),
     (mid(b"\0\x90\x3c\x40", b"\xff" * 300 + b"\x7f", b"\x80\x3c\0"), midi.read, "too large"),
     (mid(b"\0\x90\x3c\x40", b"\xff" * 200_000 + b"\x7f"), midi.read, "200000 bytes follow"),
     (mat((2**31 - 1, 2**31 - 1)), lambda path: cells(path, "a"), "cannot be read as a MATLAB file"),
     (mat((2**31 - 1, 1), kind=1), lambda path: cells(path, "a"), "2147483647 cells; it has 1"),
-    (b"1 " + b"9" * 16 + b"\n", lambda path: vectors.read(path, AB), "hold them|blank"),
+    (b"1 " + b"9" * 16 + b"\n", lambda path: word_vectors.read(path, AB), "hold them|blank"),
     (b"[" * 100_000, rows, "is not a line of JSON"),
     (b'{"a": ' + b"[" * 200 + b"]" * 200 + b"}", rows, "lists within"),
     (b'{"a": ' + b"9" * 5000 + b"}", rows, "is not a line of JSON"),
@@ -355,7 +357,7 @@ def test_a_story_without_end_is_refused(tmp_path):
   with pytest.raises(
     BadInput, match=r"train\.txt:1001 is line 1001 of a story, which may have 1000"
   ):
-    babi.files(str(tmp_path))
+    babi_data.files(str(tmp_path))
 
 
 # -- damaged files of all kinds

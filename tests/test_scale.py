@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from rnnjax.data.scale import Scale
+from rnnjax.data.standardize import Scale
 
 
 def test_what_never_changes_is_only_moved():

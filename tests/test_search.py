@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from rnnjax import forward, generate, lstm, sample, stack
+from rnnjax.decoding import top_k, top_p
 from rnnjax.models.language_model import LanguageModel
-from rnnjax.search import top_k, top_p
-from rnnjax.softmax import full
+from rnnjax.output_layers import full
 
 V, B = 9, 3
 KEY = jax.random.key(0)

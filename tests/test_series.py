@@ -5,7 +5,7 @@ import gzip
 import numpy as np
 import pytest
 
-from rnnjax.data import series
+from experiments.forecasting import data as series_data
 from rnnjax.types import BadInput
 
 TABLE = "date,load,OT\n2016-07-01,1,10\n2016-07-02,2.5,20\n2016-07-03,3,-1e1\n"
@@ -21,11 +21,11 @@ def write(folder, text, name="some.csv"):
 def test_a_table(tmp_path, name):
   """All columns but the dates, or those that are named, in the order in which they are named."""
   path = write(tmp_path, TABLE, name)
-  named, columns, dates, values = series.table(path)
+  named, columns, dates, values = series_data.table(path)
   assert named == "some" and columns == ["load", "OT"]
   assert dates == ["2016-07-01", "2016-07-02", "2016-07-03"]
   np.testing.assert_array_equal(values, [[1, 10], [2.5, 20], [3, -10]])
-  *_, values = series.table(path, "OT, load")
+  *_, values = series_data.table(path, "OT, load")
   np.testing.assert_array_equal(values, [[10, 1], [20, 2.5], [-10, 3]])
 
 
@@ -46,18 +46,18 @@ def test_a_table(tmp_path, name):
 )
 def test_malformed_tables_are_refused(tmp_path, text, columns, words):
   with pytest.raises(BadInput, match=words):
-    series.table(write(tmp_path, text), columns)
+    series_data.table(write(tmp_path, text), columns)
 
 
 def test_what_is_no_number_may_stand_in_a_column_that_is_not_read(tmp_path):
   path = write(tmp_path, "date,a,note\n1,2,\n2,3,strike\n")
-  *_, values = series.table(path, "a")
+  *_, values = series_data.table(path, "a")
   assert values.tolist() == [[2], [3]]
 
 
 def test_a_missing_file_is_named():
   with pytest.raises(BadInput, match=r"--data_dir must be a \.csv file .* none at '/nowhere'"):
-    series.load("/nowhere")
+    series_data.load("/nowhere")
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_a_missing_file_is_named():
   [("0.7,0.1,0.2", (70, 10, 20)), ("50,20,20", (50, 20, 20)), ("0.5,0.25,0.25", (50, 25, 25))],
 )
 def test_parts(split, sizes):
-  assert series.parts(split, 100) == sizes
+  assert series_data.parts(split, 100) == sizes
 
 
 SPLITS = ["0.9,0.1", "80,20,20", "1,0,0", "a,b,c", "", "nan,1,1", "inf,1,1"]
@@ -74,12 +74,12 @@ SPLITS = ["0.9,0.1", "80,20,20", "1,0,0", "a,b,c", "", "nan,1,1", "inf,1,1"]
 @pytest.mark.parametrize("split", SPLITS)
 def test_parts_that_do_not_fit_are_refused(split):
   with pytest.raises(BadInput, match="--split must be three shares"):
-    series.parts(split, 100)
+    series_data.parts(split, 100)
 
 
 def some(values, parts, log=False):
   values = np.asarray(values, float).reshape(len(values), -1)
-  return series.Series("some", ["a"] * values.shape[1], [""] * len(values), values, parts, log)
+  return series_data.Series("some", ["a"] * values.shape[1], [""] * len(values), values, parts, log)
 
 
 def test_nothing_of_the_future_is_known():
@@ -127,7 +127,7 @@ def test_too_few_rows_are_refused(parts, horizon):
 def test_logarithms_need_what_is_positive(tmp_path):
   path = write(tmp_path, "date,a,b\n1,2,3\n2,3,0\n3,4,5\n")
   with pytest.raises(BadInput, match=r"--log needs .* some, row 2 .*, column 'b', has 0\.0"):
-    series.load(str(path), log=True)
+    series_data.load(str(path), log=True)
 
 
 def test_informers_setting_has_2857_windows():
@@ -138,7 +138,7 @@ def test_informers_setting_has_2857_windows():
 
 def test_the_generated_series_is_its_equation():
   """Without the seasons and the trend, noise of the given memory and strength remains."""
-  x, t = series.generated(4000)[:, 0], np.arange(4000)
+  x, t = series_data.generated(4000)[:, 0], np.arange(4000)
   day, week = np.sin(2 * np.pi * t / 24), np.sin(2 * np.pi * t / 168)
   noise = x - t / 1000 - (1.5 + week) * day
   shock = noise[1:] - 0.8 * noise[:-1]

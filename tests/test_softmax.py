@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, PartitionSpec
 
-from rnnjax import softmax
-from rnnjax.kernels import softmax as kernel
+from rnnjax import chunked_cross_entropy as kernel
+from rnnjax import output_layers
 
 T, B, D, V = 5, 4, 6, 23
 CUTS = (5, 11)
 LAYERS = {
-  "full": softmax.full(V),
-  "adaptive": softmax.adaptive(V, CUTS, factor=2),
-  "one tail": softmax.adaptive(V, (22,)),
+  "full": output_layers.full(V),
+  "adaptive": output_layers.adaptive(V, CUTS, factor=2),
+  "one tail": output_layers.adaptive(V, (22,)),
 }
 over_layers = pytest.mark.parametrize("layer", LAYERS.values(), ids=str)
 in_float64 = pytest.mark.usefixtures("float64")
@@ -188,7 +188,7 @@ def test_bfloat16(layer, chunk):
 @pytest.mark.parametrize("chunk", [30], indirect=True)
 def test_labels_of_few_bits(chunk):
   """Columns beyond what a label can hold are no labels."""
-  draw, layer = np.random.default_rng(0), softmax.full(300)
+  draw, layer = np.random.default_rng(0), output_layers.full(300)
   params = {"W": jnp.float32(draw.normal(size=(300, 3))), "b": jnp.zeros(300)}
   hs, labels = jnp.float32(draw.normal(size=(50, 4, 3))), draw.integers(0, 256, (50, 4))
   of = lambda kind: gradients(layer.loss, params, hs, labels.astype(kind), jnp.ones((50, 4)))
@@ -197,7 +197,7 @@ def test_labels_of_few_bits(chunk):
 
 def test_great_logits():
   """Logits of ±1000 neither overflow nor lose their gradient."""
-  layer = softmax.full(3)
+  layer = output_layers.full(3)
   params = {"W": jnp.array([[1000.0], [-1000.0], [0.0]]), "b": jnp.zeros(3)}
   args = params, jnp.ones((1, 1, 1)), jnp.ones((1, 1), int), jnp.ones((1, 1))
   loss, (_, dhs) = gradients(layer.loss, *args)
@@ -206,7 +206,7 @@ def test_great_logits():
 
 def test_tied():
   """The table of an embedding serves as W: its gradient is the sum of both uses."""
-  table, layer = jnp.linspace(-1, 1, 12).reshape(4, 3), softmax.full(4)
+  table, layer = jnp.linspace(-1, 1, 12).reshape(4, 3), output_layers.full(4)
   labels, one = jnp.array([[0, 3], [2, 2]]), jnp.ones((2, 2))
   loss = lambda loss, w: loss({"W": w, "b": jnp.zeros(4)}, w[labels], labels, one)
   got, expected = (
@@ -218,9 +218,9 @@ def test_tied():
 
 def test_factories():
   """The same arguments, the same layer, of a name that says them."""
-  assert softmax.full(9) is softmax.full(9) and str(softmax.full(9)) == "full(9)"
-  layer = softmax.adaptive(V, CUTS)
-  assert layer is softmax.adaptive(V, CUTS) and str(layer) == "adaptive(23, (5, 11))"
+  assert output_layers.full(9) is output_layers.full(9) and str(output_layers.full(9)) == "full(9)"
+  layer = output_layers.adaptive(V, CUTS)
+  assert layer is output_layers.adaptive(V, CUTS) and str(layer) == "adaptive(23, (5, 11))"
   assert str(LAYERS["adaptive"]) == "adaptive(23, (5, 11), factor=2)"
 
 
@@ -228,15 +228,15 @@ def test_factories():
 def test_bad_cutoffs(cutoffs):
   """They are named, with what was expected."""
   with pytest.raises(ValueError, match=r"rise.*less than.*23.*got \("):
-    softmax.adaptive(V, cutoffs)
+    output_layers.adaptive(V, cutoffs)
 
 
 def test_bad_sizes():
   """A vocabulary or a factor without meaning, or steps without labels."""
   with pytest.raises(ValueError, match=r"positive integer.*got 0"):
-    softmax.full(0)
+    output_layers.full(0)
   with pytest.raises(ValueError, match=r"factor.*got 0"):
-    softmax.adaptive(V, CUTS, factor=0)
+    output_layers.adaptive(V, CUTS, factor=0)
   params, hs, labels, weights = inputs(LAYERS["full"], dtype=jnp.float32)
   with pytest.raises(ValueError, match=r"label and a weight for each step.*\(5, 4, 6\).*\(4,\)"):
     LAYERS["full"].loss(params, hs, labels[0], weights)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from scipy.io import wavfile
 
-from rnnjax.data import sound
-from rnnjax.data.scale import Scale
+from rnnjax.data import log_mel
+from rnnjax.data.standardize import Scale
 from rnnjax.types import BadInput
 
 RATE = 8000
@@ -34,7 +34,7 @@ def test_every_kind_of_samples_is_the_same_sound(kind, tmp_path):
     samples = np.round(128 + 127 * true).astype(kind)
   elif kind is not np.float32:
     samples = np.round(true * np.iinfo(kind).max).astype(kind)
-  found = sound.read(written(tmp_path / "a.wav", samples), RATE)
+  found = log_mel.read(written(tmp_path / "a.wav", samples), RATE)
   assert found.dtype == np.float32
   np.testing.assert_allclose(found, true, atol=1 / 127)
 
@@ -44,19 +44,19 @@ def test_as_the_standard_library_writes(tmp_path):
   with wave.open(str(tmp_path / "a.wav"), "wb") as file:
     file.setparams((1, 2, RATE, 0, "NONE", "not compressed"))
     file.writeframes(np.array([-32768, 0, 16384], "<i2").tobytes())
-  np.testing.assert_array_equal(sound.read(tmp_path / "a.wav", RATE), [-1, 0, 0.5])
+  np.testing.assert_array_equal(log_mel.read(tmp_path / "a.wav", RATE), [-1, 0, 0.5])
 
 
 def test_channels_are_mixed(tmp_path):
   both = np.stack([tone(440), -tone(440) / 2], 1)
-  found = sound.read(written(tmp_path / "a.wav", both), RATE)
+  found = log_mel.read(written(tmp_path / "a.wav", both), RATE)
   np.testing.assert_allclose(found, tone(440) / 4, atol=1e-6)
 
 
 @pytest.mark.parametrize("rate", [44_100, 16_000, 4000])
 def test_another_sample_rate_is_resampled(rate, tmp_path):
   """A tone keeps its pitch and its length; both ends apart."""
-  found = sound.read(written(tmp_path / "a.wav", tone(440, rate=rate), rate), RATE)
+  found = log_mel.read(written(tmp_path / "a.wav", tone(440, rate=rate), rate), RATE)
   assert len(found) == RATE
   np.testing.assert_allclose(found[200:-200], tone(440)[200:-200], atol=0.01)
 
@@ -67,7 +67,7 @@ def test_other_chunks_are_skipped(tmp_path):
   wavfile.write(stream, RATE, tone(440))
   note = b"LIST" + (4).to_bytes(4, "little") + b"note"
   (tmp_path / "a.wav").write_bytes(stream.getvalue() + note)
-  np.testing.assert_array_equal(sound.read(tmp_path / "a.wav", RATE), tone(440))
+  np.testing.assert_array_equal(log_mel.read(tmp_path / "a.wav", RATE), tone(440))
 
 
 @pytest.mark.parametrize("length", [0, 3, 20, 44, 1000], ids=lambda n: f"{n}_bytes")
@@ -76,17 +76,17 @@ def test_what_was_cut_off_is_refused(length, tmp_path):
   path = written(tmp_path / "a.wav", tone(440))
   path.write_bytes(path.read_bytes()[:length])
   with pytest.raises(BadInput, match=r"a\.wav (cannot be read as a WAV|must hold a sound)"):
-    sound.read(path, RATE)
+    log_mel.read(path, RATE)
 
 
 def test_other_bad_files(tmp_path):
   (tmp_path / "a.wav").write_bytes(b"ID3\x04" + bytes(500))  # an mp3 by another name
   with pytest.raises(BadInput, match=r"a\.wav cannot be read as a WAV file.*ffmpeg"):
-    sound.read(tmp_path / "a.wav", RATE)
+    log_mel.read(tmp_path / "a.wav", RATE)
   with pytest.raises(BadInput, match=r"a\.wav must hold a sound .* it holds 0 samples at 8000"):
-    sound.read(written(tmp_path / "a.wav", np.zeros(0, np.int16)), RATE)
+    log_mel.read(written(tmp_path / "a.wav", np.zeros(0, np.int16)), RATE)
   with pytest.raises(BadInput, match="not finite"):
-    sound.read(written(tmp_path / "a.wav", np.full(10, np.nan, np.float32)), RATE)
+    log_mel.read(written(tmp_path / "a.wav", np.full(10, np.nan, np.float32)), RATE)
 
 
 @pytest.mark.parametrize("pitch", [300, 700, 1500, 3000])
@@ -94,14 +94,14 @@ def test_a_tone_is_in_its_band(pitch):
   """The loudest of 40 bands between 20 Hz and 4 kHz is that whose centre, in mel, is nearest."""
   mel = lambda f: 1127 * np.log(1 + f / 700)
   centres = np.linspace(mel(20), mel(RATE / 2), 42)[1:-1]
-  found = sound.log_mel(tone(pitch), RATE, 80)
+  found = log_mel.log_mel(tone(pitch), RATE, 80)
   assert found.shape == (100, 40)
   nearest = np.abs(centres - mel(pitch)).argmin()
   assert np.abs(found[5:-5].argmax(1) - nearest).max() <= 1
 
 
 def test_twice_as_loud_is_four_times_the_energy():
-  one, two = (sound.log_mel(k * tone(500), RATE, 80) for k in (1, 2))
+  one, two = (log_mel.log_mel(k * tone(500), RATE, 80) for k in (1, 2))
   loud = one > -5
   assert loud.any()
   np.testing.assert_allclose((two - one)[loud], np.log(4), atol=1e-3)
@@ -112,20 +112,20 @@ def test_frames_do_not_drift():
   step, n = 160, 3000
   samples = np.zeros(step * (n + 20), np.float32)
   samples[step * n + step // 2] = 1
-  found = sound.log_mel(samples, 14_400, step)
+  found = log_mel.log_mel(samples, 14_400, step)
   assert len(found) == n + 20
   assert found.sum(1).argmax() == n
 
 
 def test_a_sound_without_a_frame():
-  assert sound.log_mel(np.ones(40, np.float32), RATE, 80).shape == (1, 40)
+  assert log_mel.log_mel(np.ones(40, np.float32), RATE, 80).shape == (1, 40)
   with pytest.raises(ValueError, match="40 samples or more; got 39"):
-    sound.log_mel(np.ones(39, np.float32), RATE, 80)
+    log_mel.log_mel(np.ones(39, np.float32), RATE, 80)
 
 
 def test_stacks_and_scales_by_hand():
   frames = np.arange(8.0).reshape(4, 2)
-  np.testing.assert_array_equal(sound.stacked(frames, 3), [[0, 1, 2, 3, 4, 5], [6, 7] * 3])
+  np.testing.assert_array_equal(log_mel.stacked(frames, 3), [[0, 1, 2, 3, 4, 5], [6, 7] * 3])
   scale = Scale.of([np.array([[1.0, 5.0]]), np.array([[3.0, 5.0], [5.0, 5.0]])])
   found = scale(np.array([[3.0, 6.0]]))
   np.testing.assert_allclose(found, [[0, 1]])  # what stands still is only shifted

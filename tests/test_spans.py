@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from rnnjax.data import spans
+from experiments.sequence_tagging import bio_tags
 
 TYPES = ("LOC", "PER")
 SCHEMES = ("bio", "iob1", "iobes")
@@ -49,7 +49,7 @@ def names(scheme, types):
 
 def accepted(tags, scheme):
   try:
-    spans.bio(tags, scheme)
+    bio_tags.bio(tags, scheme)
   except ValueError:
     return False
   return True
@@ -61,19 +61,21 @@ def test_by_hand():
   iob1 = "I-PER B-PER I-PER O I-LOC".split()
   iobes = "S-PER B-PER E-PER O S-LOC".split()
   bilou = "U-PER B-PER L-PER O U-LOC".split()
-  assert spans.iobes(bio) == iobes
-  assert [spans.bio(tags, scheme) for tags, scheme in zip((bio, iob1, iobes), SCHEMES)] == [bio] * 3
-  assert spans.bio(bilou, "iobes") == bio
+  assert bio_tags.iobes(bio) == iobes
+  assert [bio_tags.bio(tags, scheme) for tags, scheme in zip((bio, iob1, iobes), SCHEMES)] == [
+    bio
+  ] * 3
+  assert bio_tags.bio(bilou, "iobes") == bio
   found = {("PER", 0, 1), ("PER", 1, 3), ("LOC", 4, 5)}
-  assert [spans.spans(tags) for tags in (bio, iobes, bilou)] == [found] * 3
+  assert [bio_tags.spans(tags) for tags in (bio, iobes, bilou)] == [found] * 3
 
 
 def test_every_division():
   """To BIO and back loses nothing, whatever spans there are; `spans` finds exactly them."""
   for division, tags in cases(5):
-    assert [spans.bio(tags[scheme], scheme) for scheme in SCHEMES] == [tags["bio"]] * 3
-    assert spans.iobes(tags["bio"]) == tags["iobes"]
-    assert spans.spans(tags["bio"]) == spans.spans(tags["iobes"]) == set(division)
+    assert [bio_tags.bio(tags[scheme], scheme) for scheme in SCHEMES] == [tags["bio"]] * 3
+    assert bio_tags.iobes(tags["bio"]) == tags["iobes"]
+    assert bio_tags.spans(tags["bio"]) == bio_tags.spans(tags["iobes"]) == set(division)
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
@@ -91,7 +93,7 @@ def test_nothing_else_is_legal(scheme, types, longest):
 def test_transitions_allow_what_is_legal(scheme, types, longest):
   """Paths through the transitions are the legal sequences, no fewer and no more."""
   tags = names(scheme, types)
-  start, inner, end = spans.transitions(tags)
+  start, inner, end = bio_tags.transitions(tags)
   for length in range(1, longest + 1):
     for path in itertools.product(range(len(tags)), repeat=length):
       allowed = start[path[0]] and end[path[-1]] and all(inner[p] for p in itertools.pairwise(path))
@@ -100,23 +102,23 @@ def test_transitions_allow_what_is_legal(scheme, types, longest):
 
 def test_transitions_by_hand():
   """Of BIO, in an order of their own; BILOU is IOBES by other names; I alone is BIO."""
-  start, inner, end = spans.transitions(["I-X", "O", "B-X"])
+  start, inner, end = bio_tags.transitions(["I-X", "O", "B-X"])
   np.testing.assert_array_equal(start, [False, True, True])
   np.testing.assert_array_equal(inner, [[1, 1, 1], [0, 1, 1], [1, 1, 1]])
   assert end.all()
   for ours, theirs in zip(
-    spans.transitions(["O", "B-X", "I-X", "E-X", "S-X"]),
-    spans.transitions(["O", "B-X", "I-X", "L-X", "U-X"]),
+    bio_tags.transitions(["O", "B-X", "I-X", "E-X", "S-X"]),
+    bio_tags.transitions(["O", "B-X", "I-X", "L-X", "U-X"]),
     strict=True,
   ):
     np.testing.assert_array_equal(ours, theirs)
-  assert spans.transitions(["O", "I-X"])[0].tolist() == [True, False]
+  assert bio_tags.transitions(["O", "I-X"])[0].tolist() == [True, False]
 
 
 def test_parts_of_speech_are_free():
   """Even where some look like tags of spans."""
   for tags in (["NOUN", "VERB", "X"], ["O", "-LRB-", "NP-TL", "B-X", "I-X"]):
-    assert all(allowed.all() for allowed in spans.transitions(tags))
+    assert all(allowed.all() for allowed in bio_tags.transitions(tags))
 
 
 @pytest.mark.parametrize(
@@ -132,23 +134,23 @@ def test_parts_of_speech_are_free():
   ],
 )
 def test_scheme(sentences, scheme):
-  assert spans.scheme(tags.split() for tags in sentences) == scheme
+  assert bio_tags.scheme(tags.split() for tags in sentences) == scheme
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_scheme_of_every_division_together(scheme):
-  assert spans.scheme(tags[scheme] for _, tags in cases(4)) == scheme
+  assert bio_tags.scheme(tags[scheme] for _, tags in cases(4)) == scheme
 
 
 def test_spans_of_illegal_tags():
   """As conlleval counts what a net predicts: I begins a span where none of its type is open."""
-  assert spans.spans("I-X I-X O I-Y I-X B-X".split()) == {
+  assert bio_tags.spans("I-X I-X O I-Y I-X B-X".split()) == {
     ("X", 0, 2),
     ("Y", 3, 4),
     ("X", 4, 5),
     ("X", 5, 6),
   }
-  assert spans.spans("B-X E-X I-X S-X E-X".split()) == {
+  assert bio_tags.spans("B-X E-X I-X S-X E-X".split()) == {
     ("X", 0, 2),
     ("X", 2, 3),
     ("X", 3, 4),
@@ -173,9 +175,9 @@ def test_spans_of_illegal_tags():
 )
 def test_illegal_tags_are_named(tags, scheme, message):
   with pytest.raises(ValueError, match=message):
-    spans.bio(tags.split(), scheme)
+    bio_tags.bio(tags.split(), scheme)
 
 
 def test_iobes_takes_legal_bio_alone():
   with pytest.raises(ValueError, match=r"^'I-X' at position 1 cannot follow 'O' in BIO$"):
-    spans.iobes(["O", "I-X"])
+    bio_tags.iobes(["O", "I-X"])

@@ -10,13 +10,13 @@ from scipy.io import wavfile
 
 from experiments import speech
 from experiments.speech import Config
-from rnnjax.data import fsdd
-from rnnjax.diagnostics import sounds
-from rnnjax.search import ctc
+from experiments.speech_recognition import data as fsdd_data
+from experiments.speech_recognition import plots
+from rnnjax.decoding import ctc
 from rnnjax.types import BadInput
 
 
-def say(folder, name, seconds=0.1, rate=fsdd.RATE):
+def say(folder, name, seconds=0.1, rate=fsdd_data.RATE):
   samples = np.random.default_rng(len(name)).integers(-9000, 9000, int(rate * seconds))
   wavfile.write(folder / name, rate, samples.astype(np.int16))
 
@@ -38,13 +38,13 @@ def members(part):
 
 def test_the_official_parts(folder, tmp_path):
   """By the index; the same from an archive with folders."""
-  found = fsdd.load(data_dir=str(folder))
+  found = fsdd_data.load(data_dir=str(folder))
   every = sorted((digit, speaker) for digit in range(10) for speaker in ("ann", "bob"))
   assert members(found.train) == members(found.valid) == members(found.test) == every
   with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
     for file in folder.iterdir():
       archive.write(file, f"recordings/{file.name}")
-  again = fsdd.load(data_dir=str(tmp_path / "a.zip"))
+  again = fsdd_data.load(data_dir=str(tmp_path / "a.zip"))
   assert members(again.test) == every
   _, true = wavfile.read(folder / "3_bob_0.wav")
   (samples,) = (o.samples for o in again.test if (o.word, o.speaker) == (3, "bob"))
@@ -52,31 +52,31 @@ def test_the_official_parts(folder, tmp_path):
 
 
 def test_a_speaker_held_out_is_heard_in_the_test_alone(folder):
-  found = fsdd.load(data_dir=str(folder), hold_out="bob")
+  found = fsdd_data.load(data_dir=str(folder), hold_out="bob")
   assert {one.speaker for one in found.test} == {"bob"}
   assert len(found.test) == 30
   assert {one.speaker for one in found.train + found.valid} == {"ann"}
   with pytest.raises(BadInput, match="--hold_out must be one of ann, bob; got 'eve'"):
-    fsdd.load(data_dir=str(folder), hold_out="eve")
+    fsdd_data.load(data_dir=str(folder), hold_out="eve")
 
 
 def test_bad_recordings(folder, tmp_path):
   """Each named, with what is expected."""
   with pytest.raises(BadInput, match=r"it holds no \.wav file"):
-    fsdd.load(data_dir=str(tmp_path))
+    fsdd_data.load(data_dir=str(tmp_path))
   say(tmp_path, "0_ann_0.wav", seconds=0.05)
   with pytest.raises(BadInput, match=r"0_ann_0\.wav must last 0\.1 to 30 s.*lasts 0\.05 s"):
-    fsdd.load(data_dir=str(tmp_path))
+    fsdd_data.load(data_dir=str(tmp_path))
   say(tmp_path, "0_ann_0.wav")
   with pytest.raises(BadInput, match=r"no recording of .*eight.* for the train part"):
-    fsdd.load(data_dir=str(tmp_path))
+    fsdd_data.load(data_dir=str(tmp_path))
   say(tmp_path, "zero.wav")
   with pytest.raises(BadInput, match=r"zero\.wav must be named DIGIT_SPEAKER_INDEX\.wav"):
-    fsdd.load(data_dir=str(tmp_path))
+    fsdd_data.load(data_dir=str(tmp_path))
   with pytest.raises(BadInput, match="--dataset must be one of"):
     Config(dataset="fsd")
   with pytest.raises(BadInput, match="--data_dir must be a folder"):
-    fsdd.load(dataset="files")
+    fsdd_data.load(dataset="files")
   with pytest.raises(BadInput, match="--fewest must be at most --most; got 5 and 4"):
     speech.run(Config(fewest=5, most=4))
 
@@ -84,24 +84,24 @@ def test_bad_recordings(folder, tmp_path):
 def test_strings_hold_their_words():
   """Each word is a constant of its own: what is heard, in order, without pauses, is the words."""
   part = [
-    fsdd.Recording(np.full(1000, level * (-1) ** s, np.float32), level, speaker)
+    fsdd_data.Recording(np.full(1000, level * (-1) ** s, np.float32), level, speaker)
     for level in range(1, 5)
     for s, speaker in enumerate(("ann", "bob"))
   ]
-  made = list(fsdd.strings(part, 50, 2, 4, seed=0))
+  made = list(fsdd_data.strings(part, 50, 2, 4, seed=0))
   assert {len(one.words) for one in made} == {2, 3, 4}
   for samples, words in made:
     middle = np.abs(samples) > 0.5
     heard = np.round(samples[middle]).astype(int)
     assert len({*np.sign(heard)}) == 1  # of one speaker
     np.testing.assert_array_equal(np.abs(heard), np.repeat(words, 1000))
-  again = list(fsdd.strings(part, 50, 2, 4, seed=0))
+  again = list(fsdd_data.strings(part, 50, 2, 4, seed=0))
   assert all((one.samples == other.samples).all() for one, other in zip(made, again))
 
 
 def test_tempo_changes_how_long_a_word_is():
-  part = [fsdd.Recording(np.ones(1000, np.float32), 1, "ann")]
-  lengths = [(o.samples > 0.5).sum() for o in fsdd.strings(part, 40, 1, 1, seed=0, tempo=0.2)]
+  part = [fsdd_data.Recording(np.ones(1000, np.float32), 1, "ann")]
+  lengths = [(o.samples > 0.5).sum() for o in fsdd_data.strings(part, 40, 1, 1, seed=0, tempo=0.2)]
   assert 790 < min(lengths) < 850
   assert 1150 < max(lengths) < 1210
 
@@ -110,7 +110,7 @@ def test_loudness_is_not_heard():
   draw = np.random.default_rng(0)
   one = draw.normal(size=4000).astype(np.float32)
   words = np.array([3, 0])
-  rows = fsdd.examples([fsdd.Utterance(k * one, words) for k in (1, 0.05)])
+  rows = fsdd_data.examples([fsdd_data.Utterance(k * one, words) for k in (1, 0.05)])
   np.testing.assert_allclose(rows[0][0], rows[1][0], atol=1e-2)
   assert rows[0][0].shape == (17, 120)  # 50 frames of 10 ms, three at once
   np.testing.assert_array_equal(rows[0][1], [4, 1])
@@ -141,18 +141,18 @@ def test_errors_by_hand():
     (sure(3, 0, 0), np.array([2])),
     (sure(1, 0, 2), np.array([1, 2, 3])),
   ]
-  found = sounds.errors(["a", "b", "c"], rows, ctc.greedy)
+  found = plots.errors(["a", "b", "c"], rows, ctc.greedy)
   assert found == {"word_error": pytest.approx(2 / 6), "accuracy": pytest.approx(1 / 3)}
 
 
 def test_a_picture_needs_a_column_for_each_word(tmp_path):
   with pytest.raises(ValueError, match=r"p must be \[S, 3\]"):
-    sounds.alignment(tmp_path, np.zeros((6, 4)), np.zeros((2, 2)), ["a", "b"], 0.1)
+    plots.alignment(tmp_path, np.zeros((6, 4)), np.zeros((2, 2)), ["a", "b"], 0.1)
 
 
 def test_a_run(tmp_path, monkeypatch):
   """Few whistles end to end: what is learnt shows in validation, is kept and is drawn."""
-  monkeypatch.setattr(fsdd, "TAKES", 14)
+  monkeypatch.setattr(fsdd_data, "TAKES", 14)
   monkeypatch.setattr(speech, "CHOOSE", 8)
   monkeypatch.setattr(speech, "TEST", 8)
   out = tmp_path / "run"

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from experiments.imdb import Config, run
-from rnnjax.data import imdb, pairs
+from experiments.seq2seq import data as pairs_data
+from experiments.text_classification import data as imdb_data
 from rnnjax.types import BadInput
 
 
@@ -31,8 +32,8 @@ def test_formats_agree(tmp_path):
   lines = tmp_path / "c.jsonl"
   lines.write_text("\n".join(json.dumps({"text": t, "label": float(k)}) for t, k in rows))
   names = dict(text="Review Text", label="Rating")
-  made = [imdb.load(data_dir=plain, **names), imdb.load(data_dir=zipped, **names)]
-  made.append(imdb.load(data_dir=str(lines)))  # the columns of the defaults
+  made = [imdb_data.load(data_dir=plain, **names), imdb_data.load(data_dir=zipped, **names)]
+  made.append(imdb_data.load(data_dir=str(lines)))  # the columns of the defaults
   assert made[0].classes == ("2", "4.5", "9", "10")
   assert made[2].classes == ("2.0", "4.5", "9.0", "10.0")
   assert made[0][2:] == made[1][2:] == made[2][2:]
@@ -43,7 +44,10 @@ def test_formats_agree(tmp_path):
 def test_parts_are_those_of_pairs(tmp_path):
   """A review is in the part where its text is as a source."""
   path = write(tmp_path / "a.csv", reviews())
-  ours, theirs = imdb.table(path, "Review Text", "Rating"), pairs.table(path, "Review Text", "")
+  ours, theirs = (
+    imdb_data.table(path, "Review Text", "Rating"),
+    pairs_data.table(path, "Review Text", ""),
+  )
   for part in ("train", "valid", "test"):
     assert [text for text, _ in getattr(ours, part)] == [text for text, _ in getattr(theirs, part)]
 
@@ -52,8 +56,8 @@ def test_titles_stand_before_the_texts_that_have_one(tmp_path):
   """The last column divides, so that the parts stay what they are without titles."""
   rows = [(f"title {n}" if n % 2 else "", *row) for n, row in enumerate(reviews())]
   path = write(tmp_path / "a.csv", rows, ("Title", "Review Text", "Rating"))
-  bare = imdb.table(path, "Review Text", "Rating")
-  full = imdb.table(path, "Title,Review Text", "Rating")
+  bare = imdb_data.table(path, "Review Text", "Rating")
+  full = imdb_data.table(path, "Title,Review Text", "Rating")
   titles = {text: f"{title} {text}".strip() for title, text, _ in rows}
   for part in ("train", "valid", "test"):
     assert getattr(full, part) == [(titles[text], n) for text, n in getattr(bare, part)]
@@ -61,7 +65,7 @@ def test_titles_stand_before_the_texts_that_have_one(tmp_path):
 
 def test_few_titles_are_enough(tmp_path):
   rows = [("one title" if n == 7 else "", *row) for n, row in enumerate(reviews())]
-  parts = imdb.table(write(tmp_path / "a.csv", rows, ("T", "X", "Y")), "T,X", "Y")[2:]
+  parts = imdb_data.table(write(tmp_path / "a.csv", rows, ("T", "X", "Y")), "T,X", "Y")[2:]
   (titled,) = [text for part in parts for text, _ in part if "title" in text]
   assert titled == f"one title {rows[7][1]}"
 
@@ -70,21 +74,21 @@ def test_labels_of_one_number_are_in_the_order_of_their_texts(tmp_path):
   """Not in that of a set, which changes from process to process."""
   names = ("1.0", "01", "1", "1.00", "001")
   path = write(tmp_path / "a.csv", reviews(stars=names))
-  assert imdb.table(path, "Review Text", "Rating").classes == tuple(sorted(names))
+  assert imdb_data.table(path, "Review Text", "Rating").classes == tuple(sorted(names))
 
 
 def test_bad_tables_are_named(tmp_path):
   path = write(tmp_path / "a.csv", reviews())
   with pytest.raises(BadInput, match=r"'text' and 'label'; it has \['', 'Review Text', 'Rating'\]"):
-    imdb.load(data_dir=path)
-  where = imdb.load(data_dir=path, text="Review Text", label="Rating").test[0][0]
+    imdb_data.load(data_dir=path)
+  where = imdb_data.load(data_dir=path, text="Review Text", label="Rating").test[0][0]
   rows = [(text, "11" if text == where else stars) for text, stars in reviews()]
   with pytest.raises(BadInput, match=rf"a\.csv, '{where}': the label '11' does not occur in train"):
-    imdb.load(data_dir=write(tmp_path / "a.csv", rows), text="Review Text", label="Rating")
+    imdb_data.load(data_dir=write(tmp_path / "a.csv", rows), text="Review Text", label="Rating")
   with pytest.raises(BadInput, match="has but one label, '5'"):
-    imdb.table(write(tmp_path / "a.csv", reviews(stars=["5"])), "Review Text", "Rating")
+    imdb_data.table(write(tmp_path / "a.csv", reviews(stars=["5"])), "Review Text", "Rating")
   with pytest.raises(BadInput, match="must be a folder with train and test reviews"):
-    imdb.load(data_dir=str(tmp_path / "nowhere.csv"))
+    imdb_data.load(data_dir=str(tmp_path / "nowhere.csv"))
 
 
 def test_a_run_beside_the_majority(tmp_path):
@@ -98,6 +102,6 @@ def test_a_run_beside_the_majority(tmp_path):
   path = write(tmp_path / "a.csv", rows)
   how = dict(cell="gru", hidden=16, batch=32, epochs=4, rate=0.01, word_dropout=0.0, evidence=0)
   scores = run(Config(data_dir=path, text="Review Text", label="Rating", **how))
-  test = [label for _, label in imdb.table(path, "Review Text", "Rating").test]
+  test = [label for _, label in imdb_data.table(path, "Review Text", "Rating").test]
   assert scores["test/majority"] == pytest.approx(np.mean(np.equal(test, 2)))
   assert scores["test/accuracy"] > 0.9 > scores["test/majority"]

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from rnnjax.data import vocabulary
-from rnnjax.data.subwords import BEGIN, END, KINDS, PAD, UNKNOWN, Subwords
+from rnnjax.data.tokenizer import BEGIN, END, KINDS, PAD, UNKNOWN, Subwords
 from rnnjax.types import BadInput
 
 TEXTS = [
@@ -150,7 +150,7 @@ def test_saved_and_read_again(kind):
 def test_another_process_learns_the_same():
   """Whatever the order of its sets and tables."""
   code = (
-    "import json, sys; from rnnjax.data.subwords import Subwords;"
+    "import json, sys; from rnnjax.data.tokenizer import Subwords;"
     "texts, size = json.load(sys.stdin); print(json.dumps(Subwords.train(texts, size).words))"
   )
   given = json.dumps([TEXTS, SIZES["bpe"]])

@@ -9,13 +9,15 @@ import numpy as np
 import pytest
 from rouge_score import rouge_scorer
 
-from experiments import learning, summarize
+from experiments import summarize
+from experiments.common import runs
+from experiments.seq2seq import data as pairs_data
 from experiments.summarize import Config
-from rnnjax import attention, bidirectional, gru, stack, tasks
-from rnnjax.data import pairs
+from rnnjax import attention, bidirectional, gru, stack
 from rnnjax.decoders import decoder
-from rnnjax.models.translator import Translator
-from rnnjax.softmax import full
+from rnnjax.models.seq2seq import Translator
+from rnnjax.output_layers import full
+from rnnjax.training import tasks
 from rnnjax.types import BadInput
 
 S, T, B, V = 5, 4, 3, 9
@@ -115,7 +117,7 @@ def test_baselines_by_hand():
   train = [("red shoes pinch", "too small"), ("blue dress fits", "love it"), ("a hat", "love it")]
   valid = [("nice warm coat it is", "nice warm coat")]
   test = [("red shoes again", "red shoes"), ("some hat", "love it")]
-  found = summarize.baselines(pairs.Pairs("", train, valid, test))
+  found = summarize.baselines(pairs_data.Pairs("", train, valid, test))
   three = (2 * (2 / 3) / (1 + 2 / 3) + 0) / 2  # "red shoes again", "some hat"
   assert found["first_3_words/rougeL"] == pytest.approx(three)
   assert found["commonest/rougeL"] == pytest.approx(0.5)
@@ -126,7 +128,7 @@ def test_a_run_and_its_model(tmp_path):
   """What it wrote is what was scored; its model can be asked; another's is refused."""
   out = tmp_path / "run"
   scores = summarize.run(Config(**TINY, out=str(out)))
-  text = pairs.load("embedded", "", "", "", "summaries")
+  text = pairs_data.load("embedded", "", "", "", "summaries")
   lines = [json.loads(line) for line in (out / "written.jsonl").read_text().splitlines()]
   written = [line["written"] for line in lines]
   assert [(line["source"], line["target"]) for line in lines] == text.test
@@ -138,7 +140,7 @@ def test_a_run_and_its_model(tmp_path):
   with pytest.raises(BadInput, match="--text must be a text"):
     summarize.run(Config(load=str(out), text=" "))
   with pytest.raises(BadInput, match="another experiment"):
-    learning.restore(Config, str(out), "lexicon")
+    runs.restore(Config, str(out), "lexicon")
 
 
 @pytest.mark.parametrize("flags", [{"joint": False}, {"attention": "none"}], ids=str)

@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 
 import experiments
-from experiments.search_space import draw
-from rnnjax.diagnostics import ranking
+from experiments.sweep import ranking
+from experiments.sweep.search_space import draw
 from rnnjax.types import BadInput
 
 ROOT = pathlib.Path(__file__).parents[1]

@@ -6,7 +6,8 @@ import zipfile
 
 import pytest
 
-from rnnjax.data import spans, tagged, teddy
+from experiments.sequence_tagging import bio_tags, synthetic_sentences
+from experiments.sequence_tagging import data as tagged_data
 from rnnjax.types import BadInput
 
 PARTS = ("train", "valid", "test")
@@ -80,7 +81,7 @@ def tags(part):
 )
 def test_four_columns(tmp_path, task, expected, columns):
   """CoNLL-2003: the tag is the task's column, what stands before it goes along."""
-  read = tagged.files(folder(tmp_path / "conll", NER, NER, NER), task)
+  read = tagged_data.files(folder(tmp_path / "conll", NER, NER, NER), task)
   assert read.name == "conll"
   for part, sentences in zip(PARTS, read[1:], strict=True):
     assert words(sentences) == ["EU rejects German calls", "Peter Blackburn", "Paris"]
@@ -96,7 +97,7 @@ def test_three_columns(tmp_path):
   text = "the DT B-NP\npound NN I-NP\n\nfell VBD B-VP\n"
   data_dir = folder(tmp_path, text, text, text)
   for task, expected in (("pos", ["DT NN", "VBD"]), ("chunk", ["B-NP I-NP", "B-VP"])):
-    read = tagged.files(data_dir, task)
+    read = tagged_data.files(data_dir, task)
     assert tags(read.train) == tags(read.test) == expected
     assert {s.document for s in read.train} == {0}
   assert read.train[0].columns == [["DT", "NN"]]
@@ -106,7 +107,7 @@ def test_conllu(tmp_path):
   """Words alone: contractions and what is left out are none; "#" is one; new documents count."""
   data_dir = folder(tmp_path / "ud", UD, UD, ending=".conllu.gz")
   write(tmp_path / "ud" / "en-dev.conllu", UD)
-  read = tagged.load("auto", data_dir, "pos")
+  read = tagged_data.load("auto", data_dir, "pos")
   for part, name in zip(read[1:], ("train.conllu.gz", "en-dev.conllu", "test.conllu.gz")):
     assert [s.words for s in part] == [["He", "do", "n't"], ["10 000"], ["#"]]
     assert tags(part) == ["PRON AUX PART", "NUM", "SYM"]
@@ -120,7 +121,7 @@ def test_two_columns(tmp_path, task, tag):
   """Any task; blanks part columns where no tab does, and "#" is a word."""
   train = f"# {tag}\nb   {tag} \n\n\n\n  c {tag}\n"
   valid = f"New York\t{tag}\nc\u2028d\u00a0e\t{tag}\t\n"
-  read = tagged.files(folder(tmp_path, train, f"d {tag}", valid), task)
+  read = tagged_data.files(folder(tmp_path, train, f"d {tag}", valid), task)
   assert [s.words for s in read.train] == [["#", "b"], ["c"]]
   assert [s.words for s in read.valid] == [["New York", "c\u2028d\u00a0e"]]
   assert tags(read.train + read.valid + read.test) == [f"{tag} {tag}", tag, f"{tag} {tag}", tag]
@@ -129,14 +130,16 @@ def test_two_columns(tmp_path, task, tag):
 def test_what_windows_writes(tmp_path):
   """A byte order mark and its line ends change nothing."""
   text = "\ufeff" + NER.replace("\n", "\r\n")
-  plain, windows = (tagged.files(folder(tmp_path / "data", t, t, t), "ner") for t in (NER, text))
+  plain, windows = (
+    tagged_data.files(folder(tmp_path / "data", t, t, t), "ner") for t in (NER, text)
+  )
   assert windows == plain
 
 
 def test_a_document_may_begin_anywhere(tmp_path):
   """Without empty lines about it too; one without sentences does not count."""
   text = "a O\n-DOCSTART- O\nb O\n\n-DOCSTART- O\n-DOCSTART-\n\nc O\n\nd O"
-  read = tagged.files(folder(tmp_path, text, text, text), "ner")
+  read = tagged_data.files(folder(tmp_path, text, text, text), "ner")
   assert [(s.words, s.document) for s in read.train] == [
     (["a"], 0),
     (["b"], 1),
@@ -148,7 +151,7 @@ def test_a_document_may_begin_anywhere(tmp_path):
 def test_the_last_tenth_is_held_out(tmp_path):
   """Where no file is for validation; its documents count from 0."""
   text = "".join(f"-DOCSTART- X\n\n{n} X\n\n{n}b X\n\n" for n in range(20))
-  read = tagged.files(folder(tmp_path, text, "a X"), "pos")
+  read = tagged_data.files(folder(tmp_path, text, "a X"), "pos")
   expected = [word for n in range(20) for word in (str(n), f"{n}b")]
   assert words(read.train) == expected[:36]
   assert [(s.words[0], s.document) for s in read.valid] == [
@@ -167,14 +170,14 @@ def test_the_last_tenth_is_held_out(tmp_path):
 def test_any_scheme_becomes_bio(tmp_path, written):
   """The scheme is that of all parts together: alone, the test part here would pass for BIO."""
   rows = lambda text: "".join(f"w {tag}\n" for tag in text.split())
-  read = tagged.files(folder(tmp_path, rows(written), rows("O O"), rows(written)), "ner")
+  read = tagged_data.files(folder(tmp_path, rows(written), rows("O O"), rows(written)), "ner")
   assert tags(read.train) == tags(read.valid) == ["B-PER B-PER I-PER O B-LOC"]
   assert tags(read.test) == ["O O"]
 
 
 def test_parts_of_speech_stay(tmp_path):
   """Even where they look like tags of spans."""
-  read = tagged.files(folder(tmp_path, "a I-X\nb E-Y\n", "c O\n", "d S-X"), "pos")
+  read = tagged_data.files(folder(tmp_path, "a I-X\nb E-Y\n", "c O\n", "d S-X"), "pos")
   assert tags(read.train + read.valid + read.test) == ["I-X E-Y", "S-X", "O"]
 
 
@@ -189,8 +192,8 @@ def test_an_archive(tmp_path):
     archive.writestr("conll/TEST.TXT", NER)
     archive.writestr("__MACOSX/conll/._latest-train.txt", b"\xff")
   path = write(tmp_path / "conll.zip", packed.getvalue())
-  read = tagged.files(str(path), "ner")
-  plain = tagged.files(folder(tmp_path / "plain", NER, NER, NER), "ner")
+  read = tagged_data.files(str(path), "ner")
+  plain = tagged_data.files(folder(tmp_path / "plain", NER, NER, NER), "ner")
   for ours, theirs in zip(read[1:], plain[1:], strict=True):
     assert [s[:4] for s in ours] == [s[:4] for s in theirs]
   assert read.name == "conll.zip"
@@ -245,28 +248,28 @@ def several(tmp_path, *names):
 )
 def test_bad_files_are_named(tmp_path, make, message):
   with pytest.raises(BadInput, match=message):
-    tagged.load("files", make(tmp_path), "ner")
+    tagged_data.load("files", make(tmp_path), "ner")
 
 
 def test_an_unknown_dataset_or_task():
   with pytest.raises(BadInput, match=r"dataset must be one of \('auto', .*\); got 'linux'"):
-    tagged.load("linux", "", "ner")
+    tagged_data.load("linux", "", "ner")
   with pytest.raises(BadInput, match=r"task must be one of .*'chunk'\); got 'names'"):
-    tagged.load("embedded", "", "names")
+    tagged_data.load("embedded", "", "names")
 
 
-@pytest.mark.parametrize("task", tagged.TASKS)
+@pytest.mark.parametrize("task", tagged_data.TASKS)
 def test_the_embedded_set(caplog, task):
   """It is teddy's, each sentence a document; auto takes it with a warning where no files are."""
-  read = tagged.load("embedded", "", task)
+  read = tagged_data.load("embedded", "", task)
   assert not caplog.text
   assert read.name == "embedded"
-  for part, rows in zip(read[1:], teddy.splits(task), strict=True):
-    whole = list if task == "pos" else spans.iobes
+  for part, rows in zip(read[1:], synthetic_sentences.splits(task), strict=True):
+    whole = list if task == "pos" else bio_tags.iobes
     assert [(s.words, s.tags) for s in part] == [(words, whole(tags)) for words, tags in rows]
     assert [s.document for s in part] == list(range(len(rows)))
   assert read.test[4].place == "embedded test:5"
-  assert tagged.load("auto", "", task) == read
+  assert tagged_data.load("auto", "", task) == read
   assert "--data_dir=FOLDER" in caplog.text
 
 
@@ -275,7 +278,7 @@ def test_long_sentences_and_columns_are_cut(tmp_path):
   rows = "a DT B-NP\nbig JJ I-NP\ndog NN I-NP\n\n"
   for part in ("train", "valid", "test"):
     (tmp_path / f"{part}.txt").write_text(rows)
-  read = tagged.load("files", str(tmp_path), "chunk", limit=2)
+  read = tagged_data.load("files", str(tmp_path), "chunk", limit=2)
   assert read.train[0][:3] == (["a", "big"], ["B-NP", "E-NP"], [["DT", "JJ"]])
   assert read.test[0][:3] == (["a", "big", "dog"], ["B-NP", "I-NP", "E-NP"], [["DT", "JJ", "NN"]])
-  assert tagged.load("files", str(tmp_path), "chunk", columns=False).test[0].columns == []
+  assert tagged_data.load("files", str(tmp_path), "chunk", columns=False).test[0].columns == []

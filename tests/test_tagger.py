@@ -11,13 +11,13 @@ import pytest
 from seqeval.metrics import f1_score
 from seqeval.scheme import IOBES
 
-from rnnjax import bidirectional, crf, forward, gru, lstm, stack, tasks
-from rnnjax.data import spans
-from rnnjax.data.lexicon import Lexicon
-from rnnjax.data.tagged import Sentence
-from rnnjax.models import spelling
-from rnnjax.models.labeller import Labeller
+from experiments.sequence_tagging import bio_tags, char_encoders
+from experiments.sequence_tagging.data import Sentence
+from experiments.sequence_tagging.lexicon import Lexicon
+from experiments.sequence_tagging.tagger_predictor import Labeller
+from rnnjax import bidirectional, crf, forward, gru, lstm, stack
 from rnnjax.models.tagger import Tagger
+from rnnjax.training import tasks
 from rnnjax.types import BadInput
 
 KEY = jax.random.key(0)
@@ -25,8 +25,8 @@ T, B, C, V = 6, 4, 5, 9
 LENGTHS = np.array([6, 3, 1, 4])
 TAGS = ["B-X", "E-X", "I-X", "O", "S-X"]
 SPELLINGS = {
-  "convolution": spelling.Convolution(V, 3, 4),
-  "recurrent": spelling.Recurrent(V, 3, bidirectional(lstm(2), lstm(2))),
+  "convolution": char_encoders.Convolution(V, 3, 4),
+  "recurrent": char_encoders.Recurrent(V, 3, bidirectional(lstm(2), lstm(2))),
 }
 
 
@@ -86,7 +86,7 @@ def test_spelling(kind, expected):
 @functools.cache
 def made(direction="both", last=None, **options):
   encoder = {"both": bidirectional(gru(4), gru(4)), "ahead": forward(gru(4))}[direction]
-  last = last or crf.linear_chain(len(TAGS), *spans.transitions(TAGS))
+  last = last or crf.linear_chain(len(TAGS), *bio_tags.transitions(TAGS))
   return Tagger(
     nn.Embed(V, 3), stack(encoder), last, SPELLINGS["convolution"], ((7, 2), (5, 2)), **options
   )
@@ -164,7 +164,11 @@ def enumerated(params, scores, allowed):
 def test_the_task():
   """Loss, accuracy and F1 over the words of the rows that weigh, by enumeration of all tags."""
   model = made()
-  task, params, lengths = tasks.tagging(model, spans.pieces(TAGS)), parameters(model), LENGTHS - 1
+  task, params, lengths = (
+    tasks.tagging(model, bio_tags.pieces(TAGS)),
+    parameters(model),
+    LENGTHS - 1,
+  )
   lengths[2] = 3
   weights = np.array([1, 1, 0, 1], np.float32)
   true = ["S-X B-X E-X O O", "S-X S-X", "O O O", "B-X I-X E-X"]
@@ -177,7 +181,7 @@ def test_the_task():
   last = {name: np.float64(p) for name, p in params["tags"].items()}
   for b in np.flatnonzero(weights):
     n = lengths[b]
-    row = enumerated(last, scores[:n, b], spans.transitions(TAGS))
+    row = enumerated(last, scores[:n, b], bio_tags.transitions(TAGS))
     loss += np.logaddexp.reduce(list(row.values())) - row[tuple(tags[:n, b])]
     best.append([TAGS[tag] for tag in max(row, key=row.get)])
   there = [true[b].split() for b in np.flatnonzero(weights)]
@@ -227,8 +231,8 @@ def labeller_of(lexicon):
   model = Tagger(
     nn.Embed(len(lexicon.words), 3),
     stack(bidirectional(gru(4), gru(4))),
-    crf.linear_chain(len(TAGS), *spans.transitions(lexicon.tags)),
-    spelling.Convolution(len(lexicon.characters), 3, 4),
+    crf.linear_chain(len(TAGS), *bio_tags.transitions(lexicon.tags)),
+    char_encoders.Convolution(len(lexicon.characters), 3, 4),
     tuple((len(column), 2) for column in lexicon.columns),
   )
   example = Sentence(["a"], [], [["a"]] * (len(lexicon.columns) - 1), 0, "")
@@ -256,7 +260,7 @@ def test_probabilities(labeller):
   given = [batch[name] for name in ("tokens", "lengths", "characters", "columns")]
   last, scores = model.apply({"params": params}, *given)
   last = {name: np.float64(p) for name, p in last.items()}
-  row = enumerated(last, np.float64(scores)[: len(words), 0], spans.transitions(TAGS))
+  row = enumerated(last, np.float64(scores)[: len(words), 0], bio_tags.transitions(TAGS))
   log_Z, best = np.logaddexp.reduce(list(row.values())), max(row, key=row.get)
   expected = [
     sum(np.exp(s - log_Z) for y, s in row.items() if y[t] == tag) for t, tag in enumerate(best)
@@ -270,7 +274,7 @@ def test_a_sentence_of_ten_thousand_words(labeller):
   """Its tags are legal, and its beginning is tagged as that of a shorter one."""
   words = SENTENCES[0].split() * 2000
   (long,) = labeller([words[:10_000]])
-  assert len(long.tags) == 10_000 and spans.bio(long.tags, "iobes")
+  assert len(long.tags) == 10_000 and bio_tags.bio(long.tags, "iobes")
   assert ((long.probabilities > 0) & (long.probabilities < 1 + 1e-3)).all()
   (short,) = labeller([words[:200]])
   assert short.tags[:100] == long.tags[:100]

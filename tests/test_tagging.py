@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 
 from experiments import tagging
+from experiments.sequence_tagging import bio_tags, synthetic_sentences
+from experiments.sequence_tagging.tagger_predictor import Labeller
 from experiments.tagging import Config
 from rnnjax import training
-from rnnjax.data import spans, teddy
-from rnnjax.models.labeller import Labeller
-from rnnjax.training import placement
-from rnnjax.training.run import Stopped
+from rnnjax.training import sharding
+from rnnjax.training.trainer import Stopped
 from rnnjax.types import BadInput
 from tests.test_run import Config as Other
 from tests.test_run import finish, make
@@ -55,8 +55,8 @@ def teddies(tmp_path_factory):
 
 def ceiling():
   """That of IOBES, which reading forward cannot exceed."""
-  *_, test = teddy.splits("ner")
-  return teddy.ceiling((words, spans.iobes(tags)) for words, tags in test)
+  *_, test = synthetic_sentences.splits("ner")
+  return synthetic_sentences.ceiling((words, bio_tags.iobes(tags)) for words, tags in test)
 
 
 def test_reading_in_both_directions_is_better(teddies):
@@ -90,10 +90,10 @@ def test_the_sentence_is_tagged(teddies, capsys):
 
 def test_what_is_loaded_tags_the_test_part_as_well(teddies):
   config, scores, _ = teddies
-  *_, test = teddy.splits("ner")
+  *_, test = synthetic_sentences.splits("ner")
   words, tags = zip(*test)
   found = [one.tags for one in tagging.load(config.out)(words)]
-  right = [a == b for one, two in zip(found, tags) for a, b in zip(one, spans.iobes(two))]
+  right = [a == b for one, two in zip(found, tags) for a, b in zip(one, bio_tags.iobes(two))]
   assert scores["test/accuracy"] == pytest.approx(np.mean(right))
 
 
@@ -283,4 +283,4 @@ def test_whatever_devices_share_a_batch_share_all():
   """Three devices, onto which --batch=6 fits, are not stopped by the other parts."""
   data = tagging.prepare(Config(batch=6))
   for part in (data.train, data.valid, data.test):
-    placement.shard(mesh(3), next(iter(part)))
+    sharding.shard(mesh(3), next(iter(part)))

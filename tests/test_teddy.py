@@ -2,7 +2,7 @@
 
 import pytest
 
-from rnnjax.data import spans, teddy
+from experiments.sequence_tagging import bio_tags, synthetic_sentences
 
 TASKS = ("pos", "ner", "chunk")
 
@@ -19,7 +19,9 @@ def shared(one, other):
 
 @pytest.mark.parametrize("task", TASKS)
 def test_twins_begin_alike_and_are_tagged_otherwise(task):
-  for (words, tags), (others, marks) in twins(teddy.sentences(600, seed=3, task=task)):
+  for (words, tags), (others, marks) in twins(
+    synthetic_sentences.sentences(600, seed=3, task=task)
+  ):
     begun = shared(words, others)
     assert words != others
     assert tags[:begun] != marks[:begun]
@@ -31,11 +33,13 @@ def test_reading_forward_is_right_on_half(task):
 
   The table is made of the pair alone, so no tagger that reads forward does better on the pair.
   """
-  for pair in twins(teddy.sentences(600, seed=4, task=task)):
+  for pair in twins(synthetic_sentences.sentences(600, seed=4, task=task)):
     (words, tags), (others, marks) = pair
     wrong = sum(a != b for a, b in zip(tags[: shared(words, others)], marks))
     assert wrong >= 1
-    assert teddy.ceiling(pair) == pytest.approx(1 - wrong / (len(words) + len(others)))
+    assert synthetic_sentences.ceiling(pair) == pytest.approx(
+      1 - wrong / (len(words) + len(others))
+    )
 
 
 def test_ceiling_by_hand():
@@ -47,20 +51,20 @@ def test_ceiling_by_hand():
     (["a"], ["O"]),
     (["a"], ["B-LOC"]),
   ]
-  assert teddy.ceiling(rows) == 6 / 8
+  assert synthetic_sentences.ceiling(rows) == 6 / 8
 
 
 @pytest.mark.parametrize("task", TASKS)
 def test_ceiling_of_the_test_part(task):
   """Clearly below 1, though the table is made of the test part itself."""
-  *_, test = teddy.splits(task)
-  assert 0.88 < teddy.ceiling(test) < 0.93
+  *_, test = synthetic_sentences.splits(task)
+  assert 0.88 < synthetic_sentences.ceiling(test) < 0.93
 
 
 @pytest.mark.parametrize("task", TASKS)
 def test_parts(task):
   """Distinct sentences of known words and tags; no twins are divided, and each draw is the same."""
-  train, valid, test = parts = teddy.splits(task)
+  train, valid, test = parts = synthetic_sentences.splits(task)
   assert [len(part) for part in parts] == [1200, 200, 400]
   assert len({tuple(words) for part in parts for words, _ in part}) == 1800
   for column in (0, 1):
@@ -71,15 +75,15 @@ def test_parts(task):
     for (words, tags), (others, marks) in twins(part):
       begun = shared(words, others)
       assert tags[:begun] != marks[:begun]
-  assert teddy.splits(task) == parts
+  assert synthetic_sentences.splits(task) == parts
 
 
 @pytest.mark.parametrize("task", ["ner", "chunk"])
 def test_tags_are_bio(task):
   """Legal, as the converter checks; of entities, or of noun phrases alone."""
-  for words, tags in teddy.sentences(600, seed=5, task=task):
-    assert spans.bio(tags) == tags
-    types = {kind for kind, _, _ in spans.spans(tags)}
+  for words, tags in synthetic_sentences.sentences(600, seed=5, task=task):
+    assert bio_tags.bio(tags) == tags
+    types = {kind for kind, _, _ in bio_tags.spans(tags)}
     assert types <= ({"NP"} if task == "chunk" else {"PER", "LOC", "ORG"}), words
 
 
@@ -107,7 +111,7 @@ EXAMPLES = {
 @pytest.mark.parametrize("task", TASKS)
 def test_sentences_of_the_lecture(task):
   """They are among the first thousands, whatever opens them, and tagged as one would."""
-  made = teddy.sentences(6000, task=task)
+  made = synthetic_sentences.sentences(6000, task=task)
   for begun, expected in EXAMPLES[task].items():
     words, tags = begun.split(), expected.split()
     spots = [slice(skip, skip + len(words)) for skip in (0, 2)]
@@ -118,8 +122,10 @@ def test_sentences_of_the_lecture(task):
 
 def test_too_many(monkeypatch):
   """Where words are few, the pairs come to an end, and that is said."""
-  monkeypatch.setattr(teddy, "FORMS", teddy.FORMS[:1])
-  monkeypatch.setattr(teddy, "SLOTS", {slot: "one two" for slot in teddy.SLOTS})
-  assert len(teddy.sentences(8)) == 8
+  monkeypatch.setattr(synthetic_sentences, "FORMS", synthetic_sentences.FORMS[:1])
+  monkeypatch.setattr(
+    synthetic_sentences, "SLOTS", {slot: "one two" for slot in synthetic_sentences.SLOTS}
+  )
+  assert len(synthetic_sentences.sentences(8)) == 8
   with pytest.raises(ValueError, match=r"^800 distinct sentences for ner cannot be made"):
-    teddy.sentences(800)
+    synthetic_sentences.sentences(800)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import pytest
 
 from rnnjax import gru, lstm, mingru
-from rnnjax.cells.cell import additive, factory, init, zeros
+from rnnjax.cells.base import additive, factory, init, zeros
 from rnnjax.testing import LAWS, check_cell
 from tests.cells_table import FORMS, H
 

@@ -11,10 +11,10 @@ import optax
 import pytest
 from jax.sharding import AxisType
 
-from rnnjax import forward, gru, tasks, training
-from rnnjax.data.batches import Batches
+from rnnjax import forward, gru, training
+from rnnjax.data.bucketed_batches import Batches
 from rnnjax.models.classifier import Classifier
-from rnnjax.training import optimizers
+from rnnjax.training import optimizers, tasks
 
 KEY = jax.random.key(0)
 DRAW = np.random.default_rng(0)

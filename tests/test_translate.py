@@ -15,11 +15,12 @@ import pytest
 import sacrebleu
 from matplotlib.image import imread
 
-from experiments import rewriting, translate
+from experiments import translate
+from experiments.seq2seq import data as pairs_data
+from experiments.seq2seq import seq2seq_common
 from experiments.translate import Config
 from rnnjax import training
-from rnnjax.data import pairs
-from rnnjax.training.run import Stopped
+from rnnjax.training.trainer import Stopped
 from rnnjax.types import BadInput
 from tests.test_run import Config as Other
 from tests.test_run import finish, make
@@ -69,11 +70,11 @@ def esperanto(tmp_path_factory):
 
 def test_attention_is_worth_it():
   """What a bottleneck loses of the generated translations, attention has."""
-  text = pairs.load("embedded", "", "", "", "translations")
+  text = pairs_data.load("embedded", "", "", "", "translations")
   text = text._replace(train=text.train[:1200], valid=text.valid[:64], test=text.test[:64])
   how = TINY | dict(hidden=16, width=16, batch=16, epochs=2, rate=0.03, dropout=0.0)
   loss = {
-    kind: rewriting.rewriter(Config(**how, attention=kind), text)[1]["test/loss"]
+    kind: seq2seq_common.rewriter(Config(**how, attention=kind), text)[1]["test/loss"]
     for kind in ("none", "general")
   }
   assert loss["general"] < 0.8 * loss["none"], loss
@@ -84,7 +85,7 @@ def test_scores(esperanto):
   config, scores, _ = esperanto
   path = pathlib.Path(config.out) / "written.jsonl"
   rows = [json.loads(line) for line in path.read_text().splitlines()]
-  text = pairs.parallel(config.data_dir, "en", "xx")
+  text = pairs_data.parallel(config.data_dir, "en", "xx")
   assert [(row["source"], row["target"]) for row in rows] == text.test
   sides = [row["written"] for row in rows], [[row["target"] for row in rows]]
   bleu = sacrebleu.corpus_bleu(*sides, force=True)
@@ -183,9 +184,9 @@ def test_what_is_loaded_has_no_map_either(blind, tmp_path, capsys):
 
 def test_coverage_learns_and_searches(esperanto, capsys):
   """With input feeding, from the first step to the last translation."""
-  text = pairs.parallel(esperanto[0].data_dir, "en", "xx")
+  text = pairs_data.parallel(esperanto[0].data_dir, "en", "xx")
   config = Config(**TINY, attention="coverage", feed=True)
-  rewriter, scores = rewriting.rewriter(config, text)
+  rewriter, scores = seq2seq_common.rewriter(config, text)
   assert scores["test/loss"] < 0.97 * np.log(11)
   assert len(rewriter([source for source, _ in text.test])) == 16
 
@@ -243,7 +244,7 @@ def test_misfits_are_refused_before_training(esperanto, idle, options, words):
 )
 def test_flags_that_do_not_fit_each_other_are_refused_before_texts_are_cut(monkeypatch, options):
   """A vocabulary of a large corpus takes minutes."""
-  monkeypatch.setattr(rewriting, "prepare", lambda *_: pytest.fail("it cuts"))
+  monkeypatch.setattr(seq2seq_common, "prepare", lambda *_: pytest.fail("it cuts"))
   with pytest.raises(BadInput, match="needs"):
     translate.run(Config(**TINY | options))
 

@@ -10,15 +10,16 @@ import numpy as np
 import optax
 import pytest
 
-from rnnjax import bidirectional, generate, gru, sample, stack, tasks
+from rnnjax import bidirectional, generate, gru, sample, stack
 from rnnjax.attention import additive, general
-from rnnjax.data.subwords import BEGIN, END, Subwords
+from rnnjax.data.tokenizer import BEGIN, END, Subwords
 from rnnjax.data.vocabulary import UNKNOWN
 from rnnjax.decoders import decoder
-from rnnjax.models.rewriter import Rewriter, ended
-from rnnjax.models.translator import Source, Translator
-from rnnjax.search import beam
-from rnnjax.softmax import full
+from rnnjax.decoding import beam_search
+from rnnjax.models.seq2seq import Source, Translator
+from rnnjax.models.seq2seq_predictor import Rewriter, ended
+from rnnjax.output_layers import full
+from rnnjax.training import tasks
 from rnnjax.types import BadInput
 from tests.test_tagger import drawn
 
@@ -140,7 +141,7 @@ def test_a_beam_of_one_is_greedy(how):
   _, rows = generate(model.read, known, first[None], KEY, steps=9, carry=carry, choose=sample(0.0))
   rows = np.where(np.cumsum(rows == END, 0) > 0, END, rows)
   assert len({*map(tuple, rows.T)}) > 1
-  found = beam(model.read, known, carry, first, width=1, steps=9, end=END)
+  found = beam_search(model.read, known, carry, first, width=1, steps=9, end=END)
   np.testing.assert_array_equal(found.tokens[0], rows)
 
 

@@ -5,7 +5,7 @@ import pathlib
 import numpy as np
 import pytest
 
-from rnnjax.diagnostics.units import Tracker, signals, trackers
+from experiments.language_modeling.tracking_units import Tracker, signals, trackers
 
 HELLO = pathlib.Path(__file__).parents[1] / "rnnjax" / "data" / "hello.txt"
 T = 2000
@@ -103,7 +103,7 @@ def test_misfits_are_refused():
 
 @pytest.fixture(scope="module")
 def figures():
-  from rnnjax.diagnostics import figures
+  from rnnjax.analysis import figures
 
   return figures
 

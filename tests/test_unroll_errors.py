@@ -9,7 +9,7 @@ import pytest
 
 from rnnjax import lstm, unroll
 from rnnjax.cells import factory
-from rnnjax.cells.cell import zeros
+from rnnjax.cells.base import zeros
 from tests.cells_table import CASES, NAMES, B, D, H, T, inputs
 
 CASE = CASES[NAMES.index("lstm(5)")]

@@ -8,7 +8,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jax.test_util import check_grads
 
 from rnnjax import gru, lstm, unroll, vanilla
-from rnnjax.cells.cell import Cell, affine, factory, zeros
+from rnnjax.cells.base import Cell, affine, factory, zeros
 from rnnjax.testing import check_cell
 from rnnjax.unroll import backends
 

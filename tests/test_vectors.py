@@ -7,9 +7,8 @@ import pathlib
 import numpy as np
 import pytest
 
-from rnnjax.data import files
+from rnnjax.data import files, word_vectors
 from rnnjax.data.vocabulary import Vocabulary
-from rnnjax.interop import vectors
 from rnnjax.types import BadInput
 
 ROWS = "the 1 2 3\nof 4 5 6\nfilm -1 0.5 1e-1\n"
@@ -37,7 +36,7 @@ def formats(words, numbers):
 
 @pytest.mark.parametrize("suffix", ["", ".gz"])
 def test_rows_go_to_the_ids_of_their_words(tmp_path, suffix):
-  table = vectors.read(write(tmp_path / f"glove.txt{suffix}", ROWS), WORDS)
+  table = word_vectors.read(write(tmp_path / f"glove.txt{suffix}", ROWS), WORDS)
   expected = np.float32([[-1, 0.5, 0.1], [1, 2, 3]])
   np.testing.assert_array_equal(table[WORDS.encode(["film", "the"])], expected)
   np.testing.assert_array_equal(table[0], np.zeros(3))
@@ -51,13 +50,13 @@ def test_what_is_streamed_may_be_larger_than_what_is_held(tmp_path, monkeypatch)
   path = write(tmp_path / "glove.txt.gz", rows)
   with pytest.raises(BadInput, match="must unpack to 1000 bytes at most"):
     files.read_bytes(pathlib.Path(path))
-  assert vectors.read(path, WORDS).shape == (len(WORDS), 3)
+  assert word_vectors.read(path, WORDS).shape == (len(WORDS), 3)
   monkeypatch.setattr(files, "SMALL", len(rows))
   monkeypatch.setattr(files, "RATIO", 1)
-  assert vectors.read(path, WORDS).shape == (len(WORDS), 3)
+  assert word_vectors.read(path, WORDS).shape == (len(WORDS), 3)
   monkeypatch.setattr(files, "SMALL", len(rows) - 1)
   with pytest.raises(BadInput, match="must unpack to"):
-    vectors.read(path, WORDS)
+    word_vectors.read(path, WORDS)
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -70,7 +69,7 @@ def test_all_formats_give_the_numbers_that_were_written(tmp_path, seed):
   tables = []
   for name, content in formats(words, numbers):
     for path in (tmp_path / name, tmp_path / f"{name}.gz"):
-      tables.append(vectors.read(write(path, content), some))
+      tables.append(word_vectors.read(write(path, content), some))
   for word in some.words[2:-1]:
     np.testing.assert_array_equal(tables[0][some.ids[word]], numbers[words.index(word)])
   for table in tables[1:]:
@@ -80,7 +79,9 @@ def test_all_formats_give_the_numbers_that_were_written(tmp_path, seed):
 def test_noise_has_the_mean_and_deviation_of_the_rest(tmp_path):
   words = Vocabulary(["the", *(f"unheard{'x' * n}" for n in range(500))])
   numbers = np.random.default_rng(0).normal(5, 2, (1, 200)).astype(np.float32)
-  table = vectors.read(write(tmp_path / "f", dict(formats(["the"], numbers))["glove.txt"]), words)
+  table = word_vectors.read(
+    write(tmp_path / "f", dict(formats(["the"], numbers))["glove.txt"]), words
+  )
   noise = np.delete(table, [0, words.ids["the"]], axis=0)
   np.testing.assert_allclose(noise.mean(), numbers.mean(), rtol=0.01)
   np.testing.assert_allclose(noise.std(), numbers.std(), rtol=0.01)
@@ -88,7 +89,9 @@ def test_noise_has_the_mean_and_deviation_of_the_rest(tmp_path):
 
 def test_words_hold_blanks_and_bytes_of_no_encoding(tmp_path):
   rows = b"the 1 2\n. . . 3 4\n\xff\xfe 5 6\n  7 8\nat a@b.com 9 10\n"
-  table = vectors.read(write(tmp_path / "glove.txt", rows), Vocabulary([". . .", "at a@b.com"]))
+  table = word_vectors.read(
+    write(tmp_path / "glove.txt", rows), Vocabulary([". . .", "at a@b.com"])
+  )
   np.testing.assert_array_equal(table[2:], [[3, 4], [9, 10]])
 
 
@@ -107,7 +110,7 @@ def test_words_hold_blanks_and_bytes_of_no_encoding(tmp_path):
 def test_other_spellings_help_out_in_order(tmp_path, word, rows, number, caplog):
   words, path = Vocabulary({word} - {"<unk>"}), write(tmp_path / "vectors", rows + "another 9\n")
   with caplog.at_level(logging.INFO):
-    assert vectors.read(path, words)[words.ids[word]] == number
+    assert word_vectors.read(path, words)[words.ids[word]] == number
   exact = f"{word} " in rows
   assert f"1 of {len(words) - 1} words: {exact:d} as they are, {not exact:d} in" in caplog.text
 
@@ -140,9 +143,9 @@ BINARY = dict(formats(["the", "of"], np.float32([[1, 2, 3], [4, 5, 6]])))["word2
 )
 def test_a_broken_file_is_named(tmp_path, content, message):
   with pytest.raises(BadInput, match=message):
-    vectors.read(write(tmp_path / "vectors", content), WORDS)
+    word_vectors.read(write(tmp_path / "vectors", content), WORDS)
 
 
 def test_a_missing_file_is_named():
   with pytest.raises(BadInput, match="no file of word vectors '/nowhere'"):
-    vectors.read("/nowhere", WORDS)
+    word_vectors.read("/nowhere", WORDS)

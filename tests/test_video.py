@@ -6,10 +6,10 @@ import scipy.io
 from matplotlib import colormaps, image
 
 from experiments import video as experiment
+from experiments.action_segmentation import data as video_data
+from experiments.action_segmentation.plots import timelines
+from experiments.action_segmentation.segment_metrics import segments
 from experiments.video import Config
-from rnnjax.data import video
-from rnnjax.diagnostics.timelines import timelines
-from rnnjax.segments import segments
 from rnnjax.types import BadInput
 
 
@@ -19,7 +19,7 @@ def fold(draw, videos=3, K=4):
   for _ in range(videos):
     labels = np.repeat(draw.integers(0, K, 4), 3)
     scores = np.eye(K)[labels] + 0.1 * draw.normal(size=(12, K))
-    made.append(video.Video(scores.astype(np.float32), labels, labels))
+    made.append(video_data.Video(scores.astype(np.float32), labels, labels))
   return made
 
 
@@ -51,7 +51,7 @@ def salads(tmp_path):
 def test_a_thing_is_taken_and_then_put_back():
   """1, 2, 3 once each, then 4, 5, 6 of the same thing; both look alike."""
   draw = np.random.default_rng(0)
-  made = [video.recipe(draw) for _ in range(100)]
+  made = [video_data.recipe(draw) for _ in range(100)]
   for one in made:
     order = [s.label for s in segments(one.labels, 0)]
     assert sorted(order) == [1, 2, 3, 4, 5, 6]
@@ -65,7 +65,7 @@ def test_a_thing_is_taken_and_then_put_back():
 
 def test_what_was_written_is_read(salads):
   folder, folds = salads
-  data = video.load(data_dir=str(folder))
+  data = video_data.load(data_dir=str(folder))
   assert data.classes == 4
   for ours, theirs in zip(data.folds, folds, strict=True):
     for one, other in zip(ours, theirs, strict=True):
@@ -88,30 +88,30 @@ def test_what_was_written_is_read(salads):
 )
 def test_a_malformed_file_is_named(salads, changes, message):
   folder, (_, other) = salads
-  fields = {name: value for name, value in changes.items() if name in video.Video._fields}
+  fields = {name: value for name, value in changes.items() if name in video_data.Video._fields}
   rest = {name: value for name, value in changes.items() if name not in fields}
   save(folder / "salads_mid_split2.mat", [other[0]._replace(**fields), *other[1:]], **rest)
   with pytest.raises(BadInput, match=message):
-    video.load(data_dir=str(folder))
+    video_data.load(data_dir=str(folder))
 
 
 def test_missing_and_damaged_files_are_named(salads):
   folder, _ = salads
   with pytest.raises(BadInput, match=r"\*_eval_split1\.mat.* it holds \['salads_mid_split1"):
-    video.load(data_dir=str(folder), level="eval")
+    video_data.load(data_dir=str(folder), level="eval")
   whole = (folder / "salads_mid_split1.mat").read_bytes()
   for content in (b"", b"no matlab", whole[: len(whole) // 2]):
     (folder / "salads_mid_split1.mat").write_bytes(content)
     with pytest.raises(BadInput, match=r"split1\.mat"):
-      video.load(data_dir=str(folder))
+      video_data.load(data_dir=str(folder))
   with pytest.raises(BadInput, match="must be a folder"):
-    video.load("files")
+    video_data.load("files")
 
 
 def test_the_fold_that_tests_is_not_learnt():
   """Each other video is learnt from or validates."""
   draw = np.random.default_rng(1)
-  data = video.Folds("x", 4, [fold(draw) for _ in range(4)])
+  data = video_data.Folds("x", 4, [fold(draw) for _ in range(4)])
   parts = experiment.prepare(Config(split=2, batch=2), data)
   drawn = {
     name: {one.tobytes() for one in getattr(parts, name).sequences}
@@ -126,7 +126,7 @@ def test_the_fold_that_tests_is_not_learnt():
 def test_one_video_beside_those_that_test_is_too_few():
   """It would have to be learnt from and to validate."""
   draw = np.random.default_rng(1)
-  data = video.Folds("x", 4, [fold(draw, 1), fold(draw, 1)])
+  data = video_data.Folds("x", 4, [fold(draw, 1), fold(draw, 1)])
   with pytest.raises(BadInput, match="must have two videos beside those that test; it has 1"):
     experiment.prepare(Config(split=2, batch=2), data)
 

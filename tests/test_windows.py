@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from rnnjax.data import windows
-from rnnjax.data.windows import future, naive
+from experiments.forecasting import windows
+from experiments.forecasting.windows import future, naive
 
 HOW = dict(window=8, horizon=3, season=4)
 SQUARES = np.arange(10.0)[:, None] ** 2

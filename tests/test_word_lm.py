@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from experiments import imdb, word_lm
+from experiments.export import export_run
 from experiments.word_lm import Config
-from rnnjax import export, training
+from rnnjax import training
 from rnnjax.types import BadInput
 
 TINY = dict(hidden=4, width=4, batch=4, window=8, epochs=1, dropout=0.0, sample=0)
@@ -146,7 +147,7 @@ def test_a_classifier_reads_what_it_makes_of_the_words(reviews, both, tmp_path):
   for part in ("encoder", "back"):
     jax.tree.map(np.testing.assert_array_equal, params["context"][part], theirs[part])
   assert len(params["encoder"]["layer_0"]["forward"]["W"]) == 5 + 5 + 2
-  assert export.export(out)["difference"] <= 1e-6
+  assert export_run.export(out)["difference"] <= 1e-6
 
 
 def test_a_classifier_that_reads_no_language_model_is_refused(reviews):

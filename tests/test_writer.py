@@ -6,11 +6,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from experiments.language_modeling.text_generator import BUCKET, Writer
 from rnnjax import forward, generate, lstm, sample
 from rnnjax.data.vocabulary import Vocabulary
 from rnnjax.models.language_model import LanguageModel
-from rnnjax.models.writer import BUCKET, Writer
-from rnnjax.softmax import full
+from rnnjax.output_layers import full
 from rnnjax.types import BadInput
 
 SYMBOLS = "abcdefg \n"

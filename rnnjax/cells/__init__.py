@@ -1,6 +1,6 @@
 """Recurrent cells, one paper a file."""
 
-from rnnjax.cells.cell import Cell, factory
+from rnnjax.cells.base import Cell, factory
 from rnnjax.cells.gru import gru
 from rnnjax.cells.lru import lru
 from rnnjax.cells.lstm import lstm

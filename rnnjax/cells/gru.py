@@ -8,7 +8,7 @@ most lecture notes) or after it (cuDNN, PyTorch, Keras), which needs a bias insi
 import jax
 import jax.numpy as jnp
 
-from rnnjax.cells.cell import additive, factory, init, lifetimes, project, zeros
+from rnnjax.cells.base import additive, factory, init, lifetimes, project, zeros
 from rnnjax.types import Array, Carry, Params
 
 σ = jax.nn.sigmoid

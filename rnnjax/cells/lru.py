@@ -10,7 +10,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from rnnjax.cells.cell import factory, linear, wide, zeros
+from rnnjax.cells.base import factory, linear, wide, zeros
 from rnnjax.types import Array, Params
 
 

@@ -10,7 +10,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from rnnjax.cells.cell import additive, factory, init, lifetimes, project, wide, zeros
+from rnnjax.cells.base import additive, factory, init, lifetimes, project, wide, zeros
 from rnnjax.types import Array, Carry, Params
 
 σ = jax.nn.sigmoid

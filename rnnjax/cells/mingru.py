@@ -3,13 +3,13 @@
 Its gate reads the input alone, so the recurrence is linear and all steps can be taken at once. The
 candidate goes through g, as where the paper trains in log space: it is positive, and so is h. The
 logarithms themselves are not needed: they keep a quotient of products of 1 − z from 0/0, and
-`rnnjax.kernels.associative` never divides.
+`rnnjax.backends.associative` never divides.
 """
 
 import jax
 import jax.numpy as jnp
 
-from rnnjax.cells.cell import affine, factory, linear, wide, zeros
+from rnnjax.cells.base import affine, factory, linear, wide, zeros
 from rnnjax.types import Array, Params
 
 σ = jax.nn.sigmoid

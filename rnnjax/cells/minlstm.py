@@ -8,7 +8,7 @@ of `mingru` is and for the same reason.
 import jax
 import jax.numpy as jnp
 
-from rnnjax.cells.cell import affine, factory, linear, wide, zeros
+from rnnjax.cells.base import affine, factory, linear, wide, zeros
 from rnnjax.cells.mingru import g
 from rnnjax.types import Array, Params
 

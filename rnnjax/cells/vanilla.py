@@ -9,7 +9,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from rnnjax.cells.cell import additive, factory, init, zeros
+from rnnjax.cells.base import additive, factory, init, zeros
 from rnnjax.types import Array, Carry, Params
 
 ACTIVATIONS = {"tanh": jnp.tanh, "relu": jax.nn.relu}

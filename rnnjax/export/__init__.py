@@ -1,6 +1,6 @@
 """Trained models as one file each, which needs jax alone to be called, on cpu, cuda and tpu.
 
-`python -m rnnjax.export DIR` writes DIR/model.zip of what a run with --out=DIR has learnt. It holds
+`python -m experiments.export DIR` writes DIR/model.zip of the run with --out=DIR. It holds
 the program as jax.export writes it, of any batch and any time, params.safetensors, what lay beside
 the parameters such as vocabulary.json, and signature.json, which says what goes in and comes out:
 
@@ -19,6 +19,5 @@ Of a file from a stranger `load` makes the same, having checked all of it.
 
 from rnnjax.export.archive import Loaded, load, write
 from rnnjax.export.program import Program
-from rnnjax.export.runs import export
 
-__all__ = ["Loaded", "Program", "export", "load", "write"]
+__all__ = ["Loaded", "Program", "load", "write"]

@@ -122,7 +122,9 @@ def load(path: str | pathlib.Path) -> Loaded:
 def _members(path: pathlib.Path) -> dict[str, bytes]:
   """The files in an archive, not compressed, so that together they are no larger than it is."""
   if not path.is_file():
-    raise BadInput(f"there is no file {path}; `python -m rnnjax.export DIR` writes DIR/model.zip")
+    raise BadInput(
+      f"there is no file {path}; `python -m experiments.export DIR` writes DIR/model.zip"
+    )
   try:
     with zipfile.ZipFile(path) as archive:
       infos = archive.infolist()

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rnnjax.cells.cell import wide
+from rnnjax.cells.base import wide
 from rnnjax.types import Array, BadInput, Params
 
 KINDS = {1: "a vanilla cell", 3: "a GRU", 4: "an LSTM"}

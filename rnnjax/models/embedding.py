@@ -5,9 +5,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rnnjax.data import word_vectors
 from rnnjax.data.vocabulary import Vocabulary
 from rnnjax.encoders import Encoder
-from rnnjax.interop import vectors
 from rnnjax.models.language_model import LanguageModel
 from rnnjax.types import Array
 
@@ -31,7 +31,7 @@ class Context(nn.Module):
       c = [encoder(E[tokens]), back(E[tokens])] P
 
   Of the parameters P alone is learnt. No gradient reaches the others: they stay what
-  `rnnjax.pretrained` makes them.
+  `experiments.text_classification.pretrained` makes them.
 
   Attributes:
     embedding: E [V, D].
@@ -69,7 +69,7 @@ def trainable(vocabulary: int, width: int) -> nn.Embed:
 
 def begun(vocabulary: Vocabulary, width: int, path: str = "") -> nn.Embed:
   """A trainable table, which starts as the vectors of a file where there is one."""
-  return given(vectors.read(path, vocabulary)) if path else trainable(len(vocabulary), width)
+  return given(word_vectors.read(path, vocabulary)) if path else trainable(len(vocabulary), width)
 
 
 def given(table: np.ndarray) -> nn.Embed:

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from rnnjax.models.translator import Source, Translator
+from rnnjax.models.seq2seq import Source, Translator
 from rnnjax.types import Array, Carry, Params
 
 

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 
 from rnnjax import dropout as drop
 from rnnjax.encoders import Encoder
-from rnnjax.softmax import Softmax
+from rnnjax.output_layers import Softmax
 from rnnjax.types import Array, Carry, Key, Params
 
 

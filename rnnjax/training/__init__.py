@@ -1,9 +1,9 @@
 """Training: knows only a Task and its pytrees of arrays."""
 
-from rnnjax.training.devices import mesh
+from rnnjax.training.load_run import Saved, load
+from rnnjax.training.mesh import mesh
 from rnnjax.training.optimizers import adam
-from rnnjax.training.run import Run
-from rnnjax.training.saved import Saved, load
-from rnnjax.training.train import State, evaluate, start, train
+from rnnjax.training.train_step import State, evaluate, start, train
+from rnnjax.training.trainer import Run
 
 __all__ = ["Run", "Saved", "State", "adam", "evaluate", "load", "mesh", "start", "train"]

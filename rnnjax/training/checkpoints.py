@@ -9,7 +9,7 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
 from rnnjax.data.files import decoding
-from rnnjax.training import hosts, stored
+from rnnjax.training import checkpoint_limits, distributed
 from rnnjax.types import BadInput
 
 
@@ -70,7 +70,7 @@ class Checkpoints:
     steps = sorted(self.manager.all_steps(), reverse=True)
     for tried, step in enumerate(steps):
       try:
-        stored.check(self.folder / str(step))
+        checkpoint_limits.check(self.folder / str(step))
         abstract = self._abstract(step) if like is None else like
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, abstract)
         tree = self.manager.restore(step, args=ocp.args.StandardRestore(abstract))
@@ -97,7 +97,7 @@ class Checkpoints:
 
   def _set_aside(self, steps):
     """Moves broken checkpoints out of the way of those to come, on many hosts once for all."""
-    if steps and hosts.lead():
+    if steps and distributed.lead():
       names = (self.folder.parent / f"broken_{n}" for n in itertools.count())
       free = (path for path in names if not path.exists())
       for step, path in zip(steps, free):

@@ -1,0 +1,1 @@
+"""Speed benchmarks: timing, peer libraries and plots of `experiments.benchmark`."""

@@ -1,0 +1,1 @@
+"""Image captioning: data, image encoder and plots of `experiments.caption`."""

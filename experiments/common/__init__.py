@@ -1,0 +1,1 @@
+"""Configuration, command line and training loop that all experiments share."""

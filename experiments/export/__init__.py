@@ -1,0 +1,1 @@
+"""Export of trained runs: `python -m experiments.export DIR`."""

@@ -1,0 +1,1 @@
+"""Time-series forecasting: data, quantiles and plots of `experiments.forecast`."""

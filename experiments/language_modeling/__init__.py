@@ -1,0 +1,1 @@
+"""Language modeling: data, generation and evaluation of `char_lm` and `word_lm`."""

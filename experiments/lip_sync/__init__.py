@@ -1,0 +1,1 @@
+"""Speech to face motion: data, metrics and plots of `experiments.lips`."""

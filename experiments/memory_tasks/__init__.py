@@ -1,0 +1,1 @@
+"""Synthetic memory tasks: data and plots of `experiments.memory`."""

@@ -1,0 +1,1 @@
+"""Images read row by row: data and plots of `experiments.digits`."""

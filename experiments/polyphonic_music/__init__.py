@@ -1,0 +1,1 @@
+"""Polyphonic music: data, model and plots of `experiments.music`."""

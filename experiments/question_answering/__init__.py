@@ -1,0 +1,1 @@
+"""Question answering over stories: data and model of `experiments.reading`."""

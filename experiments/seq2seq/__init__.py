@@ -1,0 +1,1 @@
+"""Sequence-to-sequence experiments: translate, summarize, pronounce, bottleneck."""

@@ -1,0 +1,1 @@
+"""Sequence tagging: data, features and predictor of `experiments.tagging`."""

@@ -1,0 +1,56 @@
+"""Tags of words to look at: where a tagger errs, and a sentence in the colours of its tags."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+from experiments.sequence_tagging.bio_tags import spans
+
+COLOURS = (32, 36, 33, 35, 34, 31)  # of ANSI terminals, which begin each with ESC[ and end with m
+MISSED = "O"  # what a span is taken for where none was found
+
+
+def words(tags: Sequence[str]) -> set[tuple[str, int, int]]:
+  """Each word as a span of its own, so that parts of speech are counted as spans are."""
+  return {(tag, t, t + 1) for t, tag in enumerate(tags)}
+
+
+def errors(true: Sequence[Sequence[str]], found: Sequence[Sequence[str]], pieces=spans) -> str:
+  """A table: for each type how many there are, precision, recall, F1, and what it was taken for.
+
+  Args:
+    true, found: the tags of each sentence.
+    pieces: tags to what is counted, {(type, start, end)}: `spans`, or `words`.
+  """
+  there, given, right, taken = Counter(), Counter(), Counter(), {}
+  for ours, theirs in zip(true, found):
+    one, other = pieces(ours), pieces(theirs)
+    place = {span: kind for kind, *span in other for span in [tuple(span)]}
+    there.update(kind for kind, *_ in one)
+    given.update(kind for kind, *_ in other)
+    right.update(kind for kind, *_ in one & other)
+    for kind, *span in one - other:
+      taken.setdefault(kind, Counter())[place.get(tuple(span), MISSED)] += 1
+  share = lambda a, b: f"{a / b:9.3f}" if b else f"{'':9}"
+  lines = [f"{'':10}{'true':>7}{'precision':>11}{'recall':>9}{'F1':>9}  taken for"]
+  for kind in sorted(there | given, key=lambda kind: -there[kind]):
+    n, m, k = there[kind], given[kind], right[kind]
+    wrong = taken.get(kind, Counter()).most_common(3)
+    wrong = ", ".join(f"{other} {times}" for other, times in wrong)
+    line = f"{kind:10}{n:7}  {share(k, m)}{share(k, n)}{share(2 * k, n + m)}  {wrong}"
+    lines.append(line.rstrip())
+  return "\n".join(lines)
+
+
+def coloured(words: Sequence[str], tags: Sequence[str], probabilities, pieces=spans) -> str:
+  """A sentence whose spans are coloured, and named behind; then each word's tag and probability."""
+  found = sorted(pieces(tags), key=lambda piece: piece[1])
+  kinds = sorted({kind for kind, *_ in found})
+  colours = {kind: COLOURS[i % len(COLOURS)] for i, kind in enumerate(kinds)}
+  shown, end = [], 0
+  for kind, start, stop in found:
+    shown += words[end:start]
+    shown.append(f"\033[{colours[kind]}m{' '.join(words[start:stop])}\033[0m[{kind}]")
+    end = stop
+  wide, long = (max(map(len, some)) for some in (words, tags))
+  rows = [f"  {w:{wide}}  {tag:{long}}  {p:.3f}" for w, tag, p in zip(words, tags, probabilities)]
+  return "\n".join([" ".join([*shown, *words[end:]]), *rows])

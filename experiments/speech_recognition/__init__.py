@@ -1,0 +1,1 @@
+"""Spoken words: data and plots of `experiments.speech`."""

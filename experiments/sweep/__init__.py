@@ -1,0 +1,1 @@
+"""Hyperparameter sweeps: search spaces and the ranking of results."""

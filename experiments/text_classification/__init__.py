@@ -1,0 +1,1 @@
+"""Text classification: data, n-gram features and pretraining of `experiments.imdb`."""

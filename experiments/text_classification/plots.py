@@ -1,0 +1,30 @@
+"""Numbers beside one another."""
+
+from collections.abc import Mapping
+
+from rnnjax.analysis.figures import DPI, INK
+
+
+def bars(path, values: Mapping[str, float], across: str, levels: Mapping[str, float]):
+  """Draw a bar for each value, the first on top, and levels across them. A PNG.
+
+  Args:
+    path: where to.
+    values: {name: value}.
+    across: what the axis says.
+    levels: {name: value}, dashed.
+  """
+  from matplotlib.figure import Figure
+
+  figure = Figure(figsize=(7, 0.8 + 0.38 * len(values)), dpi=DPI, layout="constrained")
+  axes = figure.add_subplot(xlabel=across)
+  drawn = axes.barh(list(values), list(values.values()), color="#64a2ec", height=0.65)
+  axes.bar_label(drawn, fmt="%.3f", padding=4, size=9, color=INK)
+  for name, value in levels.items():
+    axes.axvline(value, color=INK, linestyle="--", linewidth=1, label=f"{name}: {value:.3f}")
+  axes.invert_yaxis()
+  axes.margins(x=0.1)
+  axes.spines[["top", "right"]].set_visible(False)
+  if levels:
+    figure.legend(frameon=False, fontsize=8, loc="outside upper right")
+  figure.savefig(path, format="png")

@@ -1,0 +1,1 @@
+"""Pallas kernels that run the whole recurrence in one launch."""
