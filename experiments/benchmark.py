@@ -23,8 +23,8 @@ import tqdm
 from experiments.benchmarks import peers
 from experiments.benchmarks.timing import ceilings, contenders, draw, gap, medians, ratios
 from experiments.common import cli
-from experiments.common.config import CELLS, option
-from rnnjax.training import mesh, run_dir
+from experiments.common.train_config import CELLS, option
+from rnnjax.training import device_mesh, run_dir
 from rnnjax.types import BadInput
 
 SHAPES = "32,200,128,128 64,600,32,100 20,35,650,650 64,100,512,512"
@@ -106,5 +106,5 @@ def run(config: Config = Config()):
 
 
 if __name__ == "__main__":
-  mesh.use_cores(0)  # all of them: zero rows can be shared by any number
+  device_mesh.use_cores(0)  # all of them: zero rows can be shared by any number
   cli.main(Config, run, PRESETS)

@@ -13,8 +13,8 @@ import math
 import pathlib
 
 from experiments import translate
-from experiments.common import cli, runs
-from experiments.common.config import option
+from experiments.common import cli, runner
+from experiments.common.train_config import option
 from experiments.seq2seq import seq2seq_common
 from rnnjax.analysis import figures
 
@@ -42,7 +42,7 @@ def run(config: Config = Config()):
     place = out / name.replace(" ", "_")
     shared = {n: getattr(config, n) for n in names}
     translate.run(translate.Config(**shared | changed | {"out": str(place)}))
-    lines = runs.place(str(place), "written.jsonl").read_text().splitlines()
+    lines = runner.place(str(place), "written.jsonl").read_text().splitlines()
     rows = [json.loads(line) for line in lines]
     length = lambda row: len(row["source"].split())
     groups = [
@@ -53,7 +53,7 @@ def run(config: Config = Config()):
     scores[f"{name}/bleu"] = bleu(rows, config.lower)
     scores[f"{name}/long_bleu"] = bleu([row for row in rows if length(row) > LONG], config.lower)
   across = "words of the source, at most (and how many sentences)"
-  figures.curves(runs.place(config.out, "bottleneck.png"), curves, {}, across, "BLEU", ticks)
+  figures.curves(runner.place(config.out, "bottleneck.png"), curves, {}, across, "BLEU", ticks)
   return {"dataset": config.data_dir or "embedded", "cell": config.cell} | scores
 
 

@@ -12,9 +12,8 @@ import numpy as np
 from experiments.captioning import data as captions_data
 from experiments.captioning import plots
 from experiments.captioning.image_encoder import Sight, seen
-from experiments.common import cli, runs
-from experiments.common import config as options
-from experiments.common.config import CELLS, RATE, option
+from experiments.common import cli, runner, train_config
+from experiments.common.train_config import CELLS, RATE, option
 from experiments.seq2seq import seq2seq_common
 from rnnjax.data.bucketed_batches import Batches
 from rnnjax.data.files import DATASETS
@@ -33,7 +32,7 @@ PRESETS = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(options.Common):
+class Config(train_config.Common):
   dataset: str = option("auto", "which pictures", DATASETS)
   hidden: int = 256
   batch: int = 32
@@ -110,11 +109,11 @@ def draw(out: str, writer: Rewriter, pictures, written, shown: int = 12, looks: 
   """Two pages: pictures with what was written, as ids, and where each word of the first looked."""
   images = [picture.image for picture in pictures[:shown]]
   texts = map(writer.target.decode, written[:shown])
-  plots.captioned(runs.figure(out, "captions.png"), images, [*texts])
+  plots.captioned(runner.figure(out, "captions.png"), images, [*texts])
   words = [[writer.target.words[i].strip(MARK) for i in ids] for ids in written[:looks]]
   α = [writer.look(p.rows, ids)[:-1] for p, ids in zip(pictures[:looks], written)]
   if any(map(np.any, α)):  # not without attention
-    plots.attended(runs.figure(out, "attention.png"), images[:looks], words, α)
+    plots.attended(runner.figure(out, "attention.png"), images[:looks], words, α)
 
 
 def run(config: Config = Config()):
@@ -122,7 +121,7 @@ def run(config: Config = Config()):
   data = prepare(config)
   model = build(config, len(data.words))
   task = tasks.rewriting(model, smoothing=0.1)
-  params, scores = runs.learn(config, task, data, data.name, "cosine", score="loss")
+  params, scores = runner.learn(config, task, data, data.name, "cosine", score="loss")
   pictures = data.pictures.test
   writer = Rewriter(model, params, None, data.words)
   written = writer.write([p.rows for p in pictures], width=config.beam, steps=30)

@@ -13,8 +13,8 @@ import pathlib
 import jax
 import numpy as np
 
-from experiments.common import cli, runs
-from experiments.common.config import RATE, option
+from experiments.common import cli, runner
+from experiments.common.train_config import RATE, option
 from experiments.language_modeling import data as corpus_data
 from experiments.language_modeling import lm_common, tracking_units
 from experiments.language_modeling.text_generator import Writer
@@ -90,7 +90,7 @@ def run(config: Config = Config()):
   scores["test/bits"] = scores["test/loss"] / math.log(2)
   heard = "".join(text.vocabulary.decode(text.test[:HEARD]))
   if config.out and len(heard) > 3:
-    scores |= draw(writer, heard, runs.figure(config.out, "units.png"))
+    scores |= draw(writer, heard, runner.figure(config.out, "units.png"))
   return scores | lm_common.write(config, writer)
 
 

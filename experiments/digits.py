@@ -16,9 +16,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.common import cli, runs
-from experiments.common import config as options
-from experiments.common.config import RATE, option
+from experiments.common import cli, runner, train_config
+from experiments.common.train_config import RATE, option
 from experiments.pixel_sequences import data as digits_data
 from experiments.pixel_sequences.plots import beliefs
 from rnnjax.analysis.figures import curves
@@ -39,7 +38,7 @@ MOMENTS, SHOWN, ASKED = 28, 9, 1000  # of reading; digits right and wrong in a f
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(options.Common):
+class Config(train_config.Common):
   cell: str = "gru"
   dataset: str = option("auto", "which digits", DATASETS)
   view: str = option("rows", "what is read at a time; permuted: pixels", digits_data.VIEWS)
@@ -53,7 +52,7 @@ class Config(options.Common):
 
 def build(config: Config, classes: int = 10) -> Classifier:
   """The model alone."""
-  read = options.encoder(config)
+  read = train_config.encoder(config)
   return Classifier(jax.nn.identity, read, classes, config.pooling, output_dropout=config.dropout)
 
 
@@ -85,9 +84,9 @@ def draw(out: str, model: Classifier, params, test: digits_data.Part, xs):
   right = believed.argmax(-1) == test.labels[: len(believed), None]
   read = "steps read" if len(moments) == T else f"1/{len(moments)} of the steps read"
   lines = {"accuracy": right.mean(0)}
-  curves(runs.figure(out, "accuracy.png"), lines, {}, read, "share of digits")
+  curves(runner.figure(out, "accuracy.png"), lines, {}, read, "share of digits")
   shown = [*np.flatnonzero(right[:, -1])[:SHOWN], *np.flatnonzero(~right[:, -1])[:SHOWN]]
-  path = runs.figure(out, "beliefs.png")
+  path = runner.figure(out, "beliefs.png")
   beliefs(path, test.images[shown], believed[shown], test.labels[shown])
 
 
@@ -97,7 +96,7 @@ def run(config: Config = Config()):
   model = build(config, data.digits.classes)
   task, name = tasks.classification(model), f"{data.digits.name} {config.view}"
   seen = {"features": data.test.sequences.shape[-1], "classes": data.digits.classes}
-  params, scores = runs.learn(config, task, data, name, "cosine", beside={"digits": seen})
+  params, scores = runner.learn(config, task, data, name, "cosine", beside={"digits": seen})
   if config.out:
     xs = np.moveaxis(data.test.sequences[:ASKED], 1, 0)  # [T, B, D]
     draw(config.out, model, params, data.digits.test, xs)

@@ -13,9 +13,8 @@ import json
 import pathlib
 
 from experiments import tagging
-from experiments.common import cli
-from experiments.common import config as options
-from experiments.common.config import option
+from experiments.common import cli, train_config
+from experiments.common.train_config import option
 from experiments.sequence_tagging import data as tagged_data
 from experiments.sequence_tagging import synthetic_sentences
 from rnnjax.analysis import figures
@@ -28,7 +27,7 @@ NETS = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(options.Common):
+class Config(train_config.Common):
   task: str = option("ner", "what the tags say", tagged_data.TASKS)
   hidden: int = 64
   epochs: int = option(8, "passes over the training part", low=2)

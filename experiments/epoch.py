@@ -16,10 +16,10 @@ import numpy as np
 
 from experiments import imdb
 from experiments.common import cli
-from experiments.common.config import option
+from experiments.common.train_config import option
 from rnnjax import training
 from rnnjax.data.vocabulary import PAD
-from rnnjax.training import mesh, tasks
+from rnnjax.training import device_mesh, tasks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +82,7 @@ def keras(data, config) -> list[dict]:
 
 def run(config: Config = Config()):
   """Times both; returns the seconds of the last epoch and their ratios."""
-  mesh.use_cores(config.batch)  # as `imdb` does
+  device_mesh.use_cores(config.batch)  # as `imdb` does
   notes = dict(imdb.PRESETS["notes"], epochs=config.epochs, batch=config.batch)
   notes |= dict(dataset=config.dataset, data_dir=config.data_dir)
   lengths, zeros = (imdb.Config(**notes, padding=padding) for padding in ("back", "front"))

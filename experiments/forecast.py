@@ -12,9 +12,8 @@ from types import SimpleNamespace
 import jax
 import numpy as np
 
-from experiments.common import cli, runs
-from experiments.common import config as options
-from experiments.common.config import CELLS, RATE, option
+from experiments.common import cli, runner, train_config
+from experiments.common.train_config import CELLS, RATE, option
 from experiments.forecasting import data as series_data
 from experiments.forecasting import plots as pictures
 from experiments.forecasting.quantiles import OUTPUTS, forecast, measure
@@ -35,7 +34,7 @@ PRESETS = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(options.Common):
+class Config(train_config.Common):
   cell: str = "gru"
   data_dir: str = option("", "a .csv file (also .gz): a header, dates, columns of numbers")
   columns: str = option("", "columns that are read, between commas; all where it is empty")
@@ -98,7 +97,7 @@ def predict(config: Config, data, model: Frames, params, ends) -> np.ndarray:
 
 def draw(config: Config, data, model: Frames, params):
   """Draws SHOWN windows of the test part, of the last variable, in OUT/figures/forecast.png."""
-  path = runs.figure(config.out, "forecast.png")
+  path = runner.figure(config.out, "forecast.png")
   ends = data.ends[2][np.linspace(0, len(data.ends[2]) - 1, SHOWN).astype(int)]
   made = predict(config, data, model, params, ends)[..., 1:, -1]
   titles = [f"{data.series.columns[-1]} after {data.series.dates[t]}" for t in ends]
@@ -111,7 +110,7 @@ def run(config: Config = Config()):
   model = build(config, 1 if config.apart else len(data.series.columns))
   task = tasks.supervised(model, measure, functools.partial(measure, last=False))
   how = dict(score="loss", beside={"series": data.series.json()})
-  params, scores = runs.learn(config, task, data, data.series.name, **how)
+  params, scores = runner.learn(config, task, data, data.series.name, **how)
   if config.out:
     draw(config, data, model, params)
   known = dict(horizon=config.horizon, season=config.season)

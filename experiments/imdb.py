@@ -13,9 +13,8 @@ from types import SimpleNamespace
 import numpy as np
 
 from experiments import word_lm
-from experiments.common import cli, runs
-from experiments.common import config as options
-from experiments.common.config import RATE, option
+from experiments.common import cli, runner, train_config
+from experiments.common.train_config import RATE, option
 from experiments.text_classification import data as imdb_data
 from experiments.text_classification import pretrained
 from experiments.text_classification.ngram_features import Evidence
@@ -48,7 +47,7 @@ EVIDENCE = "evidence.safetensors"  # the n-grams' file, for the export
 
 
 @dataclass(frozen=True)
-class Config(options.Common):
+class Config(train_config.Common):
   dataset: str = option("auto", "which reviews; auto looks for IMDB first", imdb_data.DATASETS)
   text: str = option("text", "column of a table's texts; Title,Text: with titles before")
   label: str = option("label", "column of a table's labels")
@@ -86,7 +85,7 @@ def build(
     context = embedding.context(read, len(vocabulary), config.width)
   return Classifier(
     embed,
-    options.encoder(config),
+    train_config.encoder(config),
     classes,
     config.pooling,
     config.word_dropout,
@@ -130,7 +129,7 @@ def run(config: Config = Config()):
     raise BadInput("--frozen needs a language model: --init_from=RUN, of word_lm")
   language, beside = None, {}
   if config.init_from:
-    saved, known = runs.restore(word_lm.Config, config.init_from, "vocabulary", text="")
+    saved, known = runner.restore(word_lm.Config, config.init_from, "vocabulary", text="")
     if config.frozen:
       language, beside = known, {"language": asdict(known)}
   data = prepare(config)
@@ -138,9 +137,9 @@ def run(config: Config = Config()):
   if config.init_from:
     task = pretrained.begin(task, data.vocabulary, saved.params, saved.beside["vocabulary"])
   beside |= {"words": data.words, "classes": data.classes}
-  _, scores = runs.learn(config, task, data, data.name, warmup=0.1, beside=beside)
+  _, scores = runner.learn(config, task, data, data.name, warmup=0.1, beside=beside)
   if config.out and config.evidence:
-    Tree.of(data.evidence).save(runs.place(config.out, EVIDENCE))
+    Tree.of(data.evidence).save(runner.place(config.out, EVIDENCE))
   commonest = np.bincount(data.train.labels).argmax()
   return scores | {"test/majority": float(np.mean(np.equal(data.test.labels, commonest)))}
 

@@ -16,9 +16,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.common import cli
-from experiments.common import config as options
-from experiments.common.config import CELLS, RATE, option
+from experiments.common import cli, train_config
+from experiments.common.train_config import CELLS, RATE, option
 from experiments.lip_sync import data as faces_data
 from experiments.lip_sync import plots as pictures
 from rnnjax import forward, stack
@@ -45,7 +44,7 @@ WINDOWS = 10  # batches of each recording, in an epoch
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(options.Common):
+class Config(train_config.Common):
   dataset: str = option("auto", "which recordings", DATASETS)
   test: str = option("", "names of the recordings to test, with commas; the last one if empty")
   fps: int = option(30, "frames of the face a second", low=5)

@@ -16,9 +16,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from experiments.common import cli, runs
-from experiments.common import config as options
-from experiments.common.config import option
+from experiments.common import cli, runner, train_config
+from experiments.common.train_config import option
 from experiments.memory_tasks import plots
 from experiments.memory_tasks.data import GUESS, SAID, SYMBOLS, Drawn
 from rnnjax import forward, gru, lstm, stack, vanilla
@@ -59,7 +58,7 @@ EPOCH = 100  # batches between two looks at the validation part
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(options.Common):
+class Config(train_config.Common):
   problem: str = option("adding", "what is to be remembered", GUESS)
   lengths: str = option("10,30,100", "lengths of the problem, with commas")
   cell: str = option("", "one cell; all where none is named", ["", *CELLS])
@@ -127,7 +126,7 @@ def run(config: Config = Config()):
       place = str(out / f"{name}_{T}") if config.out else ""
       own = dataclasses.replace(config, cell=name, lengths=str(T), out=place)
       data, how = prepare(config, T), dict(clip=config.clip, enough=-config.enough * guess)
-      run = runs.fit(own, task, data, "cosine", score="loss", lenient=True, **how)
+      run = runner.fit(own, task, data, "cosine", score="loss", lenient=True, **how)
       test, valid = map(run.test().get, ("test/loss", "valid/loss"))
       losses[name].append(test)
       scores |= {f"test/{name}_{T}": test, f"valid/loss_{name}_{T}": valid}
@@ -136,8 +135,8 @@ def run(config: Config = Config()):
     both = task.init(begin, batch), run.best
     start[name], end[name] = (heard(cell, params, batch["tokens"][:, :8]) for params in both)
   if config.out:
-    plots.lengths(runs.figure(config.out, "lengths.png"), lengths, losses, guess)
-    path, panels = runs.figure(config.out, "gradients.png"), {"at the start": start}
+    plots.lengths(runner.figure(config.out, "lengths.png"), lengths, losses, guess)
+    path, panels = runner.figure(config.out, "gradients.png"), {"at the start": start}
     plots.fading(path, panels | {"after training": end})
   return scores
 

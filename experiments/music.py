@@ -13,9 +13,8 @@ import jax
 import numpy as np
 import optax
 
-from experiments.common import cli, runs
-from experiments.common import config as options
-from experiments.common.config import CELLS, RATE, option
+from experiments.common import cli, runner, train_config
+from experiments.common.train_config import CELLS, RATE, option
 from experiments.polyphonic_music import data as music_data
 from experiments.polyphonic_music import midi, piano_roll, plots
 from experiments.polyphonic_music.model import Chords
@@ -32,7 +31,7 @@ PRESETS = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(options.Common):
+class Config(train_config.Common):
   cell: str = "gru"
   dataset: str = option("auto", "which pieces; in a folder the name of a .mat file")
   batch: int = 16
@@ -75,7 +74,7 @@ def measure(logits, batch, first=1):
 
 def load(out: str):
   """The model of a run's --out, and its parameters."""
-  saved, config = runs.restore(Config, out, "pieces")
+  saved, config = runner.restore(Config, out, "pieces")
   return build(config), saved.params
 
 
@@ -99,7 +98,7 @@ def draw(out: str, model: Chords, params, true: np.ndarray, drawn: np.ndarray):
   """The picture OUT/figures/rolls.png."""
   logits = jax.jit(model.apply)({"params": params}, true[:, None], np.array([len(true)]))[:, 0]
   likely = "how likely each key was, by what came before and the keys below", jax.nn.sigmoid(logits)
-  path = runs.figure(out, "rolls.png")
+  path = runner.figure(out, "rolls.png")
   plots.rolls(path, [("of the test part", true), likely, ("drawn from the net", drawn)])
 
 
@@ -111,7 +110,7 @@ def run(config: Config = Config()):
   data, model = prepare(config), build(config)
   task = tasks.supervised(model, measure, lambda *args: measure(*args, first=0))
   how = dict(score="loss", beside={"pieces": {"name": data.name}})
-  params, scores = runs.learn(config, task, data, data.name, **how)
+  params, scores = runner.learn(config, task, data, data.name, **how)
   roll = play(config, model, params, begun)
   if config.out:
     draw(config.out, model, params, data.test.sequences[0][:96], roll[:96])

@@ -4,11 +4,11 @@
 
 The inputs are random and D = H; the cells are as they start. Each way runs forward, and forward and
 backward of Σ ys²; all of one loop take turns, and medians count. A loop waits T times for one small
-step; Newton's method (`rnnjax.backends.newton.solver`) does more arithmetic, n³ where the loop has n²,
-and several times over, in log T rounds: it can pay only where a step costs more to start than to do.
-On a CPU, which runs a small step in 0.1 to 1 µs, it does not: forward it reaches 0.07 (full) and
-0.10 (diagonal) of the faster loop's speed, forward and backward 0.19 and 0.23; at best 1.07, a GRU
-with H = 4, B = 1, T = 10,000. Full Jacobians take 4 or 5 iterations, diagonals 12 to 31.
+step; Newton's method (`rnnjax.backends.newton.solver`) does more arithmetic, n³ where the loop has
+n², and several times over, in log T rounds: it can pay only where a step costs more to start than
+to do. On a CPU, which runs a small step in 0.1 to 1 µs, it does not: forward it reaches 0.07 (full)
+and 0.10 (diagonal) of the faster loop's speed, forward and backward 0.19 and 0.23; at best 1.07, a
+GRU with H = 4, B = 1, T = 10,000. Full Jacobians take 4 or 5 iterations, diagonals 12 to 31.
 """
 
 import dataclasses
@@ -26,7 +26,7 @@ import tqdm
 from experiments.benchmarks.plots import speedups
 from experiments.benchmarks.timing import medians
 from experiments.common import cli
-from experiments.common.config import CELLS, option
+from experiments.common.train_config import CELLS, option
 from rnnjax import unroll
 from rnnjax.backends.newton.solver import FORMS, Newton, solve
 from rnnjax.training import run_dir

@@ -12,9 +12,8 @@ from types import SimpleNamespace
 import jax
 import numpy as np
 
-from experiments.common import cli, runs
-from experiments.common import config as options
-from experiments.common.config import CELLS, RATE, option
+from experiments.common import cli, runner, train_config
+from experiments.common.train_config import CELLS, RATE, option
 from experiments.question_answering import data as babi_data
 from experiments.question_answering.model import Reader
 from rnnjax import attention, bidirectional, training
@@ -35,7 +34,7 @@ INPUTS = ("tokens", "lengths", "targets", "target_lengths")
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(options.Common):
+class Config(train_config.Common):
   dataset: str = option("auto", "which stories", DATASETS)
   folder: str = option("en", "which folder of an archive that has several")
   cell: str = "gru"
@@ -104,7 +103,7 @@ def draw(out: str, model: Reader, params, data):
   _, α = look({"params": params}, story[:, None], n, asked[:, None], ends)
   sentences = [" ".join(words) for words in question.story]
   hops = [f"{' '.join(question.words)}? hop {k}" for k in range(1, len(α) + 1)]
-  figures.heat(runs.figure(out, "attention.png"), sentences, hops, np.asarray(α[..., 0]))
+  figures.heat(runner.figure(out, "attention.png"), sentences, hops, np.asarray(α[..., 0]))
 
 
 def run(config: Config = Config()):
@@ -112,7 +111,7 @@ def run(config: Config = Config()):
   data = prepare(config)
   model = build(config, len(data.words), len(data.answers))
   task = tasks.classification(model, inputs=INPUTS)
-  params, scores = runs.learn(config, task, data, data.name, "cosine")
+  params, scores = runner.learn(config, task, data, data.name, "cosine")
   mesh = training.mesh(config.batch, config.mesh)
   for number, batches in data.by_task.items():
     scores[f"test/task_{number}"] = training.evaluate(task, params, batches, mesh)["accuracy"]

@@ -13,9 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from experiments.common import cli, runs
-from experiments.common import config as options
-from experiments.common.config import RATE, option
+from experiments.common import cli, runner, train_config
+from experiments.common.train_config import RATE, option
 from experiments.speech_recognition import data as fsdd_data
 from experiments.speech_recognition import plots
 from rnnjax.data.files import DATASETS
@@ -30,7 +29,7 @@ CHOOSE, TEST = 400, 500  # strings that choose, and that are tested
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(options.Common):
+class Config(train_config.Common):
   dataset: str = option("auto", "which recordings", DATASETS)
   hold_out: str = option("", "a speaker who is tested, and not heard before")
   fewest: int = option(3, "words of a string to test, at least", low=1)
@@ -51,7 +50,7 @@ class Config(options.Common):
 
 def build(config: Config, words: int) -> Frames:
   """The model alone: logits of the blank and of each word, at every step."""
-  return Frames(options.encoder(config), 1 + words, output_dropout=config.dropout)
+  return Frames(train_config.encoder(config), 1 + words, output_dropout=config.dropout)
 
 
 def prepare(config: Config):
@@ -100,7 +99,7 @@ def draw(out: str, model, params, data):
   xs, said = data.test.sequences[i], " ".join(words[k - 1] for k in data.test.targets[i])
   ys = model.apply({"params": params}, xs[:, None], np.array([len(xs)]))
   mel = data.scale.inverse(xs).reshape(fsdd_data.STACK * len(xs), -1)
-  path = runs.figure(out, "alignment.png")
+  path = runner.figure(out, "alignment.png")
   plots.alignment(path, mel, jax.nn.softmax(ys)[:, 0], words, fsdd_data.STEP / fsdd_data.RATE, said)
 
 
@@ -111,7 +110,7 @@ def run(config: Config = Config()):
   model = build(config, len(words))
   task, name = tasks.supervised(model, measure), data.spoken.name
   how = dict(score="loss", beside={"sounds": {"words": words} | data.scale.json()})
-  params, scores = runs.learn(config, task, data, name, "cosine", **how)
+  params, scores = runner.learn(config, task, data, name, "cosine", **how)
   ways = {"greedy": ctc.greedy, "beam": lambda log_p: ctc.beam(log_p, config.beam)[0][0]}
   for part in ("test", "alone"):
     rows = list(listen(model, params, getattr(data, part)))

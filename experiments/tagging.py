@@ -8,9 +8,8 @@ python -m experiments.tagging --load=runs/ner --tag="Teddy Roosevelt was a great
 import dataclasses
 from types import SimpleNamespace
 
-from experiments.common import cli, runs
-from experiments.common import config as options
-from experiments.common.config import CELLS, RATE, option
+from experiments.common import cli, runner, train_config
+from experiments.common.train_config import CELLS, RATE, option
 from experiments.sequence_tagging import bio_tags
 from experiments.sequence_tagging import char_encoders as spelling
 from experiments.sequence_tagging import data as tagged_data
@@ -29,7 +28,7 @@ LETTER, COLUMN = 30, 10  # features of a character, and of each column
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(options.Common):
+class Config(train_config.Common):
   task: str = option("ner", "what the tags say", tagged_data.TASKS)
   dataset: str = option("auto", "which sentences", DATASETS)
   hidden: int = 200
@@ -64,7 +63,7 @@ def build(config: Config, lexicon: Lexicon) -> Tagger:
   )
   return Tagger(
     embed,
-    options.encoder(config),
+    train_config.encoder(config),
     last,
     spelled.get(config.spelling),
     tuple((len(column), COLUMN) for column in lexicon.columns),
@@ -88,7 +87,7 @@ def prepare(config: Config):
 
 def load(out: str, **changes) -> Labeller:
   """The tagger of a run's --out: load("runs/ner")([["Teddy", "left"]])[0].tags."""
-  saved, config = runs.restore(Config, out, "lexicon", vectors="", **changes)
+  saved, config = runner.restore(Config, out, "lexicon", vectors="", **changes)
   lexicon = Lexicon.load(saved.beside["lexicon"])
   width = saved.params["embedding"]["embedding"].shape[1]
   model = build(dataclasses.replace(config, width=width), lexicon)
@@ -112,7 +111,7 @@ def run(config: Config = Config()):
   model, pieces = build(config, data.lexicon), bio_tags.pieces(data.lexicon.tags)
   how = dict(score="f1" if pieces else "accuracy", beside={"lexicon": data.lexicon.json()})
   task = tasks.tagging(model, pieces)
-  params, scores = runs.learn(config, task, data, data.text.name, **how)
+  params, scores = runner.learn(config, task, data, data.text.name, **how)
   labeller = Labeller(model, params, data.lexicon)
   judged, errors = labeller.judge(data.text.test)
   print(errors)

@@ -10,7 +10,7 @@ import dataclasses
 import time
 
 from experiments.common import cli
-from experiments.common.config import option
+from experiments.common.train_config import option
 from experiments.seq2seq import data as pairs_data
 from experiments.seq2seq import seq2seq_common
 from rnnjax.models.seq2seq_predictor import Rewriter

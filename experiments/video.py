@@ -15,9 +15,8 @@ import numpy as np
 from experiments.action_segmentation import data as video_data
 from experiments.action_segmentation import segment_metrics
 from experiments.action_segmentation.plots import timelines
-from experiments.common import cli, runs
-from experiments.common import config as options
-from experiments.common.config import RATE, option
+from experiments.common import cli, runner, train_config
+from experiments.common.train_config import RATE, option
 from rnnjax import crf
 from rnnjax.data.bucketed_batches import Batches
 from rnnjax.data.files import DATASETS
@@ -30,7 +29,7 @@ HELD, SHOWN, LOOK = 7, 5, 5  # one in so many validates; videos in a figure; epo
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(options.Common):
+class Config(train_config.Common):
   dataset: str = option("auto", "which videos", DATASETS)
   level: str = option("mid", "how finely actions are told apart", video_data.LEVELS)
   split: int = option(1, "the fold that tests; 0 for each in turn, and their mean", low=0)
@@ -50,7 +49,7 @@ def build(config: Config, classes: int) -> Tagger:
   """The model alone."""
   last = crf.linear_chain(classes) if config.crf else crf.independent(classes)
   rates = dict(input_dropout=config.input_dropout, output_dropout=config.dropout)
-  return Tagger(jax.nn.identity, options.encoder(config), last, **rates)
+  return Tagger(jax.nn.identity, train_config.encoder(config), last, **rates)
 
 
 def batches(videos: list[video_data.Video], batch: int, seed: int | None = None) -> Batches:
@@ -79,7 +78,7 @@ def read(model: Tagger, params, batch):
 def learn(config: Config, data: video_data.Folds, model: Tagger, task: tasks.Task):
   """Trains for one split; returns its scores, and the labels [T] found in each of its videos."""
   parts, videos = prepare(config, data), data.folds[config.split - 1]
-  run = runs.fit(config, task, parts, warmup=0.1, every=LOOK * len(parts.train))
+  run = runner.fit(config, task, parts, warmup=0.1, every=LOOK * len(parts.train))
   scores = run.test()
   whole = next(iter(batches(videos, len(videos))))  # by length
   best = np.asarray(read(model, run.best, whole))
@@ -106,7 +105,7 @@ def run(config: Config = Config()):
     for one, labels in [*zip(data.folds[n - 1], found)][: SHOWN if config.split else 1]:
       rows.append((f"split {n}", {"truth": one.labels, "input": one.said, "ours": labels}))
   if config.out:
-    timelines(runs.figure(config.out, "timelines.png"), rows, data.classes)
+    timelines(runner.figure(config.out, "timelines.png"), rows, data.classes)
   mean = {name: float(np.mean([one[name] for one in every])) for name in every[0]}
   mean["parameters"] = every[0]["parameters"]
   return {"dataset": data.name, "cell": config.cell, "seed": config.seed} | mean

@@ -12,14 +12,14 @@ from typing import ClassVar
 import optax
 
 from experiments.common import cli
-from experiments.common.config import CELLS, RATE, option
+from experiments.common.train_config import CELLS, RATE, option
 from experiments.language_modeling import data as corpus_data
 from experiments.language_modeling import lm_common
 from experiments.language_modeling.neural_cache import cached
 from experiments.language_modeling.text_generator import Writer
 from rnnjax import backward, stack, training
 from rnnjax.output_layers import adaptive, full
-from rnnjax.training import ema
+from rnnjax.training import averaging
 from rnnjax.training.metrics import perplexity
 from rnnjax.types import BadInput
 
@@ -119,7 +119,7 @@ def optimize(config: Config, steps: int):
     return lm_common.optimize(config, steps)
   parts = optax.clip_by_global_norm(0.25), optax.add_decayed_weights(config.decay)
   optimizer = optax.chain(*parts, optax.scale_by_learning_rate(config.rate))
-  return optimizer, ema.polyak(round(config.trigger * steps))
+  return optimizer, averaging.polyak(round(config.trigger * steps))
 
 
 def load(out: str) -> Writer:

@@ -20,9 +20,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from experiments import imdb as net
-from experiments.common import cli, runs
-from experiments.common import config as options
-from experiments.common.config import option
+from experiments.common import cli, runner, train_config
+from experiments.common.train_config import option
 from experiments.text_classification import data as imdb_data
 from experiments.text_classification.plots import bars
 from rnnjax.data.vocabulary import words
@@ -32,11 +31,11 @@ THREE = ("vanilla", "lstm", "gru")
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(options.Common):
+class Config(train_config.Common):
   dataset: str = option("auto", "auto: --data_dir where given, else embedded", imdb_data.DATASETS)
   text: str = option("text", "column of a table's texts")
   label: str = option("label", "column of a table's labels")
-  cell: str = option("", "one cell; three where none is named", ["", *options.CELLS])
+  cell: str = option("", "one cell; three where none is named", ["", *train_config.CELLS])
   vocabulary: int = option(20_000, "most frequent words that bags hold", low=1)
   width: int = option(50, "features of a word in the mean of vectors", low=1)
   hidden: int = 64
@@ -75,7 +74,9 @@ def run(config: Config = Config()):
   found, chosen = {}, {}
   for name, bag in bags(config).items():
     found[name] = float(bag.fit(texts, labels).score(*zip(*reviews.test)))
-  shared = {field.name: getattr(config, field.name) for field in dataclasses.fields(options.Common)}
+  shared = {
+    field.name: getattr(config, field.name) for field in dataclasses.fields(train_config.Common)
+  }
   for cell in [config.cell] if config.cell else THREE:
     out = str(pathlib.Path(config.out).expanduser() / cell) if config.out else ""
     how = {"cell": cell, "out": out, "evidence": 0, "keep": "first"}
@@ -83,7 +84,7 @@ def run(config: Config = Config()):
     found[cell], chosen[cell] = done["test/accuracy"], done["valid/accuracy"]
   if config.out:
     chance = np.mean([label == np.bincount(labels).argmax() for _, label in reviews.test])
-    bars(runs.figure(config.out, "order.png"), found, "accuracy", {"the commonest": chance})
+    bars(runner.figure(config.out, "order.png"), found, "accuracy", {"the commonest": chance})
   scores = {f"test/{name.replace(' ', '_')}": value for name, value in found.items()}
   scores |= {f"valid/{cell}": value for cell, value in chosen.items()}
   return {"dataset": reviews.name, "seed": config.seed} | scores

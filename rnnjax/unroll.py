@@ -12,7 +12,7 @@ from rnnjax.backends.batch_sharding import varying
 from rnnjax.backends.deferred import deferred
 from rnnjax.backends.newton.solver import newton, unless_narrow
 from rnnjax.backends.pallas import mosaic_tiling, triton_tiling
-from rnnjax.backends.pallas.kernel_spec import fused
+from rnnjax.backends.pallas.fused import fused
 from rnnjax.backends.scan import scan, summable
 from rnnjax.backends.select import fastest
 from rnnjax.cells.base import Cell, wide

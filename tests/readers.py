@@ -40,7 +40,7 @@ from rnnjax.analysis import run_history
 from rnnjax.data import files, log_mel, word_vectors
 from rnnjax.data.tokenizer import KINDS, Subwords
 from rnnjax.data.vocabulary import Vocabulary
-from rnnjax.training import load_run
+from rnnjax.training import saved_run
 
 Seed = dict[str, "bytes | Seed"]
 
@@ -378,7 +378,7 @@ def _subwords():
 
 
 def _read_subwords(folder):
-  subwords = Subwords.from_json(load_run.read(folder / "a.json"))
+  subwords = Subwords.from_json(saved_run.read(folder / "a.json"))
   ids = subwords.encode("the lowest <pad>")
   assert not len(ids) or ids.max() < len(subwords)
   return subwords.decode(ids), subwords.encode("lower", 0.5)
@@ -413,7 +413,7 @@ def _runs():
 
 
 def _read_run(folder):
-  return load_run.described(folder), run_history.history(str(folder))
+  return saved_run.described(folder), run_history.history(str(folder))
 
 
 @functools.cache
@@ -462,12 +462,12 @@ READERS = {
   "archives": Reader(_read_archive, _archives),
   "babi": Reader(_any(babi_data.files), _babi),
   "captions": Reader(_any(captions_data.files), _captions),
-  "checkpoints": Reader(lambda folder: load_run.load(str(folder)), _checkpoints),
+  "checkpoints": Reader(lambda folder: saved_run.load(str(folder)), _checkpoints),
   "corpus": Reader(_read_corpus, _corpus),
   "digits": Reader(_any(digits_data.load), _digits),
   "faces": Reader(_any(faces_data.load), _faces),
   "fsdd": Reader(_any(fsdd_data.load), _fsdd),
-  "lexicon": Reader(lambda folder: Lexicon.load(load_run.read(folder / "a.json")), _lexicons),
+  "lexicon": Reader(lambda folder: Lexicon.load(saved_run.read(folder / "a.json")), _lexicons),
   "midi": Reader(lambda folder: midi.read(folder / "a.mid", 2.0), _midi),
   "music": Reader(
     _any(music_data.load, dataset="auto"),
@@ -488,6 +488,6 @@ READERS = {
   "vectors": Reader(_read_vectors, _vectors),
   "video": Reader(_any(video_data.load), _videos),
   "vocabulary": Reader(
-    lambda folder: Vocabulary.load(load_run.read(folder / "a.json")), _vocabularies
+    lambda folder: Vocabulary.load(saved_run.read(folder / "a.json")), _vocabularies
   ),
 }

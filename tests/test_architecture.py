@@ -15,7 +15,8 @@ LIBRARY = [path for path in FILES if path.parts[0] == "rnnjax"]
 # Later may import earlier; what stands in one set is independent of one another.
 ORDER = """
   types,masking cells backends unroll,dropout encoders,attention
-  pooling,recurrent_dropout,chunked_cross_entropy output_layers crf,decoders decoding models experiments
+  pooling,recurrent_dropout,chunked_cross_entropy output_layers crf,decoders decoding models
+  experiments
 """.split()
 RANKS = {name: rank for rank, names in enumerate(ORDER) for name in names.split(",")}
 

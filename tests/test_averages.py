@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from rnnjax import training
-from rnnjax.training import ema, tasks
+from rnnjax.training import averaging, tasks
 from rnnjax.training.metrics import Mean
 
 STEPS = 30
@@ -25,7 +25,7 @@ def recur(average, path, mean=0.0):
 @pytest.mark.parametrize("begin", [0, 1, 12, 29, 50])
 def test_polyak_is_the_mean_from_begin_on(begin):
   """And the newest parameters before."""
-  for step, mean in enumerate(recur(ema.polyak(begin), PATH, 1e6)):
+  for step, mean in enumerate(recur(averaging.polyak(begin), PATH, 1e6)):
     expected = PATH[begin : step + 1].mean(0) if step >= begin else PATH[step]
     np.testing.assert_allclose(mean, expected, atol=1e-5)
 
@@ -34,23 +34,23 @@ def test_polyak_is_the_mean_from_begin_on(begin):
 def test_moving(decay):
   """μ is 9/10, 9/11, 9/12 ..., until 1 − decay is more."""
   mean = np.ones(3)
-  for step, got in enumerate(recur(ema.moving(decay), PATH, np.ones(3))):
+  for step, got in enumerate(recur(averaging.moving(decay), PATH, np.ones(3))):
     μ = max(1 - decay, 9 / (10 + step))
     mean = (1 - μ) * mean + μ * PATH[step]
     np.testing.assert_allclose(got, mean, rtol=1e-5, atol=1e-6)
 
 
 def test_moving_of_a_constant_is_it():
-  (*_, last) = recur(ema.moving(0.9), np.full((200, 3), 7.0))
+  (*_, last) = recur(averaging.moving(0.9), np.full((200, 3), 7.0))
   np.testing.assert_allclose(last, 7, rtol=1e-5)
 
 
 def test_no_decay_no_average():
-  assert ema.moving(0) is None
-  assert ema.moving(0.0) is None
+  assert averaging.moving(0) is None
+  assert averaging.moving(0.0) is None
 
 
-@pytest.mark.parametrize("average", [ema.polyak(4), ema.moving(0.8)])
+@pytest.mark.parametrize("average", [averaging.polyak(4), averaging.moving(0.8)])
 def test_training_averages_what_each_step_ends_with(average):
   """The state's average is the recurrence over the parameters after steps 1, 2, ..."""
 

@@ -15,8 +15,7 @@ from rnnjax.models import embedding
 from rnnjax.models.classifier import Classifier
 from rnnjax.models.language_model import LanguageModel
 from rnnjax.output_layers import full
-from rnnjax.training import mesh as devices
-from rnnjax.training import sharding, tasks
+from rnnjax.training import device_mesh, sharding, tasks
 from rnnjax.types import BadInput
 
 DRAW = np.random.default_rng(0)
@@ -36,7 +35,7 @@ CASES = {
 def steps(case, text, accumulate=1, number=4, **how):
   """The loss and the parameters of each step."""
   task, batches = CASES[case]
-  mesh = devices.mesh(8, text)
+  mesh = device_mesh.mesh(8, text)
   task = sharding.alone(task, mesh) if text.startswith("shard_map") else task
   first = training.start(task, OPTIMIZER, next(batches.stream()), jax.random.key(0), True)
   stream = itertools.islice(batches.stream(), number)
@@ -74,7 +73,7 @@ def test_matrices_are_cut():
   """Each of four devices holds a quarter of a matrix, of its moments and its average."""
   task, batches = CASES["labels"]
   first = training.start(task, OPTIMIZER, next(batches.stream()), jax.random.key(0), True)
-  mesh = devices.mesh(8, "fsdp:4")
+  mesh = device_mesh.mesh(8, "fsdp:4")
   state, _ = next(training.train(task, OPTIMIZER, first, batches.stream(), mesh=mesh))
   held = lambda tree: sum(a.addressable_shards[0].data.size for a in jax.tree.leaves(tree))
   whole = lambda tree: sum(a.size for a in jax.tree.leaves(tree) if a.ndim < 2)
@@ -112,7 +111,7 @@ def test_bfloat16_computes_roughly_and_keeps_float32(alone, text):
 )
 def test_a_mesh_that_cannot_be(text, words):
   with pytest.raises(BadInput, match=words):
-    devices.mesh(8, text)
+    device_mesh.mesh(8, text)
 
 
 @pytest.mark.parametrize("batches", [case[1] for case in CASES.values()], ids=CASES)

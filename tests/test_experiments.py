@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from experiments import imdb
-from experiments.common import runs
+from experiments.common import runner
 from experiments.text_classification import synthetic_reviews
 from rnnjax.data.vocabulary import Vocabulary
 from rnnjax.types import BadInput
@@ -35,14 +35,14 @@ COMMANDS = [path.stem for path in MODULES if "cli.main(" in path.read_text()]
 REACH = """
 import importlib, sys
 from absl import flags
-from experiments import command
+from experiments.common import cli
 
 class Reached(Exception): pass
 
 def run(config):
   raise Reached
 
-command.app.run = lambda start: start(flags.FLAGS(sys.argv[:1]))
+cli.app.run = lambda start: start(flags.FLAGS(sys.argv[:1]))
 for name in sys.argv[1:]:
   known = {*flags.FLAGS}
   try:
@@ -204,7 +204,7 @@ def test_a_review_of_a_million_words_is_cut(tmp_path):
 
 def test_a_host_that_does_not_write_keeps_the_names(tmp_path, monkeypatch):
   """Its files lie elsewhere, under names from which a library can tell their format."""
-  monkeypatch.setattr(runs.hosts, "lead", lambda: False)
-  path = runs.figure(str(tmp_path / "run"), "face.gif")
+  monkeypatch.setattr(runner.hosts, "lead", lambda: False)
+  path = runner.figure(str(tmp_path / "run"), "face.gif")
   path.write_bytes(b"a picture")
   assert path.name == "face.gif" and not (tmp_path / "run").exists()

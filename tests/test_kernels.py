@@ -12,7 +12,7 @@ from rnnjax import bidirectional, gru, lstm, unroll, vanilla
 from rnnjax.backends.base import kernel
 from rnnjax.backends.pallas import mosaic_tiling, triton, triton_tiling
 from rnnjax.backends.pallas.branchless_tanh import branchless, tanh
-from rnnjax.backends.pallas.kernel_spec import Tiles, fused, layout, unsuited
+from rnnjax.backends.pallas.fused import Tiles, fused, layout, unsuited
 from rnnjax.cells.base import Cell, additive, init, zeros
 from rnnjax.unroll import BACKENDS, backends, unroll_both
 from tests.cells_table import CASES, FORMS, LENGTHS, D, H, T, gradients, inputs, run

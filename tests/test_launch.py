@@ -64,7 +64,7 @@ def house(tmp_path):
   script(root / "launch/setup", 'echo "[\\"setup\\", \\"$1\\"]" >>"$LOG"')
   (root / "experiments").mkdir()
   (root / "experiments/imdb.py").write_text('if __name__ == "__main__":\n  pass\n')
-  (root / "experiments/common/config.py").touch()
+  (root / "experiments/common/train_config.py").touch()
   (root / ".gitignore").write_text(".venv/\nbuild/\n")
   git(root, "init", "--quiet")
   git(root, "add", ".")

@@ -18,7 +18,7 @@ import pytest
 
 from rnnjax import training
 from rnnjax.data.bucketed_batches import Batches
-from rnnjax.training import ema, tasks
+from rnnjax.training import averaging, tasks
 from rnnjax.training.metrics import Mean
 from rnnjax.training.trainer import Diverged, Stopped
 from rnnjax.types import BadInput
@@ -78,7 +78,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 
 
 def make(config, steps=STEPS):
-  adam, average = training.adam(config.rate), ema.moving(0.9)
+  adam, average = training.adam(config.rate), averaging.moving(0.9)
   return training.Run(config, TASK, data(), adam, steps, average=average)
 
 

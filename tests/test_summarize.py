@@ -10,7 +10,7 @@ import pytest
 from rouge_score import rouge_scorer
 
 from experiments import summarize
-from experiments.common import runs
+from experiments.common import runner
 from experiments.seq2seq import data as pairs_data
 from experiments.summarize import Config
 from rnnjax import attention, bidirectional, gru, stack
@@ -140,7 +140,7 @@ def test_a_run_and_its_model(tmp_path):
   with pytest.raises(BadInput, match="--text must be a text"):
     summarize.run(Config(load=str(out), text=" "))
   with pytest.raises(BadInput, match="another experiment"):
-    runs.restore(Config, str(out), "lexicon")
+    runner.restore(Config, str(out), "lexicon")
 
 
 @pytest.mark.parametrize("flags", [{"joint": False}, {"attention": "none"}], ids=str)

@@ -10,7 +10,7 @@ import os
 import jax
 import jax.numpy as jnp
 
-from experiments.common.config import CELLS
+from experiments.common.train_config import CELLS
 from rnnjax import backends, unroll
 from rnnjax.cells.base import Cell, additive, init, zeros
 

@@ -8,8 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.benchmarks import peers
-from rnnjax.training import mesh as devices
-from rnnjax.training import sharding
+from rnnjax.training import device_mesh, sharding
 from rnnjax.unroll import unroll_both
 
 
@@ -48,7 +47,7 @@ def contenders(cell, shape, names):
   """{(name, devices): (runs, facts)} of all peers of these names that are installed."""
   B, T, D, H = shape
   xs = jax.random.normal(jax.random.key(0), (T, B, D))
-  made, mesh = {}, devices.mesh()
+  made, mesh = {}, device_mesh.mesh()
   repeats = 3 if jax.default_backend() == "cpu" else 0  # elsewhere many compile at once
   for name, make in peers.JAX.items():
     if name not in names:

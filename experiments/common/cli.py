@@ -12,9 +12,9 @@ import sys
 import jax
 from absl import app, flags
 
-from experiments.common.config import Common
+from experiments.common.train_config import Common
 from rnnjax.backends import malloc
-from rnnjax.training import distributed, mesh, run_dir
+from rnnjax.training import device_mesh, distributed, run_dir
 from rnnjax.types import BadInput
 
 COMPILED = "~/.cache/rnnjax/compiled"  # what was compiled once is not compiled again
@@ -52,8 +52,8 @@ def lay_out(config):
     number = distributed.parse(config.distributed)[1]
     distributed.join(config.distributed)
   # Where jax alone knows how many hosts there are, each is one device: no batch divides by less.
-  mesh.use_cores(config.batch, config.mesh, number or config.batch)
-  mesh.mesh(config.batch, config.mesh)
+  device_mesh.use_cores(config.batch, config.mesh, number or config.batch)
+  device_mesh.mesh(config.batch, config.mesh)
   if not distributed.lead():
     logging.getLogger().setLevel(logging.WARNING)
     sys.stdout = open(os.devnull, "w")

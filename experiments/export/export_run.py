@@ -9,7 +9,7 @@ import numpy as np
 from experiments.export import programs
 from rnnjax.export.archive import Loaded, load, write
 from rnnjax.export.program import Form, Program, nester
-from rnnjax.training import load_run
+from rnnjax.training import saved_run
 from rnnjax.types import BadInput, named
 
 FILE = "model.zip"
@@ -52,7 +52,7 @@ def described(folder: pathlib.Path) -> dict[str, Any]:
   path = folder / "config.json"
   if not path.is_file():
     raise BadInput(f"{str(folder)!r} is not the --out of a run: it has no config.json")
-  kept = load_run.read(path)
+  kept = saved_run.read(path)
   names = ("experiment", "config", "versions")
   if not isinstance(kept, dict) or not kept.keys() >= {*names}:
     raise BadInput(

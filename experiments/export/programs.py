@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from experiments import word_lm
-from experiments.common import runs
+from experiments.common import runner
 from experiments.forecasting.quantiles import forecast
 from experiments.language_modeling import lm_common
 from experiments.polyphonic_music import piano_roll
@@ -40,7 +40,7 @@ def program(name: str, out: str) -> Program:
 
 def reviews(its, out: str) -> Program:
   """Probabilities of classes; the n-grams' evidence is looked up on the way."""
-  saved, config = runs.restore(its.Config, out, "words", vectors="", init_from="", **ANY)
+  saved, config = runner.restore(its.Config, out, "words", vectors="", init_from="", **ANY)
   words, params = Vocabulary.load(saved.beside["words"], ()), saved.params
   classes, known = len(saved.beside["classes"]), None
   if config.frozen:
@@ -90,7 +90,7 @@ def rewritten(its, out: str) -> Program:
 
 def series(its, out: str) -> Program:
   """A mean and quantiles of each variable, scaled, at each step ahead of the last one."""
-  saved, config = runs.restore(its.Config, out, "series", **ANY)
+  saved, config = runner.restore(its.Config, out, "series", **ANY)
   D = 1 if config.apart else len(saved.beside["series"]["columns"])
   answer = lambda ys, batch: {"forecast": forecast(ys, batch)[-1]}
   task = tasks.supervised(its.build(config, D), its.measure, answer=answer)
@@ -101,7 +101,7 @@ def series(its, out: str) -> Program:
 
 def images(its, out: str) -> Program:
   """Probabilities of digits."""
-  saved, config = runs.restore(its.Config, out, "digits", **ANY)
+  saved, config = runner.restore(its.Config, out, "digits", **ANY)
   seen, classes = saved.beside["digits"]["features"], saved.beside["digits"]["classes"]
   task = tasks.classification(its.build(config, classes))
   inputs = {"tokens": f"float32[T, B, {seen}]", "lengths": LENGTHS}
@@ -110,7 +110,7 @@ def images(its, out: str) -> Program:
 
 def sounds(its, out: str) -> Program:
   """log p of the blank and of each word at every step; what is heard comes scaled."""
-  saved, config = runs.restore(its.Config, out, "sounds", **ANY)
+  saved, config = runner.restore(its.Config, out, "sounds", **ANY)
   words, F = saved.beside["sounds"]["words"], len(saved.beside["sounds"]["mean"])
   answer = lambda ys, batch: {"log_p": jax.nn.log_softmax(ys)}
   task = tasks.supervised(its.build(config, len(words)), its.measure, answer=answer)
@@ -120,7 +120,7 @@ def sounds(its, out: str) -> Program:
 
 def chords(its, out: str) -> Program:
   """The probability of each key, given the chords before it and the keys below."""
-  saved, config = runs.restore(its.Config, out, "pieces", **ANY)
+  saved, config = runner.restore(its.Config, out, "pieces", **ANY)
   answer = lambda logits, batch: {"probabilities": jax.nn.sigmoid(logits)}
   task = tasks.supervised(its.build(config), its.measure, answer=answer)
   inputs = {"tokens": f"float32[T, B, {piano_roll.KEYS}]", "lengths": LENGTHS}

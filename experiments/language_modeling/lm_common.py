@@ -7,9 +7,8 @@ from typing import ClassVar
 
 import optax
 
-from experiments.common import config as options
-from experiments.common import runs
-from experiments.common.config import CELLS, RATE, option
+from experiments.common import runner, train_config
+from experiments.common.train_config import CELLS, RATE, option
 from experiments.language_modeling import data as corpus_data
 from experiments.language_modeling.dynamic_eval import dynamic
 from experiments.language_modeling.text_generator import Writer
@@ -20,14 +19,14 @@ from rnnjax.models import embedding
 from rnnjax.models.language_model import LanguageModel
 from rnnjax.output_layers import full
 from rnnjax.recurrent_dropout import weight_drop, zoneout
-from rnnjax.training import ema, optimizers, tasks
+from rnnjax.training import averaging, optimizers, tasks
 from rnnjax.types import BadInput
 
 ENDS = ("\n", corpus_data.END)  # after one of which a text begins, where there is no prompt
 
 
 @dataclasses.dataclass(frozen=True)
-class Language(options.Common):
+class Language(train_config.Common):
   blank: ClassVar[str] = ""  # as for a Writer
   bytes: ClassVar[bool] = False
   text: str = option("", "a text file, instead of a folder of them", file=True)
@@ -87,7 +86,7 @@ def build(config: Language, V: int, softmax=None, back=None) -> LanguageModel:
 def optimize(config: Language, steps: int):
   """The optimizer, and how its parameters are averaged."""
   rate = optimizers.schedule(config.rate, steps, "cosine", warmup=0.02)
-  return training.adam(rate), ema.moving(config.average)
+  return training.adam(rate), averaging.moving(config.average)
 
 
 def train(config: Language, text: corpus_data.Corpus, model: LanguageModel, optimize=optimize):
@@ -96,7 +95,7 @@ def train(config: Language, text: corpus_data.Corpus, model: LanguageModel, opti
   steps = config.epochs * len(data.train)
   optimizer, average = optimize(config, steps)
   task = tasks.language(model, config.activation, config.temporal, config.restart)
-  how = runs.how(config) | {"beside": {"vocabulary": text.vocabulary.words}}
+  how = runner.how(config) | {"beside": {"vocabulary": text.vocabulary.words}}
   writer = lambda params: Writer(model, params, text.vocabulary, config.blank, config.bytes)
   writer(None).check(_prompt(config, text.vocabulary), config.top_k)  # before any long work
   every = -(-config.epochs // 10) * len(data.train)
@@ -120,7 +119,7 @@ def train(config: Language, text: corpus_data.Corpus, model: LanguageModel, opti
 def load(out: str, Config, build, **changes) -> Writer:
   """The writer of what a run with --out has learnt; Config and build are its experiment's, and
   changes win."""
-  saved, config = runs.restore(Config, out, "vocabulary", text="", **changes)
+  saved, config = runner.restore(Config, out, "vocabulary", text="", **changes)
   vocabulary = Vocabulary.load(saved.beside["vocabulary"], ())
   model = build(config, len(vocabulary))
   return Writer(model, saved.params, vocabulary, config.blank, config.bytes)

@@ -8,9 +8,8 @@ from types import SimpleNamespace
 import numpy as np
 import sacrebleu
 
-from experiments.common import config as options
-from experiments.common import runs
-from experiments.common.config import CELLS, RATE, option
+from experiments.common import runner, train_config
+from experiments.common.train_config import CELLS, RATE, option
 from experiments.seq2seq import data as pairs_data
 from rnnjax import attention, training
 from rnnjax.analysis import figures
@@ -38,7 +37,7 @@ DRAWN = 200  # pieces of a text, at most, whose attention makes a picture
 
 
 @dataclasses.dataclass(frozen=True)
-class Rewriting(options.Common):
+class Rewriting(train_config.Common):
   dataset: str = option("auto", "which pairs of texts", DATASETS)
   cell: str = "gru"
   batch: int = 32
@@ -101,7 +100,7 @@ def build(config: Rewriting, source: int, target: int) -> Translator:
     raise BadInput("--copy needs --joint, for words to be the same on both sides, and an attention")
   if config.coverage_penalty and config.attention != "coverage":
     raise BadInput(f"--coverage_penalty needs --attention=coverage; got {config.attention}")
-  reader = options.encoder(SimpleNamespace(**vars(config), bidirectional=True))
+  reader = train_config.encoder(SimpleNamespace(**vars(config), bidirectional=True))
   table = embedding.trainable(target, config.width)
   return Translator(
     table if config.joint else embedding.trainable(source, config.width),
@@ -151,7 +150,7 @@ def rewriter(config: Rewriting, text: pairs_data.Pairs, score: str = "loss"):
   beside = {"subwords": {"source": data.source.to_json(), "target": data.target.to_json()}}
   task = tasks.rewriting(model, config.smoothing, config.coverage)
   how = dict(score=score, beside=beside)
-  params, scores = runs.learn(config, task, data, text.name, "cosine", **how)
+  params, scores = runner.learn(config, task, data, text.name, "cosine", **how)
   return Rewriter(model, params, data.source, data.target), scores
 
 
@@ -161,7 +160,7 @@ def keep(out: str, rows, written):
     names = "source", "target", "written"
     lines = [dict(zip(names, (*row, one))) for row, one in zip(rows, written)]
     text = "\n".join(json.dumps(line, ensure_ascii=False) for line in lines) + "\n"
-    runs.place(out, "written.jsonl").write_text(text, encoding="utf-8")
+    runner.place(out, "written.jsonl").write_text(text, encoding="utf-8")
 
 
 def bleu(written, references, lower: bool = False, order: int = 4) -> tuple[float, str]:
@@ -190,7 +189,7 @@ def show(config: Rewriting, rewriter: Rewriter, text: str) -> dict:
   if config.out and max(α.shape) > DRAWN:
     logging.warning("what it attended to is not drawn: %d by %d pieces are too many", *α.shape)
   elif config.out and α.any():  # not without attention
-    figures.heat(runs.figure(config.out, "attention.png"), *pieces, α)
+    figures.heat(runner.figure(config.out, "attention.png"), *pieces, α)
   return {"written": written}
 
 
@@ -201,7 +200,7 @@ def load(out: str, Config, **changes) -> Rewriter:
     BadInput: no such run, or one of other subwords than the first.
   """
   names = out.split(",")
-  runs = [runs.restore(Config, one, "subwords", **changes) for one in names]
+  runs = [runner.restore(Config, one, "subwords", **changes) for one in names]
   words = runs[0][0].beside["subwords"]
   for one, (saved, _) in zip(names, runs):
     if saved.beside["subwords"] != words:

@@ -20,7 +20,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from rnnjax.interop.layers import array, blocks, checked, inner, joined, layers, same, width
+from rnnjax.interop.weights import array, blocks, checked, inner, joined, layers, same, width
 from rnnjax.types import Array, BadInput, Params
 
 NAMES = ("kernel", "recurrent_kernel", "bias")

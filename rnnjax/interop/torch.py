@@ -20,7 +20,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from rnnjax.interop.layers import KINDS, array, blocks, checked, inner, joined, layers, same, width
+from rnnjax.interop.weights import KINDS, array, blocks, checked, inner, joined, layers, same, width
 from rnnjax.types import Array, BadInput, Params
 
 

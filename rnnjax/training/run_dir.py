@@ -8,7 +8,7 @@ import pathlib
 import subprocess
 import sys
 
-from rnnjax.training import distributed, load_run
+from rnnjax.training import distributed, saved_run
 from rnnjax.types import BadInput
 
 
@@ -51,7 +51,7 @@ def check(out: pathlib.Path, config):
   path = out / "config.json"
   if not path.exists():
     return
-  theirs = load_run.configuration(path)
+  theirs = saved_run.configuration(path)
   mine = json.loads(json.dumps(describe(config)))
   rows = [
     f"  {name}: {theirs.get(name)!r} there, {mine.get(name)!r} asked for"
@@ -74,7 +74,7 @@ def claim(out: pathlib.Path, config, beside: dict | None = None):
   check(out, config)
   for name, value in (beside or {}).items():
     path = out / f"{name}.json"
-    if path.exists() and load_run.read(path) != json.loads(json.dumps(value)):
+    if path.exists() and saved_run.read(path) != json.loads(json.dumps(value)):
       raise BadInput(
         f"{path} is not the {name} of this data. Has the data changed since that run began?"
       )

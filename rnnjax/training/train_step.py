@@ -10,9 +10,8 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from rnnjax.training import distributed, metrics, sharding
-from rnnjax.training import mesh as devices
-from rnnjax.training.ema import Average, moving
+from rnnjax.training import device_mesh, distributed, metrics, sharding
+from rnnjax.training.averaging import Average, moving
 from rnnjax.training.grad_accumulation import gradient
 from rnnjax.training.metrics import Mean
 from rnnjax.training.tasks import Task
@@ -108,7 +107,7 @@ def train(
   Raises:
     Diverged: the loss, a gradient or a parameter would not be finite.
   """
-  mesh = mesh or devices.mesh()
+  mesh = mesh or device_mesh.mesh()
   how = How(sharding.typed(task, mesh), optimizer, **how)
   state = jax.tree.map(jnp.copy, place(mesh, state))  # the caller keeps his own
   for batch in batches:
@@ -170,7 +169,7 @@ def _score(task, params, carry, batch):
 def evaluate(task: Task, params: Params, batches: Iterable, mesh: Mesh | None = None):
   """The task's scores {name: float} over all batches; of those that can be shared, each host reads
   its own rows."""
-  mesh = mesh or devices.mesh()
+  mesh = mesh or device_mesh.mesh()
   task, params = sharding.typed(task, mesh), sharding.replicate(mesh, params)
   total: dict[str, Mean] = {}
   carry = None

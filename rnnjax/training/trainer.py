@@ -15,9 +15,8 @@ import jax.numpy as jnp
 import optax
 import tqdm
 
-from rnnjax.training import distributed, metrics, run_dir, sharding
-from rnnjax.training import mesh as devices
-from rnnjax.training.ema import Average
+from rnnjax.training import device_mesh, distributed, metrics, run_dir, sharding
+from rnnjax.training.averaging import Average
 from rnnjax.training.metrics import Mean
 from rnnjax.training.preemption import Signals
 from rnnjax.training.profiler import Trace
@@ -75,7 +74,7 @@ class Run:
       a vocabulary; one file each in `out`.
     watch: parameters -> {name: number}, recorded at each look; and beside it the norm of each
       parameter's gradient.
-    mesh: how the devices are laid out, as `devices.parse` reads it.
+    mesh: how the devices are laid out, as `device_mesh.parse` reads it.
     accumulate, precision: as for `gradients.gradient`.
     save_every: steps between two checkpoints beside those of each look; 0 for none.
     profile: a few steps are traced, for TensorBoard or Perfetto, into OUT/profile.
@@ -110,7 +109,7 @@ class Run:
     self.save_every, self.sign = save_every or self.every, -1 if score == "loss" else 1
     self.beside, self.watch = beside or {}, watch
     self.out = pathlib.Path(config.out).expanduser() if config.out else None
-    self.mesh = devices.mesh(data.train.batch, mesh)
+    self.mesh = device_mesh.mesh(data.train.batch, mesh)
     if data.train.batch % (self.mesh.size * accumulate):
       raise BadInput(
         f"a batch of {data.train.batch} rows on {self.mesh.size} devices has no {accumulate} equal "
@@ -118,7 +117,7 @@ class Run:
       )
     if profile and not self.out:
       raise BadInput("--profile needs --out, where its trace is written")
-    self.task, self.alone = task, devices.parse(mesh)[0] == "shard_map"
+    self.task, self.alone = task, device_mesh.parse(mesh)[0] == "shard_map"
     self.signals, self.trace = Signals(), Trace(self.out / "profile" if profile else None)
     self.clock, self.records, self.checkpoints = Clock(), None, None
     example = next(data.train.stream())

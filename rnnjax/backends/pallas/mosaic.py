@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from rnnjax.backends.pallas.kernel_spec import Loop, shaped
+from rnnjax.backends.pallas.fused import Loop, shaped
 from rnnjax.cells.base import met
 
 

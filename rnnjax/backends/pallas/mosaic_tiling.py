@@ -4,7 +4,7 @@ import functools
 
 import jax
 
-from rnnjax.backends.pallas.kernel_spec import Loop, Tiles, layout, unsuited
+from rnnjax.backends.pallas.fused import Loop, Tiles, layout, unsuited
 from rnnjax.cells.base import Cell
 from rnnjax.types import Array, Carry, Params
 

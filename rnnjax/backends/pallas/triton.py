@@ -19,7 +19,7 @@ from jax.experimental.pallas import triton as plgpu
 
 from rnnjax.backends.batch_sharding import varying
 from rnnjax.backends.pallas.branchless_tanh import branchless
-from rnnjax.backends.pallas.kernel_spec import Loop, shaped
+from rnnjax.backends.pallas.fused import Loop, shaped
 from rnnjax.cells.base import met
 
 BITS = {jnp.dtype(jnp.float32): jnp.int32, jnp.dtype(jnp.bfloat16): jnp.int16}

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from rnnjax.backends.base import aside
-from rnnjax.backends.pallas.kernel_spec import Loop, Tiles, fused, layout, unsuited
+from rnnjax.backends.pallas.fused import Loop, Tiles, fused, layout, unsuited
 from rnnjax.cells.base import Cell
 from rnnjax.types import Array, Carry, Params
 

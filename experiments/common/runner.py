@@ -10,7 +10,7 @@ import tempfile
 
 from rnnjax import training
 from rnnjax.analysis.gradient_flow import radii
-from rnnjax.training import distributed, ema, optimizers, run_dir
+from rnnjax.training import averaging, distributed, optimizers, run_dir
 from rnnjax.types import BadInput
 
 
@@ -52,7 +52,7 @@ def fit(
   """
   steps = config.epochs * len(data.train)
   adam = optimizer(config.rate, steps, decay, warmup, weight_decay, clip)
-  average = ema.moving(config.average)
+  average = averaging.moving(config.average)
   with training.Run(config, task, data, adam, steps, average=average, **how(config), **own) as run:
     try:
       for _ in run.train():
