@@ -1,6 +1,6 @@
 """Does a tagger need the future? Forward against both directions, where later words decide.
 
-  python -m experiments.directions --out=runs/directions
+  python -m experiments.directions --workdir=runs/directions
 
 "Teddy bears are on sale !", "Teddy Roosevelt was a great president !": a net that has read only
 "Teddy" can be right in one of the two. The best that any such net can reach is counted, and drawn
@@ -14,12 +14,12 @@ import pathlib
 
 from experiments import tagging
 from experiments.common import cli, train_config
-from experiments.common.train_config import option
+from experiments.common.train_config import field_spec
 from experiments.sequence_tagging import data as tagged_data
 from experiments.sequence_tagging import synthetic_sentences
 from rnnjax.analysis import figures
 
-NETS = {
+VARIANTS = {
   "forward": dict(bidirectional=False, crf=False),
   "forward, random field": dict(bidirectional=False, crf=True),
   "both directions": dict(bidirectional=True, crf=False),
@@ -27,21 +27,21 @@ NETS = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(train_config.Common):
-  task: str = option("ner", "what the tags say", tagged_data.TASKS)
-  hidden: int = 64
-  epochs: int = option(8, "passes over the training part", low=2)
-  batch: int = 32
-  rate: float = 1e-2
-  average: float = 0.9
-  out: str = "runs/directions"
+class Config(train_config.TrainConfig):
+  task: str = field_spec("ner", "what the tags say", tagged_data.TASKS)
+  hidden_size: int = 64
+  epochs: int = field_spec(8, "passes over the training part", min_value=2)
+  batch_size: int = 32
+  learning_rate: float = 1e-2
+  ema_decay: float = 0.9
+  workdir: str = "runs/directions"
 
 
 def run(config: Config = Config()):
   """Trains each; returns what they reach on the test part, and the ceiling of the first."""
-  out, curves, scores = pathlib.Path(config.out).expanduser(), {}, {}
+  out, curves, scores = pathlib.Path(config.workdir).expanduser(), {}, {}
   shared = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
-  for name, net in NETS.items():
+  for name, net in VARIANTS.items():
     place = out / name.replace(", ", "_").replace(" ", "_")
     shared |= {"out": str(place), "dataset": "embedded"}
     scores[f"test/{name}"] = tagging.run(tagging.Config(**shared | net))["test/accuracy"]
@@ -49,10 +49,11 @@ def run(config: Config = Config()):
     curves[name] = [row["valid/accuracy"] for row in rows]
   text = tagged_data.load("embedded", "", config.task)
   valid, test = (
-    synthetic_sentences.ceiling([s[:2] for s in part]) for part in (text.valid, text.test)
+    synthetic_sentences.max_forward_accuracy([s[:2] for s in part])
+    for part in (text.valid, text.test)
   )
   level = {"the most that any net can reach that reads forward": valid}
-  figures.curves(out / "directions.png", curves, level, "epoch", "accuracy in validation")
+  figures.plot_curves(out / "directions.png", curves, level, "epoch", "accuracy in validation")
   return {"dataset": "embedded", "cell": config.cell, "test/ceiling": test} | scores
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from experiments import imdb
 from experiments.common import cli
-from experiments.common.train_config import option
+from experiments.common.train_config import field_spec
 from rnnjax import training
 from rnnjax.data.vocabulary import PAD
 from rnnjax.training import device_mesh, tasks
@@ -24,18 +24,18 @@ from rnnjax.training import device_mesh, tasks
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-  dataset: str = option("auto", "which reviews", imdb.imdb_data.DATASETS)
-  data_dir: str = option("", "folder of the reviews")
-  batch: int = option(64, "rows of a batch", low=1)
-  epochs: int = option(2, "epochs of each", low=1)
+  dataset: str = field_spec("auto", "which reviews", imdb.imdb_data.DATASETS)
+  data_dir: str = field_spec("", "folder of the reviews")
+  batch_size: int = field_spec(64, "rows of a batch", min_value=1)
+  epochs: int = field_spec(2, "epochs of each", min_value=1)
 
 
-def ours(data, config) -> list[dict]:
+def time_rnnjax(data, config) -> list[dict]:
   """Seconds of each epoch and of the test part after it."""
-  task = tasks.classification(imdb.build(config, data.vocabulary, 2))
+  task = tasks.classification_task(imdb.build(config, data.vocabulary, 2))
   optimizer, rows = training.adam(1e-3), []
-  first = training.start(task, optimizer, next(data.train.stream()), jax.random.key(0))
-  loop = training.train(task, optimizer, first, data.train.stream())
+  first = training.init_state(task, optimizer, next(data.train.stream()), jax.random.key(0))
+  loop = training.train_loop(task, optimizer, first, data.train.stream())
   for _ in range(config.epochs):
     begun = time.perf_counter()
     for _ in range(len(data.train)):
@@ -47,34 +47,38 @@ def ours(data, config) -> list[dict]:
   return rows
 
 
-def front(batches, limit):
+def pad_front(batches, max_length):
   """The rows of a part as [N, limit], zeros in front, and their labels."""
-  rows = np.full((len(batches.sequences), limit), PAD, np.int32)
+  rows = np.full((len(batches.sequences), max_length), PAD, np.int32)
   for row, text in zip(rows, batches.sequences):
-    row[limit - min(len(text), limit) :] = text[-limit:]
+    row[max_length - min(len(text), max_length) :] = text[-max_length:]
   return rows, np.array(batches.labels)
 
 
-def keras(data, config) -> list[dict]:
+def time_keras(data, config) -> list[dict]:
   """The same of Keras's own training loop."""
   os.environ["KERAS_BACKEND"] = "jax"
   from keras import Input, Sequential, layers
 
   net = Sequential(
     [
-      Input((config.limit,)),
-      layers.Embedding(config.vocabulary, config.width),
-      layers.LSTM(config.hidden),
+      Input((config.max_eval_length,)),
+      layers.Embedding(config.vocab_size, config.embed_dim),
+      layers.LSTM(config.hidden_size),
       layers.Dense(1, activation="sigmoid"),
     ]
   )
   net.compile("adam", "binary_crossentropy", metrics=["accuracy"])
-  train, test, rows = front(data.train, config.limit), front(data.test, config.limit), []
+  train, test, rows = (
+    pad_front(data.train, config.max_eval_length),
+    pad_front(data.test, config.max_eval_length),
+    [],
+  )
   for _ in range(config.epochs):
     begun = time.perf_counter()
-    net.fit(*train, batch_size=config.batch, verbose=0)
+    net.fit(*train, batch_size=config.batch_size, verbose=0)
     trained = time.perf_counter()
-    loss, accuracy = net.evaluate(*test, batch_size=config.batch, verbose=0)
+    loss, accuracy = net.evaluate(*test, batch_size=config.batch_size, verbose=0)
     spent = {"train_s": trained - begun, "test_s": time.perf_counter() - trained}
     rows.append(spent | {"accuracy": accuracy, "loss": loss})
   return rows
@@ -82,15 +86,15 @@ def keras(data, config) -> list[dict]:
 
 def run(config: Config = Config()):
   """Times both; returns the seconds of the last epoch and their ratios."""
-  device_mesh.use_cores(config.batch)  # as `imdb` does
-  notes = dict(imdb.PRESETS["notes"], epochs=config.epochs, batch=config.batch)
+  device_mesh.use_cpu_cores_as_devices(config.batch_size)  # as `imdb` does
+  notes = dict(imdb.PRESETS["notes"], epochs=config.epochs, batch=config.batch_size)
   notes |= dict(dataset=config.dataset, data_dir=config.data_dir)
   lengths, zeros = (imdb.Config(**notes, padding=padding) for padding in ("back", "front"))
   data = imdb.prepare(lengths)
   timed = {
-    "lengths": ours(data, lengths),
-    "zeros in front": ours(imdb.prepare(zeros), zeros),
-    "keras": keras(data, lengths),
+    "lengths": time_rnnjax(data, lengths),
+    "zeros in front": time_rnnjax(imdb.prepare(zeros), zeros),
+    "keras": time_keras(data, lengths),
   }
   result = {"dataset": data.name}
   for name, rows in timed.items():

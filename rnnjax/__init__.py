@@ -1,16 +1,16 @@
 """rnnjax: recurrent networks as pure functions, scanned by jax."""
 
 from rnnjax.cells import Cell, gru, lru, lstm, mingru, minlstm, vanilla
-from rnnjax.decoding import generate, sample
+from rnnjax.decoding import generate, make_sampler
 from rnnjax.encoders import Encoder, backward, bidirectional, forward, stack
-from rnnjax.unroll import backends, unroll
+from rnnjax.unroll import backend_status, unroll
 from rnnjax.version import __version__
 
 __all__ = [
   "Cell",
   "Encoder",
   "__version__",
-  "backends",
+  "backend_status",
   "backward",
   "bidirectional",
   "forward",
@@ -18,9 +18,9 @@ __all__ = [
   "gru",
   "lru",
   "lstm",
+  "make_sampler",
   "mingru",
   "minlstm",
-  "sample",
   "stack",
   "unroll",
   "vanilla",

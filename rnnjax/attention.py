@@ -16,12 +16,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from rnnjax.cells.base import wide
-from rnnjax.masking import alive
+from rnnjax.cells.base import accumulation_dtype
+from rnnjax.masking import padding_mask
 from rnnjax.types import Array, Key, Params
 
 
-def init_words(key: Key, features: int) -> Params:
+def init_attention_pooling(key: Key, features: int) -> Params:
   """W [H, H] Glorot uniform, b [H] zero, u_w [H] ~ N(0, 1/H)."""
   keys = jax.random.split(key)
   return {
@@ -31,7 +31,9 @@ def init_words(key: Key, features: int) -> Params:
   }
 
 
-def words(params: Params, hs: Array, lengths: Array | None = None) -> tuple[Array, Array]:
+def attention_pooling(
+  params: Params, hs: Array, lengths: Array | None = None
+) -> tuple[Array, Array]:
   """Attention over the words of a text: Yang et al., Hierarchical Attention Networks, 2016.
 
       uₜ = tanh(hₜ W + b)
@@ -47,7 +49,7 @@ def words(params: Params, hs: Array, lengths: Array | None = None) -> tuple[Arra
     s [..., H] and α [T, ...]; both 0 for a row of length 0.
   """
   u = jnp.tanh(hs @ params["W"] + params["b"])
-  α = jax.nn.softmax(u @ params["u_w"], axis=0, where=alive(hs, lengths))
+  α = jax.nn.softmax(u @ params["u_w"], axis=0, where=padding_mask(hs, lengths))
   return jnp.einsum("t...,t...h->...h", α, hs), α
 
 
@@ -67,10 +69,10 @@ class Attention(NamedTuple):
 
   name: str
   init: Callable[[Key, int, int], Params]
-  keys: Callable[..., Any]
+  compute_keys: Callable[..., Any]
   apply: Callable[..., tuple[Array, Array]]
-  features: Callable[[int], int] = lambda M: M
-  coverage: bool = False
+  context_features: Callable[[int], int] = lambda M: M
+  uses_coverage: bool = False
 
   def __repr__(self):
     return self.name
@@ -108,16 +110,16 @@ def attend(
   Raises:
     ValueError: query, lengths or coverage do not fit the memory or the attention.
   """
-  params, memory, mask = _living(params, memory, lengths)
+  params, memory, mask = _mask_memory(params, memory, lengths)
   batch, got = memory.shape[1:-1], None if coverage is None else coverage.shape
   if query.shape[:-1] != batch:
     raise ValueError(
       f"a query must have the batch shape {batch} of memory {memory.shape}, which is time-major "
       f"[S, *batch, M]; got {query.shape}. Is memory batch-major?"
     )
-  if got != (mask.shape if attention.coverage else None):
+  if got != (mask.shape if attention.uses_coverage else None):
     raise ValueError(
-      f"{attention} reads {f'coverage {mask.shape}' if attention.coverage else 'no coverage'}; "
+      f"{attention} reads {f'coverage {mask.shape}' if attention.uses_coverage else 'no coverage'}; "
       f"got {got}. Coverage grows: attend to one query after another"
     )
   return attention.apply(params, query, keys, memory, mask, coverage)
@@ -142,26 +144,28 @@ def attend_all(
   return jax.vmap(one)(queries)
 
 
-def _living(params, memory, lengths):
+def _mask_memory(params, memory, lengths):
   """params in the memory's type, the memory with 0 for padding, and which of its steps live."""
   memory = jnp.asarray(memory)
-  mask = alive(memory, lengths, "memory", "S")
+  mask = padding_mask(memory, lengths, "memory", "S")
   params = jax.tree.map(lambda p: jnp.asarray(p, memory.dtype), params)
   return params, jnp.where(mask[..., None], memory, 0), mask
 
 
-def _prepared(keys):
+def _with_masked_memory(compute_keys):
   """Keys of the living steps, in the memory's type."""
-  return lambda params, memory, lengths=None: keys(*_living(params, memory, lengths)[:2])
+  return lambda params, memory, lengths=None: compute_keys(
+    *_mask_memory(params, memory, lengths)[:2]
+  )
 
 
-def _mix(e, values, mask):
+def _weighted_sum(e, values, mask):
   """Σₛ αₛ valuesₛ [..., M] and α, the softmax of e [S, ...] over the living steps."""
   α = jax.nn.softmax(e, axis=0, where=mask)
   return jnp.einsum("s...,s...m->...m", α.astype(values.dtype), values), α
 
 
-def _dot(query, keys, scaled):
+def _dot_scores(query, keys, scaled):
   """query · keyₛ [S, ...], over √A if scaled, in float32 at least."""
   Q, A = query.shape[-1], keys.shape[-1]
   if Q != A:
@@ -169,17 +173,21 @@ def _dot(query, keys, scaled):
       f"a dot product needs a query as wide as the keys, {A}; got {Q}. Between different widths "
       "general(), additive(A) and multi_head(heads, A) learn to compare"
     )
-  e = jnp.einsum("...a,s...a->s...", query, keys, preferred_element_type=wide(keys.dtype))
+  e = jnp.einsum(
+    "...a,s...a->s...", query, keys, preferred_element_type=accumulation_dtype(keys.dtype)
+  )
   return e / A**0.5 if scaled else e
 
 
-def _product(name, scaled=False, init=lambda *_: {}, keys=lambda params, memory: memory):
+def _dot_product_attention(
+  name, scaled=False, init=lambda *_: {}, compute_keys=lambda params, memory: memory
+):
   """A query and keys of one width, compared as they are."""
 
   def apply(params, query, keys, memory, mask, coverage):
-    return _mix(_dot(query, keys, scaled), memory, mask)
+    return _weighted_sum(_dot_scores(query, keys, scaled), memory, mask)
 
-  return Attention(name, init, _prepared(keys), apply)
+  return Attention(name, init, _with_masked_memory(compute_keys), apply)
 
 
 def _glorot(key, *shape):
@@ -187,26 +195,28 @@ def _glorot(key, *shape):
 
 
 @functools.cache
-def dot() -> Attention:
+def dot_attention() -> Attention:
   """eₛ = q · mₛ, Q = M: Luong, Pham & Manning 2015. No parameters."""
-  return _product("dot()")
+  return _dot_product_attention("dot()")
 
 
 @functools.cache
-def scaled_dot() -> Attention:
+def scaled_dot_attention() -> Attention:
   """eₛ = q · mₛ / √M, Q = M: Vaswani et al. 2017. No parameters."""
-  return _product("scaled_dot()", scaled=True)
+  return _dot_product_attention("scaled_dot()", scaled=True)
 
 
 @functools.cache
-def general() -> Attention:
+def general_attention() -> Attention:
   """eₛ = q · W mₛ: Luong, Pham & Manning 2015. W [Q, M] Glorot uniform."""
   init = lambda key, Q, M: {"W": _glorot(key, Q, M)}
-  return _product("general()", init=init, keys=lambda params, memory: memory @ params["W"].T)
+  return _dot_product_attention(
+    "general()", init=init, compute_keys=lambda params, memory: memory @ params["W"].T
+  )
 
 
 @functools.cache
-def additive(A: int, coverage: bool = False) -> Attention:
+def additive_attention(A: int, use_coverage: bool = False) -> Attention:
   """A net of A hidden units compares: Bahdanau, Cho & Bengio 2015.
 
       eₛ = v · tanh(q W + mₛ U + b)
@@ -222,21 +232,23 @@ def additive(A: int, coverage: bool = False) -> Attention:
     keys = jax.random.split(key, 3)
     params = {"W": _glorot(keys[0], Q, A), "U": _glorot(keys[1], M, A), "b": jnp.zeros(A)}
     params["v"] = jax.random.normal(keys[2], (A,)) * A**-0.5
-    return params | ({"w_c": jnp.zeros(A)} if coverage else {})
+    return params | ({"w_c": jnp.zeros(A)} if use_coverage else {})
 
   def apply(params, query, keys, memory, mask, c):
-    if coverage:
+    if use_coverage:
       keys = keys + jnp.asarray(c, keys.dtype)[..., None] @ params["w_c"][None]
     z = jnp.tanh((query @ params["W"])[None] + keys)
-    return _mix(jnp.matmul(z, params["v"], preferred_element_type=wide(z.dtype)), memory, mask)
+    return _weighted_sum(
+      jnp.matmul(z, params["v"], preferred_element_type=accumulation_dtype(z.dtype)), memory, mask
+    )
 
-  keys = _prepared(lambda params, memory: memory @ params["U"] + params["b"])
-  name = f"additive({A}, coverage=True)" if coverage else f"additive({A})"
-  return Attention(name, init, keys, apply, coverage=coverage)
+  keys = _with_masked_memory(lambda params, memory: memory @ params["U"] + params["b"])
+  name = f"additive({A}, coverage=True)" if use_coverage else f"additive({A})"
+  return Attention(name, init, keys, apply, uses_coverage=use_coverage)
 
 
 @functools.cache
-def multi_head(heads: int, A: int) -> Attention:
+def multi_head_attention(num_heads: int, A: int) -> Attention:
   """Scaled dot products, each of its own A / heads features: Vaswani et al. 2017.
 
       eₛʰ = (q W_q)ʰ · (mₛ W_k)ʰ / √(A / heads)
@@ -245,21 +257,25 @@ def multi_head(heads: int, A: int) -> Attention:
   W_q [Q, A], W_k and W_v [M, A], W_o [A, A], Glorot uniform. The context has A features; the α that
   comes back is the mean over heads. Raises ValueError where heads do not divide A.
   """
-  if heads < 1 or A < 1 or A % heads:
-    raise ValueError(f"multi_head needs heads that divide its A features; got {heads} and {A}")
+  if num_heads < 1 or A < 1 or A % num_heads:
+    raise ValueError(f"multi_head needs heads that divide its A features; got {num_heads} and {A}")
 
   def init(key, Q, M):
     shapes = {"W_q": (Q, A), "W_k": (M, A), "W_v": (M, A), "W_o": (A, A)}
     return {n: _glorot(k, *s) for k, (n, s) in zip(jax.random.split(key, 4), shapes.items())}
 
   def apply(params, query, keys, memory, mask, coverage):
-    e = _dot(split(query @ params["W_q"]), keys["k"], scaled=True)
-    context, α = _mix(e, keys["v"], mask[..., None])
+    e = _dot_scores(split(query @ params["W_q"]), keys["k"], scaled=True)
+    context, α = _weighted_sum(e, keys["v"], mask[..., None])
     return context.reshape(*context.shape[:-2], A) @ params["W_o"], α.mean(-1)
 
-  split = lambda x: x.reshape(*x.shape[:-1], heads, A // heads)  # heads are one more batch axis
-  keys = _prepared(lambda params, memory: {n: split(memory @ params[f"W_{n}"]) for n in "kv"})
-  return Attention(f"multi_head({heads}, {A})", init, keys, apply, features=lambda M: A)
+  split = lambda x: x.reshape(
+    *x.shape[:-1], num_heads, A // num_heads
+  )  # heads are one more batch axis
+  keys = _with_masked_memory(
+    lambda params, memory: {n: split(memory @ params[f"W_{n}"]) for n in "kv"}
+  )
+  return Attention(f"multi_head({num_heads}, {A})", init, keys, apply, context_features=lambda M: A)
 
 
 def coverage_loss(α: Array, lengths: Array | None = None) -> Array:
@@ -275,5 +291,5 @@ def coverage_loss(α: Array, lengths: Array | None = None) -> Array:
     [T, ...]; 0 past a row's length.
   """
   α = jnp.moveaxis(α, 1, -1)
-  α = jnp.where(alive(α, lengths)[..., None], α, 0)
+  α = jnp.where(padding_mask(α, lengths)[..., None], α, 0)
   return jnp.minimum(α, jnp.cumsum(α, 0) - α).sum(-1)

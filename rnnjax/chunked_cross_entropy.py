@@ -14,15 +14,15 @@ Three products in all, nothing is computed twice, and what is kept is as large a
 import jax
 import jax.numpy as jnp
 
-from rnnjax.backends.batch_sharding import on_own_rows, varying
-from rnnjax.cells.base import wide
+from rnnjax.backends.batch_sharding import cast_to_varying, shard_over_batch
+from rnnjax.cells.base import accumulation_dtype
 from rnnjax.types import Array, Params
 
 # A chunk of this many logits stays in cache; fewer rows than LEAST would wait for adding up dW.
-LOGITS, LEAST = 2_600_000, 160
+CHUNK_LOGITS, MIN_CHUNK_ROWS = 2_600_000, 160
 
 
-def summed(loss):
+def sum_over_steps(loss):
   """loss(params, hs [N, D], labels [N], weights [N]), a scalar, as one of [T, *batch] steps.
 
   Where the batch is cut along a mesh each device sums its own rows and they meet once, to add up
@@ -32,11 +32,15 @@ def summed(loss):
     ValueError: labels or weights are not of the shape of hs but for its last axis.
   """
 
-  def run(params, hs, steps, _):
-    params, rows = varying(params, hs), hs.reshape(-1, hs.shape[-1])
-    labels, weights = (step.reshape(-1) for step in steps)
+  def run(params, hs, targets, _):
+    params, rows = cast_to_varying(params, hs), hs.reshape(-1, hs.shape[-1])
+    labels, weights = (step.reshape(-1) for step in targets)
     labels = jnp.where(weights != 0, labels, 0)
-    each = loss(params, rows, labels, weights) if rows.size else rows.sum(dtype=wide(rows.dtype))
+    each = (
+      loss(params, rows, labels, weights)
+      if rows.size
+      else rows.sum(dtype=accumulation_dtype(rows.dtype))
+    )
     return each.reshape((1,) * (hs.ndim - 2)), None
 
   def total(params: Params, hs: Array, labels: Array, weights: Array) -> Array:
@@ -45,12 +49,12 @@ def summed(loss):
         "a softmax needs hs [T, *batch, D] and a label and a weight for each step, [T, *batch]; "
         f"got hs {hs.shape}, labels {labels.shape}, weights {weights.shape}"
       )
-    return on_own_rows(run)(params, hs, (labels, weights), None)[0].sum()
+    return shard_over_batch(run)(params, hs, (labels, weights), None)[0].sum()
 
   return total
 
 
-def cross_entropy(W: Array, b: Array, h: Array, labels: Array, weights: Array) -> Array:
+def linear_cross_entropy(W: Array, b: Array, h: Array, labels: Array, weights: Array) -> Array:
   """Σ weights · (−log softmax(h Wᵀ + b)_label), in nats and at least float32.
 
   Of many rows, only those from the first to the last of weight other than 0 are computed. The
@@ -63,36 +67,36 @@ def cross_entropy(W: Array, b: Array, h: Array, labels: Array, weights: Array) -
     labels: [N], below V.
     weights: [N].
   """
-  weights = jax.lax.stop_gradient(weights.astype(wide(h.dtype)))
-  if _rows(h.shape[0], W.shape[0]) < h.shape[0]:
-    return _chunked(W, b, h, labels, weights)
+  weights = jax.lax.stop_gradient(weights.astype(accumulation_dtype(h.dtype)))
+  if _chunk_rows(h.shape[0], W.shape[0]) < h.shape[0]:
+    return _chunked_loss(W, b, h, labels, weights)
   # A single chunk gains nothing: the scalar that multiplies last costs one more pass over dh.
-  return _loss(W.astype(h.dtype), b.astype(h.dtype), h, labels, weights)[0]
+  return _chunk_loss(W.astype(h.dtype), b.astype(h.dtype), h, labels, weights)[0]
 
 
 @jax.custom_vjp
-def _chunked(W, b, h, labels, weights):
-  return _chunks(_loss, W, b, h, labels, weights)[0]
+def _chunked_loss(W, b, h, labels, weights):
+  return _run_chunks(_chunk_loss, W, b, h, labels, weights)[0]
 
 
 def _forward(W, b, h, labels, weights):
-  loss, dW, db, dh = _chunks(_loss_and_gradients, W, b, h, labels, weights)
+  loss, dW, db, dh = _run_chunks(_chunk_loss_and_grads, W, b, h, labels, weights)
   # Empty arrays remember the types, which W and b may not share with h.
   return loss, (dW, db, dh, W[:0], b[:0])
 
 
-def _backward(saved, scale):
+def _backward(saved, cotangent):
   dW, db, dh, *like = saved
   types = [a.dtype for a in (*like, dh)]
-  return *((scale * d).astype(t) for d, t in zip((dW, db, dh), types)), None, None
+  return *((cotangent * d).astype(t) for d, t in zip((dW, db, dh), types)), None, None
 
 
-_chunked.defvjp(_forward, _backward)
+_chunked_loss.defvjp(_forward, _backward)
 
 
-def _chunks(run, W, b, h, labels, weights):
+def _run_chunks(run, W, b, h, labels, weights):
   """run on chunk after chunk: what it returns, summed; but its dh, if any, put together."""
-  N, R = h.shape[0], _rows(h.shape[0], W.shape[0])
+  N, R = h.shape[0], _chunk_rows(h.shape[0], W.shape[0])
   W, b = W.astype(h.dtype), b.astype(h.dtype)
   alive = weights != 0
   first = jnp.argmax(alive)
@@ -120,22 +124,22 @@ def _chunks(run, W, b, h, labels, weights):
   return jax.lax.fori_loop(1, (count + R - 1) // R, body, (*totals, dh))
 
 
-def _rows(N, V):
+def _chunk_rows(N, V):
   """R: as many rows as have LOGITS in all, but chunks of one size where that divides N evenly."""
-  chunks = -(-N // max(LEAST, LOGITS // V))
+  chunks = -(-N // max(MIN_CHUNK_ROWS, CHUNK_LOGITS // V))
   return min(N, 8 * -(-N // (8 * chunks)))
 
 
-def _loss(W, b, h, labels, weights):
+def _chunk_loss(W, b, h, labels, weights):
   """The loss of one chunk of rows, and None for dh."""
-  z = _product(h, W.T) + b
+  z = _matmul(h, W.T) + b
   log_p = jax.nn.log_softmax(z)
   return -(weights * jnp.take_along_axis(log_p, labels[:, None], 1)[:, 0]).sum(), None
 
 
-def _loss_and_gradients(W, b, h, labels, weights):
+def _chunk_loss_and_grads(W, b, h, labels, weights):
   """The loss of one chunk of rows, dW and db, and dh; one pass of exp."""
-  z = _product(h, W.T) + b
+  z = _matmul(h, W.T) + b
   top = z.max(-1, keepdims=True)
   e = jnp.exp(z - top)
   total = e.sum(-1, keepdims=True)
@@ -144,9 +148,9 @@ def _loss_and_gradients(W, b, h, labels, weights):
   hit = jax.lax.broadcasted_iota(jnp.int32, z.shape, 1) == labels[:, None]
   g = weights[:, None] / total * jnp.where(hit, e - total, e)
   g, db = g.astype(h.dtype), g.sum(0)
-  return loss, _product(g.T, h), db, _product(g, W).astype(h.dtype)
+  return loss, _matmul(g.T, h), db, _matmul(g, W).astype(h.dtype)
 
 
-def _product(a, c):
+def _matmul(a, c):
   """a c, summed in at least float32."""
-  return jnp.matmul(a, c, preferred_element_type=wide(a.dtype))
+  return jnp.matmul(a, c, preferred_element_type=accumulation_dtype(a.dtype))

@@ -22,15 +22,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rnnjax.cells.base import factory, wide, zeros
-from rnnjax.masking import alive
+from rnnjax.cells.base import accumulation_dtype, cell_factory, zeros_like_batch
+from rnnjax.masking import padding_mask
 from rnnjax.types import Array, Key, Params
-from rnnjax.unroll import first, unroll
+from rnnjax.unroll import first_input, unroll
 
-NEVER = -1e9  # the score of what may not be; finite, for -∞ minus -∞ is no number
+FORBIDDEN_SCORE = -1e9  # the score of what may not be; finite, for -∞ minus -∞ is no number
 
 
-class Tags(NamedTuple):
+class TagLayer(NamedTuple):
   """The last layer of a tagger, over K tags.
 
   Attributes:
@@ -44,37 +44,37 @@ class Tags(NamedTuple):
   """
 
   name: str
-  number: int
+  num_tags: int
   init: Callable[[Key], Params]
   log_likelihood: Callable[[Params, Array, Array, Array | None], Array]
   marginals: Callable[[Params, Array, Array | None], Array]
-  best: Callable[[Params, Array, Array | None], Array]
+  best_tags: Callable[[Params, Array, Array | None], Array]
 
   def __repr__(self):
     return self.name
 
 
 @functools.cache
-def independent(number: int) -> Tags:
+def independent(num_tags: int) -> TagLayer:
   """Each step by itself: p(yₜ) = softmax(sₜ)."""
 
   def log_likelihood(params, scores, tags, lengths=None):
-    live = alive(scores, lengths)
-    scores = jnp.where(live[..., None], scores.astype(wide(scores.dtype)), 0)
+    live = padding_mask(scores, lengths)
+    scores = jnp.where(live[..., None], scores.astype(accumulation_dtype(scores.dtype)), 0)
     p = jnp.take_along_axis(jax.nn.log_softmax(scores), tags[..., None], -1)[..., 0]
     return jnp.sum(p, 0, where=live)
 
   def marginals(params, scores, lengths=None):
-    return jnp.where(alive(scores, lengths)[..., None], jax.nn.softmax(scores), 0)
+    return jnp.where(padding_mask(scores, lengths)[..., None], jax.nn.softmax(scores), 0)
 
   def best(params, scores, lengths=None):
-    return jnp.where(alive(scores, lengths), jnp.argmax(scores, -1), 0)
+    return jnp.where(padding_mask(scores, lengths), jnp.argmax(scores, -1), 0)
 
   init = lambda key: {}
-  return Tags(f"independent({number})", number, init, log_likelihood, marginals, best)
+  return TagLayer(f"independent({num_tags})", num_tags, init, log_likelihood, marginals, best)
 
 
-def linear_chain(number: int, start=None, inner=None, end=None) -> Tags:
+def linear_chain(num_tags: int, start=None, inner=None, end=None) -> TagLayer:
   """A linear-chain conditional random field.
 
   Args:
@@ -86,17 +86,23 @@ def linear_chain(number: int, start=None, inner=None, end=None) -> Tags:
   allowed = {name: np.asarray(a, bool) for name, a in allowed.items() if a is not None}
 
   def init(key):
-    return {"start": jnp.zeros(number), "inner": jnp.zeros((number,) * 2), "end": jnp.zeros(number)}
+    return {
+      "start": jnp.zeros(num_tags),
+      "inner": jnp.zeros((num_tags,) * 2),
+      "end": jnp.zeros(num_tags),
+    }
 
   def constrained(params):
-    return params | {name: jnp.where(a, params[name], NEVER) for name, a in allowed.items()}
+    return params | {
+      name: jnp.where(a, params[name], FORBIDDEN_SCORE) for name, a in allowed.items()
+    }
 
   def log_likelihood(params, scores, tags, lengths=None):
     params = constrained(params)
-    return score(params, scores, tags, lengths) - total(params, scores, lengths)
+    return sequence_score(params, scores, tags, lengths) - log_partition(params, scores, lengths)
 
-  def slope(params, scores, lengths, best):
-    reached = lambda scores: total(constrained(params), scores, lengths, best).sum()
+  def slope(params, scores, lengths, use_max):
+    reached = lambda scores: log_partition(constrained(params), scores, lengths, use_max).sum()
     return jax.grad(reached)(scores)
 
   def marginals(params, scores, lengths=None):
@@ -105,12 +111,14 @@ def linear_chain(number: int, start=None, inner=None, end=None) -> Tags:
   def best(params, scores, lengths=None):
     return jnp.argmax(slope(params, scores, lengths, True), -1)
 
-  return Tags(f"linear_chain({number})", number, init, log_likelihood, marginals, best)
+  return TagLayer(f"linear_chain({num_tags})", num_tags, init, log_likelihood, marginals, best)
 
 
-def score(params: Params, scores: Array, tags: Array, lengths: Array | None = None) -> Array:
+def sequence_score(
+  params: Params, scores: Array, tags: Array, lengths: Array | None = None
+) -> Array:
   """s(y) of one sequence of tags [T, ...] in each row. [...]"""
-  live, scores = alive(scores, lengths), scores.astype(wide(scores.dtype))
+  live, scores = padding_mask(scores, lengths), scores.astype(accumulation_dtype(scores.dtype))
   own = jnp.take_along_axis(scores, tags[..., None], -1)[..., 0]
   after = jnp.pad(live[1:], [(0, 1)] + [(0, 0)] * (live.ndim - 1))
   last = live & ~after
@@ -121,22 +129,26 @@ def score(params: Params, scores: Array, tags: Array, lengths: Array | None = No
   return jnp.sum(jnp.where(live, own, 0) + ahead + ends, 0) + begins.sum(0)
 
 
-def total(params: Params, scores: Array, lengths: Array | None = None, best: bool = False) -> Array:
+def log_partition(
+  params: Params, scores: Array, lengths: Array | None = None, use_max: bool = False
+) -> Array:
   """log Z [...], or with `best` the highest s(y)."""
   if lengths is None:
     lengths = jnp.full(scores.shape[1:-1], scores.shape[0])
-  scores = scores.astype(wide(scores.dtype))  # a sum over time
-  scores = jnp.where(alive(scores, lengths)[..., None], scores, 0)
-  α = params["start"] + first(scores)
-  (α,), _ = unroll(_chain(scores.shape[-1], best), params, scores[1:], lengths - 1, carry=(α,))
-  reduce = _highest if best else jax.nn.logsumexp
+  scores = scores.astype(accumulation_dtype(scores.dtype))  # a sum over time
+  scores = jnp.where(padding_mask(scores, lengths)[..., None], scores, 0)
+  α = params["start"] + first_input(scores)
+  (α,), _ = unroll(
+    _crf_cell(scores.shape[-1], use_max), params, scores[1:], lengths - 1, carry=(α,)
+  )
+  reduce = _hard_max if use_max else jax.nn.logsumexp
   return jnp.where(lengths > 0, reduce(α + params["end"], -1), 0)
 
 
-@factory
-def _chain(features: int, best: bool):
+@cell_factory
+def _crf_cell(features: int, use_max: bool):
   """α′[j] = s[j] + ⊕ᵢ α[i] + A[i, j]."""
-  reduce = _highest if best else jax.nn.logsumexp
+  reduce = _hard_max if use_max else jax.nn.logsumexp
 
   def step(params, carry, u):
     (α,) = carry
@@ -144,11 +156,11 @@ def _chain(features: int, best: bool):
     α = u + reduce(α[..., :, None] + A, -2)
     return (α,), α
 
-  start = lambda x: (zeros(x, features),)
-  return {"init": None, "start": start, "project": lambda params, x: x, "step": step}
+  start = lambda x: (zeros_like_batch(x, features),)
+  return {"init": None, "initial_carry": start, "project": lambda params, x: x, "step": step}
 
 
-def _highest(values, axis):
+def _hard_max(values, axis):
   """The maximum, whose gradient goes to one element even among equals: so a path is one path."""
   at = jnp.argmax(values, axis, keepdims=True)
   return jnp.take_along_axis(values, at, axis).squeeze(axis)

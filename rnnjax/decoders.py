@@ -17,13 +17,13 @@ import jax.numpy as jnp
 
 from rnnjax import dropout as drop
 from rnnjax.attention import Attention, attend, attend_all
-from rnnjax.cells.base import Cell, zeros
+from rnnjax.cells.base import Cell, zeros_like_batch
 from rnnjax.encoders import forward, stack
 from rnnjax.types import Array, Carry, Key, Params
 from rnnjax.unroll import unroll
 
 
-class Memory(NamedTuple):
+class EncoderMemory(NamedTuple):
   """What a decoder attends to.
 
   Attributes:
@@ -53,8 +53,8 @@ class Decoder(NamedTuple):
   name: str
   features: int
   init: Callable[[Key, int, int, int], Params]
-  remember: Callable[[Params, Array, Array], Memory]
-  start: Callable[[Params, Array, Memory], Carry]
+  prepare_memory: Callable[[Params, Array, Array], EncoderMemory]
+  initial_carry: Callable[[Params, Array, EncoderMemory], Carry]
   apply: Callable[..., tuple[Carry, Array, Array]]
 
   def __repr__(self):
@@ -62,7 +62,10 @@ class Decoder(NamedTuple):
 
 
 def decoder(
-  *cells: Cell, attention: Attention | None = None, feed: bool = False, dropout: float = 0.0
+  *cells: Cell,
+  attention: Attention | None = None,
+  input_feeding: bool = False,
+  dropout: float = 0.0,
 ) -> Decoder:
   """Cells on top of one another, and attention on top of them.
 
@@ -87,18 +90,18 @@ def decoder(
   """
   if not cells:
     raise ValueError("a decoder needs at least one cell")
-  if feed and not attention:
+  if input_feeding and not attention:
     raise ValueError("feed=True needs attention: without, a step knows what the one before it did")
-  if attention and attention.coverage and not feed:
+  if attention and attention.uses_coverage and not input_feeding:
     raise ValueError(f"{attention} needs feed=True: its coverage grows from step to step")
   layers, F = stack(*map(forward, cells), dropout=dropout), cells[-1].features
 
   def init(key, D, M, L):
     keys = jax.random.split(key, 4)
     glorot = jax.nn.initializers.glorot_uniform()
-    params = {"layers": layers.init(keys[0], D + F if feed else D), "bridge": {}}
+    params = {"layers": layers.init(keys[0], D + F if input_feeding else D), "bridge": {}}
     for i, cell in enumerate(cells):
-      parts = cell.start(jnp.zeros(1))
+      parts = cell.initial_carry(jnp.zeros(1))
       drawn = jax.random.split(jax.random.fold_in(keys[1], i), len(parts))
       params["bridge"][f"layer_{i}"] = {
         f"carry_{j}": {"W": glorot(k, (L, part.size)), "b": jnp.zeros(part.size)}
@@ -106,24 +109,24 @@ def decoder(
       }
     if attention:
       params["attention"] = attention.init(keys[2], F, M)
-      C = F + attention.features(M)
+      C = F + attention.context_features(M)
       params["combine"] = {"W": glorot(keys[3], (C, F)), "b": jnp.zeros(F)}
     return params
 
   def remember(params, values, lengths):
-    keys = attention.keys(params["attention"], values, lengths) if attention else ()
-    return Memory(values, keys, lengths)
+    keys = attention.compute_keys(params["attention"], values, lengths) if attention else ()
+    return EncoderMemory(values, keys, lengths)
 
-  def start(params, last, memory):
+  def start(params, final_hidden, memory):
     carry = {}
     for cell, (name, parts) in zip(cells, params["bridge"].items()):
-      like = zip(parts.values(), cell.start(last))  # each part in its own type
-      made = [jnp.tanh(last @ p["W"] + p["b"]).astype(part.dtype) for p, part in like]
+      like = zip(parts.values(), cell.initial_carry(final_hidden))  # each part in its own type
+      made = [jnp.tanh(final_hidden @ p["W"] + p["b"]).astype(part.dtype) for p, part in like]
       carry[name] = {"forward": tuple(made)}
-    if feed:
-      carry["fed"] = zeros(last, F)
-    if feed and attention.coverage:
-      carry["coverage"] = _behind(jnp.zeros_like(memory.values[..., 0]))
+    if input_feeding:
+      carry["fed"] = zeros_like_batch(final_hidden, F)
+    if input_feeding and attention.uses_coverage:
+      carry["coverage"] = _move_source_axis_last(jnp.zeros_like(memory.values[..., 0]))
     return carry
 
   def combine(params, h, context):
@@ -150,11 +153,11 @@ def decoder(
         p, h = params["layers"][name]["forward"], h * masks[i - 1] if i else h
         inner, h = cell.step(p, carry[name]["forward"], cell.project(p, h))
         new[name] = {"forward": inner}
-      seen = jnp.moveaxis(carry["coverage"], -1, 0) if attention.coverage else None
+      seen = jnp.moveaxis(carry["coverage"], -1, 0) if attention.uses_coverage else None
       asked = memory.keys, memory.values, memory.lengths
       context, α = attend(attention, params["attention"], h, *asked, seen)
-      new["fed"], α = combine(params, h, context), _behind(α).astype(h.dtype)
-      if attention.coverage:
+      new["fed"], α = combine(params, h, context), _move_source_axis_last(α).astype(h.dtype)
+      if attention.uses_coverage:
         new["coverage"] = carry["coverage"] + α
       return new, jnp.concatenate([new["fed"], α], -1)
 
@@ -170,10 +173,12 @@ def decoder(
     carry, both = unroll(bound, params, xs, carry=carry, backend="scan")
     return carry, both[..., :F], jnp.moveaxis(both[..., F:], -1, 1)
 
-  name = f"decoder({', '.join(map(str, [*cells, attention]))}{', feed=True' if feed else ''})"
-  return Decoder(name, F, init, remember, start, in_turn if feed else at_once)
+  name = (
+    f"decoder({', '.join(map(str, [*cells, attention]))}{', feed=True' if input_feeding else ''})"
+  )
+  return Decoder(name, F, init, remember, start, in_turn if input_feeding else at_once)
 
 
-def _behind(α):
+def _move_source_axis_last(α):
   """[S, ...] as [..., S], as what a carry holds of each row."""
   return jnp.moveaxis(α, 0, -1)

@@ -27,27 +27,29 @@ def dropout(xs: Array, rate: float, key: Key | None, axes: tuple[int, ...] = ())
   return jnp.where(jax.random.bernoulli(key, 1 - rate, shape), xs / (1 - rate), 0)
 
 
-def locked(xs: Array, rate: float, key: Key | None) -> Array:
+def variational_dropout(xs: Array, rate: float, key: Key | None) -> Array:
   """The same features of xs [T, B, D] are dropped at every step: Gal & Ghahramani 2016."""
   return dropout(xs, rate, key, axes=(0,))
 
 
-def words(xs: Array, rate: float, key: Key | None) -> Array:
+def word_dropout(xs: Array, rate: float, key: Key | None) -> Array:
   """Whole vectors of xs [T, B, D] are dropped, each step by itself: Iyyer et al. 2015."""
   return dropout(xs, rate, key, axes=(xs.ndim - 1,))
 
 
-def types(xs: Array, tokens: Array, vocabulary: int, rate: float, key: Key | None) -> Array:
+def word_type_dropout(
+  xs: Array, tokens: Array, vocab_size: int, rate: float, key: Key | None
+) -> Array:
   """Some of V words vanish wherever they stand in tokens [T, B]: Gal & Ghahramani 2016.
 
   The same as dropping rows of the embedding table; xs [T, B, D] is what it gave for the tokens.
   """
   if key is None or rate == 0:
     return xs
-  return xs * dropout(jnp.ones(vocabulary, xs.dtype), rate, key)[tokens][..., None]
+  return xs * dropout(jnp.ones(vocab_size, xs.dtype), rate, key)[tokens][..., None]
 
 
-def weights(params: Params, rate: float, key: Key | None, name: str = "U") -> Params:
+def dropconnect(params: Params, rate: float, key: Key | None, param_name: str = "U") -> Params:
   """Elements of every matrix of that name vanish, for all steps: Wan et al. 2013 (DropConnect).
 
   On U it is the weight drop of Merity, McCann & Socher 2017.
@@ -57,6 +59,8 @@ def weights(params: Params, rate: float, key: Key | None, name: str = "U") -> Pa
 
   def drop(path, leaf):
     where = zlib.crc32(jax.tree_util.keystr(path).encode())  # a draw of its own for each
-    return dropout(leaf, rate, jax.random.fold_in(key, where)) if path[-1].key == name else leaf
+    return (
+      dropout(leaf, rate, jax.random.fold_in(key, where)) if path[-1].key == param_name else leaf
+    )
 
   return jax.tree_util.tree_map_with_path(drop, params)

@@ -14,11 +14,11 @@ import jax.numpy as jnp
 
 from rnnjax import dropout as drop
 from rnnjax.cells.base import Cell
-from rnnjax.masking import alive
+from rnnjax.masking import padding_mask
 from rnnjax.types import Array, Carry, Key, Params
-from rnnjax.unroll import first, unroll, unroll_both
+from rnnjax.unroll import first_input, unroll, unroll_bidirectional
 
-MERGES = {
+MERGE_MODES = {
   "concat": lambda a, b: jnp.concatenate([a, b], -1),
   "sum": operator.add,
   "mean": lambda a, b: (a + b) / 2,
@@ -44,25 +44,27 @@ class Encoder(NamedTuple):
   features: int
   init: Callable[[Key, int], Params]
   apply: Callable[..., tuple[Carry, Array]]
-  last: Callable[[Carry], Array]
+  final_hidden: Callable[[Carry], Array]
 
   def __repr__(self):
     return self.name
 
 
-def _direction(name: str, cell: Cell, reverse: bool, learned_start: bool, options) -> Encoder:
+def _unidirectional(
+  name: str, cell: Cell, reverse: bool, learned_initial_carry: bool, options
+) -> Encoder:
   """One cell in one direction; its parameters stand under the direction's name."""
 
   def init(key, D):
     params = {name: cell.init(key, D)}
-    if learned_start:
-      x = jax.eval_shape(cell.start, jnp.zeros(D))
+    if learned_initial_carry:
+      x = jax.eval_shape(cell.initial_carry, jnp.zeros(D))
       params[f"{name}_start"] = {f"carry_{i}": jnp.zeros(c.shape) for i, c in enumerate(x)}
     return params
 
   def apply(params, xs, lengths=None, *, carry=None, key=None):
     del key
-    carry = _start(name, cell, params, xs, carry)
+    carry = _initial_carry(name, cell, params, xs, carry)
     carry, ys = unroll(cell, params[name], xs, lengths, carry=carry, reverse=reverse, **options)
     return {name: carry}, ys
 
@@ -70,17 +72,19 @@ def _direction(name: str, cell: Cell, reverse: bool, learned_start: bool, option
   return Encoder(f"{name}({cell})", cell.features, init, apply, last)
 
 
-def _start(name, cell, params, xs, carry):
+def _initial_carry(name, cell, params, xs, carry):
   """The first carry of a direction: given, learned, or None for the cell's own."""
   if carry is not None:
     return carry[name]
   if f"{name}_start" in params:
     learned = params[f"{name}_start"]
-    return tuple(c + learned[f"carry_{i}"] for i, c in enumerate(cell.start(first(xs))))
+    return tuple(
+      c + learned[f"carry_{i}"] for i, c in enumerate(cell.initial_carry(first_input(xs)))
+    )
   return None
 
 
-def forward(cell: Cell, *, learned_start: bool = False, **options) -> Encoder:
+def forward(cell: Cell, *, learned_initial_carry: bool = False, **options) -> Encoder:
   """The cell from the first step to the last.
 
   Args:
@@ -88,16 +92,21 @@ def forward(cell: Cell, *, learned_start: bool = False, **options) -> Encoder:
     learned_start: the first carry is a parameter instead of zeros.
     **options: remat and backend, as for `unroll`.
   """
-  return _direction("forward", cell, False, learned_start, options)
+  return _unidirectional("forward", cell, False, learned_initial_carry, options)
 
 
-def backward(cell: Cell, *, learned_start: bool = False, **options) -> Encoder:
+def backward(cell: Cell, *, learned_initial_carry: bool = False, **options) -> Encoder:
   """The cell from each row's last step to the first; arguments as for `forward`."""
-  return _direction("backward", cell, True, learned_start, options)
+  return _unidirectional("backward", cell, True, learned_initial_carry, options)
 
 
 def bidirectional(
-  ahead: Cell, back: Cell, merge: str = "concat", *, learned_start: bool = False, **options
+  forward_cell: Cell,
+  backward_cell: Cell,
+  merge: str = "concat",
+  *,
+  learned_initial_carry: bool = False,
+  **options,
 ) -> Encoder:
   """Two cells, one in each direction, their outputs merged: Schuster & Paliwal 1997.
 
@@ -109,12 +118,14 @@ def bidirectional(
   Raises:
     ValueError: merge is unknown, or needs cells of one width and they have two.
   """
-  if merge not in MERGES:
-    raise ValueError(f"merge must be one of {sorted(MERGES)}; got {merge!r}")
-  if merge != "concat" and ahead.features != back.features:
-    raise ValueError(f"merge={merge!r} needs two cells of one width; got {ahead} and {back}")
-  one = forward(ahead, learned_start=learned_start, **options)
-  two = backward(back, learned_start=learned_start, **options)
+  if merge not in MERGE_MODES:
+    raise ValueError(f"merge must be one of {sorted(MERGE_MODES)}; got {merge!r}")
+  if merge != "concat" and forward_cell.features != backward_cell.features:
+    raise ValueError(
+      f"merge={merge!r} needs two cells of one width; got {forward_cell} and {backward_cell}"
+    )
+  one = forward(forward_cell, learned_initial_carry=learned_initial_carry, **options)
+  two = backward(backward_cell, learned_initial_carry=learned_initial_carry, **options)
 
   def init(key, D):
     keys = jax.random.split(key)
@@ -122,21 +133,25 @@ def bidirectional(
 
   def apply(params, xs, lengths=None, *, carry=None, key=None):
     del key
-    if ahead is back:  # in one launch, where the backend can
+    if forward_cell is backward_cell:  # in one launch, where the backend can
       names = "forward", "backward"
-      starts = [_start(name, ahead, params, xs, carry) for name in names]
+      starts = [_initial_carry(name, forward_cell, params, xs, carry) for name in names]
       nets = [params[name] for name in names]
-      ends, ys = zip(*unroll_both(ahead, nets, xs, lengths, carries=starts, **options))
-      return dict(zip(names, ends)), MERGES[merge](*ys)
+      ends, ys = zip(
+        *unroll_bidirectional(forward_cell, nets, xs, lengths, carries=starts, **options)
+      )
+      return dict(zip(names, ends)), MERGE_MODES[merge](*ys)
     ends = [e.apply(params, xs, lengths, carry=carry) for e in (one, two)]
-    return ends[0][0] | ends[1][0], MERGES[merge](ends[0][1], ends[1][1])
+    return ends[0][0] | ends[1][0], MERGE_MODES[merge](ends[0][1], ends[1][1])
 
-  last = lambda carry: MERGES[merge](one.last(carry), two.last(carry))
-  features = ahead.features + (back.features if merge == "concat" else 0)
-  return Encoder(f"bidirectional({ahead}, {back}, {merge!r})", features, init, apply, last)
+  last = lambda carry: MERGE_MODES[merge](one.final_hidden(carry), two.final_hidden(carry))
+  features = forward_cell.features + (backward_cell.features if merge == "concat" else 0)
+  return Encoder(
+    f"bidirectional({forward_cell}, {backward_cell}, {merge!r})", features, init, apply, last
+  )
 
 
-def stack(*layers: Encoder, residual: bool = False, dropout: float = 0.0, locked: bool = True):
+def stack(*layers: Encoder, residual: bool = False, dropout: float = 0.0, variational: bool = True):
   """Encoders on top of one another.
 
       y⁰ = x,  yˡ = layerₗ(drop(yˡ⁻¹))  (+ yˡ⁻¹ with residual, where the widths agree)
@@ -155,7 +170,7 @@ def stack(*layers: Encoder, residual: bool = False, dropout: float = 0.0, locked
   if not 0 <= dropout < 1:
     raise ValueError(f"dropout must lie in [0, 1); got {dropout}")
   names = [f"layer_{i}" for i in range(len(layers))]
-  between = drop.locked if locked else drop.dropout
+  between = drop.variational_dropout if variational else drop.dropout
 
   def init(key, D):
     widths = [D, *(layer.features for layer in layers)]
@@ -166,7 +181,7 @@ def stack(*layers: Encoder, residual: bool = False, dropout: float = 0.0, locked
     ends = {}
     keys = [None] * 2 * len(layers) if key is None else jax.random.split(key, 2 * len(layers))
     if residual and lengths is not None:  # what is past a row's end is no output
-      xs = jnp.where(alive(xs, lengths)[..., None], xs, 0)
+      xs = jnp.where(padding_mask(xs, lengths)[..., None], xs, 0)
     for i, (name, layer) in enumerate(zip(names, layers)):
       read = between(xs, dropout, keys[2 * i]) if i else xs
       start, inner = carry and carry[name], keys[2 * i + 1]
@@ -174,6 +189,6 @@ def stack(*layers: Encoder, residual: bool = False, dropout: float = 0.0, locked
       xs = ys + xs if residual and ys.shape == xs.shape else ys
     return ends, xs
 
-  last = lambda carry: layers[-1].last(carry[names[-1]])
+  last = lambda carry: layers[-1].final_hidden(carry[names[-1]])
   name = f"stack({', '.join(map(repr, layers))})"
   return Encoder(name, layers[-1].features, init, apply, last)

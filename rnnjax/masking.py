@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from rnnjax.types import Array
 
 
-def alive(xs: Array, lengths: Array | None, name: str = "xs", axis: str = "T") -> Array:
+def padding_mask(xs: Array, lengths: Array | None, name: str = "xs", axis: str = "T") -> Array:
   """Padding mask [T, ...] of xs [T, ..., D]: True at the steps before each row's length.
 
   True everywhere if lengths is None. Lengths of the leading batch axes alone, such as [B] for xs

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 
 from rnnjax import attention
-from rnnjax.masking import alive
+from rnnjax.masking import padding_mask
 from rnnjax.types import Array, Key, Params
 
 
@@ -22,13 +22,13 @@ class Pooling(NamedTuple):
   apply: Callable[[Params, Array, Array, Array | None], Array]
 
 
-def mean(ys: Array, lengths: Array | None = None) -> Array:
+def mean_pooling(ys: Array, lengths: Array | None = None) -> Array:
   """s = Σₜ yₜ / length over the living steps of ys [T, ..., H]; 0 for length 0."""
   mask = _mask(ys, lengths)
   return jnp.sum(ys, 0, where=mask) / jnp.maximum(jnp.sum(mask, 0), 1).astype(ys.dtype)
 
 
-def max(ys: Array, lengths: Array | None = None) -> Array:
+def max_pooling(ys: Array, lengths: Array | None = None) -> Array:
   """s = maxₜ yₜ over the living steps of ys [T, ..., H]; 0 for length 0."""
   mask = _mask(ys, lengths)
   top = jnp.max(ys, 0, where=mask, initial=-jnp.inf)
@@ -36,22 +36,24 @@ def max(ys: Array, lengths: Array | None = None) -> Array:
 
 
 def _mask(ys, lengths):
-  return alive(ys, lengths, "ys")[..., None]
+  return padding_mask(ys, lengths, "ys")[..., None]
 
 
-def _plain(apply) -> Pooling:
+def _without_params(apply) -> Pooling:
   return Pooling(lambda key, features: {}, lambda params, *args: apply(*args))
 
 
 POOLINGS = {
-  "last": _plain(lambda last, ys, lengths: last),
-  "mean": _plain(lambda last, ys, lengths: mean(ys, lengths)),
-  "max": _plain(lambda last, ys, lengths: max(ys, lengths)),
-  "max_mean": _plain(
-    lambda last, ys, lengths: jnp.concatenate([max(ys, lengths), mean(ys, lengths)], -1)
+  "last": _without_params(lambda last, ys, lengths: last),
+  "mean": _without_params(lambda last, ys, lengths: mean_pooling(ys, lengths)),
+  "max": _without_params(lambda last, ys, lengths: max_pooling(ys, lengths)),
+  "max_mean": _without_params(
+    lambda last, ys, lengths: jnp.concatenate(
+      [max_pooling(ys, lengths), mean_pooling(ys, lengths)], -1
+    )
   ),
   "attention": Pooling(
-    attention.init_words,
-    lambda params, last, ys, lengths: attention.words(params, ys, lengths)[0],
+    attention.init_attention_pooling,
+    lambda params, last, ys, lengths: attention.attention_pooling(params, ys, lengths)[0],
   ),
 }

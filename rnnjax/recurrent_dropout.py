@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from rnnjax import dropout
-from rnnjax.cells.base import Cell, wide, zeros
+from rnnjax.cells.base import Cell, accumulation_dtype, zeros_like_batch
 from rnnjax.encoders import Encoder, forward
 from rnnjax.types import Key
 
@@ -33,7 +33,7 @@ def weight_drop(encoder: Encoder, rate: float) -> Encoder:
 
   def apply(params, xs, lengths=None, *, carry=None, key=None):
     keys = [None] * 2 if key is None else jax.random.split(key)
-    params = dropout.weights(params, rate, keys[0])
+    params = dropout.dropconnect(params, rate, keys[0])
     return encoder.apply(params, xs, lengths, carry=carry, key=keys[1])
 
   return encoder._replace(name=f"weight_drop({encoder}, {rate})", init=init, apply=apply)
@@ -54,47 +54,49 @@ def zoneout(cell: Cell, *rates: float, remat: int | None = None, backend: str = 
     ValueError: more rates than arrays, a rate outside [0, 1]; a linear cell, no step of which
       reads h.
   """
-  if cell.linear:
+  if cell.coefficients:
     raise ValueError(f"zoneout is of a state that goes on; the h of {cell} is read by no step")
-  if len(rates) > len(_widths(cell)) or not all(0 <= rate <= 1 for rate in rates):
+  if len(rates) > len(_carry_sizes(cell)) or not all(0 <= rate <= 1 for rate in rates):
     raise ValueError(
-      f"zoneout needs a rate in [0, 1] for each of the {len(_widths(cell))} arrays that {cell} "
+      f"zoneout needs a rate in [0, 1] for each of the {len(_carry_sizes(cell))} arrays that {cell} "
       f"carries, or for the first of them; got {rates}"
     )
-  zoned = _zoned(cell)
+  zoned = _zoneout_cell(cell)
   encoder = forward(zoned, remat=remat, backend=backend)
 
   def init(key, D):
     return {"forward": cell.init(key, D)}
 
   def apply(params, xs, lengths=None, *, carry=None, key=None):
-    masks = _masks(_widths(cell), rates, xs, key)
+    masks = _zoneout_masks(_carry_sizes(cell), rates, xs, key)
     return encoder.apply(params, jnp.concatenate([xs, masks], -1), lengths, carry=carry)
 
   name = f"zoneout({', '.join(map(str, [cell, *rates]))})"
   return encoder._replace(name=name, init=init, apply=apply)
 
 
-def _widths(cell: Cell) -> list[int]:
+def _carry_sizes(cell: Cell) -> list[int]:
   """The features of each array of the carry."""
-  carry = jax.eval_shape(cell.start, jnp.zeros(1))
+  carry = jax.eval_shape(cell.initial_carry, jnp.zeros(1))
   return [c.shape[-1] for c in carry]
 
 
-def _masks(widths, rates, xs, key: Key | None):
+def _zoneout_masks(sizes, rates, xs, key: Key | None):
   """m [T, ..., ΣH], what is kept of each array of the carry."""
-  full = wide(xs.dtype)  # in bfloat16 a draw would have 7 bits
+  full = accumulation_dtype(xs.dtype)  # in bfloat16 a draw would have 7 bits
   rate = jnp.concatenate(
-    [jnp.full(n, rate, full) for n, rate in zip(widths, (*rates, *[0] * len(widths)))]
+    [jnp.full(n, rate, full) for n, rate in zip(sizes, (*rates, *[0] * len(sizes)))]
   )
-  rate = zeros(xs, rate.size, full) + rate.reshape(*(1,) * (xs.ndim - 1), -1)  # placed as xs is
+  rate = zeros_like_batch(xs, rate.size, full) + rate.reshape(
+    *(1,) * (xs.ndim - 1), -1
+  )  # placed as xs is
   return (rate if key is None else jax.random.bernoulli(key, rate)).astype(xs.dtype)
 
 
 @functools.cache
-def _zoned(cell: Cell) -> Cell:
+def _zoneout_cell(cell: Cell) -> Cell:
   """The cell that reads [x, m]: the randomness enters as data, so the step stays a function."""
-  widths = _widths(cell)
+  widths = _carry_sizes(cell)
   split = lambda x: (x[..., : -sum(widths)], x[..., -sum(widths) :])
 
   def project(params, x):
@@ -109,4 +111,4 @@ def _zoned(cell: Cell) -> Cell:
     kept = tuple((m * old + (1 - m) * c).astype(c.dtype) for m, old, c in parts)
     return kept, kept[0]
 
-  return Cell(f"zoned({cell})", cell.features, cell.init, cell.start, project, step)
+  return Cell(f"zoned({cell})", cell.features, cell.init, cell.initial_carry, project, step)

@@ -16,13 +16,13 @@ import numpy as np
 from jax.test_util import check_grads
 
 from rnnjax.cells import Cell
-from rnnjax.masking import alive
-from rnnjax.unroll import backends, unroll
+from rnnjax.masking import padding_mask
+from rnnjax.unroll import backend_status, unroll
 
 T, D = 6, 4
 
 
-class Subject:
+class CellCase:
   """A cell with random parameters, inputs and a random first carry."""
 
   def __init__(self, cell: Cell, batch_shape: tuple[int, ...] = (3,), mixes_rows: bool = False):
@@ -36,15 +36,15 @@ class Subject:
     self.params = jax.tree.map(random, jax.eval_shape(lambda: cell.init(jax.random.key(0), D)))
     floating = lambda p: jnp.issubdtype(jnp.asarray(p).dtype, jnp.floating)
     self.params = jax.tree.map(lambda p: jnp.float64(p) if floating(p) else p, self.params)
-    self.carry = jax.tree.map(random, cell.start(self.xs[0]))
+    self.carry = jax.tree.map(random, cell.initial_carry(self.xs[0]))
 
   @functools.cached_property
-  def plain(self):
+  def expected(self):
     """What the plain loop gives for rows of `lengths`."""
     return self(lengths=self.lengths)
 
   @functools.cached_property
-  def slopes(self):
+  def expected_gradients(self):
     """The gradients of that."""
     return self.gradients(lengths=self.lengths)
 
@@ -63,22 +63,22 @@ class Subject:
     return jax.grad(loss, (0, 1, 2))(self.params, self.xs if xs is None else xs, self.carry)
 
 
-def same(one, other, why: str, atol: float = 1e-9):
+def assert_close(actual, expected, message: str, atol: float = 1e-9):
   """Two trees agree.
 
   Raises:
     AssertionError: they do not; by how much, and why that may be.
   """
-  for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+  for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
     # Not jnp.max: XLA's maximum of thousands of numbers passes NaN by on a CPU (jaxlib 0.10).
     gap = float(np.max(np.abs(np.asarray(a) - np.asarray(b)), initial=0.0))
-    assert gap <= atol, f"{why} (they differ by {gap:.2g})"
+    assert gap <= atol, f"{message} (they differ by {gap:.2g})"
 
 
-def carries_its_output(it: Subject):
+def carry_starts_with_output(case: CellCase):
   """The carry begins with h, of H features in the type of x; batch axes come first."""
-  first, batch, x = it.cell.start(it.xs[0]), it.batch_shape, it.xs.shape[1:]
-  h = (*batch, it.cell.features)
+  first, batch, x = case.cell.initial_carry(case.xs[0]), case.batch_shape, case.xs.shape[1:]
+  h = (*batch, case.cell.features)
   assert isinstance(first, tuple) and first[0].shape == h, (
     f"start(x) must be a tuple of arrays whose first is h {h} for x {x}; "
     f"got {jax.tree.map(jnp.shape, first)}"
@@ -88,44 +88,44 @@ def carries_its_output(it: Subject):
       f"each part of start(x) must have the batch axes of x in front; got {part.shape} for x "
       f"{x}. Is it made with zeros(x, H)?"
     )
-  low = it.cell.start(it.xs[0].astype(jnp.bfloat16))
+  low = case.cell.initial_carry(case.xs[0].astype(jnp.bfloat16))
   assert low[0].dtype == jnp.bfloat16, (
     f"start(x)[0] must have the type of x; it is {low[0].dtype} for bfloat16. jnp.zeros(...) has a "
     "type of its own"
   )
 
 
-def keeps_types(it: Subject):
+def preserves_dtypes(case: CellCase):
   """bfloat16 in, bfloat16 out, with parameters of any type."""
-  _, ys = unroll(it.cell, it.params, it.xs.astype(jnp.bfloat16), backend="scan")
+  _, ys = unroll(case.cell, case.params, case.xs.astype(jnp.bfloat16), backend="scan")
   assert ys.dtype == jnp.bfloat16, (
     f"bfloat16 inputs must give bfloat16 outputs; got {ys.dtype}. A NumPy array or a wide part of "
     "the carry in the step makes all that it meets wider"
   )
 
 
-def is_pure(it: Subject):
+def is_pure(case: CellCase):
   """Asked twice it answers the same, at once or in two halves: the carry is all that it keeps."""
   why = "asked twice, it answers in two ways. Does the step keep something outside the carry"
-  same(it(), it(), f"{why}?")
-  carry, one = it(it.xs[:2])
-  carry, two = it(it.xs[2:], carry=carry)
-  same((carry, jnp.concatenate([one, two])), it(), f"{why}, or count steps?")
+  assert_close(case(), case(), f"{why}?")
+  carry, one = case(case.xs[:2])
+  carry, two = case(case.xs[2:], carry=carry)
+  assert_close((carry, jnp.concatenate([one, two])), case(), f"{why}, or count steps?")
 
 
-def keeps_rows_apart(it: Subject):
+def batch_rows_independent(case: CellCase):
   """The result of a row does not depend on the other rows, unless the cell mixes rows."""
-  if it.mixes_rows:
+  if case.mixes_rows:
     return
-  carry, ys = it()
-  picks = [slice(b, b + 1) for b in range(it.batch_shape[0])]
+  carry, ys = case()
+  picks = [slice(b, b + 1) for b in range(case.batch_shape[0])]
   # With one batch axis also without it: any number of batch axes must work.
-  picks += range(it.batch_shape[0]) if len(it.batch_shape) == 1 else []
+  picks += range(case.batch_shape[0]) if len(case.batch_shape) == 1 else []
   for pick in picks:
-    start, end = jax.tree.map(lambda c, pick=pick: c[pick], (it.carry, carry))
-    same(
+    start, end = jax.tree.map(lambda c, pick=pick: c[pick], (case.carry, carry))
+    assert_close(
       (end, ys[:, pick]),
-      it(it.xs[:, pick], carry=start),
+      case(case.xs[:, pick], carry=start),
       (
         f"row {pick} of a batch depends on the other rows. Does step or project reduce over all "
         "axes, or over axis 0, instead of axis -1? If rows are to be mixed, pass mixes_rows=True"
@@ -133,26 +133,26 @@ def keeps_rows_apart(it: Subject):
     )
 
 
-def ignores_padding(it: Subject):
+def ignores_padding(case: CellCase):
   """What stands past a row's length, NaN even, changes neither outputs nor gradients."""
-  past = ~alive(it.xs, it.lengths)[..., None]
-  padded = jnp.where(past, jnp.nan, it.xs)
+  past = ~padding_mask(case.xs, case.lengths)[..., None]
+  padded = jnp.where(past, jnp.nan, case.xs)
   why = "what stands past a row's length changes "
-  same(it(padded, it.lengths), it.plain, why + "its outputs")
-  got = it.gradients(padded, it.lengths)
+  assert_close(case(padded, case.lengths), case.expected, why + "its outputs")
+  got = case.gradients(padded, case.lengths)
   whole = all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(got))
   assert whole, (
     why + "gradients to NaN. Is a derivative of the step infinite where x is 0, as that of sqrt or "
     "of a norm is?"
   )
-  same(got, it.slopes, why + "gradients")
+  assert_close(got, case.expected_gradients, why + "gradients")
 
 
-def differentiates(it: Subject):
+def gradients_are_correct(case: CellCase):
   """Gradients are those of finite differences, of numbers that are no kinks."""
   try:
-    run = lambda *args: unroll(it.cell, args[0], args[1], carry=args[2], backend="scan")
-    args = it.params, it.xs, it.carry
+    run = lambda *args: unroll(case.cell, args[0], args[1], carry=args[2], backend="scan")
+    args = case.params, case.xs, case.carry
     check_grads(run, args, order=1, modes=["rev"], eps=1e-5, atol=1e-5, rtol=1e-5)
   except AssertionError as error:
     raise AssertionError(
@@ -161,9 +161,9 @@ def differentiates(it: Subject):
     ) from None
 
 
-def runs_on_every_backend(it: Subject):
+def backends_agree(case: CellCase):
   """Every backend that can computes what the plain loop does, gradients too."""
-  for backend, why in backends(it.cell, it.params, it.xs, it.carry).items():
+  for backend, why in backend_status(case.cell, case.params, case.xs, case.carry).items():
     if why or backend in ("scan", "newton"):  # the latter asks the step alone, and compiles long
       continue
     why = f"backend {backend!r} and 'scan' disagree on "
@@ -171,19 +171,19 @@ def runs_on_every_backend(it: Subject):
       ". Does step say what pointwise says, on gates(u, h U), or what linear and read say? Make "
       "them by `additive` or `linear`"
     )
-    same(it(lengths=it.lengths, backend=backend), it.plain, why + "outputs" + cure)
-    gradients = it.gradients(lengths=it.lengths, backend=backend)
-    same(gradients, it.slopes, why + "gradients" + cure)
+    assert_close(case(lengths=case.lengths, backend=backend), case.expected, why + "outputs" + cure)
+    gradients = case.gradients(lengths=case.lengths, backend=backend)
+    assert_close(gradients, case.expected_gradients, why + "gradients" + cure)
 
 
-LAWS: tuple[Callable[[Subject], None], ...] = (
-  carries_its_output,
-  keeps_types,
+LAWS: tuple[Callable[[CellCase], None], ...] = (
+  carry_starts_with_output,
+  preserves_dtypes,
   is_pure,
-  keeps_rows_apart,
+  batch_rows_independent,
   ignores_padding,
-  differentiates,
-  runs_on_every_backend,
+  gradients_are_correct,
+  backends_agree,
 )
 
 
@@ -203,7 +203,7 @@ def check_cell(cell: Cell, *, batch_shape: tuple[int, ...] = (3,), mixes_rows: b
   """
   hash(cell)
   with jax.enable_x64(True):
-    subject = Subject(cell, batch_shape, mixes_rows)
+    subject = CellCase(cell, batch_shape, mixes_rows)
     for law in LAWS:
       try:
         law(subject)

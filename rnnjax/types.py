@@ -16,7 +16,7 @@ Params = dict[str, Any]  # nested dicts of arrays, with names a person reads
 Carry = Any  # what a recurrence remembers; a tuple of arrays whose first is h
 
 
-def named(tree: Any) -> dict[str, Any]:
+def flatten_with_names(tree: Any) -> dict[str, Any]:
   """The leaves of a tree by their paths, whose parts stand between slashes.
 
   >>> named({"layer_0": {"forward": {"W": 1, "b": 2}}})
@@ -26,5 +26,5 @@ def named(tree: Any) -> dict[str, Any]:
   return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
 
 
-class BadInput(ValueError):
+class InvalidInputError(ValueError):
   """What the user gave cannot be used; the message says what was expected, what came, and why."""

@@ -6,27 +6,31 @@ import jax
 import jax.numpy as jnp
 
 from experiments.benchmarks import cudnn
-from rnnjax.backends.associative import associative, unless_linear
-from rnnjax.backends.base import Backend, kernel, never, unless_independent
-from rnnjax.backends.batch_sharding import varying
+from rnnjax.backends.associative import associative, requires_linear
+from rnnjax.backends.base import Backend, always_available, kernel_backend, unless_independent
+from rnnjax.backends.batch_sharding import cast_to_varying
 from rnnjax.backends.deferred import deferred
-from rnnjax.backends.newton.solver import newton, unless_narrow
+from rnnjax.backends.newton.solver import newton, requires_small_jacobians
 from rnnjax.backends.pallas import mosaic_tiling, triton_tiling
-from rnnjax.backends.pallas.fused import fused
-from rnnjax.backends.scan import scan, summable
-from rnnjax.backends.select import fastest
-from rnnjax.cells.base import Cell, wide
-from rnnjax.masking import alive
-from rnnjax.types import Array, BadInput, Carry, Params
+from rnnjax.backends.pallas.fused import run_fused
+from rnnjax.backends.scan import scan, with_accumulation_dtype
+from rnnjax.backends.select import select_backend
+from rnnjax.cells.base import Cell, accumulation_dtype
+from rnnjax.masking import padding_mask
+from rnnjax.types import Array, Carry, InvalidInputError, Params
 
 BACKENDS = {
-  "scan": Backend(scan, never),
+  "scan": Backend(scan, always_available),
   "deferred": Backend(deferred, unless_independent),
-  "associative": Backend(associative, unless_linear),
-  "newton": Backend(newton, unless_narrow),
-  "triton": kernel(functools.partial(fused, triton_tiling.TRITON), triton_tiling.refuses),
-  "mosaic": kernel(functools.partial(fused, mosaic_tiling.MOSAIC), mosaic_tiling.refuses),
-  "cudnn": Backend(cudnn.cudnn, cudnn.refuses),
+  "associative": Backend(associative, requires_linear),
+  "newton": Backend(newton, requires_small_jacobians),
+  "triton": kernel_backend(
+    functools.partial(run_fused, triton_tiling.device_triton_spec), triton_tiling.why_unavailable
+  ),
+  "mosaic": kernel_backend(
+    functools.partial(run_fused, mosaic_tiling.device_mosaic_spec), mosaic_tiling.why_unavailable
+  ),
+  "cudnn": Backend(cudnn.cudnn, cudnn.why_unavailable),
 }
 
 
@@ -73,12 +77,14 @@ def unroll(
     ValueError: lengths, carry, remat or backend do not fit, or the backend cannot run this here,
       with the reason; T = 0 is allowed.
   """
-  (params,), xs, mask, (carry,), backend = _ready(cell, (params,), xs, lengths, (carry,), backend)
+  (params,), xs, mask, (carry,), backend = _prepare_inputs(
+    cell, (params,), xs, lengths, (carry,), backend
+  )
   run = functools.partial(BACKENDS[backend].run, cell)
-  return _in_chunks(run, params, xs, mask, carry, reverse, remat)
+  return _unroll_with_remat(run, params, xs, mask, carry, reverse, remat)
 
 
-def unroll_both(
+def unroll_bidirectional(
   cell: Cell,
   params: tuple[Params, Params],
   xs: Array,
@@ -99,19 +105,19 @@ def unroll_both(
   Raises:
     As `unroll`.
   """
-  ready = _ready(cell, tuple(params), xs, lengths, carries, backend)
+  ready = _prepare_inputs(cell, tuple(params), xs, lengths, carries, backend)
   nets, xs, mask, carries, backend = ready
   reverse = False, True
-  if remat is None and BACKENDS[backend].together:
-    return BACKENDS[backend].together(cell, nets, xs, mask, carries, reverse)
+  if remat is None and BACKENDS[backend].run_many:
+    return BACKENDS[backend].run_many(cell, nets, xs, mask, carries, reverse)
   run = functools.partial(BACKENDS[backend].run, cell)
   return [
-    _in_chunks(run, net, xs, mask, carry, back, remat)
+    _unroll_with_remat(run, net, xs, mask, carry, back, remat)
     for net, carry, back in zip(nets, carries, reverse)
   ]
 
 
-def _ready(cell, nets, xs, lengths, carries, backend):
+def _prepare_inputs(cell, param_sets, xs, lengths, carries, backend):
   """What is unrolled, checked: in the type of xs, dead steps masked; and by which backend."""
   xs = jnp.asarray(xs)
   if not jnp.issubdtype(xs.dtype, jnp.floating):
@@ -124,46 +130,50 @@ def _ready(cell, nets, xs, lengths, carries, backend):
   if backend != "auto" and backend not in BACKENDS:
     raise ValueError(f"backend must be 'auto' or one of {sorted(BACKENDS)}; got {backend!r}")
   # What a linear cell's coefficients read must not be rounded: its products cast by themselves.
-  kind = wide(xs.dtype) if cell.linear else xs.dtype
+  kind = accumulation_dtype(xs.dtype) if cell.coefficients else xs.dtype
   cast = lambda p: p.astype(kind) if jnp.issubdtype(p.dtype, jnp.floating) else p
-  nets = jax.tree.map(cast, jax.tree.map(jnp.asarray, nets))
+  param_sets = jax.tree.map(cast, jax.tree.map(jnp.asarray, param_sets))
 
   mask = None
   if lengths is not None:
-    mask = alive(xs, lengths)
+    mask = padding_mask(xs, lengths)
     xs = jnp.where(mask[..., None], xs, 0)
 
-  start, given = cell.start(first(xs)), carries
-  carries = tuple(start if carry is None else _checked_carry(cell, start, carry) for carry in given)
-  carries = varying(carries, xs, *jax.tree.leaves(nets))
+  start, given = cell.initial_carry(first_input(xs)), carries
+  carries = tuple(
+    start if carry is None else _validate_carry(cell, start, carry) for carry in given
+  )
+  carries = cast_to_varying(carries, xs, *jax.tree.leaves(param_sets))
   if 0 in xs.shape[:-1]:
-    return nets, xs, mask, carries, "scan"
+    return param_sets, xs, mask, carries, "scan"
   if backend == "auto":
-    able = lambda name: not BACKENDS[name].refuses(cell, nets[0], xs, start)
-    backend = fastest(cell, nets[0], xs, able)
-  elif why := BACKENDS[backend].refuses(cell, nets[0], xs, start):
-    raise BadInput(f"backend={backend!r} cannot run this: {why}")
-  for net in nets:
+    able = lambda name: not BACKENDS[name].why_unavailable(cell, param_sets[0], xs, start)
+    backend = select_backend(cell, param_sets[0], xs, able)
+  elif why := BACKENDS[backend].why_unavailable(cell, param_sets[0], xs, start):
+    raise InvalidInputError(f"backend={backend!r} cannot run this: {why}")
+  for net in param_sets:
     _check_step(cell, net, start, xs[0])
-  return nets, xs, mask, carries, backend
+  return param_sets, xs, mask, carries, backend
 
 
-def backends(cell: Cell, params: Params, xs: Array, carry: Carry | None = None) -> dict[str, str]:
+def backend_status(
+  cell: Cell, params: Params, xs: Array, carry: Carry | None = None
+) -> dict[str, str]:
   """Why each backend cannot unroll a cell over xs on this machine; "" for those that can.
 
   Args:
     cell, params, xs, carry: as for `unroll`.
   """
-  carry = cell.start(first(xs)) if carry is None else carry
-  return {name: each.refuses(cell, params, xs, carry) for name, each in BACKENDS.items()}
+  carry = cell.initial_carry(first_input(xs)) if carry is None else carry
+  return {name: each.why_unavailable(cell, params, xs, carry) for name, each in BACKENDS.items()}
 
 
-def first(xs: Array) -> Array:
+def first_input(xs: Array) -> Array:
   """x₁ [..., D], from which a carry is derived; zeros where T = 0."""
   return xs[0] if xs.shape[0] else xs.sum(0)
 
 
-def _in_chunks(run, params, xs, mask, carry, reverse, remat):
+def _unroll_with_remat(run, params, xs, mask, carry, reverse, remat):
   """Runs chunks of remat steps, of which only the carries between them are kept."""
   T = xs.shape[0]
   if remat is not None and not (isinstance(remat, int) and remat > 0):
@@ -172,25 +182,25 @@ def _in_chunks(run, params, xs, mask, carry, reverse, remat):
     return run(params, xs, mask, carry, reverse)
   pad = -T % remat
   if pad and mask is None:
-    mask = alive(xs, None)
+    mask = padding_mask(xs, None)
   # Padded steps are dead: the carry passes them unchanged, at either end.
   grow = lambda a: jnp.pad(a, [(0, pad)] + [(0, 0)] * (a.ndim - 1))
   chunk = lambda a: grow(a).reshape(-1, remat, *a.shape[1:])
-  params, narrow = summable(params)
+  params, narrow = with_accumulation_dtype(params)
   body = jax.checkpoint(lambda carry, inputs: run(narrow(params), *inputs, carry, reverse))
   carry, ys = jax.lax.scan(body, carry, jax.tree.map(chunk, (xs, mask)), reverse=reverse)
   return carry, ys.reshape(-1, *ys.shape[2:])[:T]
 
 
-def _checked_carry(cell, start, carry):
+def _validate_carry(cell, initial_carry, carry):
   """A carry that was given, in the types of the cell's own, whose shapes it must have."""
-  expected, got = (jax.tree.map(jnp.shape, c) for c in (start, carry))
+  expected, got = (jax.tree.map(jnp.shape, c) for c in (initial_carry, carry))
   if expected != got:
     raise ValueError(
       f"carry must have the structure and shapes {expected}, as {cell}.start makes them for this "
       f"batch; got {got}. Was it made for another batch size or another cell?"
     )
-  return jax.tree.map(lambda c, s: jnp.asarray(c, s.dtype), carry, start)
+  return jax.tree.map(lambda c, s: jnp.asarray(c, s.dtype), carry, initial_carry)
 
 
 def _check_step(cell, params, carry, x):

@@ -2,11 +2,11 @@
 
 import os
 
-from tests import quick
+from tests import xla_flags
 
 # Four devices on one processor.
 os.environ["XLA_FLAGS"] = (
-  f"{os.environ.get('XLA_FLAGS', '')} {quick.FLAGS} --xla_force_host_platform_device_count=4"
+  f"{os.environ.get('XLA_FLAGS', '')} {xla_flags.FLAGS} --xla_force_host_platform_device_count=4"
 )
 
 # Two XLA threads a device: with one, all may wait for a device whose work finds no thread.
@@ -41,7 +41,7 @@ def float64():
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _forget_compiled():
+def _clear_jax_caches():
   """Each compiled program holds memory maps, of which a process may have 65,530 on Linux."""
   yield
   jax.clear_caches()

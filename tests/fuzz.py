@@ -5,7 +5,7 @@
   python -m tests.fuzz --reader=midi --replay=runs/fuzz/midi_1234
 
 Which input is the n-th is decided by the seed and n. It must be read, or refused as BadInput with a
-message. All else is a finding, and kept in --out: another error, more than SECONDS of computing,
+message. All else is a finding, and kept in --workdir: another error, more than SECONDS of computing,
 more than MEMORY, the end of the process; and that the reader unpickles, runs code or a program,
 opens a connection or writes outside of its folder.
 """
@@ -28,29 +28,29 @@ import traceback
 import warnings
 from collections.abc import Iterator
 
-from rnnjax.types import BadInput
-from tests.damage import damaged
-from tests.readers import READERS, Reader, packed
+from rnnjax.types import InvalidInputError
+from tests.corruptions import corrupt_files
+from tests.reader_cases import READERS, Reader, pack_file
 
 SECONDS, MEMORY = 10, 1 << 30  # that one input may take
-AT_ONCE = 5_000  # inputs of one process: libraries may leak a little
-READ, REFUSED = "read", "refused"
-FORBIDDEN = re.compile(  # what Python tells an audit hook
+INPUTS_PER_PROCESS = 5_000  # inputs of one process: libraries may leak a little
+ACCEPTED, REJECTED = "read", "refused"
+FORBIDDEN_EVENTS = re.compile(  # what Python tells an audit hook
   r"pickle\.find_class|exec$|marshal\.load|ctypes\.dlopen|socket\.(connect|bind)|"
   r"subprocess\.Popen|os\.(system|exec|spawn|posix_spawn|fork|symlink|link|remove|rename|chmod)"
 )
 
 
-class Stopped(BaseException):
+class FuzzViolation(BaseException):
   """An end that no `except Exception` holds back."""
 
 
 @contextlib.contextmanager
-def limited() -> Iterator[None]:
+def resource_limits() -> Iterator[None]:
   """Whatever is tried in here has SECONDS and MEMORY."""
 
   def stop(*_):
-    raise Stopped(f"it takes more than {SECONDS} s")
+    raise FuzzViolation(f"it takes more than {SECONDS} s")
 
   held = resource.getrlimit(resource.RLIMIT_AS)
   pages = int(pathlib.Path("/proc/self/statm").read_text().split()[0])
@@ -64,7 +64,7 @@ def limited() -> Iterator[None]:
 
 
 @functools.cache
-def _folders() -> list[pathlib.Path]:
+def _writable_folders() -> list[pathlib.Path]:
   """Where one may write, at the end of the list; while it is empty, all may be done."""
   folders: list[pathlib.Path] = []
 
@@ -74,22 +74,22 @@ def _folders() -> list[pathlib.Path]:
     if event == "open" and isinstance(args[2], int) and args[2] & (os.O_WRONLY | os.O_RDWR):
       path = isinstance(args[0], str | bytes) and pathlib.Path(os.fsdecode(args[0])).resolve()
       if not path or not path.is_relative_to(folders[-1]):
-        raise Stopped(f"it opens {args[0]!r} to write")
-    elif FORBIDDEN.match(event) and not _importing():
-      raise Stopped(f"it does {event} {args!r:.200}")
+        raise FuzzViolation(f"it opens {args[0]!r} to write")
+    elif FORBIDDEN_EVENTS.match(event) and not _is_importing():
+      raise FuzzViolation(f"it does {event} {args!r:.200}")
 
   sys.addaudithook(hear)
   return folders
 
 
-def _importing() -> bool:
+def _is_importing() -> bool:
   frame = sys._getframe(2)
   while frame and "importlib" not in frame.f_code.co_filename:
     frame = frame.f_back
   return frame is not None
 
 
-def tried(reader: Reader, files: dict[str, bytes], folder: pathlib.Path) -> str:
+def run_reader(reader: Reader, files: dict[str, bytes], folder: pathlib.Path) -> str:
   """READ or REFUSED, of an input that is written to a folder, where alone the reader may write.
 
   Raises:
@@ -100,25 +100,27 @@ def tried(reader: Reader, files: dict[str, bytes], folder: pathlib.Path) -> str:
     path = folder / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
-  folders = _folders()
+  folders = _writable_folders()
   folders.append(folder.resolve())
   signal.setitimer(signal.ITIMER_PROF, SECONDS)
   try:
     reader.read(folder)
-    return READ
-  except BadInput as error:
+    return ACCEPTED
+  except InvalidInputError as error:
     cause = error
     while cause := cause.__cause__ or cause.__context__:
       if isinstance(cause, MemoryError):
         raise cause from None
     assert str(error), "it is refused without a message"
-    return REFUSED
+    return REJECTED
   finally:
     signal.setitimer(signal.ITIMER_PROF, 0)
     folders.pop()
 
 
-def check(name: str, seed: int, inputs: range, folder: pathlib.Path, out: pathlib.Path, counts):
+def fuzz_inputs(
+  name: str, seed: int, inputs: range, folder: pathlib.Path, out: pathlib.Path, counts
+):
   """Tries inputs of a reader one after the other; findings are kept in `out`.
 
   Args:
@@ -127,37 +129,37 @@ def check(name: str, seed: int, inputs: range, folder: pathlib.Path, out: pathli
   reader, peak = READERS[name], lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
   seeds = reader.seeds()
   for whole in seeds:
-    files = {path: packed(path, content) for path, content in whole.items()}
-    assert tried(reader, files, folder) == READ, f"a seed is refused: {[*files]}"
+    files = {path: pack_file(path, content) for path, content in whole.items()}
+    assert run_reader(reader, files, folder) == ACCEPTED, f"a seed is refused: {[*files]}"
   before = peak()
-  with limited():
+  with resource_limits():
     for n in inputs:
-      files, counts[0] = damaged(seeds, seed, n), n
+      files, counts[0] = corrupt_files(seeds, seed, n), n
       try:
-        counts[1 if tried(reader, files, folder) == READ else 2] += 1
-      except (Exception, Stopped):
+        counts[1 if run_reader(reader, files, folder) == ACCEPTED else 2] += 1
+      except (Exception, FuzzViolation):
         counts[3] += 1
-        keep(folder, out / f"{name}_{n}", traceback.format_exc())
+        save_finding(folder, out / f"{name}_{n}", traceback.format_exc())
       counts[4] = max(counts[4], peak() - before)
   counts[0] = inputs.stop
 
 
-def keep(folder: pathlib.Path, place: pathlib.Path, why: str):
+def save_finding(folder: pathlib.Path, place: pathlib.Path, why: str):
   """Keeps an input, and what it led to."""
   shutil.rmtree(place, ignore_errors=True)
   shutil.copytree(folder, place)
   (place / "why.txt").write_text(why)
 
 
-def _work(*given):
+def _worker_main(*given):
   """`check` in a process of its own, which is as quiet as a user's."""
   logging.disable(logging.CRITICAL)
   warnings.simplefilter("ignore")
   sys.stderr = open(os.devnull, "w")
-  check(*given)
+  fuzz_inputs(*given)
 
 
-def fuzz(name: str, inputs: int, seed: int, out: pathlib.Path) -> dict[str, str | int]:
+def fuzz_reader(name: str, inputs: int, seed: int, out: pathlib.Path) -> dict[str, str | int]:
   """Tries so many inputs on a reader: a row of the table. A process that ends is begun anew."""
   from tqdm import tqdm
 
@@ -167,16 +169,16 @@ def fuzz(name: str, inputs: int, seed: int, out: pathlib.Path) -> dict[str, str 
   with tempfile.TemporaryDirectory(dir=base) as place, tqdm(total=inputs, desc=name) as bar:
     folder = pathlib.Path(place) / "input"
     while start < inputs:
-      counts[0], stop = -1, min(start + AT_ONCE, inputs)
+      counts[0], stop = -1, min(start + INPUTS_PER_PROCESS, inputs)
       given = name, seed, range(start, stop), folder, out, counts
-      worker = context.Process(target=_work, args=given, daemon=True)
+      worker = context.Process(target=_worker_main, args=given, daemon=True)
       worker.start()
-      why, n = _followed(worker, counts, bar), counts[0]
+      why, n = _watch_worker(worker, counts, bar), counts[0]
       if why and n < 0:
         raise RuntimeError(f"{name} could not begin: {why}")
       if why:
         counts[3] += 1
-        keep(folder, out / f"{name}_{n}", why)
+        save_finding(folder, out / f"{name}_{n}", why)
       start = n + 1 if why else stop
   seconds = round(time.monotonic() - begun)
   return {
@@ -190,7 +192,7 @@ def fuzz(name: str, inputs: int, seed: int, out: pathlib.Path) -> dict[str, str 
   }
 
 
-def _followed(worker, counts, bar) -> str:
+def _watch_worker(worker, counts, bar) -> str:
   """Waits for a process; why it ended before its work did, or ""."""
   last, still = None, 0.0
   while worker.is_alive():
@@ -207,7 +209,7 @@ def _followed(worker, counts, bar) -> str:
   return f"the process ended with {worker.exitcode}" if worker.exitcode else ""
 
 
-def table(rows: list[dict]) -> str:
+def format_table(rows: list[dict]) -> str:
   """Rows in columns, beneath their names."""
   text = lambda value: f"{value:,}" if isinstance(value, int) else value
   cells = [[*rows[0]], *([text(value) for value in row.values()] for row in rows)]
@@ -221,7 +223,7 @@ def main():
   parser.add_argument("--reader", default=",".join(READERS), help="names, with commas between")
   parser.add_argument("--inputs", type=int, default=100_000, help="of each")
   parser.add_argument("--seed", type=int, default=0, help="of the inputs")
-  parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("runs/fuzz"))
+  parser.add_argument("--workdir", type=pathlib.Path, default=pathlib.Path("runs/fuzz"))
   parser.add_argument("--replay", type=pathlib.Path, help="the folder of a finding")
   given = parser.parse_args()
   names = given.reader.split(",")
@@ -233,8 +235,8 @@ def main():
       shutil.copytree(given.replay, folder, ignore=shutil.ignore_patterns("why.txt"))
       print(READERS[names[0]].read(folder))
     return
-  rows = [fuzz(name, given.inputs, given.seed, given.out) for name in names]
-  print(table(rows))
+  rows = [fuzz_reader(name, given.inputs, given.seed, given.out) for name in names]
+  print(format_table(rows))
   sys.exit(any(row["findings"] for row in rows))
 
 

@@ -15,7 +15,7 @@ B, T, D, H = 2, 5, 3, 4
 PATH = pathlib.Path(__file__).parent / "golden" / "keras.json"
 
 
-def stacks(layers):
+def build_networks(layers):
   """The layers of each network that is compared, the lowest first."""
   every = dict(return_sequences=True)
   both = lambda layer, **options: layers.Bidirectional(layer(H, **every), **options)
@@ -31,7 +31,7 @@ def stacks(layers):
   }
 
 
-def measure(keras, net):
+def reference_values(keras, net):
   """One network's inputs, weights and outputs, as nested lists."""
   seeds = keras.random.SeedGenerator(0)
   draw = lambda *shape: 0.5 * keras.random.normal(shape, seed=seeds)
@@ -51,7 +51,7 @@ def measure(keras, net):
 def main():
   import keras
 
-  made = {name: measure(keras, net) for name, net in stacks(keras.layers).items()}
+  made = {name: reference_values(keras, net) for name, net in build_networks(keras.layers).items()}
   PATH.write_text(json.dumps(made) + "\n")
 
 

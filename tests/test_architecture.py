@@ -21,7 +21,7 @@ ORDER = """
 RANKS = {name: rank for rank, names in enumerate(ORDER) for name in names.split(",")}
 
 
-def imports(path):
+def imported_names(path):
   """The dotted names of all that a file imports, those inside functions too."""
   for node in ast.walk(TREES[path]):
     if isinstance(node, ast.Import):
@@ -30,29 +30,32 @@ def imports(path):
       yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def imported(path, *packages):
-  return [name for name in imports(path) if name.split(".")[0] in packages]
+def imports_of_packages(path, *packages):
+  return [name for name in imported_names(path) if name.split(".")[0] in packages]
 
 
-def inner(name):
+def library_part(name):
   """The part of the library that a dotted name belongs to; None for what is outside."""
   parts = name.split(".")
   return "experiments" if parts[0] == "experiments" else parts[1] if parts[0] == "rnnjax" else None
 
 
 @pytest.mark.parametrize("path", LIBRARY, ids=str)
-def test_flax_stays_in_the_shell(path):
+def test_flax_is_imported_only_in_models_and_interop(path):
   """Only models/ and interop/ know flax."""
-  assert path.parts[1] in ("models", "interop") or not imported(path, "flax")
+  assert path.parts[1] in ("models", "interop") or not imports_of_packages(path, "flax")
 
 
 @pytest.mark.parametrize("path", LIBRARY, ids=str)
-def test_loops_over_time(path):
+def test_time_loops_only_in_unroll_backends_and_decoding(path):
   """lax loops stand in unroll.py, kernels/ and search/ alone."""
   loops = {"scan", "while_loop", "fori_loop"}
   used = [n.attr for n in ast.walk(TREES[path]) if isinstance(n, ast.Attribute) and n.attr in loops]
-  named = [name for name in imports(path) if name.split(".")[-1] in loops and "lax" in name]
-  parts_of_a_batch = path.parts[1:] == ("training", "gradients.py")  # a loop, but not over time
+  named = [name for name in imported_names(path) if name.split(".")[-1] in loops and "lax" in name]
+  parts_of_a_batch = path.parts[1:] == (
+    "training",
+    "gradients.py",
+  )  # a loop, but not over time
   assert parts_of_a_batch or path.parts[1] in ("unroll.py", "kernels", "search") or not used + named
 
 
@@ -63,22 +66,24 @@ def test_no_time_major_and_no_flags(path):
   assert not arguments & {"time_major", "batch_first"}
   if path.name == "__main__.py":  # a command, which reads its own
     return
-  assert not imported(path, "absl", "argparse")
+  assert not imports_of_packages(path, "absl", "argparse")
   assert not [n for n in ast.walk(TREES[path]) if isinstance(n, ast.Attribute) and n.attr == "argv"]
 
 
 @pytest.mark.parametrize("path", FILES, ids=str)
 def test_tensorflow_is_never_imported(path):
   """Neither tensorflow nor what imports it."""
-  assert not imported(path, "tensorflow", "clu", "tf_keras")
-  assert not [n for n in imports(path) if n.startswith(("flax.metrics", "jax.experimental.jax2tf"))]
+  assert not imports_of_packages(path, "tensorflow", "clu", "tf_keras")
+  assert not [
+    n for n in imported_names(path) if n.startswith(("flax.metrics", "jax.experimental.jax2tf"))
+  ]
 
 
 @pytest.mark.parametrize("path", FILES, ids=str)
-def test_imports_point_one_way(path):
+def test_import_order_is_one_way(path):
   """types ← cells ← kernels ← unroll ← encoders ← pooling ← models ← tasks ← experiments."""
   own = "experiments" if path.parts[0] == "experiments" else path.parts[1].removesuffix(".py")
-  reached = {inner(name) for name in imports(path)} - {None, own}
+  reached = {library_part(name) for name in imported_names(path)} - {None, own}
   if own in RANKS:
     assert not [name for name in reached if RANKS.get(name, -1) >= RANKS[own]]
   if own != "experiments":
@@ -87,7 +92,7 @@ def test_imports_point_one_way(path):
     assert not reached & {"cells", "kernels", "unroll", "encoders", "attention", "models"}
 
 
-def test_the_core_needs_jax_alone():
+def test_import_rnnjax_loads_no_heavy_packages():
   """A fresh `import rnnjax` loads none of the heavy packages."""
   heavy = "flax optax orbax tensorflow tensorflow_datasets matplotlib torch tensorboardX".split()
   heavy += ["jax.experimental.pallas"]  # of which not every build has all

@@ -7,25 +7,32 @@ import pytest
 from jax.test_util import check_grads
 
 from rnnjax.attention import (
-  additive,
+  additive_attention,
   attend,
   attend_all,
   coverage_loss,
-  dot,
-  general,
-  multi_head,
-  scaled_dot,
+  dot_attention,
+  general_attention,
+  multi_head_attention,
+  scaled_dot_attention,
 )
 
 T, S, B, M, A = 3, 5, 4, 4, 6
 LENGTHS = np.array([5, 0, 3, 1])
-ALIVE = np.arange(S)[:, None] < LENGTHS
+MASK = np.arange(S)[:, None] < LENGTHS
 KEY = jax.random.key(0)
-KINDS = [dot(), scaled_dot(), general(), additive(A), additive(A, coverage=True), multi_head(2, A)]
-every = pytest.mark.parametrize("attention", KINDS, ids=str)
+ATTENTIONS = [
+  dot_attention(),
+  scaled_dot_attention(),
+  general_attention(),
+  additive_attention(A),
+  additive_attention(A, use_coverage=True),
+  multi_head_attention(2, A),
+]
+all_attentions = pytest.mark.parametrize("attention", ATTENTIONS, ids=str)
 
 
-def scores(name, p, q, m, c):
+def reference_scores(name, p, q, m, c):
   """One query, the steps of one row's memory -> e by head and step, and the values mixed."""
   if name == "dot()":
     return [[q @ k for k in m]], [m]
@@ -41,14 +48,14 @@ def scores(name, p, q, m, c):
   return e, [m @ p["W_v"][:, i] for i in shares]
 
 
-def oracle(attention, p, queries, memory, lengths, c):
+def reference_attention(attention, p, queries, memory, lengths, c):
   """Context [T, B, ...] and α [T, S, B], row by row and query by query."""
   rows, α = len(queries[0]), np.zeros((len(queries), *memory.shape[:2]))
-  context = np.zeros((len(queries), rows, attention.features(memory.shape[-1])))
+  context = np.zeros((len(queries), rows, attention.context_features(memory.shape[-1])))
   for t in range(len(queries)):
     for b in [b for b in range(rows) if lengths[b]]:
       n = lengths[b]
-      es, values = scores(attention.name, p, queries[t, b], memory[:n, b], c[:n, b])
+      es, values = reference_scores(attention.name, p, queries[t, b], memory[:n, b], c[:n, b])
       weights = [np.exp(e) / np.exp(e).sum() for e in es]
       α[t, :n, b] = np.mean(weights, 0)
       mixed = np.concatenate([w @ v for w, v in zip(weights, values)])
@@ -56,84 +63,92 @@ def oracle(attention, p, queries, memory, lengths, c):
   return context, α
 
 
-def given(attention, dtype=np.float64):
+def random_inputs(attention, dtype=np.float64):
   """params, none of them zero, queries [T, B, Q], a memory [S, B, M], and keywords: coverage."""
   draw = np.random.default_rng(1)
   normal = lambda shape: draw.normal(size=shape).astype(dtype)
   Q = M if "dot" in attention.name else 3
   params = jax.tree.map(lambda p: normal(p.shape), attention.init(KEY, Q, M))
-  more = {"coverage": abs(normal((S, B)))} if attention.coverage else {}
+  more = {"coverage": abs(normal((S, B)))} if attention.uses_coverage else {}
   return params, normal((T, B, Q)), normal((S, B, M)), more
 
 
-def run(attention, params, queries, memory, lengths=None, **more):
+def attend_queries(attention, params, queries, memory, lengths=None, **more):
   """All queries, each with the same coverage; the keys are made anew."""
-  keys = attention.keys(params, memory, lengths)
+  keys = attention.compute_keys(params, memory, lengths)
   if not more:
     return attend_all(attention, params, queries, keys, memory, lengths)
   one = lambda query: attend(attention, params, query, keys, memory, lengths, **more)
   return jax.vmap(one)(queries)
 
 
-def close(got, expected, **tolerance):
+def assert_trees_close(got, expected, **tolerance):
   for a, b in zip(got, expected, strict=True):
     np.testing.assert_allclose(a, b, **({"atol": 1e-12} | tolerance))
 
 
 @pytest.mark.usefixtures("float64")
-@every
+@all_attentions
 @pytest.mark.parametrize("lengths", [None, LENGTHS], ids=["full", "ragged"])
-def test_equals_the_papers(attention, lengths):
+def test_context_and_weights_equal_reference(attention, lengths):
   """Context and α are the papers', 0 past a row's length; α sums to one where there is a step."""
-  params, queries, memory, more = given(attention)
-  got = run(attention, params, queries, memory, lengths, **more)
+  params, queries, memory, more = random_inputs(attention)
+  got = attend_queries(attention, params, queries, memory, lengths, **more)
   ends = np.full(B, S) if lengths is None else lengths
   c = more.get("coverage", np.zeros((S, B)))
-  close(got, oracle(attention, params, queries, memory, ends, c))
+  assert_trees_close(got, reference_attention(attention, params, queries, memory, ends, c))
   np.testing.assert_allclose(got[1].sum(1), np.tile(ends > 0, (T, 1)), atol=1e-12)
-  assert got[0].shape == (T, B, attention.features(M))
+  assert got[0].shape == (T, B, attention.context_features(M))
 
 
-@every
-def test_many_queries_are_a_loop_of_single_ones(attention):
+@all_attentions
+def test_attend_all_equals_loop_over_queries(attention):
   """One by one, without batch axes and with two, it is the same."""
-  params, queries, memory, more = given(attention, np.float32)
-  context, α = run(attention, params, queries, memory, LENGTHS, **more)
-  keys = attention.keys(params, memory, LENGTHS)
+  params, queries, memory, more = random_inputs(attention, np.float32)
+  context, α = attend_queries(attention, params, queries, memory, LENGTHS, **more)
+  keys = attention.compute_keys(params, memory, LENGTHS)
   for t, query in enumerate(queries):
     one = attend(attention, params, query, keys, memory, LENGTHS, **more)
-    close(one, (context[t], α[t]), atol=1e-6)
+    assert_trees_close(one, (context[t], α[t]), atol=1e-6)
   row = {name: c[:, 2] for name, c in more.items()}
-  alone = run(attention, params, queries[:, 2], memory[:, 2], LENGTHS[2], **row)
-  close(alone, (context[:, 2], α[:, :, 2]), atol=1e-6)
+  alone = attend_queries(attention, params, queries[:, 2], memory[:, 2], LENGTHS[2], **row)
+  assert_trees_close(alone, (context[:, 2], α[:, :, 2]), atol=1e-6)
   square = lambda x: x.reshape(len(x), 2, 2, *x.shape[2:])
   more = {name: square(c) for name, c in more.items()}
-  folded = run(attention, params, square(queries), square(memory), LENGTHS.reshape(2, 2), **more)
-  close([x.reshape(y.shape) for x, y in zip(folded, (context, α))], (context, α), atol=1e-6)
+  folded = attend_queries(
+    attention, params, square(queries), square(memory), LENGTHS.reshape(2, 2), **more
+  )
+  assert_trees_close(
+    [x.reshape(y.shape) for x, y in zip(folded, (context, α))], (context, α), atol=1e-6
+  )
 
 
-@every
-def test_the_order_of_the_memory_is_nothing(attention):
+@all_attentions
+def test_equivariant_to_memory_order(attention):
   """Shuffling the steps shuffles α alike and leaves the context."""
-  params, queries, memory, more = given(attention, np.float32)
+  params, queries, memory, more = random_inputs(attention, np.float32)
   order = np.array([3, 0, 4, 2, 1])
-  context, α = run(attention, params, queries, memory, **more)
+  context, α = attend_queries(attention, params, queries, memory, **more)
   more = {name: c[order] for name, c in more.items()}
-  close(run(attention, params, queries, memory[order], **more), (context, α[:, order]), atol=1e-6)
+  assert_trees_close(
+    attend_queries(attention, params, queries, memory[order], **more),
+    (context, α[:, order]),
+    atol=1e-6,
+  )
 
 
-@every
-def test_padding_is_never_read(attention):
+@all_attentions
+def test_padding_affects_neither_outputs_nor_gradients(attention):
   """NaN past a row's length changes neither outputs nor gradients, all of them finite."""
-  params, queries, memory, more = given(attention, np.float32)
+  params, queries, memory, more = random_inputs(attention, np.float32)
 
   def loss(params, queries, memory):
-    context, α = run(attention, params, queries, memory, LENGTHS, **more)
+    context, α = attend_queries(attention, params, queries, memory, LENGTHS, **more)
     return jnp.sum(jnp.sin(context)) + jnp.sum(α**2), (context, α)
 
   measure = jax.jit(jax.grad(loss, (0, 1, 2), has_aux=True))
   plain, broken = (
-    measure(params, queries, np.where(ALIVE[..., None], memory, filler).astype(np.float32))
+    measure(params, queries, np.where(MASK[..., None], memory, filler).astype(np.float32))
     for filler in (7, np.nan)
   )
   assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(broken))
@@ -141,53 +156,57 @@ def test_padding_is_never_read(attention):
   (_, d_queries, d_memory), (context, α) = broken
   dead = LENGTHS == 0
   assert not np.any(context[:, dead]) and not np.any(α[:, :, dead])
-  assert not np.any(d_queries[:, dead]) and not np.any(np.where(ALIVE[..., None], 0, d_memory))
+  assert not np.any(d_queries[:, dead]) and not np.any(np.where(MASK[..., None], 0, d_memory))
   assert np.any(d_memory) and np.any(d_queries)
 
 
 @pytest.mark.usefixtures("float64")
-@every
-def test_gradients_by_finite_differences(attention):
+@all_attentions
+def test_gradients_equal_finite_differences(attention):
   """With respect to the parameters, the queries, the memory and the coverage."""
-  params, queries, memory, more = given(attention)
-  f = lambda params, queries, memory, more: run(attention, params, queries, memory, LENGTHS, **more)
+  params, queries, memory, more = random_inputs(attention)
+  f = lambda params, queries, memory, more: attend_queries(
+    attention, params, queries, memory, LENGTHS, **more
+  )
   check_grads(f, (params, queries, memory, more), order=1, modes=["fwd", "rev"], atol=1e-5)
 
 
-@every
-def test_bfloat16(attention):
+@all_attentions
+def test_bfloat16_inputs_give_float32_weights(attention):
   """bfloat16 in, bfloat16 out, though the parameters are float32; the weights are float32."""
-  params, queries, memory, more = given(attention, np.float32)
+  params, queries, memory, more = random_inputs(attention, np.float32)
   half = [jnp.asarray(x, jnp.bfloat16) for x in (queries, memory)]
-  context, α = run(attention, params, *half, LENGTHS, **more)
+  context, α = attend_queries(attention, params, *half, LENGTHS, **more)
   assert (context.dtype, α.dtype) == (jnp.bfloat16, jnp.float32)
   np.testing.assert_allclose(α.sum(1), np.tile(LENGTHS > 0, (T, 1)), atol=1e-6)
-  expected, _ = run(attention, params, queries, memory, LENGTHS, **more)
+  expected, _ = attend_queries(attention, params, queries, memory, LENGTHS, **more)
   assert abs(np.float32(context) - expected).max() < 0.05 * abs(expected).max()
 
 
 @pytest.mark.parametrize("width", [M, 8])
-def test_one_head_of_identities_is_a_scaled_dot(width):
+def test_one_head_with_identity_projections_is_scaled_dot(width):
   """Projections that leave all as it is: nothing but the scaled dot product remains."""
   draw = np.random.default_rng(2)
   queries, memory = (draw.normal(size=(n, B, width)).astype(np.float32) for n in (T, S))
   params = {name: np.eye(width, dtype=np.float32) for name in ("W_q", "W_k", "W_v", "W_o")}
-  one = run(multi_head(1, width), params, queries, memory, LENGTHS)
-  close(one, run(scaled_dot(), {}, queries, memory, LENGTHS), atol=1e-6)
+  one = attend_queries(multi_head_attention(1, width), params, queries, memory, LENGTHS)
+  assert_trees_close(
+    one, attend_queries(scaled_dot_attention(), {}, queries, memory, LENGTHS), atol=1e-6
+  )
 
 
-def test_coverage_starts_as_if_there_were_none():
+def test_coverage_has_no_effect_at_init_but_a_gradient():
   """w_c begins at 0, but its gradient does not."""
-  attention = additive(A, coverage=True)
-  _, queries, memory, more = given(attention, np.float32)
+  attention = additive_attention(A, use_coverage=True)
+  _, queries, memory, more = random_inputs(attention, np.float32)
   params = attention.init(KEY, 3, M)
-  plain = run(additive(A), params, queries, memory)
-  close(run(attention, params, queries, memory, **more), plain, atol=1e-6)
-  loss = lambda params: jnp.sum(run(attention, params, queries, memory, **more)[0] ** 2)
+  plain = attend_queries(additive_attention(A), params, queries, memory)
+  assert_trees_close(attend_queries(attention, params, queries, memory, **more), plain, atol=1e-6)
+  loss = lambda params: jnp.sum(attend_queries(attention, params, queries, memory, **more)[0] ** 2)
   assert abs(jax.grad(loss)(params)["w_c"]).min() > 0
 
 
-def test_coverage_loss_by_hand():
+def test_coverage_loss_on_small_example():
   """α₁ = (.5 .5 0), α₂ = (.2 .3 .5), α₃ = (0 .9 .1): 0, .2 + .3, .8 + .1."""
   α = np.array([[0.5, 0.5, 0], [0.2, 0.3, 0.5], [0, 0.9, 0.1]], np.float32)
   np.testing.assert_allclose(coverage_loss(α), [0, 0.5, 0.9], atol=1e-6)
@@ -202,19 +221,25 @@ def test_coverage_loss_by_hand():
 
 @pytest.mark.parametrize(
   "make",
-  [dot, scaled_dot, general, lambda: additive(A, coverage=True), lambda: multi_head(2, A)],
+  [
+    dot_attention,
+    scaled_dot_attention,
+    general_attention,
+    lambda: additive_attention(A, use_coverage=True),
+    lambda: multi_head_attention(2, A),
+  ],
 )
-def test_compiles_once(make):
+def test_repeated_factory_call_does_not_retrace(make):
   """A factory called again gives the same attention, so that jit does not compile anew."""
   traced = []
 
   def f(attention, *args, **more):
     traced.append(attention)
-    return run(attention, *args, **more)
+    return attend_queries(attention, *args, **more)
 
   f = jax.jit(f, static_argnums=0)
   for _ in range(2):
-    params, queries, memory, more = given(make(), np.float32)
+    params, queries, memory, more = random_inputs(make(), np.float32)
     f(make(), params, queries, memory, LENGTHS, **more)
   assert len(traced) == 1
 
@@ -222,7 +247,7 @@ def test_compiles_once(make):
 def test_multi_head_equals_pytorch():
   """torch.nn.MultiheadAttention without biases, its memory padded; torch keeps Wᵀ."""
   torch = pytest.importorskip("torch")
-  params, queries, memory, _ = given(multi_head(2, A), np.float32)
+  params, queries, memory, _ = random_inputs(multi_head_attention(2, A), np.float32)
   queries = np.pad(queries, ((0, 0), (0, 0), (0, 3)))  # torch has one width A for q and the rest
   params["W_q"] = np.pad(params["W_q"], ((0, 3), (0, 0)))
   net = torch.nn.MultiheadAttention(A, 2, bias=False, kdim=M, vdim=M)
@@ -234,8 +259,8 @@ def test_multi_head_equals_pytorch():
     dead = torch.tensor(np.arange(S) >= lengths[:, None])
     q, m = torch.tensor(queries), torch.tensor(memory)
     context, α = (x.numpy() for x in net(q, m, m, key_padding_mask=dead))
-  close(
-    run(multi_head(2, A), params, queries, memory, lengths),
+  assert_trees_close(
+    attend_queries(multi_head_attention(2, A), params, queries, memory, lengths),
     (context, np.moveaxis(α, 0, -1)),
     atol=1e-5,
   )
@@ -244,36 +269,36 @@ def test_multi_head_equals_pytorch():
 Z = np.zeros
 WRONG = {
   "width": (
-    lambda: run(dot(), {}, Z((T, B, 3)), Z((S, B, M))),
+    lambda: attend_queries(dot_attention(), {}, Z((T, B, 3)), Z((S, B, M))),
     "as wide as the keys, 4; got 3",
     "general()",
   ),
   "lengths": (
-    lambda: run(dot(), {}, Z((T, B, M)), Z((B, S, M)), LENGTHS),
+    lambda: attend_queries(dot_attention(), {}, Z((T, B, M)), Z((B, S, M)), LENGTHS),
     "shape (5,) of memory",
     "int32 (4,)",
     "Is memory batch-major?",
   ),
   "float lengths": (
-    lambda: dot().keys({}, Z((S, B, M)), np.ones(B, "f")),
+    lambda: dot_attention().compute_keys({}, Z((S, B, M)), np.ones(B, "f")),
     "must be integers",
     "float32",
   ),
   "batch": (
-    lambda: attend(dot(), {}, Z((B, M)), Z((B, S, M)), Z((B, S, M))),
+    lambda: attend(dot_attention(), {}, Z((B, M)), Z((B, S, M)), Z((B, S, M))),
     "batch shape (5,)",
     "got (4, 4)",
     "Is memory batch-major?",
   ),
-  "heads": (lambda: multi_head(4, 6), "divide its A features", "got 4 and 6"),
-  "hidden": (lambda: additive(0), "additive needs a positive number", "got 0"),
+  "heads": (lambda: multi_head_attention(4, 6), "divide its A features", "got 4 and 6"),
+  "hidden": (lambda: additive_attention(0), "additive needs a positive number", "got 0"),
   "unread": (
-    lambda: run(dot(), {}, Z((T, B, M)), Z((S, B, M)), coverage=Z((S, B))),
+    lambda: attend_queries(dot_attention(), {}, Z((T, B, M)), Z((S, B, M)), coverage=Z((S, B))),
     "dot() reads no coverage",
     "got (5, 4)",
   ),
   "coverage": (
-    lambda: run(KINDS[4], *given(KINDS[4])[:3]),
+    lambda: attend_queries(ATTENTIONS[4], *random_inputs(ATTENTIONS[4])[:3]),
     "reads coverage (5, 4)",
     "got None",
     "one query after another",
@@ -283,7 +308,7 @@ WRONG = {
 
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("call, phrases", [(w[0], w[1:]) for w in WRONG.values()], ids=WRONG)
-def test_wrong_input(call, phrases):
+def test_invalid_input_raises(call, phrases):
   """Each mistake has a message of its own: what was expected, what came, why."""
   with pytest.raises(ValueError) as raised:
     call()

@@ -21,14 +21,14 @@ FREE = {name: np.ones_like(allowed) for name, allowed in ALLOWED.items()}
 CASES = {"free": ({}, FREE), "constrained": (ALLOWED, ALLOWED)}
 
 
-def drawn(seed=0):
+def random_scores(seed=0):
   """Scores and parameters, float64."""
   draw = np.random.default_rng(seed)
   params = {name: draw.normal(size=allowed.shape) for name, allowed in FREE.items()}
   return draw.normal(size=(T, B, K)), params
 
 
-def enumerated(scores, params, allowed):
+def enumerate_sequences(scores, params, allowed):
   """{y: s(y)} of one row [n, K], over all sequences that are allowed, straight from the sum."""
   found = {}
   for y in itertools.product(range(K), repeat=len(scores)):
@@ -41,17 +41,17 @@ def enumerated(scores, params, allowed):
 
 
 @pytest.fixture(params=CASES, ids=str)
-def case(request, float64):
+def crf_case(request, float64):
   """A layer, its scores and parameters, and the sequences of each row that is not empty."""
   given, allowed = CASES[request.param]
-  scores, params = drawn()
-  rows = [enumerated(scores[:n, b], params, allowed) for b, n in enumerate(LENGTHS) if n]
+  scores, params = random_scores()
+  rows = [enumerate_sequences(scores[:n, b], params, allowed) for b, n in enumerate(LENGTHS) if n]
   return crf.linear_chain(K, **given), jnp.array(scores), params, rows
 
 
-def test_the_likelihood_of_each_sequence(case):
+def test_likelihood_equals_enumeration(crf_case):
   """log p(y) = s(y) − log Σ exp s, of every y there is; and they sum to one."""
-  layer, scores, params, rows = case
+  layer, scores, params, rows = crf_case
   for b, row in enumerate(rows):
     log_Z = np.logaddexp.reduce(list(row.values()))
     number = len(row)
@@ -63,8 +63,8 @@ def test_the_likelihood_of_each_sequence(case):
     np.testing.assert_allclose(np.exp(p).sum(), 1, atol=1e-12)
 
 
-def test_marginals(case):
-  layer, scores, params, rows = case
+def test_marginals_equal_enumeration(crf_case):
+  layer, scores, params, rows = crf_case
   found = np.asarray(layer.marginals(params, scores, jnp.array(LENGTHS)))
   expected = np.zeros((T, B, K))
   for b, row in enumerate(rows):
@@ -74,28 +74,28 @@ def test_marginals(case):
   np.testing.assert_allclose(found, expected, atol=1e-12)
 
 
-def test_the_best_path(case):
-  layer, scores, params, rows = case
-  found = np.asarray(layer.best(params, scores, jnp.array(LENGTHS)))
+def test_best_path_equals_enumeration(crf_case):
+  layer, scores, params, rows = crf_case
+  found = np.asarray(layer.best_tags(params, scores, jnp.array(LENGTHS)))
   for b, row in enumerate(rows):
     assert tuple(found[: LENGTHS[b], b]) == max(row, key=row.get)
   beyond = np.arange(T)[:, None] >= LENGTHS
   assert not found[beyond].any()
 
 
-def test_equals_still_make_one_path(float64):
+def test_tied_scores_give_allowed_path(float64):
   """Where all sequences score the same, what is found is one of those allowed."""
   layer = crf.linear_chain(K, **ALLOWED)
   params = layer.init(jax.random.key(0))
-  path = tuple(np.asarray(layer.best(params, jnp.zeros((T, 1, K))))[:, 0])
+  path = tuple(np.asarray(layer.best_tags(params, jnp.zeros((T, 1, K))))[:, 0])
   zero = {name: np.zeros(np.shape(p)) for name, p in params.items()}
-  assert path in enumerated(np.zeros((T, K)), zero, ALLOWED)
+  assert path in enumerate_sequences(np.zeros((T, K)), zero, ALLOWED)
 
 
 @pytest.mark.parametrize("layer", [crf.linear_chain(K, **ALLOWED), crf.independent(K)], ids=str)
-def test_padding_changes_nothing(float64, layer):
+def test_padding_does_not_affect_likelihood_or_gradients(float64, layer):
   """NaN beyond a row's end reaches neither the likelihood nor its gradient."""
-  scores, params = drawn(1)
+  scores, params = random_scores(1)
   tags, lengths = np.zeros((T, B), int), jnp.array(LENGTHS)
   broken = np.where(np.arange(T)[:, None, None] >= LENGTHS[:, None], np.nan, scores)
   of = jax.value_and_grad(
@@ -104,16 +104,16 @@ def test_padding_changes_nothing(float64, layer):
   jax.tree.map(np.testing.assert_array_equal, of(params, scores), of(params, broken))
 
 
-def test_gradients_against_finite_differences(float64):
-  layer, (scores, params) = crf.linear_chain(K), drawn(2)
+def test_gradients_equal_finite_differences(float64):
+  layer, (scores, params) = crf.linear_chain(K), random_scores(2)
   tags = jnp.array(np.random.default_rng(3).integers(0, K, (T, B)))
   of = lambda params, s: layer.log_likelihood(params, s, tags, jnp.array(LENGTHS)).sum()
   jax.test_util.check_grads(of, (params, jnp.array(scores)), order=1, modes=["rev"])
 
 
-def test_a_chain_without_transitions_is_a_softmax_at_each_step(float64):
+def test_chain_without_transitions_equals_independent_softmax(float64):
   """Two layers, three functions, one distribution."""
-  scores, _ = drawn(4)
+  scores, _ = random_scores(4)
   tags, lengths = np.random.default_rng(5).integers(0, K, (T, B)), jnp.array(LENGTHS)
   tags = jnp.where(np.arange(T)[:, None] < LENGTHS, tags, 0)
   chain, alone = crf.linear_chain(K), crf.independent(K)
@@ -131,18 +131,18 @@ def test_long_sequences_stay_finite():
   layer = crf.linear_chain(K, **ALLOWED)
   scores = jnp.array(np.random.default_rng(6).normal(size=(10_000, 1, K)), jnp.float32)
   params = layer.init(jax.random.key(0))
-  p = layer.log_likelihood(params, scores, layer.best(params, scores))
+  p = layer.log_likelihood(params, scores, layer.best_tags(params, scores))
   assert np.isfinite(p).all() and (p <= 0).all()
 
 
 @pytest.mark.parametrize("layer", [crf.linear_chain(K, **ALLOWED), crf.independent(K)], ids=str)
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
-def test_narrow_scores_are_summed_in_float32(dtype, layer):
+def test_half_precision_scores_are_summed_in_float32(dtype, layer):
   """Likelihoods, marginals and paths are those of the same scores in float32."""
   scores = jnp.array(3 * np.random.default_rng(7).normal(size=(60, 2, K)), dtype)
   params, full = layer.init(jax.random.key(0)), scores.astype(jnp.float32)
-  tags = layer.best(params, full)
-  np.testing.assert_array_equal(layer.best(params, scores), tags)
+  tags = layer.best_tags(params, full)
+  np.testing.assert_array_equal(layer.best_tags(params, scores), tags)
   for one, other in zip(
     (layer.log_likelihood(params, scores, tags), layer.marginals(params, scores)),
     (layer.log_likelihood(params, full, tags), layer.marginals(params, full)),

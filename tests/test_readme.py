@@ -17,7 +17,7 @@ def test_python_blocks_run(block, tmp_path, monkeypatch):
   exec(compile(block, "README.md", "exec"), {})
 
 
-def test_its_commands_exist():
+def test_commands_in_readme_exist():
   """Every launch/... and experiments... that README names is there."""
   for script in set(re.findall(r"launch/\w+(?:\.\w+)?", README)):
     assert (ROOT / script).exists(), script
@@ -25,7 +25,7 @@ def test_its_commands_exist():
     assert (ROOT / "experiments" / f"{name[0] or name[1]}.py").exists(), name
 
 
-def test_launch_run_without_an_experiment_lists_them():
+def test_launch_run_lists_experiments():
   done = subprocess.run([ROOT / "launch/run"], capture_output=True, text=True)
   assert done.returncode == 2
   assert "imdb" in done.stderr.split()

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from rnnjax import lstm, unroll
-from rnnjax.cells import factory
-from rnnjax.cells.base import zeros
-from tests.cells_table import CASES, NAMES, B, D, H, T, inputs
+from rnnjax.cells import cell_factory
+from rnnjax.cells.base import zeros_like_batch
+from tests.cell_cases import CASES, NAMES, B, D, H, T, random_inputs
 
 CASE = CASES[NAMES.index("lstm(5)")]
-XS = inputs(dtype=np.float32)
+XS = random_inputs(dtype=np.float32)
 CARRY = CASE.carry(dtype=np.float32)
 WRONG = {
   "token ids": (dict(xs=np.ones((T, B), int)), TypeError, "xs must be floating", "embedded?"),
@@ -42,15 +42,15 @@ WRONG = {
 @pytest.mark.parametrize(
   "changed, error, phrases", [(w[0], w[1], w[2:]) for w in WRONG.values()], ids=WRONG
 )
-def test_wrong_input(changed, error, phrases):
+def test_invalid_input_raises(changed, error, phrases):
   """Each mistake has a message of its own, with the shapes that explain it."""
   with pytest.raises(error) as raised:
     unroll(CASE.cell, CASE.params(np.float32), **{"xs": XS} | changed)
   assert all(phrase in str(raised.value) for phrase in phrases), raised.value
 
 
-@factory
-def broken(features: int, fault: str):
+@cell_factory
+def broken_cell(features: int, fault: str):
   """A user's cell with a mistake in its step."""
 
   def step(params, carry, u):
@@ -65,7 +65,7 @@ def broken(features: int, fault: str):
 
   return {
     "init": lambda key, D: {},
-    "start": lambda x: (zeros(x, features),),
+    "start": lambda x: (zeros_like_batch(x, features),),
     "project": lambda params, x: x,
     "step": step,
   }
@@ -80,16 +80,16 @@ def broken(features: int, fault: str):
     ("width of y", "must return y of shape (3, 4), its batch and its 4 features; got (3, 2)"),
   ],
 )
-def test_wrong_step(fault, phrase):
+def test_invalid_step_output_raises(fault, phrase):
   """A step that returns another carry, or another width, than it should is shown the two."""
   name = f"the step of broken({D}, fault={fault!r}) must return"
   with pytest.raises(ValueError, match=re.escape(name)) as raised:
-    unroll(broken(D, fault), {}, XS)
+    unroll(broken_cell(D, fault), {}, XS)
   assert phrase in str(raised.value)
 
 
-@factory
-def odd(features: int, fault: str):
+@cell_factory
+def unusual_cell(features: int, fault: str):
   """A user's cell that counts its steps in an integer, or that cannot be differentiated."""
 
   def step(params, carry, u):
@@ -101,26 +101,28 @@ def odd(features: int, fault: str):
   count = jnp.int32 if fault == "count" else jnp.float32
   return {
     "init": lambda key, D: {},
-    "start": lambda x: (zeros(x, features), zeros(x, 1, count)),
+    "start": lambda x: (zeros_like_batch(x, features), zeros_like_batch(x, 1, count)),
     "project": lambda params, x: x,
     "step": step,
   }
 
 
-def test_integer_carry():
+def test_integer_carry_runs_and_is_differentiable():
   """A counter in the carry runs, and is differentiated; a backend that cannot says why."""
-  cell = odd(D, "count")
+  cell = unusual_cell(D, "count")
   (_, n), _ = unroll(cell, {}, XS, np.array([T, 0, 3]))
   np.testing.assert_array_equal(n[:, 0], [T, 0, 3])
   loss = lambda xs, cell: unroll(cell, {}, xs)[1].sum()
-  np.testing.assert_allclose(jax.grad(loss)(XS, cell), jax.grad(loss)(XS, odd(D, "")), rtol=1e-6)
+  np.testing.assert_allclose(
+    jax.grad(loss)(XS, cell), jax.grad(loss)(XS, unusual_cell(D, "")), rtol=1e-6
+  )
   with pytest.raises(ValueError, match=r"odd\(4, fault='count'\) holds .*int32.*'scan' runs it"):
     unroll(cell, {}, XS, backend="deferred")
 
 
-def test_step_that_cannot_be_differentiated():
+def test_non_differentiable_step_raises_in_backward_pass():
   """It runs forward; backward, the error names the cell."""
-  cell = odd(D, "loop")
+  cell = unusual_cell(D, "loop")
   loss = lambda xs: unroll(cell, {}, xs)[1].sum()
   assert np.isfinite(loss(XS))
   with pytest.raises(ValueError, match="while_loop") as raised:
@@ -128,14 +130,14 @@ def test_step_that_cannot_be_differentiated():
   assert "one step of odd(4, fault='loop')" in "".join(raised.value.__notes__)
 
 
-def test_forward_mode():
+def test_forward_mode_raises_on_fast_backends():
   """It is refused in words by the fast backends, which have a backward pass of their own."""
   cell, params = CASE.cell, CASE.params(np.float32)
   with pytest.raises(TypeError, match=r"forward-mode .* custom_vjp"):
     jax.jvp(lambda xs: unroll(cell, params, xs)[1], (XS,), (XS,))
 
 
-def test_wrong_parameters():
+def test_parameters_of_other_input_size_raise():
   """Parameters made for another width of input fail, rather than broadcast."""
   with pytest.raises(TypeError, match=r"dot_general|contracting"):
     unroll(lstm(H), CASE.params(np.float32), XS[..., :3])

@@ -15,7 +15,7 @@ D, H, LENGTHS = 3, 4, [5, 2, 4]
 PATH = pathlib.Path(__file__).parent / "golden" / "torch.json"
 
 
-def layers(nn):
+def build_layers(nn):
   """Each layer that is compared, and whether its rows have lengths."""
   return {
     "rnn_tanh": (nn.RNN(D, H), False),
@@ -27,7 +27,7 @@ def layers(nn):
   }
 
 
-def measure(torch, layer, packed):
+def reference_values(torch, layer, packed):
   """One layer's inputs, weights, outputs and gradients, as nested lists."""
   xs = torch.randn(max(LENGTHS), len(LENGTHS), D, requires_grad=True)
   rnn = torch.nn.utils.rnn
@@ -55,7 +55,7 @@ def main():
 
   torch.manual_seed(0)
   torch.set_default_dtype(torch.float64)
-  made = {name: measure(torch, *args) for name, args in layers(torch.nn).items()}
+  made = {name: reference_values(torch, *args) for name, args in build_layers(torch.nn).items()}
   PATH.write_text(json.dumps(made) + "\n")
 
 

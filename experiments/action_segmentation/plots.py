@@ -4,13 +4,13 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from rnnjax.analysis.figures import DPI, INK
-from rnnjax.types import BadInput
+from rnnjax.analysis.figures import DPI, TEXT_COLOR
+from rnnjax.types import InvalidInputError
 
-STRIP, GAP = 0.2, 0.34  # inches: a strip, and what stands between two timelines
+STRIP_HEIGHT, GAP_HEIGHT = 0.2, 0.34  # inches: a strip, and what stands between two timelines
 
 
-def timelines(path, rows: Sequence[tuple[str, Mapping[str, np.ndarray]]], classes: int):
+def plot_timelines(path, panels: Sequence[tuple[str, Mapping[str, np.ndarray]]], num_classes: int):
   """Draw strips of labels, a colour for each. A PNG.
 
   Args:
@@ -22,25 +22,25 @@ def timelines(path, rows: Sequence[tuple[str, Mapping[str, np.ndarray]]], classe
   from matplotlib.colors import ListedColormap
   from matplotlib.figure import Figure
 
-  if not rows or any(len({len(strip) for strip in strips.values()}) != 1 for _, strips in rows):
-    raise BadInput("there must be a timeline, and the strips of each must be equally long")
+  if not panels or any(len({len(strip) for strip in strips.values()}) != 1 for _, strips in panels):
+    raise InvalidInputError("there must be a timeline, and the strips of each must be equally long")
   # Neighbouring colours of tab20 are two shades of one: the darker ones come first.
   shades = colormaps["tab20"].colors
   shades = [*shades[::2], *shades[1::2]]
-  colours = ListedColormap(["white", *(shades[k % len(shades)] for k in range(classes - 1))])
-  heights = [STRIP * len(strips) + GAP for _, strips in rows]
+  colours = ListedColormap(["white", *(shades[k % len(shades)] for k in range(num_classes - 1))])
+  heights = [STRIP_HEIGHT * len(strips) + GAP_HEIGHT for _, strips in panels]
   figure = Figure((8, sum(heights)), dpi=DPI, layout="constrained")
-  every = figure.subplots(len(rows), 1, squeeze=False, height_ratios=heights)[:, 0]
-  for axes, (title, strips) in zip(every, rows):
+  every = figure.subplots(len(panels), 1, squeeze=False, height_ratios=heights)[:, 0]
+  for axes, (title, strips) in zip(every, panels):
     axes.imshow(
       np.stack([*strips.values()]),
       colours,
       vmin=0,
-      vmax=classes - 1,
+      vmax=num_classes - 1,
       aspect="auto",
       interpolation="nearest",
     )
-    axes.set_title(title, size=8, color=INK, loc="left", pad=3, parse_math=False)
+    axes.set_title(title, size=8, color=TEXT_COLOR, loc="left", pad=3, parse_math=False)
     axes.set_yticks(range(len(strips)), strips, size=7, parse_math=False)
     axes.hlines(
       np.arange(1, len(strips)) - 0.5,

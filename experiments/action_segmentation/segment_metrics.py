@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-OVERLAPS = (0.10, 0.25, 0.50)
+IOU_THRESHOLDS = (0.10, 0.25, 0.50)
 
 
 class Segment(NamedTuple):
@@ -22,7 +22,7 @@ class Segment(NamedTuple):
   end: int
 
 
-def segments(labels: np.ndarray, background: int | None = None) -> list[Segment]:
+def to_segments(labels: np.ndarray, background: int | None = None) -> list[Segment]:
   """The runs of equal labels [T], but those of the background.
 
   >>> segments([0, 2, 2, 1, 0], background=0)
@@ -34,12 +34,14 @@ def segments(labels: np.ndarray, background: int | None = None) -> list[Segment]
   return [run for run in runs if run.label != background]
 
 
-def edit_score(found: np.ndarray, true: np.ndarray, background: int | None = None) -> float:
+def edit_score(predicted: np.ndarray, target: np.ndarray, background: int | None = None) -> float:
   """1 − d/max(n, m) of the labels of n and m segments, d Levenshtein's distance.
 
   It asks for the order of the segments alone, not when they are. 1 where there are none.
   """
-  one, other = ([s.label for s in segments(labels, background)] for labels in (found, true))
+  one, other = (
+    [s.label for s in to_segments(labels, background)] for labels in (predicted, target)
+  )
   row = np.arange(len(other) + 1)
   for i, label in enumerate(one, 1):
     above, row = row, np.full_like(row, i)
@@ -48,19 +50,21 @@ def edit_score(found: np.ndarray, true: np.ndarray, background: int | None = Non
   return float(1 - row[-1] / max(len(one), len(other), 1))
 
 
-def f1(found: np.ndarray, true: np.ndarray, overlap: float, background: int | None = None) -> float:
+def segment_f1(
+  predicted: np.ndarray, target: np.ndarray, iou_threshold: float, background: int | None = None
+) -> float:
   """2 TP/(n + m) of n segments found and m true ones.
 
   A segment found is right (TP) if the true one of its label whose intersection over union with it
   is the largest reaches the overlap, and no segment before has taken that one. 1 where there are
   none.
   """
-  one, other = (segments(labels, background) for labels in (found, true))
+  one, other = (to_segments(labels, background) for labels in (predicted, target))
   taken = set()
   for segment in one:
     ious = [_iou(segment, its) for its in other]
     best = int(np.argmax(ious)) if ious else -1
-    if best >= 0 and ious[best] >= overlap:
+    if best >= 0 and ious[best] >= iou_threshold:
       taken.add(best)
   return 2 * len(taken) / (len(one) + len(other)) if one or other else 1.0
 
@@ -72,13 +76,15 @@ def _iou(one: Segment, other: Segment) -> float:
   return both / union if one.label == other.label else 0.0
 
 
-def judge(
-  found: Sequence[np.ndarray], true: Sequence[np.ndarray], background: int | None = None
+def segmentation_scores(
+  predicted: Sequence[np.ndarray], target: Sequence[np.ndarray], background: int | None = None
 ) -> dict[str, float]:
   """The accuracy over all frames, and the means over videos of edit score and F1."""
-  pairs = list(zip(found, true))
-  scores = {"accuracy": np.mean(np.concatenate(found) == np.concatenate(true))}
+  pairs = list(zip(predicted, target))
+  scores = {"accuracy": np.mean(np.concatenate(predicted) == np.concatenate(target))}
   scores["edit"] = np.mean([edit_score(*pair, background) for pair in pairs])
-  for overlap in OVERLAPS:
-    scores[f"f1@{100 * overlap:.0f}"] = np.mean([f1(*pair, overlap, background) for pair in pairs])
+  for overlap in IOU_THRESHOLDS:
+    scores[f"f1@{100 * overlap:.0f}"] = np.mean(
+      [segment_f1(*pair, overlap, background) for pair in pairs]
+    )
   return {name: float(score) for name, score in scores.items()}

@@ -11,21 +11,21 @@ import jax
 import jax.numpy as jnp
 
 from experiments.common.train_config import CELLS
-from rnnjax import backends, unroll
-from rnnjax.cells.base import Cell, additive, init, zeros
+from rnnjax import backend_status, unroll
+from rnnjax.cells.base import Cell, additive, init_gates, zeros_like_batch
 
 
-def unrolled(made, xs, backend="auto"):
+def make_from_cell(cell, xs, backend="auto"):
   """A cell of ours or of a user as a peer."""
-  params = made.init(jax.random.key(0), xs.shape[-1])
-  return lambda params, xs: unroll(made, params, xs, backend=backend)[1], params
+  params = cell.init(jax.random.key(0), xs.shape[-1])
+  return lambda params, xs: unroll(cell, params, xs, backend=backend)[1], params
 
 
-def rnnjax(cell, xs, H, backend="auto"):
-  return unrolled(CELLS[cell](H), xs, backend)
+def make_rnnjax(cell_name, xs, H, backend="auto"):
+  return make_from_cell(CELLS[cell_name](H), xs, backend)
 
 
-def own(cell, xs, H):
+def make_custom_cell(cell_name, xs, H):
   """A cell as a user writes it, of the form of `additive`."""
 
   def lstm(params, carry, gates):
@@ -40,21 +40,21 @@ def own(cell, xs, H):
     h = n + z * (carry[0] - n)
     return (h,), h
 
-  tick, gates, apart = {"lstm": (lstm, 4, 0), "gru": (gru, 3, 1)}[cell]
+  tick, gates, apart = {"lstm": (lstm, 4, 0), "gru": (gru, 3, 1)}[cell_name]
   made = Cell(
     "own",
     H,
-    lambda key, D: init(key, D, H, gates),
-    lambda x: (zeros(x, H),) * (2 if cell == "lstm" else 1),
+    lambda key, D: init_gates(key, D, H, gates),
+    lambda x: (zeros_like_batch(x, H),) * (2 if cell_name == "lstm" else 1),
     **additive(tick, gates, apart),
   )
-  return unrolled(made, xs)
+  return make_from_cell(made, xs)
 
 
-def peephole(cell, xs, H):
+def make_peephole_cell(cell_name, xs, H):
   """A peephole LSTM as a user writes it, with parameters that its pointwise function reads."""
-  if cell != "lstm":
-    raise KeyError(cell)
+  if cell_name != "lstm":
+    raise KeyError(cell_name)
 
   def tick(params, carry, gates):
     i, f, g, o = gates
@@ -64,48 +64,48 @@ def peephole(cell, xs, H):
     return (h, c), h
 
   def begin(key, D):
-    return init(key, D, H, 4) | {name: jnp.zeros(H) for name in ("pi", "pf", "po")}
+    return init_gates(key, D, H, 4) | {name: jnp.zeros(H) for name in ("pi", "pf", "po")}
 
-  made = Cell("peephole", H, begin, lambda x: (zeros(x, H),) * 2, **additive(tick, 4))
-  return unrolled(made, xs)
+  made = Cell("peephole", H, begin, lambda x: (zeros_like_batch(x, H),) * 2, **additive(tick, 4))
+  return make_from_cell(made, xs)
 
 
-def cudnn(cell, xs, H):
+def make_cudnn(cell_name, xs, H):
   """NVIDIA's LSTM through jax."""
-  made = CELLS[cell](H)
-  if backends(made, made.init(jax.random.key(0), xs.shape[-1]), xs)["cudnn"]:
-    raise KeyError(cell)
-  return rnnjax(cell, xs, H, "cudnn")
+  made = CELLS[cell_name](H)
+  if backend_status(made, made.init(jax.random.key(0), xs.shape[-1]), xs)["cudnn"]:
+    raise KeyError(cell_name)
+  return make_rnnjax(cell_name, xs, H, "cudnn")
 
 
-def step(cell, xs, H):
+def make_step_only(cell_name, xs, H):
   """A cell of which only the step is known."""
-  return unrolled(CELLS[cell](H)._replace(pointwise=None, linear=None), xs)
+  return make_from_cell(CELLS[cell_name](H)._replace(pointwise=None, coefficients=None), xs)
 
 
-def flax(cell, xs, H):
+def make_flax(cell_name, xs, H):
   import flax.linen as nn
 
-  made = {"lstm": nn.OptimizedLSTMCell, "gru": nn.GRUCell, "vanilla": nn.SimpleCell}[cell]
+  made = {"lstm": nn.OptimizedLSTMCell, "gru": nn.GRUCell, "vanilla": nn.SimpleCell}[cell_name]
   net = nn.RNN(made(H), time_major=True)
   return net.apply, net.init(jax.random.key(0), xs)
 
 
-def haiku(cell, xs, H):
+def make_haiku(cell_name, xs, H):
   import haiku as hk
 
   def net(xs):
-    core = {"lstm": hk.LSTM, "gru": hk.GRU, "vanilla": hk.VanillaRNN}[cell](H)
+    core = {"lstm": hk.LSTM, "gru": hk.GRU, "vanilla": hk.VanillaRNN}[cell_name](H)
     return hk.dynamic_unroll(core, xs, core.initial_state(xs.shape[1]))[0]
 
   net = hk.without_apply_rng(hk.transform(net))
   return net.apply, net.init(jax.random.key(0), xs)
 
 
-def equinox(cell, xs, H):
+def make_equinox(cell_name, xs, H):
   import equinox as eqx
 
-  made = {"lstm": eqx.nn.LSTMCell, "gru": eqx.nn.GRUCell}[cell]
+  made = {"lstm": eqx.nn.LSTMCell, "gru": eqx.nn.GRUCell}[cell_name]
   net = made(xs.shape[-1], H, key=jax.random.key(0))
   params, static = eqx.partition(net, eqx.is_array)
 
@@ -115,19 +115,19 @@ def equinox(cell, xs, H):
 
     def tick(carry, x):
       carry = step(x, carry)
-      return carry, carry[0] if cell == "lstm" else carry
+      return carry, carry[0] if cell_name == "lstm" else carry
 
-    return jax.lax.scan(tick, (zero, zero) if cell == "lstm" else zero, xs)[1]
+    return jax.lax.scan(tick, (zero, zero) if cell_name == "lstm" else zero, xs)[1]
 
   return run, params
 
 
-def keras(cell, xs, H):
+def make_keras(cell_name, xs, H):
   os.environ["KERAS_BACKEND"] = "jax"
   import keras
 
   made = {"lstm": keras.layers.LSTM, "gru": keras.layers.GRU, "vanilla": keras.layers.SimpleRNN}
-  layer = made[cell](H, return_sequences=True)
+  layer = made[cell_name](H, return_sequences=True)
   layer.build((xs.shape[1], xs.shape[0], xs.shape[2]))
   rest = [v.value for v in layer.non_trainable_variables]
 
@@ -137,28 +137,30 @@ def keras(cell, xs, H):
   return net, [v.value for v in layer.trainable_variables]
 
 
-JAX = {
-  "rnnjax": rnnjax,
-  "own cell": own,
-  "own peephole": peephole,
-  "own step": step,
-  "plain scan": functools.partial(rnnjax, backend="scan"),
-  "cudnn": cudnn,
-  "flax": flax,
-  "haiku": haiku,
-  "equinox": equinox,
-  "keras": keras,
+JAX_IMPLEMENTATIONS = {
+  "rnnjax": make_rnnjax,
+  "own cell": make_custom_cell,
+  "own peephole": make_peephole_cell,
+  "own step": make_step_only,
+  "plain scan": functools.partial(make_rnnjax, backend="scan"),
+  "cudnn": make_cudnn,
+  "flax": make_flax,
+  "haiku": make_haiku,
+  "equinox": make_equinox,
+  "keras": make_keras,
 }
 
 
-def torch(cell, xs, H):
+def make_torch(cell_name, xs, H):
   """A function without arguments that runs forward, and one that runs forward and backward."""
   import torch
 
   torch.set_num_threads(os.cpu_count())
   device = "cpu" if jax.default_backend() == "cpu" else "cuda"
   wait = torch.cuda.synchronize if device == "cuda" else lambda: None
-  net = {"lstm": torch.nn.LSTM, "gru": torch.nn.GRU, "vanilla": torch.nn.RNN}[cell](xs.shape[-1], H)
+  net = {"lstm": torch.nn.LSTM, "gru": torch.nn.GRU, "vanilla": torch.nn.RNN}[cell_name](
+    xs.shape[-1], H
+  )
   net, xs = net.to(device), torch.randn(xs.shape, device=device).requires_grad_()
 
   def forward():

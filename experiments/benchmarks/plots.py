@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping
 
-from rnnjax.analysis.figures import DPI, INK
+from rnnjax.analysis.figures import DPI, TEXT_COLOR
 
-STYLES = ("-", ":", "--", "-.")
+LINE_STYLES = ("-", ":", "--", "-.")
 
 
-def speedups(path, panels: Mapping[tuple[str, str], Mapping[tuple[int, int, int], float]]):
+def plot_speedups(path, panels: Mapping[tuple[str, str], Mapping[tuple[int, int, int], float]]):
   """Draw gains over T, both logarithmic: a colour for each H, a line style for each B. A PNG.
 
   Args:
@@ -21,12 +21,12 @@ def speedups(path, panels: Mapping[tuple[str, str], Mapping[tuple[int, int, int]
   downs, acrosses = (list(dict.fromkeys(key[i] for key in panels)) for i in (0, 1))
   widths, rows = (sorted({key[i] for values in panels.values() for key in values}) for i in (0, 1))
   colours = {H: colormaps["viridis"](0.85 * i / len(widths)) for i, H in enumerate(widths)}
-  style = dict(zip(rows, STYLES))
+  style = dict(zip(rows, LINE_STYLES))
   figure = Figure((2.1 * len(acrosses) + 0.6, 2 * len(downs) + 0.6), dpi=DPI, layout="constrained")
   grid = figure.subplots(len(downs), len(acrosses), sharex=True, sharey=True, squeeze=False)
   for (down, across), values in panels.items():
     axes = grid[downs.index(down)][acrosses.index(across)]
-    axes.axhline(1, color=INK, linewidth=0.8)
+    axes.axhline(1, color=TEXT_COLOR, linewidth=0.8)
     for H in widths:
       for B in rows:
         points = sorted((T, gain) for (h, b, T), gain in values.items() if (h, b) == (H, B))
@@ -36,7 +36,7 @@ def speedups(path, panels: Mapping[tuple[str, str], Mapping[tuple[int, int, int]
     axes.grid(alpha=0.25, linewidth=0.5)
     axes.spines[["top", "right"]].set_visible(False)
   for axes, across in zip(grid[0], acrosses):
-    axes.set_title(across, size=9, color=INK)
+    axes.set_title(across, size=9, color=TEXT_COLOR)
   for axes in grid[-1]:
     axes.set_xlabel("T, steps", size=8)
   for axes, down in zip(grid[:, 0], downs):
@@ -44,7 +44,7 @@ def speedups(path, panels: Mapping[tuple[str, str], Mapping[tuple[int, int, int]
   lines = [
     Line2D([], [], color=colours[H], marker="o", markersize=3, label=f"H = {H}") for H in widths
   ]
-  lines += [Line2D([], [], color=INK, linestyle=style[B], label=f"B = {B}") for B in rows]
+  lines += [Line2D([], [], color=TEXT_COLOR, linestyle=style[B], label=f"B = {B}") for B in rows]
   figure.legend(
     handles=lines, loc="outside lower center", ncols=len(lines), frameon=False, fontsize=8
   )

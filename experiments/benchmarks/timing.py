@@ -9,17 +9,17 @@ import numpy as np
 
 from experiments.benchmarks import peers
 from rnnjax.training import device_mesh, sharding
-from rnnjax.unroll import unroll_both
+from rnnjax.unroll import unroll_bidirectional
 
 
-def seconds(run) -> float:
+def time_call(fn) -> float:
   """How long run() takes."""
   begun = time.perf_counter()
-  run()
+  fn()
   return time.perf_counter() - begun
 
 
-def compiled(net, params, xs, repeats: int = 3):
+def compile_passes(apply_fn, params, xs, num_compiles: int = 3):
   """{pass: run} of ys = net(params, xs), and what its gradient takes.
 
   Args:
@@ -31,10 +31,10 @@ def compiled(net, params, xs, repeats: int = 3):
     "bytes": arguments, results and, written and read, temporaries}.
   """
   # A new function each time, for jax remembers what it traced.
-  loss = lambda: jax.grad(lambda params, xs: (net(params, xs) ** 2).sum(), (0, 1))
+  loss = lambda: jax.grad(lambda params, xs: (apply_fn(params, xs) ** 2).sum(), (0, 1))
   build = lambda f: jax.jit(f).lower(params, xs).compile()
-  made = {"forward": build(net), "both": build(loss())}
-  times = [seconds(lambda: build(loss())) for _ in range(repeats)]
+  made = {"forward": build(apply_fn), "both": build(loss())}
+  times = [time_call(lambda: build(loss())) for _ in range(num_compiles)]
   use, devices = made["both"].memory_analysis(), len(xs.sharding.device_set)
   moved = use.argument_size_in_bytes + use.output_size_in_bytes + 2 * use.temp_size_in_bytes
   runs = {name: lambda f=f: jax.block_until_ready(f(params, xs)) for name, f in made.items()}
@@ -43,50 +43,53 @@ def compiled(net, params, xs, repeats: int = 3):
   return runs, {"devices": devices, "MiB": MiB, "bytes": devices * moved} | took
 
 
-def contenders(cell, shape, names):
+def compile_all(cell, shape, names):
   """{(name, devices): (runs, facts)} of all peers of these names that are installed."""
   B, T, D, H = shape
   xs = jax.random.normal(jax.random.key(0), (T, B, D))
-  made, mesh = {}, device_mesh.mesh()
+  made, mesh = {}, device_mesh.make_mesh()
   repeats = 3 if jax.default_backend() == "cpu" else 0  # elsewhere many compile at once
-  for name, make in peers.JAX.items():
+  for name, make in peers.JAX_IMPLEMENTATIONS.items():
     if name not in names:
       continue
     try:
       net, params = make(cell, xs, H)
     except (ImportError, KeyError):
       continue
-    made[name, 1] = compiled(net, params, xs, repeats)
+    made[name, 1] = compile_passes(net, params, xs, repeats)
     if mesh.size > 1 and B % mesh.size == 0:
       with jax.set_mesh(mesh):
-        placed = sharding.replicate(mesh, params), sharding.shard(mesh, xs)
-        made[name, mesh.size] = compiled(net, *placed, repeats)
+        placed = sharding.replicate(mesh, params), sharding.shard_batch(mesh, xs)
+        made[name, mesh.size] = compile_passes(net, *placed, repeats)
   if "torch" in names:
     with contextlib.suppress(ImportError):
-      made["torch", 1] = dict(zip(("forward", "both"), peers.torch(cell, xs, H))), {"devices": 1}
+      made["torch", 1] = (
+        dict(zip(("forward", "both"), peers.make_torch(cell, xs, H))),
+        {"devices": 1},
+      )
   return made
 
 
-def medians(runs: dict, trials: int) -> dict:
+def median_seconds(runs: dict, num_trials: int) -> dict:
   """{name: median seconds} of runs that take turns, in a new order each time; two warm up."""
   times, order = {name: [] for name in runs}, np.random.default_rng(0)
-  for _ in range(trials + 2):
+  for _ in range(num_trials + 2):
     for i in order.permutation(len(runs)):
       name = list(runs)[i]
-      times[name].append(seconds(runs[name]))
+      times[name].append(time_call(runs[name]))
   return {name: float(np.median(each[2:])) for name, each in times.items()}
 
 
-def ceilings() -> dict:
+def hardware_peaks() -> dict:
   """GFLOP/s of one product [n, n] [n, n], and GB/s of one copy of n² numbers, read and written."""
   n = 4096 if jax.default_backend() == "cpu" else 16_384
   a = jax.random.normal(jax.random.key(0), (n, n))
-  fastest = lambda f: min(seconds(lambda: f(a).block_until_ready()) for _ in range(9))
+  fastest = lambda f: min(time_call(lambda: f(a).block_until_ready()) for _ in range(9))
   product, copy = fastest(jax.jit(lambda a: a @ a)), fastest(jax.jit(lambda a: a + 1))
   return {"gflops": round(2e-9 * n**3 / product, 1), "GBs": round(2e-9 * a.nbytes / copy, 1)}
 
 
-def gap(cell, T: int = 37, B: int = 20, D: int = 24) -> float:
+def max_relative_error(cell, T: int = 37, B: int = 20, D: int = 24) -> float:
   """How far outputs and gradients of what `auto` chooses are from those of the plain loop, both in
   full precision, on rows of random lengths in both directions; relative to the largest number."""
   draw = np.random.default_rng(0)
@@ -96,7 +99,7 @@ def gap(cell, T: int = 37, B: int = 20, D: int = 24) -> float:
   )
 
   def loss(params, xs, backend):
-    ends = unroll_both(cell, (params, params), xs, lengths, backend=backend)
+    ends = unroll_bidirectional(cell, (params, params), xs, lengths, backend=backend)
     return sum(jnp.sin(leaf).sum() for leaf in jax.tree.leaves(ends)), ends
 
   run = jax.jit(jax.grad(loss, (0, 1), has_aux=True), static_argnums=2)
@@ -106,7 +109,7 @@ def gap(cell, T: int = 37, B: int = 20, D: int = 24) -> float:
   return float(np.max([abs(a - b).max() / max(1, abs(b).max()) for a, b in zip(ours, plain)]))
 
 
-def best(rows) -> dict:
+def fastest_rows(rows) -> dict:
   """{(cell, shape): {peer: its fastest row}}."""
   found = {}
   for row in rows:
@@ -115,21 +118,21 @@ def best(rows) -> dict:
   return found
 
 
-def ratios(rows, value="both_ms") -> dict:
+def mean_ratios(rows, column="both_ms") -> dict:
   """{peer: geometric mean of its value over that of rnnjax}."""
   logs = {}
-  for group in best(rows).values():
+  for group in fastest_rows(rows).values():
     for peer, row in group.items():
-      if value in row:
-        logs.setdefault(peer, []).append(np.log(row[value] / group["rnnjax"][value]))
+      if column in row:
+        logs.setdefault(peer, []).append(np.log(row[column] / group["rnnjax"][column]))
   return {peer: float(np.exp(np.mean(each)).round(3)) for peer, each in logs.items()}
 
 
-def draw(rows, path):
+def plot_ratios(rows, path):
   """Time of each peer over that of rnnjax, a group of bars for each loop."""
   from matplotlib import pyplot as plt
 
-  groups, names = best(rows), list(dict.fromkeys(row["peer"] for row in rows))
+  groups, names = fastest_rows(rows), list(dict.fromkeys(row["peer"] for row in rows))
   figure, axes = plt.subplots(figsize=(12, 4), layout="constrained")
   for i, name in enumerate(names):
     heights = [

@@ -6,12 +6,15 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from rnnjax.analysis.figures import DPI, INK
+from rnnjax.analysis.figures import DPI, TEXT_COLOR
 
-COLUMNS, LETTERS = 4, 30  # pictures beside one another, and letters in a line under each
+IMAGES_PER_ROW, CHARS_PER_LINE = (
+  4,
+  30,
+)  # pictures beside one another, and letters in a line under each
 
 
-def captioned(path, images: Sequence[np.ndarray], texts: Sequence[str]):
+def plot_captions(path, images: Sequence[np.ndarray], captions: Sequence[str]):
   """Draw pictures [height, width, 3], uint8, with a text under each. A PNG.
 
   Raises:
@@ -19,21 +22,25 @@ def captioned(path, images: Sequence[np.ndarray], texts: Sequence[str]):
   """
   from matplotlib.figure import Figure
 
-  if not len(images) or len(images) != len(texts):
-    raise ValueError(f"each picture needs a text; got {len(images)} pictures, {len(texts)} texts")
-  lines = -(-len(images) // COLUMNS)
-  figure = Figure(figsize=(2.2 * COLUMNS, 2.7 * lines), dpi=DPI, layout="constrained")
-  for place, axes in enumerate(figure.subplots(lines, COLUMNS, squeeze=False).flat):
+  if not len(images) or len(images) != len(captions):
+    raise ValueError(
+      f"each picture needs a text; got {len(images)} pictures, {len(captions)} texts"
+    )
+  lines = -(-len(images) // IMAGES_PER_ROW)
+  figure = Figure(figsize=(2.2 * IMAGES_PER_ROW, 2.7 * lines), dpi=DPI, layout="constrained")
+  for place, axes in enumerate(figure.subplots(lines, IMAGES_PER_ROW, squeeze=False).flat):
     axes.axis("off")
     if place < len(images):
       axes.imshow(images[place])
-      written = "\n".join(textwrap.wrap(texts[place], LETTERS))
-      style = dict(size=8, color=INK, ha="center", va="top", parse_math=False)
+      written = "\n".join(textwrap.wrap(captions[place], CHARS_PER_LINE))
+      style = dict(size=8, color=TEXT_COLOR, ha="center", va="top", parse_math=False)
       axes.text(0.5, -0.04, written, transform=axes.transAxes, **style)
   figure.savefig(path, format="png")
 
 
-def attended(path, images: Sequence[np.ndarray], words: Sequence[Sequence[str]], α: Sequence):
+def plot_word_attention(
+  path, images: Sequence[np.ndarray], words: Sequence[Sequence[str]], α: Sequence
+):
   """Draw pictures [height, width, 3], uint8, one a line, each once again for each of its words,
   bright where the word attended: α [T, S] of a picture's T words to the places of a grid of the
   picture's proportions, line by line. A PNG.
@@ -52,16 +59,16 @@ def attended(path, images: Sequence[np.ndarray], words: Sequence[Sequence[str]],
   figure = Figure(figsize=size, dpi=DPI, layout="constrained")
   places = figure.subplots(len(images), columns, squeeze=False)
   for line, image, own, looks in zip(places, images, words, α):
-    bright = [image] + [lit(image, one) for one in looks]
+    bright = [image] + [dim_unattended(image, one) for one in looks]
     for axes in line:
       axes.axis("off")
     for axes, shown, word in zip(line, bright, ["", *own]):
       axes.imshow(shown)
-      axes.set_title(word, size=8, color=INK, parse_math=False)
+      axes.set_title(word, size=8, color=TEXT_COLOR, parse_math=False)
   figure.savefig(path, format="png")
 
 
-def lit(image, α):
+def dim_unattended(image, α):
   """A picture, dark where α [S] is small beside the largest."""
   height, width = image.shape[:2]
   side = math.isqrt(height * width // len(α))

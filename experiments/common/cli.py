@@ -12,54 +12,58 @@ import sys
 import jax
 from absl import app, flags
 
-from experiments.common.train_config import Common
+from experiments.common.train_config import TrainConfig
 from rnnjax.backends import malloc
 from rnnjax.training import device_mesh, distributed, run_dir
-from rnnjax.types import BadInput
+from rnnjax.types import InvalidInputError
 
-COMPILED = "~/.cache/rnnjax/compiled"  # what was compiled once is not compiled again
+COMPILATION_CACHE_DIR = "~/.cache/rnnjax/compiled"  # what was compiled once is not compiled again
 
 
-def _ended(*_):
+def _exit_on_sigterm(*_):
   """Hears SIGTERM where no training runs, which hears it itself."""
-  print("ended by SIGTERM; the same command with --out resumes or begins again", file=sys.stderr)
+  print(
+    "ended by SIGTERM; the same command with --workdir resumes or begins again", file=sys.stderr
+  )
   sys.exit(0)
 
 
-def define(config):
+def define_flags(config_class):
   """Defines one flag for each field of a configuration class."""
   kinds = {int: flags.DEFINE_integer, float: flags.DEFINE_float, bool: flags.DEFINE_bool}
-  for field in dataclasses.fields(config):
+  for field in dataclasses.fields(config_class):
     meta = field.metadata
     if meta["choices"]:
       flags.DEFINE_enum(field.name, field.default, meta["choices"], meta["help"])
     else:
-      limit = {} if meta["low"] is None else {"lower_bound": meta["low"]}
+      limit = {} if meta["min_value"] is None else {"lower_bound": meta["min_value"]}
       kind = kinds.get(type(field.default), flags.DEFINE_string)
       kind(field.name, field.default, meta["help"], **limit)
 
 
-def lay_out(config):
+def setup_devices(config):
   """Meets the other hosts and lays out the devices, before jax first looks for them.
 
   Raises:
     BadInput: hosts do not meet, or the devices are too few or cannot share a batch.
   """
   number = 1
-  if config.distributed:
-    if not config.out:
-      raise BadInput("--distributed needs --out, on a file system that all hosts share")
-    number = distributed.parse(config.distributed)[1]
-    distributed.join(config.distributed)
+  if config.coordinator:
+    if not config.workdir:
+      raise InvalidInputError(
+        "--coordinator needs --workdir, on a file system that all hosts share"
+      )
+    number = distributed.parse_coordinator(config.coordinator)[1]
+    distributed.initialize_distributed(config.coordinator)
   # Where jax alone knows how many hosts there are, each is one device: no batch divides by less.
-  device_mesh.use_cores(config.batch, config.mesh, number or config.batch)
-  device_mesh.mesh(config.batch, config.mesh)
-  if not distributed.lead():
+  device_mesh.use_cpu_cores_as_devices(config.batch_size, config.mesh, number or config.batch_size)
+  device_mesh.make_mesh(config.batch_size, config.mesh)
+  if not distributed.is_primary_host():
     logging.getLogger().setLevel(logging.WARNING)
     sys.stdout = open(os.devnull, "w")
 
 
-def leave(message: str):
+def exit_with_error(message: str):
   """Ends the program with a message and exit code 1, and waits for no other host."""
   if not jax.distributed.is_initialized():
     sys.exit(message)
@@ -67,7 +71,7 @@ def leave(message: str):
   os._exit(1)
 
 
-def main(config, run, presets=None):
+def main(config_class, run, presets=None):
   """Runs an experiment from the command line; the last line of stdout is one JSON object.
 
   Args:
@@ -75,7 +79,7 @@ def main(config, run, presets=None):
     run: configuration -> {name: value}.
     presets: {name: {field: value}}, chosen by --preset; flags that are given win.
   """
-  define(config)
+  define_flags(config_class)
   if presets:
     flags.DEFINE_enum("preset", None, tuple(presets), "a whole set of values; other flags win")
 
@@ -83,35 +87,39 @@ def main(config, run, presets=None):
     if argv[1:]:
       raise app.UsageError(f"flags look like --name=value; got {' '.join(argv[1:])}")
     values = dict(presets[flags.FLAGS.preset]) if presets and flags.FLAGS.preset else {}
-    for field in dataclasses.fields(config):
+    for field in dataclasses.fields(config_class):
       if flags.FLAGS[field.name].present or field.name not in values:
         values[field.name] = flags.FLAGS[field.name].value
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr, force=True)
     if not jax.config.jax_compilation_cache_dir:  # as $JAX_COMPILATION_CACHE_DIR sets it
-      jax.config.update("jax_compilation_cache_dir", str(pathlib.Path(COMPILED).expanduser()))
+      jax.config.update(
+        "jax_compilation_cache_dir", str(pathlib.Path(COMPILATION_CACHE_DIR).expanduser())
+      )
     for name in ("absl", "jax", "orbax"):
       logging.getLogger(name).setLevel(logging.WARNING)
-    signal.signal(signal.SIGTERM, _ended)
-    malloc.keep()
+    signal.signal(signal.SIGTERM, _exit_on_sigterm)
+    malloc.tune_malloc()
     try:
-      made = config(**values)
-      if getattr(made, "out", ""):
-        run_dir.check(pathlib.Path(made.out).expanduser(), made)  # before any long work
-      if isinstance(made, Common):
-        lay_out(made)
+      made = config_class(**values)
+      if getattr(made, "workdir", ""):
+        run_dir.check_run_dir(pathlib.Path(made.workdir).expanduser(), made)  # before any long work
+      if isinstance(made, TrainConfig):
+        setup_devices(made)
       result = run(made)
-    except (BadInput, FloatingPointError, OSError) as error:
-      leave(f"error: {error}")
+    except (InvalidInputError, FloatingPointError, OSError) as error:
+      exit_with_error(f"error: {error}")
     except KeyboardInterrupt:
       sys.exit(130)
     except jax.errors.JaxRuntimeError as error:
       if "RESOURCE_EXHAUSTED" in str(error):
-        leave(f"error: too little memory: {error}\nA smaller --batch, or --accumulate, needs less.")
+        exit_with_error(
+          f"error: too little memory: {error}\nA smaller --batch_size, or --grad_accum_steps, needs less."
+        )
       if not jax.distributed.is_initialized():
         raise
-      leave(f"error: a host was lost: {error}\nThe same command on all hosts resumes.")
+      exit_with_error(f"error: a host was lost: {error}\nThe same command on all hosts resumes.")
     known = lambda value: not isinstance(value, float) or math.isfinite(value)  # else it is no JSON
     result = {name: value if known(value) else None for name, value in result.items()}
-    print(json.dumps({"experiment": run_dir.program()} | result))
+    print(json.dumps({"experiment": run_dir.program_name()} | result))
 
   app.run(start)

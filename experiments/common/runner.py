@@ -9,38 +9,52 @@ import pathlib
 import tempfile
 
 from rnnjax import training
-from rnnjax.analysis.gradient_flow import radii
+from rnnjax.analysis.gradient_flow import recurrent_spectral_radii
 from rnnjax.training import averaging, distributed, optimizers, run_dir
-from rnnjax.types import BadInput
+from rnnjax.types import InvalidInputError
 
 
-def how(config) -> dict:
-  """What every run is told by its configuration; with --diagnose it records the radii of U."""
-  names = "mesh", "precision", "accumulate", "save_every", "profile"
-  chosen = {name: getattr(config, name) for name in names}
-  return chosen | {"watch": radii if config.diagnose else None}
+def trainer_options(config) -> dict:
+  """What every run is told by its configuration; with --log_gradients it records the radii of U."""
+  return {
+    "mesh_spec": config.mesh,
+    "dtype": config.dtype,
+    "grad_accum_steps": config.grad_accum_steps,
+    "checkpoint_every": config.checkpoint_every,
+    "profile": config.profile,
+    "param_stats_fn": recurrent_spectral_radii if config.log_gradients else None,
+  }
 
 
 @functools.cache  # what is compiled for one training serves others like it
-def optimizer(rate: float, steps: int, decay: str, warmup: float, weight_decay: float, clip: float):
+def make_optimizer(
+  learning_rate: float,
+  num_steps: int,
+  schedule: str,
+  warmup_fraction: float,
+  weight_decay: float,
+  max_grad_norm: float,
+):
   """Adam, with a learning rate of such a course."""
-  rate = optimizers.schedule(rate, steps, decay, warmup)
-  return training.adam(rate, decay=weight_decay, clip=clip or math.inf)
+  learning_rate = optimizers.make_schedule(learning_rate, num_steps, schedule, warmup_fraction)
+  return training.adam(
+    learning_rate, weight_decay=weight_decay, max_grad_norm=max_grad_norm or math.inf
+  )
 
 
-def fit(
+def train(
   config,
   task,
   data,
-  decay: str = "linear",
-  warmup: float = 0.05,
+  schedule: str = "linear",
+  warmup_fraction: float = 0.05,
   *,
   weight_decay: float = 0.0,
-  clip: float = 1.0,
-  enough: float = math.inf,
-  lenient: bool = False,
-  **own,
-) -> training.Run:
+  max_grad_norm: float = 1.0,
+  target_score: float = math.inf,
+  stop_on_divergence: bool = False,
+  **trainer_kwargs,
+) -> training.Trainer:
   """Trains as a configuration says, and chooses on the validation part; returns what can be tested.
 
   Args:
@@ -51,58 +65,68 @@ def fit(
     lenient: a step that would not be finite ends the training, too, and not the program.
   """
   steps = config.epochs * len(data.train)
-  adam = optimizer(config.rate, steps, decay, warmup, weight_decay, clip)
-  average = averaging.moving(config.average)
-  with training.Run(config, task, data, adam, steps, average=average, **how(config), **own) as run:
+  adam = make_optimizer(
+    config.learning_rate, steps, schedule, warmup_fraction, weight_decay, max_grad_norm
+  )
+  average = averaging.ema(config.ema_decay)
+  with training.Trainer(
+    config, task, data, adam, steps, averaging=average, **trainer_options(config), **trainer_kwargs
+  ) as run:
     try:
       for _ in run.train():
-        if run.progress.score >= enough:
+        if run.state.best_score >= target_score:
           break
     except FloatingPointError as error:
-      if not lenient:
+      if not stop_on_divergence:
         raise
       logging.warning("%s", error)
   return run
 
 
-def learn(config, task, data, name: str, *args, **own):
+def train_and_test(config, task, data, dataset_name: str, *args, **trainer_kwargs):
   """As `fit`, and tests once, on a data set of that name; returns the parameters that did best, and
   the scores."""
-  run = fit(config, task, data, *args, **own)
-  scores = {"dataset": name, "cell": config.cell, "seed": config.seed} | run.test()
-  return run.best, scores
+  run = train(config, task, data, *args, **trainer_kwargs)
+  scores = {"dataset": dataset_name, "cell": config.cell, "seed": config.seed} | run.test()
+  return run.best_params, scores
 
 
-def restore(Config, out: str, beside: str, **changes):
-  """What a run with --out has saved, and its configuration, of this class; changes win.
+def load_run(config_class, workdir: str, required_extra: str, **overrides):
+  """What a run with --workdir has saved, and its configuration, of this class; changes win.
 
   Raises:
     BadInput: there is none, or of another experiment, or version of it: of other fields, or without
       what its parameters need beside them.
   """
-  saved, own = training.load(out), run_dir.experiment(Config)
+  saved, own = training.load_saved_run(workdir), run_dir.experiment_name(config_class)
   if saved.experiment not in ("", own):
-    raise BadInput(f"{out!r} is the --out of another experiment, {saved.experiment}, not of {own}")
-  names = {field.name for field in dataclasses.fields(Config)}
-  if not names >= set(saved.config) or beside not in saved.beside:
-    raise BadInput(f"{out!r} is the --out of another experiment, or of another version of this one")
-  return saved, Config(**saved.config | changes)
+    raise InvalidInputError(
+      f"{workdir!r} is the --workdir of another experiment, {saved.experiment}, not of {own}"
+    )
+  names = {field.name for field in dataclasses.fields(config_class)}
+  if not names >= set(saved.config) or required_extra not in saved.extras:
+    raise InvalidInputError(
+      f"{workdir!r} is the --workdir of another experiment, or of another version of this one"
+    )
+  return saved, config_class(**saved.config | overrides)
 
 
-def figure(out: str, name: str) -> pathlib.Path:
+def figure_file(workdir: str, name: str) -> pathlib.Path:
   """Where a run's figure goes, OUT/figures/NAME; the folder is made."""
-  return place(out, f"figures/{name}")
+  return run_file(workdir, f"figures/{name}")
 
 
-def place(out: str, name: str) -> pathlib.Path:
+def run_file(workdir: str, name: str) -> pathlib.Path:
   """Where a file of a run goes, OUT/NAME; on hosts that do not write, in a folder that will go."""
-  path = pathlib.Path(out if distributed.lead() else _passing()).expanduser() / name
+  path = (
+    pathlib.Path(workdir if distributed.is_primary_host() else _temporary_dir()).expanduser() / name
+  )
   path.parent.mkdir(parents=True, exist_ok=True)
   return path
 
 
 @functools.cache
-def _passing() -> str:
+def _temporary_dir() -> str:
   """A folder that goes when the process ends."""
   made = tempfile.TemporaryDirectory()
   atexit.register(made.cleanup)

@@ -1,4 +1,4 @@
-"""python -m experiments.export DIR: the model of a run with --out=DIR as DIR/model.zip."""
+"""python -m experiments.export DIR: the model of a run with --workdir=DIR as DIR/model.zip."""
 
 import argparse
 import json
@@ -6,8 +6,8 @@ import sys
 
 import jax
 
-from experiments.export.export_run import export
-from rnnjax.types import BadInput
+from experiments.export.export_run import export_run
+from rnnjax.types import InvalidInputError
 
 
 def main():
@@ -17,12 +17,12 @@ def main():
     description="Writes DIR/model.zip, the model of a run as one file that needs jax alone: a "
     "program for cpu, cuda and tpu, its parameters, its vocabulary, and a signature.",
   )
-  parser.add_argument("DIR", help="where the run lies: its --out")
+  parser.add_argument("DIR", help="where the run lies: its --workdir")
   out = parser.parse_args().DIR
   jax.config.update("jax_platforms", "cpu")  # where float32 is multiplied as float32
   try:
-    print(json.dumps(export(out)))
-  except BadInput as error:
+    print(json.dumps(export_run(out)))
+  except InvalidInputError as error:
     sys.exit(f"error: {error}")
 
 

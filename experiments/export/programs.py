@@ -9,142 +9,157 @@ import jax.numpy as jnp
 
 from experiments import word_lm
 from experiments.common import runner
-from experiments.forecasting.quantiles import forecast
+from experiments.forecasting.quantiles import denormalize
 from experiments.language_modeling import lm_common
 from experiments.polyphonic_music import piano_roll
 from experiments.seq2seq import seq2seq_common
 from experiments.sequence_tagging import lexicon
-from experiments.text_classification.ngram_lookup import Tree
+from experiments.text_classification.ngram_lookup import NgramTrie
 from rnnjax.data.vocabulary import UNKNOWN, Vocabulary
 from rnnjax.export import Program
 from rnnjax.models import embedding
-from rnnjax.models.seq2seq_predictor import search
+from rnnjax.models.seq2seq_predictor import beam_search_batch
 from rnnjax.training import tasks
-from rnnjax.types import BadInput
+from rnnjax.types import InvalidInputError
 
-LENGTHS = "int32[B] <= T"
-ANY = {"backend": "auto"}  # in the program, whose sizes are letters, it is the reference
+LENGTHS_SPEC = "int32[B] <= T"
+AUTO_BACKEND = {"backend": "auto"}  # in the program, whose sizes are letters, it is the reference
 
 
-def program(name: str, out: str) -> Program:
-  """The model of a run's --out; name is that of its experiment.
+def build_program(experiment_name: str, workdir: str) -> Program:
+  """The model of a run's --workdir; name is that of its experiment.
 
   Raises:
     BadInput: it is of no experiment that exports one, or there is no such run.
   """
-  if name not in EXPORTS:
-    known = ", ".join(sorted(EXPORTS))
-    raise BadInput(f"{out!r} is of the experiment {name!r}; exported is what {known} have learnt")
-  return EXPORTS[name](importlib.import_module(f"experiments.{name}"), out)
+  if experiment_name not in EXPORTERS:
+    known = ", ".join(sorted(EXPORTERS))
+    raise InvalidInputError(
+      f"{workdir!r} is of the experiment {experiment_name!r}; exported is what {known} have learnt"
+    )
+  return EXPORTERS[experiment_name](
+    importlib.import_module(f"experiments.{experiment_name}"), workdir
+  )
 
 
-def reviews(its, out: str) -> Program:
+def export_classifier(experiment, workdir: str) -> Program:
   """Probabilities of classes; the n-grams' evidence is looked up on the way."""
-  saved, config = runner.restore(its.Config, out, "words", vectors="", init_from="", **ANY)
-  words, params = Vocabulary.load(saved.beside["words"], ()), saved.params
-  classes, known = len(saved.beside["classes"]), None
+  saved, config = runner.load_run(
+    experiment.Config, workdir, "words", vectors="", init_from="", **AUTO_BACKEND
+  )
+  words, params = Vocabulary.from_json(saved.extras["words"], ()), saved.params
+  classes, known = len(saved.extras["classes"]), None
   if config.frozen:
-    known = word_lm.Config(**saved.beside["language"] | ANY)
-  model = its.build(config, words.cut(config.vocabulary), classes, known)
+    known = word_lm.Config(**saved.extras["language"] | AUTO_BACKEND)
+  model = experiment.build(config, words.truncate(config.vocab_size), classes, known)
   if "embedding" in params:  # as wide as the vectors of a file may have been
-    model = model.clone(embedding=embedding.given(params["embedding"]["embedding"]))
-  predict = tasks.classification(model).predict
+    model = model.clone(embedding=embedding.embedding_from_array(params["embedding"]["embedding"]))
+  predict = tasks.classification_task(model).predict
   if config.evidence:
-    tree = Tree.load(pathlib.Path(out).expanduser() / its.EVIDENCE)
+    tree = NgramTrie.load(pathlib.Path(workdir).expanduser() / experiment.EVIDENCE)
     params = {"model": params, "evidence": tree}
-    predict = functools.partial(counted, predict, config.vocabulary)
-  inputs = {"tokens": f"int32[T, B] < {len(words)}", "lengths": LENGTHS}
-  return Program(predict, params, inputs, saved.beside)
+    predict = functools.partial(predict_with_ngrams, predict, config.vocab_size)
+  inputs = {"tokens": f"int32[T, B] < {len(words)}", "lengths": LENGTHS_SPEC}
+  return Program(predict, params, inputs, saved.extras)
 
 
-def tagged(its, out: str) -> Program:
+def export_tagger(experiment, workdir: str) -> Program:
   """The likeliest tags, and the probabilities of all."""
-  labeller = its.load(out, **ANY)
+  labeller = experiment.load(workdir, **AUTO_BACKEND)
   words, characters, columns, _ = known = labeller.lexicon
   inputs = {
     "tokens": f"int32[T, B] < {len(words)}",
-    "lengths": LENGTHS,
-    "characters": f"int32[T, B, {lexicon.LONGEST}] < {len(characters)}",
+    "lengths": LENGTHS_SPEC,
+    "characters": f"int32[T, B, {lexicon.MAX_WORD_LENGTH}] < {len(characters)}",
     "columns": f"int32[T, B, {len(columns)}] < {min(map(len, columns))}",
   }
-  predict = tasks.tagging(labeller.model).predict
-  return Program(predict, labeller.params, inputs, {"lexicon": known.json()})
+  predict = tasks.tagging_task(labeller.model).predict
+  return Program(predict, labeller.params, inputs, {"lexicon": known.to_json()})
 
 
-def symbols(its, out: str) -> Program:
+def export_language_model(experiment, workdir: str) -> Program:
   """What may follow each symbol, and what to go on from."""
-  writer = lm_common.load(out, its.Config, its.build, **ANY)
+  writer = lm_common.load(workdir, experiment.Config, experiment.build, **AUTO_BACKEND)
   words = writer.vocabulary.words
   inputs = {"tokens": f"int32[T, B] < {len(words)}"}
-  return Program(tasks.language(writer.model).predict, writer.params, inputs, {"vocabulary": words})
+  return Program(
+    tasks.language_modeling_task(writer.model).predict, writer.params, inputs, {"vocabulary": words}
+  )
 
 
-def rewritten(its, out: str) -> Program:
+def export_seq2seq(experiment, workdir: str) -> Program:
   """The best text that beam search finds, of the width and so on that the run had by default."""
-  rewriter, how = seq2seq_common.load(out, its.Config, **ANY), its.Config().search
+  rewriter, how = (
+    seq2seq_common.load(workdir, experiment.Config, **AUTO_BACKEND),
+    experiment.Config().search_options,
+  )
   sides = {name: getattr(rewriter, name) for name in ("source", "target")}
   beside = {"subwords": {name: side.to_json() for name, side in sides.items()}}
-  inputs = {"tokens": f"int32[S, B] < {len(rewriter.source)}", "lengths": "int32[B] <= S"}
-  return Program(functools.partial(search, rewriter.model, **how), rewriter.params, inputs, beside)
+  inputs = {"tokens": f"int32[S, B] < {len(rewriter.source_tokenizer)}", "lengths": "int32[B] <= S"}
+  return Program(
+    functools.partial(beam_search_batch, rewriter.model, **how), rewriter.params, inputs, beside
+  )
 
 
-def series(its, out: str) -> Program:
+def export_forecaster(experiment, workdir: str) -> Program:
   """A mean and quantiles of each variable, scaled, at each step ahead of the last one."""
-  saved, config = runner.restore(its.Config, out, "series", **ANY)
-  D = 1 if config.apart else len(saved.beside["series"]["columns"])
-  answer = lambda ys, batch: {"forecast": forecast(ys, batch)[-1]}
-  task = tasks.supervised(its.build(config, D), its.measure, answer=answer)
+  saved, config = runner.load_run(experiment.Config, workdir, "series", **AUTO_BACKEND)
+  D = 1 if config.per_variable else len(saved.extras["series"]["columns"])
+  answer = lambda ys, batch: {"forecast": denormalize(ys, batch)[-1]}
+  task = tasks.supervised_task(experiment.build(config, D), experiment.measure, predict_fn=answer)
   known = {"base": f"float32[T, B, {D}, {config.horizon}]", "pace": f"float32[T, B, {D}, 1]"}
-  inputs = {"tokens": f"float32[T, B, {5 * D}]", "lengths": LENGTHS} | known
-  return Program(task.predict, saved.params, inputs, saved.beside)
+  inputs = {"tokens": f"float32[T, B, {5 * D}]", "lengths": LENGTHS_SPEC} | known
+  return Program(task.predict, saved.params, inputs, saved.extras)
 
 
-def images(its, out: str) -> Program:
+def export_digits(experiment, workdir: str) -> Program:
   """Probabilities of digits."""
-  saved, config = runner.restore(its.Config, out, "digits", **ANY)
-  seen, classes = saved.beside["digits"]["features"], saved.beside["digits"]["classes"]
-  task = tasks.classification(its.build(config, classes))
-  inputs = {"tokens": f"float32[T, B, {seen}]", "lengths": LENGTHS}
-  return Program(task.predict, saved.params, inputs, saved.beside)
+  saved, config = runner.load_run(experiment.Config, workdir, "digits", **AUTO_BACKEND)
+  seen, classes = saved.extras["digits"]["features"], saved.extras["digits"]["classes"]
+  task = tasks.classification_task(experiment.build(config, classes))
+  inputs = {"tokens": f"float32[T, B, {seen}]", "lengths": LENGTHS_SPEC}
+  return Program(task.predict, saved.params, inputs, saved.extras)
 
 
-def sounds(its, out: str) -> Program:
+def export_speech(experiment, workdir: str) -> Program:
   """log p of the blank and of each word at every step; what is heard comes scaled."""
-  saved, config = runner.restore(its.Config, out, "sounds", **ANY)
-  words, F = saved.beside["sounds"]["words"], len(saved.beside["sounds"]["mean"])
+  saved, config = runner.load_run(experiment.Config, workdir, "sounds", **AUTO_BACKEND)
+  words, F = saved.extras["sounds"]["words"], len(saved.extras["sounds"]["mean"])
   answer = lambda ys, batch: {"log_p": jax.nn.log_softmax(ys)}
-  task = tasks.supervised(its.build(config, len(words)), its.measure, answer=answer)
-  inputs = {"tokens": f"float32[T, B, {F}]", "lengths": LENGTHS}
-  return Program(task.predict, saved.params, inputs, saved.beside)
+  task = tasks.supervised_task(
+    experiment.build(config, len(words)), experiment.measure, predict_fn=answer
+  )
+  inputs = {"tokens": f"float32[T, B, {F}]", "lengths": LENGTHS_SPEC}
+  return Program(task.predict, saved.params, inputs, saved.extras)
 
 
-def chords(its, out: str) -> Program:
+def export_music(experiment, workdir: str) -> Program:
   """The probability of each key, given the chords before it and the keys below."""
-  saved, config = runner.restore(its.Config, out, "pieces", **ANY)
+  saved, config = runner.load_run(experiment.Config, workdir, "pieces", **AUTO_BACKEND)
   answer = lambda logits, batch: {"probabilities": jax.nn.sigmoid(logits)}
-  task = tasks.supervised(its.build(config), its.measure, answer=answer)
-  inputs = {"tokens": f"float32[T, B, {piano_roll.KEYS}]", "lengths": LENGTHS}
-  return Program(task.predict, saved.params, inputs, saved.beside)
+  task = tasks.supervised_task(experiment.build(config), experiment.measure, predict_fn=answer)
+  inputs = {"tokens": f"float32[T, B, {piano_roll.NUM_KEYS}]", "lengths": LENGTHS_SPEC}
+  return Program(task.predict, saved.params, inputs, saved.extras)
 
 
-def counted(predict, size: int, params, inputs):
+def predict_with_ngrams(predict, vocab_size: int, params, inputs):
   """`predict` of tokens of which the first so many are known, and of the evidence of all."""
   tokens = inputs["tokens"]
   features = params["evidence"](tokens, inputs["lengths"])
-  known = jnp.where(tokens < size, tokens, UNKNOWN)
+  known = jnp.where(tokens < vocab_size, tokens, UNKNOWN)
   return predict(params["model"], inputs | {"tokens": known, "features": features})
 
 
-EXPORTS = {
-  "imdb": reviews,
-  "tagging": tagged,
-  "char_lm": symbols,
-  "word_lm": symbols,
-  "translate": rewritten,
-  "summarize": rewritten,
-  "pronounce": rewritten,
-  "forecast": series,
-  "digits": images,
-  "speech": sounds,
-  "music": chords,
+EXPORTERS = {
+  "imdb": export_classifier,
+  "tagging": export_tagger,
+  "char_lm": export_language_model,
+  "word_lm": export_language_model,
+  "translate": export_seq2seq,
+  "summarize": export_seq2seq,
+  "pronounce": export_seq2seq,
+  "forecast": export_forecaster,
+  "digits": export_digits,
+  "speech": export_speech,
+  "music": export_music,
 }

@@ -4,13 +4,18 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from rnnjax.analysis.figures import DPI, INK
+from rnnjax.analysis.figures import DPI, TEXT_COLOR
 
-WIDE = 2  # panels in a row
+PANELS_PER_ROW = 2  # panels in a row
 
 
-def forecasts(
-  path, values: np.ndarray, ends: Sequence[int], made: np.ndarray, titles: Sequence[str], past: int
+def plot_forecasts(
+  path,
+  values: np.ndarray,
+  ends: Sequence[int],
+  quantiles: np.ndarray,
+  titles: Sequence[str],
+  num_past: int,
 ):
   """Draw what came and what had been foretold, beside the last value, a panel each. A PNG.
 
@@ -28,21 +33,21 @@ def forecasts(
   """
   from matplotlib.figure import Figure
 
-  if np.shape(made)[::2] != (len(ends), 3) or len(titles) != len(ends):
+  if np.shape(quantiles)[::2] != (len(ends), 3) or len(titles) != len(ends):
     raise ValueError(
-      f"made must be [{len(ends)}, L, 3], with a title each; got {np.shape(made)}, {len(titles)}"
+      f"made must be [{len(ends)}, L, 3], with a title each; got {np.shape(quantiles)}, {len(titles)}"
     )
-  high = -(-len(ends) // WIDE)
-  figure = Figure(figsize=(5 * WIDE, 2.6 * high), dpi=DPI, layout="constrained")
-  every = [*figure.subplots(high, WIDE, squeeze=False).flat]
-  for axes, t, (low, median, top), title in zip(every, ends, np.moveaxis(made, -1, 1), titles):
+  high = -(-len(ends) // PANELS_PER_ROW)
+  figure = Figure(figsize=(5 * PANELS_PER_ROW, 2.6 * high), dpi=DPI, layout="constrained")
+  every = [*figure.subplots(high, PANELS_PER_ROW, squeeze=False).flat]
+  for axes, t, (low, median, top), title in zip(every, ends, np.moveaxis(quantiles, -1, 1), titles):
     ahead = np.arange(1, len(median) + 1)
-    rows = np.arange(max(t + 1 - past, 0), min(t + 1 + len(median), len(values)))
-    axes.plot(rows - t, values[rows], color=INK, linewidth=1, label="truth")
+    rows = np.arange(max(t + 1 - num_past, 0), min(t + 1 + len(median), len(values)))
+    axes.plot(rows - t, values[rows], color=TEXT_COLOR, linewidth=1, label="truth")
     axes.fill_between(ahead, low, top, alpha=0.25, linewidth=0, label="80 % interval")
     axes.plot(ahead, median, label="median")
     axes.hlines(values[t], 0, len(median), color="C1", linestyle=":", label="persistence")
-    axes.axvline(0, color=INK, linewidth=0.5)
+    axes.axvline(0, color=TEXT_COLOR, linewidth=0.5)
     axes.set_title(title, fontsize=9, loc="left", parse_math=False)
     axes.spines[["top", "right"]].set_visible(False)
   for axes in every[len(ends) :]:

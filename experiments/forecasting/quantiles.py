@@ -9,11 +9,11 @@ from rnnjax.training import metrics
 from rnnjax.types import Array
 
 QUANTILES = (0.1, 0.5, 0.9)  # of which the outer ones are an interval
-OUTPUTS = 1 + len(QUANTILES)
-κ = 0.01  # how far from the truth the pinball loss is a square, in the series' deviations
+NUM_OUTPUTS = 1 + len(QUANTILES)
+HUBER_DELTA = 0.01  # how far from the truth the pinball loss is a square, in the series' deviations
 
 
-def pinball(true: Array, made: Array) -> Array:
+def pinball_loss(target: Array, predicted: Array) -> Array:
   """Pinball loss (Koenker & Bassett 1978), round where it had a kink (Dabney et al. 2018).
 
       Σ |q − [e < 0]| h(e) over q in QUANTILES,   e = true − made
@@ -28,11 +28,11 @@ def pinball(true: Array, made: Array) -> Array:
   Returns:
     [...].
   """
-  q, e = jnp.array(QUANTILES), true[..., None] - made
-  return (jnp.where(e < 0, 1 - q, q) * optax.huber_loss(e, delta=κ) / κ).sum(-1)
+  q, e = jnp.array(QUANTILES), target[..., None] - predicted
+  return (jnp.where(e < 0, 1 - q, q) * optax.huber_loss(e, delta=HUBER_DELTA) / HUBER_DELTA).sum(-1)
 
 
-def forecast(ys: Array, batch: Mapping[str, Array]) -> Array:
+def denormalize(ys: Array, batch: Mapping[str, Array]) -> Array:
   """x̂ = base + pace · y: a mean and QUANTILES.
 
   Args:
@@ -43,10 +43,12 @@ def forecast(ys: Array, batch: Mapping[str, Array]) -> Array:
     [T, B, D, L, OUTPUTS].
   """
   base = batch["base"][..., None]
-  return base + batch["pace"][..., None] * ys.reshape(*base.shape[:-1], OUTPUTS)
+  return base + batch["pace"][..., None] * ys.reshape(*base.shape[:-1], NUM_OUTPUTS)
 
 
-def measure(ys: Array, batch: Mapping[str, Array], last: bool = True) -> dict[str, metrics.Mean]:
+def forecast_metrics(
+  ys: Array, batch: Mapping[str, Array], last_step_only: bool = True
+) -> dict[str, metrics.Mean]:
   """Squared and absolute error of the mean; how often truth lies in the interval; and the loss, the
   squared error and the pinball loss together.
 
@@ -55,15 +57,15 @@ def measure(ys: Array, batch: Mapping[str, Array], last: bool = True) -> dict[st
     batch: as for `forecast`, and {"future": [T, B, D, L], "weights": [B]}.
     last: what is foretold at the last step alone counts, else that at all of them.
   """
-  if last:
+  if last_step_only:
     ys, batch = ys[-1:], batch | {name: batch[name][-1:] for name in ("base", "pace", "future")}
-  made, true = forecast(ys, batch), batch["future"]
+  made, true = denormalize(ys, batch), batch["future"]
   error, low, high = true - made[..., 0], made[..., 1], made[..., -1]
   measures = {
-    "loss": error**2 + pinball(true, made[..., 1:]),
+    "loss": error**2 + pinball_loss(true, made[..., 1:]),
     "mse": error**2,
     "mae": abs(error),
     "coverage": (low <= true) & (true <= high),
   }
   weights = jnp.broadcast_to(batch["weights"][:, None, None], true.shape)
-  return {name: metrics.mean(values, weights) for name, values in measures.items()}
+  return {name: metrics.weighted_mean(values, weights) for name, values in measures.items()}

@@ -9,15 +9,15 @@ from collections.abc import Sequence
 import numpy as np
 
 
-def windows(
+def make_windows(
   values: np.ndarray,
   ends: Sequence[int],
   *,
-  window: int,
+  context_length: int,
   horizon: int,
-  season: int,
-  base: int = 1,
-  apart: bool = False,
+  season_length: int,
+  baseline_season: int = 1,
+  per_variable: bool = False,
 ) -> dict[str, list[np.ndarray]]:
   """What a net reads of each window, and what it learns at each of its steps.
 
@@ -39,43 +39,49 @@ def windows(
     "future": [T, D, L], what came.
   """
   N, D = values.shape
-  moved, angle = pace(values, window), 2 * np.pi * np.arange(N) / season
-  differences = lag(values, 1), lag(values, season), values - mean(values, window)
+  moved, angle = local_scale(values, context_length), 2 * np.pi * np.arange(N) / season_length
+  differences = (
+    lag_difference(values, 1),
+    lag_difference(values, season_length),
+    values - moving_average(values, context_length),
+  )
   clock = [np.repeat(wave(angle)[:, None], D, 1) for wave in (np.sin, np.cos)]
   tokens = np.stack([*(some / moved for some in differences), *clock], -1)
   known = {
     "tokens": tokens,
-    "base": naive(values, horizon, base),
+    "base": naive_forecast(values, horizon, baseline_season),
     "pace": moved[..., None],
-    "future": future(values, horizon),
+    "future": future_values(values, horizon),
   }
-  own = [slice(d, d + 1) for d in range(D)] if apart else [slice(D)]
+  own = [slice(d, d + 1) for d in range(D)] if per_variable else [slice(D)]
   made = {}
   for name, rows in known.items():
     rows = rows.astype(np.float32)
-    made[name] = [rows[t + 1 - window : t + 1, d] for d in own for t in ends]
-  return made | {"tokens": [one.reshape(window, -1) for one in made["tokens"]]}
+    made[name] = [rows[t + 1 - context_length : t + 1, d] for d in own for t in ends]
+  return made | {"tokens": [one.reshape(context_length, -1) for one in made["tokens"]]}
 
 
-def lag(values: np.ndarray, steps: int) -> np.ndarray:
+def lag_difference(values: np.ndarray, steps: int) -> np.ndarray:
   """xₜ − xₜ₋ₛ of values [N, D]; the first value stands for what precedes it."""
   return values - values[np.maximum(np.arange(len(values)) - steps, 0)]
 
 
-def mean(values: np.ndarray, window: int) -> np.ndarray:
+def moving_average(values: np.ndarray, context_length: int) -> np.ndarray:
   """The mean of the last window up to each row of values [N, D]; of fewer at the beginning."""
   total = np.cumsum(np.pad(values, [(1, 0), (0, 0)]), 0)
   end = np.arange(1, len(values) + 1)
-  begin = np.maximum(end - window, 0)
+  begin = np.maximum(end - context_length, 0)
   return (total[end] - total[begin]) / (end - begin)[:, None]
 
 
-def pace(values: np.ndarray, window: int) -> np.ndarray:
+def local_scale(values: np.ndarray, context_length: int) -> np.ndarray:
   """How far values [N, D] moved in a step, lately: pₜ = 0.01 + √(mean of (xₜ − xₜ₋₁)²). [N, D]."""
-  return 0.01 + np.sqrt(np.maximum(mean(lag(values, 1) ** 2, window), 0))
+  return 0.01 + np.sqrt(
+    np.maximum(moving_average(lag_difference(values, 1) ** 2, context_length), 0)
+  )
 
 
-def future(values: np.ndarray, horizon: int) -> np.ndarray:
+def future_values(values: np.ndarray, horizon: int) -> np.ndarray:
   """What comes after each row of values [N, D]: xₜ₊ₖ, k = 1 ... horizon. [N, D, horizon].
 
   Beyond the end stands NaN.
@@ -85,7 +91,7 @@ def future(values: np.ndarray, horizon: int) -> np.ndarray:
   return np.lib.stride_tricks.sliding_window_view(known, horizon, 0)
 
 
-def naive(values: np.ndarray, horizon: int, season: int = 1) -> np.ndarray:
+def naive_forecast(values: np.ndarray, horizon: int, season_length: int = 1) -> np.ndarray:
   """The forecast that all stays as it was a season ago; with a season of 1, as it is.
 
       x̂ₜ,ₖ = xₜ₊ₖ₋ₘₛ,   m = ⌈k/s⌉: the fewest seasons that lead back into what is known
@@ -99,16 +105,16 @@ def naive(values: np.ndarray, horizon: int, season: int = 1) -> np.ndarray:
     [N, D, horizon].
   """
   k = np.arange(1, horizon + 1)
-  rows = np.arange(len(values))[:, None] + k - season * -(-k // season)
+  rows = np.arange(len(values))[:, None] + k - season_length * -(-k // season_length)
   return values[np.maximum(rows, 0)].swapaxes(1, 2)
 
 
-def baselines(
-  values: np.ndarray, ends: Sequence[int], *, horizon: int, season: int
+def baseline_errors(
+  values: np.ndarray, ends: Sequence[int], *, horizon: int, season_length: int
 ) -> dict[str, float]:
   """Squared and absolute errors of what needs no net: nothing moves, or as it did a season ago."""
-  scores, true = {}, future(values, horizon)[ends]
-  for name, period in (("persistence", 1), ("seasonal", season)):
-    error = naive(values, horizon, period)[ends] - true
+  scores, true = {}, future_values(values, horizon)[ends]
+  for name, period in (("persistence", 1), ("seasonal", season_length)):
+    error = naive_forecast(values, horizon, period)[ends] - true
     scores |= {f"{name}/mse": np.mean(error**2), f"{name}/mae": np.mean(abs(error))}
   return {name: float(score) for name, score in scores.items()}

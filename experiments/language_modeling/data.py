@@ -20,15 +20,15 @@ import numpy as np
 
 from experiments.text_classification import data as imdb_data
 from rnnjax.data import files
-from rnnjax.data.bptt_batches import Columns
-from rnnjax.data.files import File, contents, given, read_bytes, read_text
-from rnnjax.data.vocabulary import Vocabulary, words
-from rnnjax.types import BadInput
+from rnnjax.data.bptt_batches import BpttBatches
+from rnnjax.data.files import File, list_files, read_bytes, read_text, use_files
+from rnnjax.data.vocabulary import Vocabulary, tokenize_lower
+from rnnjax.types import InvalidInputError
 
 DATASETS = (*files.DATASETS, "reviews")
-PARTS = ("train", "valid", "test")
-HELD = range(8, 90, 18)  # hundredths of a single text that are held out to choose with
-END = "<eos>"  # of a line, or of a review
+SPLITS = ("train", "valid", "test")
+VALID_PERCENTS = range(8, 90, 18)  # hundredths of a single text that are held out to choose with
+EOS_TOKEN = "<eos>"  # of a line, or of a review
 
 
 class Corpus(NamedTuple):
@@ -41,30 +41,37 @@ class Corpus(NamedTuple):
   test: np.ndarray
 
 
-class Parts(NamedTuple):
+class CorpusBatches(NamedTuple):
   """A corpus as batches."""
 
-  train: Columns
-  valid: Columns
-  test: Columns
+  train: BpttBatches
+  valid: BpttBatches
+  test: BpttBatches
 
 
-def columns(corpus: Corpus, batch: int, window: int, seed: int) -> Parts:
+def make_batches(corpus: Corpus, batch_size: int, bptt_length: int, seed: int) -> CorpusBatches:
   """The parts as `batch` columns each, through which a window of so many steps moves.
 
   Raises:
     BadInput: a part is too short for so many columns.
   """
   try:
-    ahead = Columns(corpus.train, batch, window, seed)
-    warm = window if batch > 1 else 0  # before a single column there is nothing
-    rest = [Columns(part, batch, window, warm=warm) for part in (corpus.valid, corpus.test)]
+    ahead = BpttBatches(corpus.train, batch_size, bptt_length, seed)
+    warm = bptt_length if batch_size > 1 else 0  # before a single column there is nothing
+    rest = [
+      BpttBatches(part, batch_size, bptt_length, context_len=warm)
+      for part in (corpus.valid, corpus.test)
+    ]
   except ValueError as error:
-    raise BadInput(f"{corpus.name}: {error}. A smaller --batch needs less text") from None
-  return Parts(ahead, *rest)
+    raise InvalidInputError(
+      f"{corpus.name}: {error}. A smaller --batch_size needs less text"
+    ) from None
+  return CorpusBatches(ahead, *rest)
 
 
-def characters(dataset: str, data_dir: str, strip: bool = False, raw: bool = False) -> Corpus:
+def load_characters(
+  dataset: str, data_dir: str, strip_lines: bool = False, byte_level: bool = False
+) -> Corpus:
   """A text as characters.
 
   Args:
@@ -76,13 +83,13 @@ def characters(dataset: str, data_dir: str, strip: bool = False, raw: bool = Fal
   Raises:
     BadInput: files that are missing, empty or not UTF-8.
   """
-  name, texts = _texts(dataset, data_dir, raw)
-  if strip:
+  name, texts = _read_texts(dataset, data_dir, byte_level)
+  if strip_lines:
     texts = ["\n".join(line.strip(" \t\r") for line in text.split("\n")) for text in texts]
-  return _corpus(name, Vocabulary.of(texts, specials=()), _parts(texts))
+  return _make_corpus(name, Vocabulary.from_texts(texts, specials=()), _split_texts(texts))
 
 
-def tokens(dataset: str, data_dir: str, size: int | None = None) -> Corpus:
+def load_words(dataset: str, data_dir: str, vocab_size: int | None = None) -> Corpus:
   """A text as words, with <eos> after each line or review.
 
   Files are cut at blanks: they are taken as tokenised. Other texts become lower-case words and
@@ -93,60 +100,66 @@ def tokens(dataset: str, data_dir: str, size: int | None = None) -> Corpus:
     size: of the vocabulary.
   """
   if dataset == "reviews":
-    reviews = imdb_data.files(data_dir)
-    parts = [[text for text, _ in getattr(reviews, part)] for part in PARTS]
-    parts[0] += imdb_data.unlabelled(data_dir)
-    texts = [[word for text in part for word in [*words(text), END]] for part in parts]
-    return _corpus(reviews.name, Vocabulary.of(texts[:1], size, ("<unk>",)), texts)
-  name, texts = _texts(dataset, data_dir)
-  cut, least = (words, 2) if name == "embedded" else (str.split, 1)
+    reviews = imdb_data.load_files(data_dir)
+    parts = [[text for text, _ in getattr(reviews, part)] for part in SPLITS]
+    parts[0] += imdb_data.load_unlabeled(data_dir)
+    texts = [
+      [word for text in part for word in [*tokenize_lower(text), EOS_TOKEN]] for part in parts
+    ]
+    return _make_corpus(
+      reviews.name, Vocabulary.from_texts(texts[:1], vocab_size, ("<unk>",)), texts
+    )
+  name, texts = _read_texts(dataset, data_dir)
+  cut, least = (tokenize_lower, 2) if name == "embedded" else (str.split, 1)
   lines = [text.removesuffix("\n").split("\n") for text in texts]
-  parts = _parts([[w for line in text for w in [*cut(line), END]] for text in lines])
-  return _corpus(name, Vocabulary.of(parts[:1], size, ("<unk>",), least), parts)
+  parts = _split_texts([[w for line in text for w in [*cut(line), EOS_TOKEN]] for text in lines])
+  return _make_corpus(name, Vocabulary.from_texts(parts[:1], vocab_size, ("<unk>",), least), parts)
 
 
-def _corpus(name: str, vocabulary: Vocabulary, texts: Iterable) -> Corpus:
+def _make_corpus(name: str, vocabulary: Vocabulary, texts: Iterable) -> Corpus:
   parts = [vocabulary.encode(text) for text in texts]
-  for part, ids in zip(PARTS, parts):
+  for part, ids in zip(SPLITS, parts):
     if len(ids) < 2:
-      raise BadInput(
+      raise InvalidInputError(
         f"the {part} part of {name} has {len(ids)} tokens, and 2 are the least. "
         "Is the text empty, or too short to be cut into three parts?"
       )
   return Corpus(name, vocabulary, *parts)
 
 
-def _texts(dataset: str, data_dir: str, raw: bool = False) -> tuple[str, list[str]]:
+def _read_texts(dataset: str, data_dir: str, byte_level: bool = False) -> tuple[str, list[str]]:
   """The name of a text, and the text, or its three parts where they are files."""
-  others = "FOLDER or --text=FILE reads another"
-  if not given(dataset, data_dir, "the small text that comes with rnnjax", others):
-    return "embedded", [_read(pathlib.Path(__file__).with_name("hello.txt"), raw)]
+  others = "FOLDER or --text_file=FILE reads another"
+  if not use_files(dataset, data_dir, "the small text that comes with rnnjax", others):
+    return "embedded", [_read_file(pathlib.Path(__file__).with_name("hello.txt"), byte_level)]
   if not data_dir:
-    raise BadInput("--dataset=files needs a folder by --data_dir, or a file by --text")
+    raise InvalidInputError(
+      "--dataset=files needs a folder by --data_dir, or a file by --text_file"
+    )
   path = pathlib.Path(data_dir).expanduser()
   if path.is_file():
-    return path.name, [_read(path, raw)]
+    return path.name, [_read_file(path, byte_level)]
   if not path.is_dir():
-    raise BadInput(f"there is neither a file nor a folder {data_dir!r}")
+    raise InvalidInputError(f"there is neither a file nor a folder {data_dir!r}")
   ending = r"\.txt(\.gz)?$"
-  texts = [file for file in contents(path) if re.search(ending, file.name)]
-  parts = [[file for file in texts if re.search(part + ending, file.name)] for part in PARTS]
+  texts = [file for file in list_files(path) if re.search(ending, file.name)]
+  parts = [[file for file in texts if re.search(part + ending, file.name)] for part in SPLITS]
   chosen = parts if all(len(own) == 1 for own in parts) else [texts]
   if len(chosen[0]) != 1:
-    raise BadInput(
+    raise InvalidInputError(
       f"{path} must hold either one text, or one file each that ends in train.txt, valid.txt and "
       f"test.txt (also .gz); it holds {[file.name for file in texts]}"
     )
-  return path.name, [_read(file, raw) for (file,) in chosen]
+  return path.name, [_read_file(file, byte_level) for (file,) in chosen]
 
 
-def _read(file: File, raw: bool) -> str:
-  if raw:
+def _read_file(file: File, byte_level: bool) -> str:
+  if byte_level:
     return read_bytes(file).decode("latin-1")
-  return read_text(file, "char_lm reads any bytes with --bytes")
+  return read_text(file, "char_lm reads any bytes with --byte_level")
 
 
-def _parts(texts: list[Sequence]) -> list[Sequence]:
+def _split_texts(texts: list[Sequence]) -> list[Sequence]:
   """Three parts as they are; or of one text, in 100 pieces, HELD for validation, the last 10 for
   the test, the others to learn from."""
   if len(texts) == 3:
@@ -154,4 +167,8 @@ def _parts(texts: list[Sequence]) -> list[Sequence]:
   (text,) = texts
   piece = lambda n: text[len(text) * n // 100 : len(text) * (n + 1) // 100]
   join = lambda ns: list(chain.from_iterable(map(piece, ns)))
-  return [join(n for n in range(90) if n not in HELD), join(HELD), join(range(90, 100))]
+  return [
+    join(n for n in range(90) if n not in VALID_PERCENTS),
+    join(VALID_PERCENTS),
+    join(range(90, 100)),
+  ]

@@ -9,10 +9,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from rnnjax.training.tasks import Task, language
+from rnnjax.training.tasks import Task, language_modeling_task
 
 
-def dynamic(model: Any, optimizer: optax.GradientTransformation, decay: float = 0.0) -> Task:
+def dynamic_eval_task(
+  model: Any, optimizer: optax.GradientTransformation, decay: float = 0.0
+) -> Task:
   """The task of `language`, scored window by window with parameters that adapt in between.
 
       θ₀ = θ;   predict window n with θₙ;   θₙ₊₁ = θₙ − optimizer(∇lossₙ(θₙ)) + λ (θ − θₙ)
@@ -25,10 +27,10 @@ def dynamic(model: Any, optimizer: optax.GradientTransformation, decay: float = 
     optimizer: with a small rate.
     decay: λ, how fast what was learnt is forgotten.
   """
-  task = language(model)
+  task = language_modeling_task(model)
 
   def start(params, batch):
-    return task.start(params, batch), params, optimizer.init(params)
+    return task.initial_carry(params, batch), params, optimizer.init(params)
 
   def score(params, carry, batch):
     inner, adapted, state = carry
@@ -43,4 +45,4 @@ def dynamic(model: Any, optimizer: optax.GradientTransformation, decay: float = 
     move = lambda a, u, p: a + u + decay * (p - a)
     return (inner, jax.tree.map(move, adapted, updates, params), state), scores
 
-  return task._replace(start=start, score=score)
+  return task._replace(initial_carry=start, score=score)

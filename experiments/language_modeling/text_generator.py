@@ -5,18 +5,18 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from rnnjax.data.vocabulary import Vocabulary, words
-from rnnjax.decoding import generate, sample
+from rnnjax.data.vocabulary import Vocabulary, tokenize_lower
+from rnnjax.decoding import generate, make_sampler
 from rnnjax.models.language_model import LanguageModel
-from rnnjax.types import BadInput, Params
+from rnnjax.types import InvalidInputError, Params
 
-BUCKET = 16  # prompts are padded to this length times a power of 2, so that few are compiled
-
-
-_read = jax.jit(lambda read, *args: read(*args), static_argnums=0)
+BUCKET_SIZE = 16  # prompts are padded to this length times a power of 2, so that few are compiled
 
 
-class Writer(NamedTuple):
+_jitted_call = jax.jit(lambda read, *args: read(*args), static_argnums=0)
+
+
+class TextGenerator(NamedTuple):
   """A language model, its parameters, and its vocabulary.
 
       writer = char_lm.load("runs/shakespeare")
@@ -32,15 +32,15 @@ class Writer(NamedTuple):
   model: LanguageModel
   params: Params
   vocabulary: Vocabulary
-  blank: str = ""
-  raw: bool = False
+  separator: str = ""
+  byte_level: bool = False
 
-  def write(
+  def generate(
     self,
     prompt: str,
     length: int,
     *,
-    number: int = 1,
+    num_samples: int = 1,
     seed: int = 0,
     temperature: float = 1.0,
     top_k: int | None = None,
@@ -52,49 +52,55 @@ class Writer(NamedTuple):
       BadInput: an empty prompt, a symbol in it that the model never saw, or values that `sample`
         refuses.
     """
-    self.check(prompt, top_k)
-    tokens, lengths = self._encode(prompt, number)
-    if length < 1 or number < 1:
-      raise BadInput(f"at least one symbol of one text must be written; got {length} of {number}")
+    self.validate_prompt(prompt, top_k)
+    tokens, lengths = self._encode(prompt, num_samples)
+    if length < 1 or num_samples < 1:
+      raise InvalidInputError(
+        f"at least one symbol of one text must be written; got {length} of {num_samples}"
+      )
     try:
-      choose = sample(temperature, top_k, top_p)
+      choose = make_sampler(temperature, top_k, top_p)
     except ValueError as error:
-      raise BadInput(str(error)) from None
+      raise InvalidInputError(str(error)) from None
     _, written = generate(
-      self.model.read,
+      self.model.predict_next,
       self.params,
       tokens,
       jax.random.key(seed),
-      steps=length,
+      num_tokens=length,
       lengths=lengths,
-      choose=choose,
+      sampler=choose,
     )
-    texts = [self.blank.join(self.vocabulary.decode(row)) for row in np.asarray(written).T]
+    texts = [self.separator.join(self.vocabulary.decode(row)) for row in np.asarray(written).T]
     spell = lambda text: text.encode("latin-1").decode(errors="replace")
-    return [*map(spell, texts)] if self.raw else texts
+    return [*map(spell, texts)] if self.byte_level else texts
 
-  def check(self, prompt: str, top_k: int | None = None):
+  def validate_prompt(self, prompt: str, top_k: int | None = None):
     """Refuses what `write` would refuse."""
     self._encode(prompt, 1)
     if top_k and top_k > len(self.vocabulary):
-      raise BadInput(f"top_k must be at most {len(self.vocabulary)}, the vocabulary; got {top_k}")
+      raise InvalidInputError(
+        f"top_k must be at most {len(self.vocabulary)}, the vocabulary; got {top_k}"
+      )
 
-  def likeliest(self, prompt: str, number: int = 10) -> list[tuple[str, float]]:
+  def top_next_tokens(self, prompt: str, k: int = 10) -> list[tuple[str, float]]:
     """The symbols likeliest to follow the prompt, with their probabilities."""
-    _, logits = _read(self.model.read, self.params, *self._encode(prompt, 1))
+    _, logits = _jitted_call(self.model.predict_next, self.params, *self._encode(prompt, 1))
     p = np.asarray(jax.nn.softmax(logits[0]))
-    best = np.argsort(-p)[:number]
+    best = np.argsort(-p)[:k]
     return list(zip(self.vocabulary.decode(best), p[best].tolist()))
 
-  def _encode(self, prompt, number):
+  def _encode(self, prompt, num_samples):
     """The prompt in `number` columns, padded to a bucket, and their lengths."""
     known = self.vocabulary.ids
-    prompt = prompt.encode().decode("latin-1") if self.raw else prompt
-    if self.blank:
-      prompt = [p for word in prompt.split() for p in ([word] if word in known else words(word))]
+    prompt = prompt.encode().decode("latin-1") if self.byte_level else prompt
+    if self.separator:
+      prompt = [
+        p for word in prompt.split() for p in ([word] if word in known else tokenize_lower(word))
+      ]
     ids = self.vocabulary.encode(prompt)
     if not len(ids):
-      raise BadInput("the prompt is empty; give at least one symbol, such as a line's end")
-    bucket = BUCKET << max(0, (len(ids) - 1).bit_length() - BUCKET.bit_length() + 1)
+      raise InvalidInputError("the prompt is empty; give at least one symbol, such as a line's end")
+    bucket = BUCKET_SIZE << max(0, (len(ids) - 1).bit_length() - BUCKET_SIZE.bit_length() + 1)
     column = np.pad(ids, (0, bucket - len(ids)))
-    return np.tile(column[:, None], number), np.full(number, len(ids), np.int32)
+    return np.tile(column[:, None], num_samples), np.full(num_samples, len(ids), np.int32)

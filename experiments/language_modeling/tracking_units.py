@@ -9,27 +9,27 @@ from typing import NamedTuple
 
 import numpy as np
 
-OPENING, CLOSING = "([{", ")]}"
+OPENING_BRACKETS, CLOSING_BRACKETS = "([{", ")]}"
 
 
-class Tracker(NamedTuple):
+class TrackingUnit(NamedTuple):
   """The unit that tracks a signal, and its correlation with it on text it was not chosen on."""
 
   unit: int
   correlation: float
 
 
-def _since(starts: np.ndarray, counted: np.ndarray) -> np.ndarray:
+def _count_since(is_start: np.ndarray, is_counted: np.ndarray) -> np.ndarray:
   """How many positions were counted after the last start (or from the beginning), up to each one.
 
   nₜ = Σₛ counted[s],   last start < s ≤ t
   """
-  total = np.concatenate([[0], np.cumsum(counted)])
-  last = np.maximum.accumulate(np.where(starts, np.arange(len(starts)), -1))
+  total = np.concatenate([[0], np.cumsum(is_counted)])
+  last = np.maximum.accumulate(np.where(is_start, np.arange(len(is_start)), -1))
   return total[1:] - total[last + 1]
 
 
-def signals(text: str) -> dict[str, np.ndarray]:
+def text_signals(text: str) -> dict[str, np.ndarray]:
   """What there is to track: for each signal its value after each character, [T].
 
   A signal that is the same throughout is left out.
@@ -46,23 +46,25 @@ def signals(text: str) -> dict[str, np.ndarray]:
   newline, quote = characters == "\n", characters == '"'
   each = lambda test: np.fromiter(map(test, text), bool, len(text))
   alphanumeric = each(str.isalnum)
-  visible = _since(newline, ~each(str.isspace))
+  visible = _count_since(newline, ~each(str.isspace))
   blank = newline & (np.concatenate([[0], visible])[:-1] == 0)
   leading = np.isin(characters, [" ", "\t"]) & (visible == 0)
-  opening, closing = (np.isin(characters, list(kind)) for kind in (OPENING, CLOSING))
+  opening, closing = (
+    np.isin(characters, list(kind)) for kind in (OPENING_BRACKETS, CLOSING_BRACKETS)
+  )
   walk = np.cumsum(opening.astype(int) - closing)
   found = {
-    "quotes": _since(blank, quote) % 2,
+    "quotes": _count_since(blank, quote) % 2,
     # Its own minimum lifts the walk wherever it would fall below zero.
     "brackets": walk - np.minimum(np.minimum.accumulate(walk), 0),
-    "line": _since(newline, ~newline),
-    "word": _since(~alphanumeric, alphanumeric),
-    "indent": _since(newline, leading),
+    "line": _count_since(newline, ~newline),
+    "word": _count_since(~alphanumeric, alphanumeric),
+    "indent": _count_since(newline, leading),
   }
   return {name: values for name, values in found.items() if (values != values[:1]).any()}
 
 
-def _standard(xs: np.ndarray) -> np.ndarray:
+def _standardize_columns(xs: np.ndarray) -> np.ndarray:
   """Columns of mean 0 and length 1, so that products are correlations; 0 for what stands still."""
   xs = np.asarray(xs, np.float64)
   moves = xs.max(0) > xs.min(0)  # exact, where a variance would be of rounding errors
@@ -70,7 +72,9 @@ def _standard(xs: np.ndarray) -> np.ndarray:
   return xs / np.where(moves, np.linalg.norm(xs, axis=0), 1)
 
 
-def trackers(hs: np.ndarray, signals: Mapping[str, np.ndarray]) -> dict[str, Tracker]:
+def find_tracking_units(
+  hs: np.ndarray, signals: Mapping[str, np.ndarray]
+) -> dict[str, TrackingUnit]:
   """For each signal the unit that follows it best, chosen on the first half of the text.
 
       unit = argmaxⱼ |r(hs[: T/2, j], z[: T/2])|,   correlation = r(hs[T/2 :, unit], z[T/2 :])
@@ -93,8 +97,10 @@ def trackers(hs: np.ndarray, signals: Mapping[str, np.ndarray]) -> dict[str, Tra
   if not signals:
     return {}
   zs, half = np.stack(list(signals.values()), 1), len(hs) // 2
-  seen = np.abs(_standard(hs[:half]).T @ _standard(zs[:half]))  # [H, S]
+  seen = np.abs(_standardize_columns(hs[:half]).T @ _standardize_columns(zs[:half]))  # [H, S]
   units = seen.argmax(0)
-  judged = (_standard(hs[half:, units]) * _standard(zs[half:])).sum(0).clip(-1, 1)
+  judged = (
+    (_standardize_columns(hs[half:, units]) * _standardize_columns(zs[half:])).sum(0).clip(-1, 1)
+  )
   judged = np.where(seen.max(0) > 0, judged, 0)  # nothing was chosen where nothing moved
-  return {name: Tracker(int(j), float(r)) for name, j, r in zip(signals, units, judged)}
+  return {name: TrackingUnit(int(j), float(r)) for name, j, r in zip(signals, units, judged)}

@@ -7,62 +7,72 @@ import numpy as np
 from experiments.lip_sync import data as faces_data
 from rnnjax.analysis.figures import DPI
 
-PASTS, PENALTIES = (5, 15), (1e3, 1e4)  # of the linear regression
-COLOURS = {"true": "#b0b5bb", "predicted": "#f47362"}
-SHOWN, SECONDS = 6, 10  # channels of the curves, and how long the pictures last
-RATE = 10  # pictures a second
+CONTEXT_LENGTHS, RIDGE_PENALTIES = (5, 15), (1e3, 1e4)  # of the linear regression
+LINE_COLORS = {"true": "#b0b5bb", "predicted": "#f47362"}
+NUM_CURVES, CLIP_SECONDS = 6, 10  # channels of the curves, and how long the pictures last
+GIF_FPS = 10  # pictures a second
 
 
-def windows(takes: list[faces_data.Take], past: int, future: int) -> np.ndarray:
+def context_windows(
+  recordings: list[faces_data.FaceRecording], past: int, future: int
+) -> np.ndarray:
   """What is heard around each frame, of all recordings: [ΣT, (past + 1 + future) F]."""
   n, rows = past + 1 + future, []
-  for one in takes:
+  for one in recordings:
     view = np.lib.stride_tricks.sliding_window_view(
-      faces_data.longer(one.heard, past, future), n, 0
+      faces_data.pad_edges(one.audio_features, past, future), n, 0
     )
     rows.append(view.reshape(len(view), -1))
   return np.concatenate(rows)
 
 
-def linear(text: faces_data.Faces, future: int) -> np.ndarray:
+def ridge_predictions(dataset: faces_data.FaceDataset, future: int) -> np.ndarray:
   """What a ridge regression makes of the same sound, for all recordings to test: [ΣT, C].
 
   Validation chooses how much of the past it hears, and its penalty.
   """
   from sklearn.linear_model import Ridge
 
-  true, valid = (np.concatenate([one.face for one in part]) for part in (text.train, text.valid))
+  true, valid = (
+    np.concatenate([one.face for one in part]) for part in (dataset.train, dataset.valid)
+  )
   tried = []
-  for past in PASTS:
-    parts = text.train, text.valid, text.test
-    ours, theirs, others = (windows(part, past, future) for part in parts)
-    for penalty in PENALTIES:
+  for past in CONTEXT_LENGTHS:
+    parts = dataset.train, dataset.valid, dataset.test
+    ours, theirs, others = (context_windows(part, past, future) for part in parts)
+    for penalty in RIDGE_PENALTIES:
       ridge = Ridge(alpha=penalty).fit(ours, true)
       chosen, found = (ridge.predict(xs).reshape(len(xs), -1) for xs in (theirs, others))
       tried.append((np.mean((chosen - valid) ** 2), found))
   return min(tried, key=lambda pair: pair[0])[1]
 
 
-def correlations(true: np.ndarray, found: np.ndarray) -> np.ndarray:
+def correlations(true: np.ndarray, predicted: np.ndarray) -> np.ndarray:
   """Pearson's r of each channel: [T, C] twice -> [C].
 
   It is nan where the truth stands still, and 0 where only the prediction does.
   """
-  one, other = true - true.mean(0), found - found.mean(0)
+  one, other = true - true.mean(0), predicted - predicted.mean(0)
   scale = np.sqrt((one**2).sum(0) * (other**2).sum(0))
   r = (one * other).sum(0) / np.where(scale > 0, scale, 1)
   return np.where(np.ptp(true, 0) > 0, r, np.nan)
 
 
-def table(true: np.ndarray, found: np.ndarray, plain: np.ndarray, names: Sequence) -> str:
+def format_score_table(
+  true: np.ndarray, predicted: np.ndarray, ridge_predicted: np.ndarray, names: Sequence
+) -> str:
   """The root mean squared error and r of each channel, and r of a linear regression."""
-  error = np.sqrt(((found - true) ** 2).mean(0))
-  rows = zip(names, true.std(0), error, correlations(true, found), correlations(true, plain))
+  error = np.sqrt(((predicted - true) ** 2).mean(0))
+  rows = zip(
+    names, true.std(0), error, correlations(true, predicted), correlations(true, ridge_predicted)
+  )
   lines = [f"{name:>7}{d:11.4f}{e:9.4f}{r:9.3f}{s:9.3f}" for name, d, e, r, s in rows]
   return "\n".join(["channel  deviation    error        r   linear", *lines])
 
 
-def draw(still, moving, true: np.ndarray, found: np.ndarray, names: Sequence, fps: int):
+def plot_predictions(
+  png_path, gif_path, true: np.ndarray, predicted: np.ndarray, names: Sequence, fps: int
+):
   """The channels that are followed best as curves, a PNG, and all of them as bars in motion, a GIF.
 
   Args:
@@ -71,22 +81,22 @@ def draw(still, moving, true: np.ndarray, found: np.ndarray, names: Sequence, fp
     names: of the channels, C.
     fps: frames a second.
   """
-  r, end = np.nan_to_num(correlations(true, found), nan=-1), SECONDS * fps
-  best = np.argsort(-r)[:SHOWN]
+  r, end = np.nan_to_num(correlations(true, predicted), nan=-1), CLIP_SECONDS * fps
+  best = np.argsort(-r)[:NUM_CURVES]
   titles = [f"channel {names[c]}\nr = {r[c]:.2f}" for c in best]
-  curves(still, true[:end, best], found[:end, best], titles, fps)
-  animation(moving, true[:end], found[:end], names, fps)
+  plot_channel_curves(png_path, true[:end, best], predicted[:end, best], titles, fps)
+  animate_channels(gif_path, true[:end], predicted[:end], names, fps)
 
 
-def curves(path, true: np.ndarray, found: np.ndarray, names: Sequence, fps: int):
+def plot_channel_curves(path, true: np.ndarray, predicted: np.ndarray, names: Sequence, fps: int):
   """Draw each channel over time, as it was and as it was predicted: [T, C] twice. A PNG."""
   from matplotlib.figure import Figure
 
   figure = Figure((8, 0.6 + 1.1 * len(names)), dpi=DPI, layout="constrained")
   panels = figure.subplots(len(names), 1, sharex=True, squeeze=False)[:, 0]
   time = np.arange(len(true)) / fps
-  for axes, name, *both in zip(panels, names, true.T, found.T):
-    for ys, (label, colour) in zip(both, COLOURS.items()):
+  for axes, name, *both in zip(panels, names, true.T, predicted.T):
+    for ys, (label, colour) in zip(both, LINE_COLORS.items()):
       axes.plot(time, ys, color=colour, linewidth=1.5, label=label)
     axes.set_ylabel(name, fontsize=7)
     axes.spines[["top", "right"]].set_visible(False)
@@ -95,7 +105,7 @@ def curves(path, true: np.ndarray, found: np.ndarray, names: Sequence, fps: int)
   figure.savefig(path, format="png")
 
 
-def animation(path, true: np.ndarray, found: np.ndarray, names: Sequence, fps: int):
+def animate_channels(path, true: np.ndarray, predicted: np.ndarray, names: Sequence, fps: int):
   """Draw the channels as bars that move, as they did beside as predicted: [T, C] twice. A GIF."""
   from matplotlib.animation import PillowWriter
   from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -104,16 +114,16 @@ def animation(path, true: np.ndarray, found: np.ndarray, names: Sequence, fps: i
   figure = Figure((6, 2.6), dpi=80, layout="constrained")
   FigureCanvasAgg(figure)
   axes = figure.add_subplot(xlabel="channel", ylabel="weight")
-  places, both = np.arange(len(names)), (true, found)
+  places, both = np.arange(len(names)), (true, predicted)
   bars = [
     axes.bar(places + side, ys[0], 0.4, color=colour, label=label)
-    for side, ys, (label, colour) in zip((-0.2, 0.2), both, COLOURS.items())
+    for side, ys, (label, colour) in zip((-0.2, 0.2), both, LINE_COLORS.items())
   ]
   axes.set_xticks(places, names, fontsize=7)
   axes.set_ylim(min(0, np.min(both)), np.max(both))
   axes.spines[["top", "right"]].set_visible(False)
   axes.legend(frameon=False, fontsize=7, ncols=2, loc="upper right")
-  every = max(fps // RATE, 1)
+  every = max(fps // GIF_FPS, 1)
   writer = PillowWriter(fps=fps / every)
   with writer.saving(figure, str(path), 80):
     for t in range(0, len(true), every):

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from experiments.polyphonic_music.piano_roll import Rolls, roll
+from experiments.polyphonic_music.piano_roll import PianoRolls, pitches_to_roll
 
-SIZES, STEPS = (600, 100, 100), 40
+SPLIT_SIZES, NUM_STEPS = (600, 100, 100), 40
 STATES = ("I", "IV", "V", "vi", "silence")
 TRANSITIONS = np.array(  # from a row's state to a column's
   [
@@ -22,30 +22,38 @@ TRANSITIONS = np.array(  # from a row's state to a column's
     [0.4, 0.0, 0.0, 0.0, 0.6],
   ]
 )
-VOICES = ((-24, 0, 4, 7), (-19, 0, 5, 9), (-17, -1, 2, 7), (-15, 0, 4, 9), ())  # above the tonic
+CHORD_OFFSETS = (
+  (-24, 0, 4, 7),
+  (-19, 0, 5, 9),
+  (-17, -1, 2, 7),
+  (-15, 0, 4, 9),
+  (),
+)  # above the tonic
 
 
-def splits() -> tuple[Rolls, Rolls, Rolls]:
+def generate_splits() -> tuple[PianoRolls, PianoRolls, PianoRolls]:
   """Pieces to learn from, to choose with and to test."""
-  made, _ = pieces(sum(SIZES))
-  train, valid, _ = np.cumsum(SIZES)
+  made, _ = generate_pieces(sum(SPLIT_SIZES))
+  train, valid, _ = np.cumsum(SPLIT_SIZES)
   return made[:train], made[train:valid], made[valid:]
 
 
-def pieces(number: int, seed: int = 0) -> tuple[Rolls, list[np.ndarray]]:
+def generate_pieces(num_pieces: int, seed: int = 0) -> tuple[PianoRolls, list[np.ndarray]]:
   """So many pieces: their rolls, and the state of each step, [T]."""
   draw, made, walks = np.random.default_rng(seed), [], []
-  for _ in range(number):
+  for _ in range(num_pieces):
     states = [0]
-    while len(states) < STEPS:
+    while len(states) < NUM_STEPS:
       states.append(draw.choice(len(STATES), p=TRANSITIONS[states[-1]]))
     tonic = draw.integers(57, 69)
-    made.append(roll([[tonic + voice for voice in VOICES[state]] for state in states]))
+    made.append(
+      pitches_to_roll([[tonic + voice for voice in CHORD_OFFSETS[state]] for state in states])
+    )
     walks.append(np.array(states))
   return made, walks
 
 
-def floor(walks: Sequence[np.ndarray]) -> float:
+def loss_lower_bound(state_sequences: Sequence[np.ndarray]) -> float:
   """Nats per step, the first not counted, of who knows the key and TRANSITIONS. Nobody has less."""
-  odds = np.concatenate([TRANSITIONS[states[:-1], states[1:]] for states in walks])
+  odds = np.concatenate([TRANSITIONS[states[:-1], states[1:]] for states in state_sequences])
   return -np.log(odds).mean()

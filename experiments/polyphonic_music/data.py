@@ -12,25 +12,25 @@ import pathlib
 from typing import NamedTuple
 
 from experiments.polyphonic_music import chord_progressions
-from experiments.polyphonic_music.piano_roll import Rolls, checked, roll
-from rnnjax.data.files import decoding, read_text
-from rnnjax.data.mat import cells
-from rnnjax.data.tables import parsed
-from rnnjax.types import BadInput
+from experiments.polyphonic_music.piano_roll import PianoRolls, pitches_to_roll, validate_roll
+from rnnjax.data.files import read_text, reraise_decode_errors
+from rnnjax.data.mat import read_cells
+from rnnjax.data.tables import parse_json
+from rnnjax.types import InvalidInputError
 
-PARTS = ("train", "valid", "test")
+SPLITS = ("train", "valid", "test")
 
 
-class Music(NamedTuple):
+class MusicDataset(NamedTuple):
   """Pieces in three parts, each a roll [T, 88] of 0 and 1, float32."""
 
   name: str
-  train: Rolls
-  valid: Rolls
-  test: Rolls
+  train: PianoRolls
+  valid: PianoRolls
+  test: PianoRolls
 
 
-def load(dataset: str, data_dir: str) -> Music:
+def load(dataset: str, data_dir: str) -> MusicDataset:
   """Loads pieces.
 
   Args:
@@ -44,28 +44,30 @@ def load(dataset: str, data_dir: str) -> Music:
   if dataset == "embedded" or (dataset == "auto" and not data_dir):
     if dataset == "auto":
       logging.warning("training on generated pieces; --data_dir=PATH reads real ones")
-    return Music("embedded", *chord_progressions.splits())
+    return MusicDataset("embedded", *chord_progressions.generate_splits())
   path = pathlib.Path(data_dir).expanduser()
   if data_dir and path.is_dir():
     path /= f"{dataset}.mat"
   if not data_dir or not path.is_file():
-    raise BadInput(
+    raise InvalidInputError(
       f"--data_dir must be a .mat or .json file, or a folder with {dataset}.mat, the --dataset; "
       f"got {data_dir!r}"
     )
-  return Music(path.name.split(".")[0], *(_mat if path.suffix == ".mat" else _json)(path))
+  return MusicDataset(
+    path.name.split(".")[0], *(_load_mat if path.suffix == ".mat" else _load_json)(path)
+  )
 
 
-def _mat(path: pathlib.Path) -> list[Rolls]:
-  found = cells(path, [f"{part}data" for part in PARTS])
-  parts = {part: found.get(f"{part}data", []) for part in PARTS}
-  return _parts(path, parts, lambda cell, place: cell)
+def _load_mat(path: pathlib.Path) -> list[PianoRolls]:
+  found = read_cells(path, [f"{part}data" for part in SPLITS])
+  parts = {part: found.get(f"{part}data", []) for part in SPLITS}
+  return _validate_splits(path, parts, lambda cell, place: cell)
 
 
-def _json(path: pathlib.Path) -> list[Rolls]:
-  parts = parsed(read_text(path), path)
+def _load_json(path: pathlib.Path) -> list[PianoRolls]:
+  parts = parse_json(read_text(path), path)
   kind = 'as {"train": [[[60, 64], [62]]], "valid": ..., "test": ...}'
-  with decoding(
+  with reraise_decode_errors(
     path,
     kind,
     "It must be the MIDI pitches of each step of each piece",
@@ -73,14 +75,18 @@ def _json(path: pathlib.Path) -> list[Rolls]:
     KeyError,
     TypeError,
   ):
-    return _parts(path, parts, roll)
+    return _validate_splits(path, parts, pitches_to_roll)
 
 
-def _parts(path, parts, read) -> list[Rolls]:
+def _validate_splits(path, splits, to_roll) -> list[PianoRolls]:
   made = []
-  for part in PARTS:
-    if not len(parts.get(part, ())):
-      raise BadInput(f"{path} must hold pieces in each of {', '.join(PARTS)}; {part} has none")
-    places = [f"{path}, {part}, piece {n}" for n in range(1, len(parts[part]) + 1)]
-    made.append([checked(read(one, place), place) for one, place in zip(parts[part], places)])
+  for part in SPLITS:
+    if not len(splits.get(part, ())):
+      raise InvalidInputError(
+        f"{path} must hold pieces in each of {', '.join(SPLITS)}; {part} has none"
+      )
+    places = [f"{path}, {part}, piece {n}" for n in range(1, len(splits[part]) + 1)]
+    made.append(
+      [validate_roll(to_roll(one, place), place) for one, place in zip(splits[part], places)]
+    )
   return made

@@ -4,13 +4,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from experiments.polyphonic_music.piano_roll import KEYS, LOWEST
+from experiments.polyphonic_music.piano_roll import LOWEST_PITCH, NUM_KEYS
 from rnnjax.analysis.figures import DPI
 
-C = 12  # semitones from one C to the next
+SEMITONES_PER_OCTAVE = 12  # semitones from one C to the next
 
 
-def rolls(path, rows: Sequence[tuple[str, np.ndarray]]):
+def plot_rolls(path, panels: Sequence[tuple[str, np.ndarray]]):
   """Draw rolls beneath one another: time runs to the right, pitch upward. A PNG.
 
   Args:
@@ -19,20 +19,24 @@ def rolls(path, rows: Sequence[tuple[str, np.ndarray]]):
   """
   from matplotlib.figure import Figure
 
-  for title, roll in rows:
-    if np.ndim(roll) != 2 or np.shape(roll)[1] != KEYS:
-      raise ValueError(f"{title!r}: a roll must be [T, {KEYS}]; got {list(np.shape(roll))}")
-  sounding = np.flatnonzero(np.concatenate([roll for _, roll in rows]).max(0) > 0.5)
-  low, high = sounding[[0, -1]] if len(sounding) else (0, KEYS - 1)
-  longest = max(len(roll) for _, roll in rows)
-  size = (1.2 + 0.1 * longest, len(rows) * (0.6 + 0.05 * (high - low + 1)))
+  for title, roll in panels:
+    if np.ndim(roll) != 2 or np.shape(roll)[1] != NUM_KEYS:
+      raise ValueError(f"{title!r}: a roll must be [T, {NUM_KEYS}]; got {list(np.shape(roll))}")
+  sounding = np.flatnonzero(np.concatenate([roll for _, roll in panels]).max(0) > 0.5)
+  low, high = sounding[[0, -1]] if len(sounding) else (0, NUM_KEYS - 1)
+  longest = max(len(roll) for _, roll in panels)
+  size = (1.2 + 0.1 * longest, len(panels) * (0.6 + 0.05 * (high - low + 1)))
   figure = Figure(figsize=size, dpi=DPI, layout="constrained")
-  for axes, (title, roll) in zip(figure.subplots(len(rows), squeeze=False)[:, 0], rows):
+  for axes, (title, roll) in zip(figure.subplots(len(panels), squeeze=False)[:, 0], panels):
     axes.imshow(
       roll.T, "Blues", vmin=0, vmax=1, aspect="auto", origin="lower", interpolation="nearest"
     )
-    octaves = [key for key in range(low, high + 1) if (key + LOWEST) % C == 0]
-    axes.set_yticks(octaves, [f"C{(key + LOWEST) // C - 1}" for key in octaves])
+    octaves = [
+      key for key in range(low, high + 1) if (key + LOWEST_PITCH) % SEMITONES_PER_OCTAVE == 0
+    ]
+    axes.set_yticks(
+      octaves, [f"C{(key + LOWEST_PITCH) // SEMITONES_PER_OCTAVE - 1}" for key in octaves]
+    )
     axes.set(xlim=(-0.5, longest - 0.5), ylim=(low - 1.5, high + 1.5))
     axes.set_title(title, fontsize=9, loc="left")
     axes.grid(axis="y", linewidth=0.3)

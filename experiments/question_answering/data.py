@@ -14,14 +14,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rnnjax.data.files import File, contents, given, lines
-from rnnjax.types import BadInput
+from rnnjax.data.files import File, list_files, read_lines, use_files
+from rnnjax.types import InvalidInputError
 
-NAME = r"qa(\d{1,9})_.*_(train|test)\.txt"
-LINE = re.compile(r"([1-9][0-9]{0,8}) ([^\t]+)(?:\t([^\t]+)\t[0-9 ]*)?")
-LONGEST = 1000  # lines of a story, all of whose sentences stand before each of its questions
-SIZES = 3000, 300, 300  # of the generated parts, in stories
-PEOPLE, THINGS = "Ann Ben Cleo Dan".split(), "ball lamp book".split()
+FILE_PATTERN = r"qa(\d{1,9})_.*_(train|test)\.txt"
+LINE_PATTERN = re.compile(r"([1-9][0-9]{0,8}) ([^\t]+)(?:\t([^\t]+)\t[0-9 ]*)?")
+MAX_STORY_LINES = (
+  1000  # lines of a story, all of whose sentences stand before each of its questions
+)
+SPLIT_SIZES = 3000, 300, 300  # of the generated parts, in stories
+PEOPLE, OBJECTS = "Ann Ben Cleo Dan".split(), "ball lamp book".split()
 PLACES = "garden kitchen cellar attic".split()
 
 
@@ -41,7 +43,7 @@ class Question(NamedTuple):
   answer: str
 
 
-class Stories(NamedTuple):
+class QuestionDataset(NamedTuple):
   """Questions in three parts."""
 
   name: str
@@ -50,7 +52,7 @@ class Stories(NamedTuple):
   test: list[Question]
 
 
-def load(dataset: str, data_dir: str, folder: str = "en") -> Stories:
+def load(dataset: str, data_dir: str, subset: str = "en") -> QuestionDataset:
   """Loads questions; of each task's training stories the last tenth validates.
 
   Args:
@@ -61,56 +63,61 @@ def load(dataset: str, data_dir: str, folder: str = "en") -> Stories:
   Raises:
     BadInput: files that are missing or malformed, each named with its line.
   """
-  if given(dataset, data_dir, "small generated stories", "PATH reads real ones"):
-    return files(data_dir, folder)
+  if use_files(dataset, data_dir, "small generated stories", "PATH reads real ones"):
+    return load_files(data_dir, subset)
   draw = np.random.default_rng(0)
-  parts = [[question for _ in range(size) for question in _told(draw)] for size in SIZES]
-  return Stories("embedded", *parts)
+  parts = [
+    [question for _ in range(size) for question in _generate_questions(draw)]
+    for size in SPLIT_SIZES
+  ]
+  return QuestionDataset("embedded", *parts)
 
 
-def files(data_dir: str, folder: str = "en") -> Stories:
+def load_files(data_dir: str, subset: str = "en") -> QuestionDataset:
   """Reads all tasks of a folder, or of a folder in an archive; a task without both parts is left
   out, with a warning."""
-  present = [file for file in contents(data_dir) if re.fullmatch(NAME, file.name)]
+  present = [file for file in list_files(data_dir) if re.fullmatch(FILE_PATTERN, file.name)]
   folders = sorted({file.parent.name for file in present})
   if len(folders) != 1:
-    present = [file for file in present if file.parent.name == folder]
+    present = [file for file in present if file.parent.name == subset]
   found: dict[int, dict[str, File]] = {}
   for file in present:
-    number, part = re.fullmatch(NAME, file.name).groups()
+    number, part = re.fullmatch(FILE_PATTERN, file.name).groups()
     other = found.setdefault(int(number), {}).setdefault(part, file)
     if other is not file:
-      raise BadInput(f"{other} and {file} are both the {part} part of task {number}")
+      raise InvalidInputError(f"{other} and {file} are both the {part} part of task {number}")
   whole = {task: parts for task, parts in sorted(found.items()) if len(parts) == 2}
   if not whole:
-    raise BadInput(
+    raise InvalidInputError(
       f"{data_dir} must hold files like qa1_..._train.txt and qa1_..._test.txt, and if it has "
-      f"several folders, one named {folder!r}; such files are in {folders}"
+      f"several folders, one named {subset!r}; such files are in {folders}"
     )
   for task in found.keys() - whole.keys():
     logging.warning("task %d is left out: it has only its %s part", task, *found[task])
   train, valid, test = [], [], []
   for task, parts in whole.items():
-    told = _stories(task, parts["train"])
+    told = _read_stories(task, parts["train"])
     cut = len(told) - max(len(told) // 10, 1)
     train += chain.from_iterable(told[:cut])
     valid += chain.from_iterable(told[cut:])
-    test += chain.from_iterable(_stories(task, parts["test"]))
-  return Stories(f"{pathlib.Path(data_dir).name} {present[0].parent.name}", train, valid, test)
+    test += chain.from_iterable(_read_stories(task, parts["test"]))
+  return QuestionDataset(
+    f"{pathlib.Path(data_dir).name} {present[0].parent.name}", train, valid, test
+  )
 
 
-def cut(text: str) -> list[str]:
+def tokenize_sentence(text: str) -> list[str]:
   """A sentence as lower-case words, without its stop."""
   return re.findall(r"\w+", text.lower())
 
 
-def _stories(task: int, file: File) -> list[list[Question]]:
+def _read_stories(task: int, file: File) -> list[list[Question]]:
   """The questions of each story."""
   stories, story = [], []
-  for n, (place, line) in enumerate(lines(file)):
-    found = LINE.fullmatch(line.rstrip("\r\n "))
+  for n, (place, line) in enumerate(read_lines(file)):
+    found = LINE_PATTERN.fullmatch(line.rstrip("\r\n "))
     if not found or (found[1] != "1" and not stories):
-      raise BadInput(
+      raise InvalidInputError(
         f'{place} must be like "3 a sentence" or "4 a question?<TAB>answer<TAB>1 2", from 1 on; '
         f"got {line[:60]!r}"
       )
@@ -118,34 +125,38 @@ def _stories(task: int, file: File) -> list[list[Question]]:
     if number == "1":
       stories.append([])
       story, begun = [], n
-    if n - begun >= LONGEST:
-      raise BadInput(
-        f"{place} is line {n - begun + 1} of a story, which may have {LONGEST}. "
+    if n - begun >= MAX_STORY_LINES:
+      raise InvalidInputError(
+        f"{place} is line {n - begun + 1} of a story, which may have {MAX_STORY_LINES}. "
         "Does each begin with 1?"
       )
     if answer is not None and not story:
-      raise BadInput(f"{place} asks before anything was told; a story begins with a sentence")
+      raise InvalidInputError(
+        f"{place} asks before anything was told; a story begins with a sentence"
+      )
     if answer is None:
-      story.append(cut(text))
+      story.append(tokenize_sentence(text))
     else:
-      stories[-1].append(Question(task, [*story], cut(text), answer.strip()))
+      stories[-1].append(Question(task, [*story], tokenize_sentence(text), answer.strip()))
   told = [story for story in stories if story]
   if len(told) < 2:
-    raise BadInput(f"{file} must hold two stories with questions at least. Was it cut off?")
+    raise InvalidInputError(
+      f"{file} must hold two stories with questions at least. Was it cut off?"
+    )
   return told
 
 
-def _told(draw: np.random.Generator) -> list[Question]:
+def _generate_questions(rng: np.random.Generator) -> list[Question]:
   """One generated story's questions, one for each of three tasks."""
-  one = lambda names: names[draw.integers(len(names))]
+  one = lambda names: names[rng.integers(len(names))]
   where = {person: one(PLACES) for person in PEOPLE}
   story = [f"{person} is in the {place}" for person, place in where.items()]
-  holder, thing, seen = one(PEOPLE), one(THINGS), []  # where the thing has been, and who said so
+  holder, thing, seen = one(PEOPLE), one(OBJECTS), []  # where the thing has been, and who said so
   story.append(f"{holder} has the {thing}")
   seen.append(where[holder])
-  for _ in range(draw.integers(2, 7)):
+  for _ in range(rng.integers(2, 7)):
     person = one(PEOPLE)
-    if draw.integers(3) or person == holder:
+    if rng.integers(3) or person == holder:
       where[person] = one([place for place in PLACES if place != where[person]])
       story.append(f"{person} goes to the {where[person]}")
     else:
@@ -153,8 +164,10 @@ def _told(draw: np.random.Generator) -> list[Question]:
       holder = person
     if where[holder] != seen[-1]:
       seen.append(where[holder])
-  person, sentences = one(PEOPLE), [cut(sentence) for sentence in story]
+  person, sentences = one(PEOPLE), [tokenize_sentence(sentence) for sentence in story]
   asked = [(1, f"Where is {person}", where[person]), (2, f"Where is the {thing}", seen[-1])]
   if len(seen) > 1:
     asked.append((3, f"Where was the {thing} before", seen[-2]))
-  return [Question(task, sentences, cut(text), answer) for task, text, answer in asked]
+  return [
+    Question(task, sentences, tokenize_sentence(text), answer) for task, text, answer in asked
+  ]

@@ -12,7 +12,7 @@ from rnnjax.encoders import Encoder
 from rnnjax.types import Array, Key
 
 
-class Reader(nn.Module):
+class MemoryNetwork(nn.Module):
   """Many to one, twice: words to a sentence, sentences to an answer.
 
       fₛ = mean(sentence(E[words of s]));   q₀ = mean(sentence(E[words of the question]))
@@ -34,45 +34,50 @@ class Reader(nn.Module):
   """
 
   embedding: nn.Module
-  sentence: Encoder
-  story: Encoder
+  sentence_encoder: Encoder
+  story_encoder: Encoder
   attention: Attention
-  answers: int
-  hops: int = 3
+  num_answers: int
+  num_hops: int = 3
   dropout: float = 0.0
 
   def __call__(self, *inputs: Array, key: Key | None = None) -> Array:
     """Of `look`, the logits [B, K]."""
-    return self.look(*inputs, key=key)[0]
+    return self.logits_and_attention(*inputs, key=key)[0]
 
   @nn.compact
-  def look(
-    self, story: Array, lengths: Array, question: Array, ends: Array, key: Key | None = None
+  def logits_and_attention(
+    self,
+    story: Array,
+    lengths: Array,
+    question: Array,
+    question_lengths: Array,
+    key: Key | None = None,
   ) -> tuple[Array, Array]:
     """story [S, B, W], lengths [B], question [U, B], its lengths `ends` [B] -> logits [B, K] and
     α [hops, S, B]. Dropout acts where a key is given.
     """
     keys = [None] * 3 if key is None else jax.random.split(key, 3)
-    F = self.sentence.features
-    words = self.param("sentence", self.sentence.init, self.embedding.features)
-    sentences = self.param("story", self.story.init, 3 * F)
+    F = self.sentence_encoder.features
+    words = self.param("sentence", self.sentence_encoder.init, self.embedding.features)
+    sentences = self.param("story", self.story_encoder.init, 3 * F)
 
     def read(text, ends, key):
       """text [T, ...] of ids -> [..., F]"""
-      xs = drop.locked(self.embedding(text), self.dropout, key)
-      return pooling.mean(self.sentence.apply(words, xs, ends)[1], ends)
+      xs = drop.variational_dropout(self.embedding(text), self.dropout, key)
+      return pooling.mean_pooling(self.sentence_encoder.apply(words, xs, ends)[1], ends)
 
     f = read(jnp.moveaxis(story, -1, 0), jnp.sum(story != PAD, -1), keys[0])
-    q = asked = read(question, ends, keys[1])
+    q = asked = read(question, question_lengths, keys[1])
     αs = []
-    for k in range(self.hops):
+    for k in range(self.num_hops):
       seen = jnp.concatenate([f, f * q[None], abs(f - q[None])], -1)
-      carry, hs = self.story.apply(sentences, seen, lengths)
-      params = self.param(f"attention_{k}", self.attention.init, F, self.story.features)
-      known = self.attention.keys(params, hs, lengths)
+      carry, hs = self.story_encoder.apply(sentences, seen, lengths)
+      params = self.param(f"attention_{k}", self.attention.init, F, self.story_encoder.features)
+      known = self.attention.compute_keys(params, hs, lengths)
       context, α = attend(self.attention, params, q, known, hs, lengths)
-      found = jnp.concatenate([q, context, self.story.last(carry), asked], -1)
+      found = jnp.concatenate([q, context, self.story_encoder.final_hidden(carry), asked], -1)
       q = nn.relu(nn.Dense(F, name=f"hop_{k}")(found))
       αs.append(α)
     s = drop.dropout(jnp.concatenate([asked, q], -1), self.dropout, keys[2])
-    return nn.Dense(self.answers, name="answers")(s), jnp.stack(αs)
+    return nn.Dense(self.num_answers, name="answers")(s), jnp.stack(αs)

@@ -20,25 +20,29 @@ from typing import NamedTuple
 
 from experiments.seq2seq import synthetic_pairs
 from rnnjax.data import tables
-from rnnjax.data.files import File, contents, given, lines, read_bytes
-from rnnjax.data.tables import objects
-from rnnjax.types import BadInput
+from rnnjax.data.files import File, list_files, read_bytes, read_lines, use_files
+from rnnjax.data.tables import read_jsonl
+from rnnjax.types import InvalidInputError
 
-PARTS = {"train": "train", "valid": "val|dev", "test": "test"}  # how the names of files begin
-Rows = list[tuple[str, str]]
+SPLIT_PATTERNS = {
+  "train": "train",
+  "valid": "val|dev",
+  "test": "test",
+}  # how the names of files begin
+TextPairs = list[tuple[str, str]]
 
 
-class Pairs(NamedTuple):
+class PairDataset(NamedTuple):
   """Sources and targets in three parts."""
 
   name: str
-  train: Rows
-  valid: Rows
-  test: Rows
+  train: TextPairs
+  valid: TextPairs
+  test: TextPairs
   references: Mapping[str, list[str]] = MappingProxyType({})  # all targets of sources with several
 
 
-def load(dataset: str, data_dir: str, source: str, target: str, task: str) -> Pairs:
+def load(dataset: str, data_dir: str, source: str, target: str, task: str) -> PairDataset:
   """Loads pairs.
 
   Args:
@@ -51,20 +55,22 @@ def load(dataset: str, data_dir: str, source: str, target: str, task: str) -> Pa
     BadInput: files that are missing or malformed, each named with its line.
   """
   if task not in synthetic_pairs.TASKS:
-    raise BadInput(f"the task must be one of {synthetic_pairs.TASKS}; got {task!r}")
-  if given(dataset, data_dir, "a small generated set", "PATH reads real texts"):
+    raise InvalidInputError(f"the task must be one of {synthetic_pairs.TASKS}; got {task!r}")
+  if use_files(dataset, data_dir, "a small generated set", "PATH reads real texts"):
     path = pathlib.Path(data_dir).expanduser()
     if not data_dir or not path.exists():
-      raise BadInput(f"--data_dir must be a folder or a file that exists; got {data_dir!r}")
+      raise InvalidInputError(
+        f"--data_dir must be a folder or a file that exists; got {data_dir!r}"
+      )
     if path.is_dir():
-      return parallel(path, source, target)
+      return load_parallel(path, source, target)
     if path.suffix == ".zip":
-      return pronunciations(path) if path.name.startswith("cmudict") else articles(path)
-    return table(path, source, target)
-  return Pairs("embedded", *synthetic_pairs.splits(task))
+      return load_cmudict(path) if path.name.startswith("cmudict") else load_articles(path)
+    return load_table(path, source, target)
+  return PairDataset("embedded", *synthetic_pairs.generate_splits(task))
 
 
-def parallel(folder: str | pathlib.Path, source: str, target: str) -> Pairs:
+def load_parallel(folder: str | pathlib.Path, source: str, target: str) -> PairDataset:
   """Reads line-aligned files: train.en and train.de, val, valid or dev, and one test (also .gz).
 
   A pair that lacks a side is dropped from the training part, and elsewhere an error.
@@ -72,30 +78,30 @@ def parallel(folder: str | pathlib.Path, source: str, target: str) -> Pairs:
   Raises:
     BadInput: files that are missing, unlike in length, unreadable or not UTF-8; an empty line.
   """
-  present = contents(folder)
-  ours, theirs = (_stems(present, language) for language in (source, target))
+  present = list_files(folder)
+  ours, theirs = (_files_by_stem(present, language) for language in (source, target))
   parts = {}
-  for part, begins in PARTS.items():
+  for part, begins in SPLIT_PATTERNS.items():
     stems = [stem for stem in ours if stem in theirs and re.match(begins, stem)]
     if len(stems) != 1:
-      raise BadInput(
+      raise InvalidInputError(
         f"{folder} must hold one pair of files {part}*.{source} and {part}*.{target} (also .gz; "
         f"valid is val or dev too); it holds {[file.name for file in present][:16]}"
       )
-    parts[part] = _aligned(part, ours[stems[0]], theirs[stems[0]])
-  return Pairs(f"{pathlib.Path(folder).name} {source}-{target}", **parts)
+    parts[part] = _read_aligned(part, ours[stems[0]], theirs[stems[0]])
+  return PairDataset(f"{pathlib.Path(folder).name} {source}-{target}", **parts)
 
 
-def table(path: str | pathlib.Path, source: str, target: str) -> Pairs:
+def load_table(path: str | pathlib.Path, source: str, target: str) -> PairDataset:
   """Reads two columns of a table, as `columns` does, and divides them.
 
   Raises:
     BadInput: as for `columns`; too few rows to be divided.
   """
-  return _divided(pathlib.Path(path).name, columns(path, source, target))
+  return _split_by_hash(pathlib.Path(path).name, read_columns(path, source, target))
 
 
-def columns(path: str | pathlib.Path, source: str, target: str) -> Rows:
+def read_columns(path: str | pathlib.Path, source: str, target: str) -> TextPairs:
   """Reads two columns of a CSV file with a header, or two keys of JSON lines (also .gz).
 
   Rows that lack either are dropped, and so are those whose source came before.
@@ -106,15 +112,15 @@ def columns(path: str | pathlib.Path, source: str, target: str) -> Rows:
   path = pathlib.Path(path).expanduser()
   kind = re.search(r"\.(csv|jsonl?)(\.gz)?$", path.name)
   if not kind:
-    raise BadInput(f"a table must end in .csv, .json or .jsonl (also .gz); got {path}")
-  rows = [*_csv(path)] if kind[1] == "csv" else [row for _, row in objects(path)]
+    raise InvalidInputError(f"a table must end in .csv, .json or .jsonl (also .gz); got {path}")
+  rows = [*_csv_rows(path)] if kind[1] == "csv" else [row for _, row in read_jsonl(path)]
   known = [*dict.fromkeys(column for row in rows for column in row)]
   if not {source, target} <= {*known}:
-    raise BadInput(f"{path} must have columns {source!r} and {target!r}; it has {known}")
-  return _unlike(path.name, [(row.get(source), row.get(target)) for row in rows])
+    raise InvalidInputError(f"{path} must have columns {source!r} and {target!r}; it has {known}")
+  return _clean_pairs(path.name, [(row.get(source), row.get(target)) for row in rows])
 
 
-def articles(path: str | pathlib.Path) -> Pairs:
+def load_articles(path: str | pathlib.Path) -> PairDataset:
   """Reads the .txt files of an archive, as BBC news are: a headline, then the article, the source.
 
   What is not UTF-8 is replaced. Articles under one headline are mostly versions of one: the first
@@ -124,17 +130,17 @@ def articles(path: str | pathlib.Path) -> Pairs:
     BadInput: the archive is unreadable, or holds no .txt file.
   """
   first = {}
-  files = _named(path, r"[^.].*\.txt")  # neither README.TXT nor ._hidden
+  files = _matching_files(path, r"[^.].*\.txt")  # neither README.TXT nor ._hidden
   for file in files:
     text = read_bytes(file).decode(errors="replace")
     headline, _, article = text.strip().partition("\n")
-    first.setdefault(_plain(headline), article)
+    first.setdefault(_collapse_spaces(headline), article)
   logging.info("%s: of %d articles %d have a headline of their own", path, len(files), len(first))
   name, rows = pathlib.Path(path).name, [(article, line) for line, article in first.items()]
-  return _divided(name, _unlike(name, rows))
+  return _split_by_hash(name, _clean_pairs(name, rows))
 
 
-def pronunciations(path: str | pathlib.Path) -> Pairs:
+def load_cmudict(path: str | pathlib.Path) -> PairDataset:
   """Reads CMUdict as NLTK packs it, lines "WORD 1 W ER1 D": from "word" to "W ER D".
 
   Stress is left out, and so are words with other characters than letters. A word with several
@@ -144,25 +150,25 @@ def pronunciations(path: str | pathlib.Path) -> Pairs:
   Raises:
     BadInput: the archive is unreadable, holds no cmudict, or a line of it is malformed.
   """
-  file, spoken = _named(path, "cmudict")[0], {}
+  file, spoken = _matching_files(path, "cmudict")[0], {}
   for n, line in enumerate(read_bytes(file).decode(errors="replace").split("\n"), 1):
     word, *rest = line.split() or [""]
     if word and len(rest) < 2:
-      raise BadInput(f'{file}:{n} must be like "WORD 1 W ER1 D"; got {line[:60]!r}')
+      raise InvalidInputError(f'{file}:{n} must be like "WORD 1 W ER1 D"; got {line[:60]!r}')
     if word.isalpha():
       spoken.setdefault(word.lower(), []).append(re.sub(r"\d", "", " ".join(rest[1:])))
   unlike = {word: [*dict.fromkeys(ways)] for word, ways in spoken.items()}
   name, rows = pathlib.Path(path).name, [(word, ways[0]) for word, ways in unlike.items()]
-  pairs = _divided(name, _unlike(name, rows))
+  pairs = _split_by_hash(name, _clean_pairs(name, rows))
   return pairs._replace(
     train=[(word, way) for word, _ in pairs.train for way in unlike[word]],
     references={word: ways for word, ways in unlike.items() if len(ways) > 1},
   )
 
 
-def _unlike(name: str, rows: Iterable[tuple[object, object]]) -> Rows:
+def _clean_pairs(name: str, rows: Iterable[tuple[object, object]]) -> TextPairs:
   """Of the rows of one source the first, of those that lack nothing."""
-  rows = [(_plain(source), _plain(target)) for source, target in rows]
+  rows = [(_collapse_spaces(source), _collapse_spaces(target)) for source, target in rows]
   whole = [row for row in rows if all(row)]
   first = {}
   for source, target in whole:
@@ -177,57 +183,59 @@ def _unlike(name: str, rows: Iterable[tuple[object, object]]) -> Rows:
   return [*first.items()]
 
 
-def _divided(name: str, rows: Rows) -> Pairs:
+def _split_by_hash(name: str, rows: TextPairs) -> PairDataset:
   """Three parts, by the source."""
-  parts = {part: [] for part in PARTS}
+  parts = {part: [] for part in SPLIT_PATTERNS}
   for source, target in rows:
     n = zlib.crc32(source.encode()) % 10
     parts[{8: "valid", 9: "test"}.get(n, "train")].append((source, target))
   if not all(parts.values()):
-    raise BadInput(f"{name} has {len(rows)} pairs, too few to be divided into three parts")
-  return Pairs(name, **parts)
+    raise InvalidInputError(f"{name} has {len(rows)} pairs, too few to be divided into three parts")
+  return PairDataset(name, **parts)
 
 
-def _stems(files: list[File], language: str) -> dict[str, File]:
+def _files_by_stem(files: list[File], language: str) -> dict[str, File]:
   """The files of a language, each by what its counterpart in another language begins with."""
   ending = re.compile(rf"(.*)\.{re.escape(language)}(\.gz)?")
   return {named[1]: file for file in files if (named := ending.fullmatch(file.name))}
 
 
-def _aligned(part: str, *paths: File) -> Rows:
-  sides = [[(place, _plain(line)) for place, line in lines(path)] for path in paths]
+def _read_aligned(split: str, *paths: File) -> TextPairs:
+  sides = [[(place, _collapse_spaces(line)) for place, line in read_lines(path)] for path in paths]
   (one, other), (n, m) = paths, map(len, sides)
   if n != m:
-    raise BadInput(
+    raise InvalidInputError(
       f"{one} and {other} must have as many lines as each other; they have {n} and {m}. "
       "Was a file cut off, or a line broken in two?"
     )
   empty = [place for row in zip(*sides) for place, line in row if not line]
-  if empty and part != "train":
-    raise BadInput(f"{empty[0]} is empty, as only a line of the training part may be")
+  if empty and split != "train":
+    raise InvalidInputError(f"{empty[0]} is empty, as only a line of the training part may be")
   if empty:
     logging.warning(
       "%d lines are empty, the first %s; their pairs are dropped", len(empty), empty[0]
     )
   if whole := [(s, t) for (_, s), (_, t) in zip(*sides) if s and t]:
     return whole
-  raise BadInput(f"{one} and {other} must have a line in common that neither leaves empty")
+  raise InvalidInputError(f"{one} and {other} must have a line in common that neither leaves empty")
 
 
-def _csv(path: pathlib.Path) -> Iterator[dict[str, str]]:
-  (_, header), *rest = [*tables.rows(path)] or [("", [])]
+def _csv_rows(path: pathlib.Path) -> Iterator[dict[str, str]]:
+  (_, header), *rest = [*tables.read_csv(path)] or [("", [])]
   return (dict(zip(header, row)) for _, row in rest)
 
 
-def _named(path: str | pathlib.Path, pattern: str) -> list[File]:
+def _matching_files(path: str | pathlib.Path, pattern: str) -> list[File]:
   """The files of an archive whose names match."""
-  files = contents(path)
+  files = list_files(path)
   found = [file for file in files if re.fullmatch(pattern, file.name)]
   if not found:
     names = [file.name for file in files][:8]
-    raise BadInput(f"{path} must hold a file whose name matches {pattern!r}; it holds {names}")
+    raise InvalidInputError(
+      f"{path} must hold a file whose name matches {pattern!r}; it holds {names}"
+    )
   return found
 
 
-def _plain(text: object) -> str:
+def _collapse_spaces(text: object) -> str:
   return "" if text is None else " ".join(str(text).split())

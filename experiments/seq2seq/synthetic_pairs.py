@@ -28,19 +28,19 @@ from collections.abc import Iterator
 import numpy as np
 
 TASKS = ("translations", "summaries", "pronunciations")
-SIZES = (4000, 300, 300)
-Rows = list[tuple[str, str]]
+SPLIT_SIZES = (4000, 300, 300)
+TextPairs = list[tuple[str, str]]
 
-_dictionary = lambda keys, values: dict(zip(keys.split(), values.split(), strict=True))
-DETERMINERS = _dictionary("the my your", "l m t")
-NOUNS = _dictionary(  # those in -a, and those in -o
+_parallel_words = lambda keys, values: dict(zip(keys.split(), values.split(), strict=True))
+DETERMINERS = _parallel_words("the my your", "l m t")
+NOUNS = _parallel_words(  # those in -a, and those in -o
   "queen river cat house song road star nurse farmer king dog garden book ship tree singer",
   "tira suma niva pola lera vada zita mora belo kamo ruto deno filo garo savo wino",
 )
-ADJECTIVES = _dictionary("old young red small happy strange", "dren fim gul pik lat xor")
-VERBS = _dictionary("help follow paint visit call remember", "kov sul dar min feg bor")
-PLACES = _dictionary("near behind without", "ku ra si")
-TIMES = _dictionary("today again alone together", "diva nolu teme gami")
+ADJECTIVES = _parallel_words("old young red small happy strange", "dren fim gul pik lat xor")
+VERBS = _parallel_words("help follow paint visit call remember", "kov sul dar min feg bor")
+PREPOSITIONS = _parallel_words("near behind without", "ku ra si")
+ADVERBS = _parallel_words("today again alone together", "diva nolu teme gami")
 
 EVENTS = {  # headlines, and three ways in which reports say so: A and B are names, N a number
   "A beats B": ("A won against B", "B lost to A", "B had no chance against A"),
@@ -75,7 +75,7 @@ DAYS = "monday tuesday wednesday thursday friday saturday sunday".split()
 SYLLABLES = [c + v for c in "bdfgklmnprstvz" for v in "aeiou"]
 
 ONSETS = "b c ch d f g k l m n p r s sh t th v w z bb gg ll mm nn rr ss tt".split()
-SOUNDS = {  # of spellings; where several fit, the first
+SPELLING_RULES = {  # of spellings; where several fit, the first
   "e$": "",
   "a(?=[^aeiou]+e$)": "EY",
   "i(?=[^aeiou]+e$)": "AY",
@@ -98,65 +98,67 @@ SOUNDS = {  # of spellings; where several fit, the first
 }
 
 
-def splits(task: str) -> tuple[Rows, Rows, Rows]:
+def generate_splits(task: str) -> tuple[TextPairs, TextPairs, TextPairs]:
   """Pairs to learn from, to choose with and to test, of one of TASKS; no source is in two parts."""
-  makers = dict(zip(TASKS, (translations, summaries, pronunciations), strict=True))
-  made = makers[task](sum(SIZES))
-  train, valid, _ = np.cumsum(SIZES)
+  makers = dict(
+    zip(TASKS, (generate_translations, generate_summaries, generate_pronunciations), strict=True)
+  )
+  made = makers[task](sum(SPLIT_SIZES))
+  train, valid, _ = np.cumsum(SPLIT_SIZES)
   return made[:train], made[train:valid], made[valid:]
 
 
-def translations(number: int, seed: int = 0) -> Rows:
+def generate_translations(num_pairs: int, seed: int = 0) -> TextPairs:
   """Pairs of a sentence and its translation; no sentence is there twice."""
   made = {}
   for n in itertools.count():
-    if len(made) == number:
+    if len(made) == num_pairs:
       return list(made.items())
-    sentence, translation = _translation(np.random.default_rng((seed, n)))
+    sentence, translation = _generate_translation(np.random.default_rng((seed, n)))
     made[" ".join(sentence)] = " ".join(translation)
 
 
-def summaries(number: int, seed: int = 0) -> Rows:
+def generate_summaries(num_pairs: int, seed: int = 0) -> TextPairs:
   """Pairs of a report and its headline; no name and no number is in two reports.
 
   Raises:
     ValueError: names or numbers do not suffice.
   """
-  if number > 30_000:  # each takes up to three numbers and seven names
-    raise ValueError(f"names and numbers suffice for 30,000 reports, not for {number:,}")
+  if num_pairs > 30_000:  # each takes up to three numbers and seven names
+    raise ValueError(f"names and numbers suffice for 30,000 reports, not for {num_pairs:,}")
   draw = np.random.default_rng(seed)
   size = len(SYLLABLES)
   spell = lambda i: "".join(SYLLABLES[j] for j in (i // size**2, i // size % size, i % size))
   names = (spell(i).capitalize() for i in draw.permutation(size**3))
   numbers = map(str, draw.permutation(np.arange(1_000, 100_000)))
-  return [_summary(draw, names, numbers) for _ in range(number)]
+  return [_generate_summary(draw, names, numbers) for _ in range(num_pairs)]
 
 
-def pronunciations(number: int, seed: int = 0) -> Rows:
+def generate_pronunciations(num_pairs: int, seed: int = 0) -> TextPairs:
   """Pairs of a word's letters and its sounds; no word is there twice."""
   draw, made = np.random.default_rng(seed), {}
-  while len(made) < number:
+  while len(made) < num_pairs:
     syllables = [draw.choice(ONSETS) + draw.choice([*"aeiou"]) for _ in range(draw.integers(2, 5))]
     word = "".join(syllables) + draw.choice(["", "n", "te", "me"])
-    made[word] = " ".join(_sounds(word))
+    made[word] = " ".join(_phonemes(word))
   return list(made.items())
 
 
-def _sounds(word: str) -> Iterator[str]:
+def _phonemes(word: str) -> Iterator[str]:
   """What a word's letters sound like, silent ones left out."""
   at = 0
   while at < len(word):
-    fits = ((re.compile(like).match(word, at), sound) for like, sound in SOUNDS.items())
+    fits = ((re.compile(like).match(word, at), sound) for like, sound in SPELLING_RULES.items())
     found, sound = next((found, sound) for found, sound in fits if found)
     at = found.end()
     if sound != "":
       yield sound or found[0][0].upper()
 
 
-def _translation(draw) -> tuple[list[str], list[str]]:
+def _generate_translation(rng) -> tuple[list[str], list[str]]:
   """The words of a sentence, and of its translation."""
-  some = lambda words: list(words.items())[draw.integers(len(words))]
-  flip = lambda: bool(draw.integers(2))
+  some = lambda words: list(words.items())[rng.integers(len(words))]
+  flip = lambda: bool(rng.integers(2))
 
   def phrase(plural):
     (the, article), (noun, its_noun) = some(DETERMINERS), some(NOUNS)
@@ -167,7 +169,7 @@ def _translation(draw) -> tuple[list[str], list[str]]:
 
   plural, past = flip(), flip()
   subject, other, spot = phrase(plural), phrase(flip()), phrase(flip())
-  (verb, stem), (near, its_near), (when, its_when) = map(some, (VERBS, PLACES, TIMES))
+  (verb, stem), (near, its_near), (when, its_when) = map(some, (VERBS, PREPOSITIONS, ADVERBS))
   verb += "ed" if past else "s" * (not plural)
   stem += ("i" if past else "a") + "n" * plural
   where, its_where = ([near, *spot[0]], [*spot[1], its_near]) if flip() else ([], [])
@@ -178,15 +180,15 @@ def _translation(draw) -> tuple[list[str], list[str]]:
   )
 
 
-def _summary(draw, names: Iterator[str], numbers: Iterator[str]) -> tuple[str, str]:
+def _generate_summary(rng, names: Iterator[str], numbers: Iterator[str]) -> tuple[str, str]:
   """A report and its headline."""
   told = {"A": next(names), "B": next(names), "N": next(numbers)}
-  slots = {"C": names, "N": numbers, "D": iter(draw.permutation(DAYS).tolist())}
-  one = lambda texts: texts[draw.integers(len(texts))]
+  slots = {"C": names, "N": numbers, "D": iter(rng.permutation(DAYS).tolist())}
+  one = lambda texts: texts[rng.integers(len(texts))]
 
-  def fill(text, told):
+  def fill(template, values):
     new = lambda token: next(slots[token]) if token in slots else token
-    return [told[token] if token in told else new(token) for token in text.split()]
+    return [values[token] if token in values else new(token) for token in template.split()]
 
   headline = one([*EVENTS])
   report = fill(one(OPENINGS), {}) + fill(one(EVENTS[headline]), told) + fill(one(CLOSINGS), {})

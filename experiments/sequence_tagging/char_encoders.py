@@ -8,7 +8,7 @@ from rnnjax.encoders import Encoder
 from rnnjax.types import Array
 
 
-class Convolution(nn.Module):
+class CharCnn(nn.Module):
   """The strongest response of each filter along a word: Ma & Hovy 2016.
 
       y = max_c (W * E[c] + b)
@@ -20,22 +20,22 @@ class Convolution(nn.Module):
     size: characters that a filter sees.
   """
 
-  symbols: int
-  width: int
+  num_chars: int
+  embed_dim: int
   features: int
-  size: int = 3
+  kernel_size: int = 3
 
   @nn.compact
   def __call__(self, characters: Array) -> Array:
     """characters [T, B, C], 0 beyond a word's end -> [T, B, features]; 0 for no characters."""
     live = (characters != PAD)[..., None]
-    xs = jnp.where(live, _table(self)(characters), 0)
-    ys = nn.Conv(self.features, (self.size,), name="filters")(xs)
+    xs = jnp.where(live, _char_embedding(self)(characters), 0)
+    ys = nn.Conv(self.features, (self.kernel_size,), name="filters")(xs)
     top = jnp.max(ys, -2, where=live, initial=-jnp.inf)
     return jnp.where(live.any(-2), top, 0)
 
 
-class Recurrent(nn.Module):
+class CharRnn(nn.Module):
   """The last outputs of an encoder that reads a word in both directions: Lample et al. 2016.
 
   Attributes:
@@ -43,20 +43,22 @@ class Recurrent(nn.Module):
     encoder: the recurrent part.
   """
 
-  symbols: int
-  width: int
+  num_chars: int
+  embed_dim: int
   encoder: Encoder
 
   @nn.compact
   def __call__(self, characters: Array) -> Array:
     """characters [T, B, C], 0 beyond a word's end -> [T, B, features]; 0 for no characters."""
     # [C, B, T]: a word's characters are its time, and rows stay where devices look for them.
-    xs = _table(self)(characters.transpose(2, 1, 0))
+    xs = _char_embedding(self)(characters.transpose(2, 1, 0))
     lengths = jnp.sum(characters != PAD, -1).T
-    carry, _ = self.encoder.apply(self.param("encoder", self.encoder.init, self.width), xs, lengths)
-    return self.encoder.last(carry).swapaxes(0, 1)
+    carry, _ = self.encoder.apply(
+      self.param("encoder", self.encoder.init, self.embed_dim), xs, lengths
+    )
+    return self.encoder.final_hidden(carry).swapaxes(0, 1)
 
 
-def _table(module):
+def _char_embedding(module):
   initial = nn.initializers.normal(0.3)
-  return nn.Embed(module.symbols, module.width, embedding_init=initial, name="characters")
+  return nn.Embed(module.num_chars, module.embed_dim, embedding_init=initial, name="characters")

@@ -3,18 +3,27 @@
 from collections import Counter
 from collections.abc import Sequence
 
-from experiments.sequence_tagging.bio_tags import spans
+from experiments.sequence_tagging.bio_tags import extract_spans
 
-COLOURS = (32, 36, 33, 35, 34, 31)  # of ANSI terminals, which begin each with ESC[ and end with m
-MISSED = "O"  # what a span is taken for where none was found
+ANSI_COLORS = (
+  32,
+  36,
+  33,
+  35,
+  34,
+  31,
+)  # of ANSI terminals, which begin each with ESC[ and end with m
+NO_SPAN = "O"  # what a span is taken for where none was found
 
 
-def words(tags: Sequence[str]) -> set[tuple[str, int, int]]:
+def word_spans(tags: Sequence[str]) -> set[tuple[str, int, int]]:
   """Each word as a span of its own, so that parts of speech are counted as spans are."""
   return {(tag, t, t + 1) for t, tag in enumerate(tags)}
 
 
-def errors(true: Sequence[Sequence[str]], found: Sequence[Sequence[str]], pieces=spans) -> str:
+def error_table(
+  true: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]], get_spans=extract_spans
+) -> str:
   """A table: for each type how many there are, precision, recall, F1, and what it was taken for.
 
   Args:
@@ -22,14 +31,14 @@ def errors(true: Sequence[Sequence[str]], found: Sequence[Sequence[str]], pieces
     pieces: tags to what is counted, {(type, start, end)}: `spans`, or `words`.
   """
   there, given, right, taken = Counter(), Counter(), Counter(), {}
-  for ours, theirs in zip(true, found):
-    one, other = pieces(ours), pieces(theirs)
+  for ours, theirs in zip(true, predicted):
+    one, other = get_spans(ours), get_spans(theirs)
     place = {span: kind for kind, *span in other for span in [tuple(span)]}
     there.update(kind for kind, *_ in one)
     given.update(kind for kind, *_ in other)
     right.update(kind for kind, *_ in one & other)
     for kind, *span in one - other:
-      taken.setdefault(kind, Counter())[place.get(tuple(span), MISSED)] += 1
+      taken.setdefault(kind, Counter())[place.get(tuple(span), NO_SPAN)] += 1
   share = lambda a, b: f"{a / b:9.3f}" if b else f"{'':9}"
   lines = [f"{'':10}{'true':>7}{'precision':>11}{'recall':>9}{'F1':>9}  taken for"]
   for kind in sorted(there | given, key=lambda kind: -there[kind]):
@@ -41,11 +50,13 @@ def errors(true: Sequence[Sequence[str]], found: Sequence[Sequence[str]], pieces
   return "\n".join(lines)
 
 
-def coloured(words: Sequence[str], tags: Sequence[str], probabilities, pieces=spans) -> str:
+def colored_sentence(
+  words: Sequence[str], tags: Sequence[str], probabilities, get_spans=extract_spans
+) -> str:
   """A sentence whose spans are coloured, and named behind; then each word's tag and probability."""
-  found = sorted(pieces(tags), key=lambda piece: piece[1])
+  found = sorted(get_spans(tags), key=lambda piece: piece[1])
   kinds = sorted({kind for kind, *_ in found})
-  colours = {kind: COLOURS[i % len(COLOURS)] for i, kind in enumerate(kinds)}
+  colours = {kind: ANSI_COLORS[i % len(ANSI_COLORS)] for i, kind in enumerate(kinds)}
   shown, end = [], 0
   for kind, start, stop in found:
     shown += words[end:start]

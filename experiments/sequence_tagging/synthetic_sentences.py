@@ -13,8 +13,8 @@ import numpy as np
 
 from experiments.sequence_tagging import bio_tags
 
-Row = tuple[list[str], list[str]]  # words and their tags
-SIZES = (1200, 200, 400)
+TaggedWords = tuple[list[str], list[str]]  # words and their tags
+SPLIT_SIZES = (1200, 200, 400)
 
 SLOTS = {  # each stands for one of these words
   "OPENING": "well now today yesterday look listen",
@@ -32,7 +32,7 @@ SLOTS = {  # each stands for one of these words
   "THING": "boat page bank house river company garden ball",
   "SEASON": "spring summer autumn winter",
 }
-MARKS = {  # of words and slots: the type of an entity, or else a part of speech
+WORD_TYPES = {  # of words and slots: the type of an entity, or else a part of speech
   "PER": "SURNAME",
   "LOC": "Stadium",
   "ADJ": "AGE great full",
@@ -45,7 +45,7 @@ MARKS = {  # of words and slots: the type of an entity, or else a part of speech
   "PUNCT": "! . ,",
   "VERB": "like likes sold rose",
 }
-FORMS = (  # what twins share, and how each goes on by the mark that this gives the words with a *
+TEMPLATES = (  # what twins share, and how each goes on by the mark that this gives the words with a *
   ("NICKNAME*", {"NOUN": "WARES are on sale !", "PER": "SURNAME was a great ROLE !"}),
   ("PLACE*", {"LOC": "is great in SEASON .", "PER": "SURNAME is a AGE ROLE ."}),
   ("PLACE* , PLACE* and PLACE* are", {"LOC": "AGE cities .", "PER": "AGE sisters ."}),
@@ -57,20 +57,20 @@ FORMS = (  # what twins share, and how each goes on by the mark that this gives 
   ("FIRM*", {"VERB": "the THING !", "ORG": "sold the THING ."}),
   ("the AGE CREW*", {"VERB": "the THING !", "NOUN": "likes the THING ."}),
 )
-SPANS = {  # the types of spans by mark: entities, and noun phrases that hold no other
+SPAN_TYPES = {  # the types of spans by mark: entities, and noun phrases that hold no other
   "ner": {"PER": "PER", "LOC": "LOC", "ORG": "ORG"},
   "chunk": dict.fromkeys(("PER", "LOC", "ORG", "DET", "ADJ", "NOUN"), "NP"),
 }
 
 
-def splits(task: str) -> tuple[list[Row], list[Row], list[Row]]:
+def generate_splits(task: str) -> tuple[list[TaggedWords], list[TaggedWords], list[TaggedWords]]:
   """Sentences to learn from, to choose with and to test; no pair of twins is divided."""
-  made = sentences(sum(SIZES), task=task)
-  train, valid, _ = np.cumsum(SIZES)
+  made = generate_sentences(sum(SPLIT_SIZES), task=task)
+  train, valid, _ = np.cumsum(SPLIT_SIZES)
   return made[:train], made[train:valid], made[valid:]
 
 
-def sentences(number: int, seed: int = 0, task: str = "ner") -> list[Row]:
+def generate_sentences(num_sentences: int, seed: int = 0, task: str = "ner") -> list[TaggedWords]:
   """Distinct sentences, each beside its twin.
 
   Args:
@@ -81,42 +81,46 @@ def sentences(number: int, seed: int = 0, task: str = "ner") -> list[Row]:
   Raises:
     ValueError: there are not so many.
   """
-  differ = lambda one, other: _tags([one], task) != _tags([other], task)
-  forms = [form for form in FORMS if differ(*form[1])]
+  differ = lambda one, other: _types_to_tags([one], task) != _types_to_tags([other], task)
+  forms = [form for form in TEMPLATES if differ(*form[1])]
   made = {}
-  for n in range(10 * number):
-    twins = dict(_twins(np.random.default_rng((seed, n)), *forms[n % len(forms)]))
+  for n in range(10 * num_sentences):
+    twins = dict(_sentence_pair(np.random.default_rng((seed, n)), *forms[n % len(forms)]))
     if not twins.keys() & made.keys():
       made.update(twins)
-    if len(made) == number:
-      return [([*words], _tags(marks, task)) for words, marks in made.items()]
-  raise ValueError(f"{number} distinct sentences for {task} cannot be made in pairs of twins")
+    if len(made) == num_sentences:
+      return [([*words], _types_to_tags(marks, task)) for words, marks in made.items()]
+  raise ValueError(
+    f"{num_sentences} distinct sentences for {task} cannot be made in pairs of twins"
+  )
 
 
-def ceiling(rows: Iterable[Row]) -> float:
+def max_forward_accuracy(tagged_sentences: Iterable[TaggedWords]) -> float:
   """The best accuracy, over all tags, of whatever knows at each word only those up to it."""
   counts = collections.defaultdict(collections.Counter)
-  for words, tags in rows:
+  for words, tags in tagged_sentences:
     for t, tag in enumerate(tags, 1):
       counts[tuple(words[:t])][tag] += 1
   right = sum(max(count.values()) for count in counts.values())
   return right / sum(count.total() for count in counts.values())
 
 
-def _twins(draw, shared: str, readings: dict[str, str]):
+def _sentence_pair(rng, prefix: str, continuations: dict[str, str]):
   """Two sentences of one form, as words and marks."""
-  words = {slot: iter(draw.permutation(some.split()).tolist()) for slot, some in SLOTS.items()}
-  marks = {word: mark for mark, some in MARKS.items() for word in some.split()}
+  words = {slot: iter(rng.permutation(some.split()).tolist()) for slot, some in SLOTS.items()}
+  marks = {word: mark for mark, some in WORD_TYPES.items() for word in some.split()}
   fill = lambda text: [next(words[token]) if token in SLOTS else token for token in text.split()]
-  opening = "OPENING , " if draw.random() < 0.8 else ""
-  begun = fill(opening + shared.replace("*", ""))
-  for mark, rest in readings.items():
-    tokens = f"{opening}{shared} {rest}".split()
+  opening = "OPENING , " if rng.random() < 0.8 else ""
+  begun = fill(opening + prefix.replace("*", ""))
+  for mark, rest in continuations.items():
+    tokens = f"{opening}{prefix} {rest}".split()
     yield (*begun, *fill(rest)), [mark if t.endswith("*") else marks[t] for t in tokens]
 
 
-def _tags(marks: list[str], task: str) -> list[str]:
+def _types_to_tags(word_types: list[str], task: str) -> list[str]:
   if task == "pos":
-    return ["PROPN" if mark in SPANS["ner"] else mark for mark in marks]
-  types = SPANS[task]
-  return bio_tags.bio([f"I-{types[mark]}" if mark in types else "O" for mark in marks], "iob1")
+    return ["PROPN" if mark in SPAN_TYPES["ner"] else mark for mark in word_types]
+  types = SPAN_TYPES[task]
+  return bio_tags.to_bio(
+    [f"I-{types[mark]}" if mark in types else "O" for mark in word_types], "iob1"
+  )

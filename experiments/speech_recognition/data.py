@@ -14,18 +14,21 @@ from typing import NamedTuple
 import numpy as np
 from scipy import signal
 
-from rnnjax.data.bucketed_batches import Batches
-from rnnjax.data.files import contents, given
-from rnnjax.data.log_mel import log_mel, read, stacked
-from rnnjax.data.standardize import Scale
-from rnnjax.types import BadInput
+from rnnjax.data.bucketed_batches import BucketedBatches
+from rnnjax.data.files import list_files, use_files
+from rnnjax.data.log_mel import log_mel, read_wav, stack_frames
+from rnnjax.data.standardize import Standardizer
+from rnnjax.types import InvalidInputError
 
 DIGITS = tuple("zero one two three four five six seven eight nine".split())
 GLIDES = {"rise": (1, 2), "fall": (2, 1), "low": (1, 1), "high": (2, 2), "leap": (1, 3)}
-RATE = 8000  # samples a second
-STEP, STACK = RATE // 100, 3  # samples of 10 ms, of which a net reads three at once
-SHORT, LONG = 0.1, 30  # seconds of a recording, at least and at most
-TAKES = 40  # generated recordings of each word by each whistler
+SAMPLE_RATE = 8000  # samples a second
+HOP_LENGTH, FRAME_STACK = (
+  SAMPLE_RATE // 100,
+  3,
+)  # samples of 10 ms, of which a net reads three at once
+MIN_SECONDS, MAX_SECONDS = 0.1, 30  # seconds of a recording, at least and at most
+RECORDINGS_PER_WORD = 40  # generated recordings of each word by each whistler
 
 
 class Recording(NamedTuple):
@@ -43,7 +46,7 @@ class Utterance(NamedTuple):
   words: np.ndarray
 
 
-class Recordings(NamedTuple):
+class SpeechDataset(NamedTuple):
   """Recordings in three parts, and how their words are written."""
 
   name: str
@@ -53,7 +56,7 @@ class Recordings(NamedTuple):
   test: list[Recording]
 
 
-def load(dataset: str = "auto", data_dir: str = "", hold_out: str = "") -> Recordings:
+def load(dataset: str = "auto", data_dir: str = "", test_speaker: str = "") -> SpeechDataset:
   """Loads recordings of words.
 
   Args:
@@ -64,29 +67,36 @@ def load(dataset: str = "auto", data_dir: str = "", hold_out: str = "") -> Recor
   Raises:
     BadInput: files that are missing, misnamed or damaged; a speaker or a part that is not there.
   """
-  if given(dataset, data_dir, "generated sounds", "PATH reads recordings of digits"):
-    name, words, numbered = "fsdd", DIGITS, _files(data_dir)
+  if use_files(dataset, data_dir, "generated sounds", "PATH reads recordings of digits"):
+    name, words, numbered = "fsdd", DIGITS, _read_recordings(data_dir)
   else:
-    name, words, numbered = "embedded", tuple(GLIDES), _whistled()
+    name, words, numbered = "embedded", tuple(GLIDES), _generate_recordings()
   speakers = sorted({recording.speaker for _, recording in numbered})
-  if hold_out and hold_out not in speakers:
-    raise BadInput(f"--hold_out must be one of {', '.join(speakers)}; got {hold_out!r}")
+  if test_speaker and test_speaker not in speakers:
+    raise InvalidInputError(
+      f"--test_speaker must be one of {', '.join(speakers)}; got {test_speaker!r}"
+    )
   parts = {"train": [], "valid": [], "test": []}
   for index, recording in numbered:
-    tested = recording.speaker == hold_out if hold_out else index < 5
+    tested = recording.speaker == test_speaker if test_speaker else index < 5
     parts["test" if tested else "valid" if 5 <= index < 10 else "train"].append(recording)
   for part, recordings in parts.items():
     missing = {*words} - {words[recording.word] for recording in recordings}
     if missing:
-      raise BadInput(
+      raise InvalidInputError(
         f"{data_dir} has no recording of {', '.join(sorted(missing))} for the {part} part. "
         "Recordings 0 to 4 of a word by a speaker are tested, 5 to 9 choose, others train"
       )
-  return Recordings(name, words, **parts)
+  return SpeechDataset(name, words, **parts)
 
 
-def strings(
-  recordings: list[Recording], number: int, low: int, high: int, seed: int, tempo: float = 0.0
+def sample_utterances(
+  recordings: list[Recording],
+  num_utterances: int,
+  min_words: int,
+  max_words: int,
+  seed: int,
+  speed_perturbation: float = 0.0,
 ) -> Iterator[Utterance]:
   """Strings of low to high words by one speaker each, with pauses and faint noise.
 
@@ -100,19 +110,21 @@ def strings(
   Raises:
     BadInput: low is more than high.
   """
-  if low > high:
-    raise BadInput(f"--fewest must be at most --most; got {low} and {high}")
+  if min_words > max_words:
+    raise InvalidInputError(
+      f"--min_test_words must be at most --max_words; got {min_words} and {max_words}"
+    )
   draw, spoken = np.random.default_rng(seed), {}
   for recording in recordings:
     spoken.setdefault(recording.speaker, []).append(recording)
   speakers = list(spoken.values())
-  for _ in range(number):
+  for _ in range(num_utterances):
     own = speakers[draw.integers(len(speakers))]
-    chosen = [own[i] for i in draw.integers(len(own), size=draw.integers(low, high + 1))]
-    pause = lambda: np.zeros(int(RATE * max(0, draw.uniform(-0.2, 0.3))), np.float32)
+    chosen = [own[i] for i in draw.integers(len(own), size=draw.integers(min_words, max_words + 1))]
+    pause = lambda: np.zeros(int(SAMPLE_RATE * max(0, draw.uniform(-0.2, 0.3))), np.float32)
     pieces = [pause()]
     for recording in chosen:
-      percent = 100 + round(100 * tempo * draw.uniform(-1, 1))
+      percent = 100 + round(100 * speed_perturbation * draw.uniform(-1, 1))
       pieces += [signal.resample_poly(recording.samples, percent, 100), pause()]
     samples = np.concatenate(pieces)
     noise = samples.std() * 10 ** draw.uniform(-3, -1.5)
@@ -121,46 +133,54 @@ def strings(
     yield Utterance(samples.astype(np.float32), words)
 
 
-def alone(recordings: list[Recording]) -> Iterator[Utterance]:
+def single_word_utterances(recordings: list[Recording]) -> Iterator[Utterance]:
   """Each recording as it is."""
   return (Utterance(one.samples, np.array([one.word], np.int32)) for one in recordings)
 
 
-def examples(utterances: Iterable[Utterance]) -> list[tuple[np.ndarray, np.ndarray]]:
+def make_examples(utterances: Iterable[Utterance]) -> list[tuple[np.ndarray, np.ndarray]]:
   """What a net reads, [T, F], however loud it is, and the labels [U]: words from 1 on, blank 0."""
   rows = []
   for samples, words in utterances:
     samples = samples / np.sqrt(np.mean(samples**2) + 1e-9)
-    rows.append((stacked(log_mel(samples, RATE, STEP), STACK), 1 + words))
+    rows.append((stack_frames(log_mel(samples, SAMPLE_RATE, HOP_LENGTH), FRAME_STACK), 1 + words))
   return rows
 
 
-def batches(scale: Scale, size: int, rows, seed: int | None = None) -> Batches:
+def make_batches(
+  scale: Standardizer, batch_size: int, labeled_features, seed: int | None = None
+) -> BucketedBatches:
   """Examples as batches, what is read scaled."""
-  xs, labels = zip(*rows)
-  return Batches([scale(x) for x in xs], None, size, buckets=5, seed=seed, targets=labels)
+  xs, labels = zip(*labeled_features)
+  return BucketedBatches(
+    [scale(x) for x in xs], None, batch_size, max_buckets=5, seed=seed, targets=labels
+  )
 
 
-def _files(data_dir: str) -> list[tuple[int, Recording]]:
+def _read_recordings(data_dir: str) -> list[tuple[int, Recording]]:
   """Every recording and its index."""
-  sounds = [file for file in contents(data_dir) if re.fullmatch(r"[^.].*\.wav", file.name)]
+  sounds = [file for file in list_files(data_dir) if re.fullmatch(r"[^.].*\.wav", file.name)]
   if not sounds:
-    raise BadInput(f"{data_dir} must hold recordings such as 7_lucas_31.wav; it holds no .wav file")
+    raise InvalidInputError(
+      f"{data_dir} must hold recordings such as 7_lucas_31.wav; it holds no .wav file"
+    )
   made = []
   for file in sounds:
     named = re.fullmatch(r"([0-9])_([^_]+)_([0-9]{1,9})\.wav", file.name)
     if not named:
-      raise BadInput(f"{file} must be named DIGIT_SPEAKER_INDEX.wav, such as 7_lucas_31.wav")
-    samples = read(file, RATE)
-    if not SHORT * RATE <= len(samples) <= LONG * RATE:
-      raise BadInput(
-        f"{file} must last {SHORT} to {LONG} s to be a word; it lasts {len(samples) / RATE:.2f} s"
+      raise InvalidInputError(
+        f"{file} must be named DIGIT_SPEAKER_INDEX.wav, such as 7_lucas_31.wav"
+      )
+    samples = read_wav(file, SAMPLE_RATE)
+    if not MIN_SECONDS * SAMPLE_RATE <= len(samples) <= MAX_SECONDS * SAMPLE_RATE:
+      raise InvalidInputError(
+        f"{file} must last {MIN_SECONDS} to {MAX_SECONDS} s to be a word; it lasts {len(samples) / SAMPLE_RATE:.2f} s"
       )
     made.append((int(named[3]), Recording(samples, int(named[1]), named[2])))
   return made
 
 
-def _whistled() -> list[tuple[int, Recording]]:
+def _generate_recordings() -> list[tuple[int, Recording]]:
   """Glides from one pitch to another, each as long as it likes.
 
   What rises has the pitches of what falls: only their order tells which is which.
@@ -168,10 +188,10 @@ def _whistled() -> list[tuple[int, Recording]]:
   made, draw = [], np.random.default_rng(0)
   for speaker, base in (("alto", 400), ("mezzo", 500), ("soprano", 600)):
     for word, (start, stop) in enumerate(GLIDES.values()):
-      for index in range(TAKES):
-        n = draw.integers(int(0.1 * RATE), int(0.3 * RATE))
+      for index in range(RECORDINGS_PER_WORD):
+        n = draw.integers(int(0.1 * SAMPLE_RATE), int(0.3 * SAMPLE_RATE))
         pitch = base * draw.uniform(0.9, 1.1) * np.geomspace(start, stop, n)
-        samples = np.hanning(n) * np.sin(2 * np.pi * np.cumsum(pitch) / RATE)
+        samples = np.hanning(n) * np.sin(2 * np.pi * np.cumsum(pitch) / SAMPLE_RATE)
         samples += 0.01 * draw.standard_normal(n)
         made.append((index, Recording(samples.astype(np.float32), word, speaker)))
   return made

@@ -6,14 +6,18 @@ So nobody chooses by the test part, not even by looking.
 import statistics
 from collections.abc import Mapping, Sequence
 
-from rnnjax.types import BadInput
+from rnnjax.types import InvalidInputError
 
-LESS = ("loss", "error", "perplexity")  # of such scores less is better
-OPEN = ("parameters", "steps", "seconds")  # what all rows show beside their validation scores
+LOWER_IS_BETTER = ("loss", "error", "perplexity")  # of such scores less is better
+ALWAYS_SHOWN = (
+  "parameters",
+  "steps",
+  "seconds",
+)  # what all rows show beside their validation scores
 Row = dict[str, str | float]
 
 
-def rank(found: Mapping[tuple, Sequence[Mapping]], score: str = ""):
+def rank_trials(results_by_trial: Mapping[tuple, Sequence[Mapping]], metric: str = ""):
   """The rows of a table, best first; rows of fewer runs come after those of more.
 
   Args:
@@ -29,32 +33,34 @@ def rank(found: Mapping[tuple, Sequence[Mapping]], score: str = ""):
   Raises:
     BadInput: the score is none of the validation part, or no run has it.
   """
-  results = [result for several in found.values() for result in several]
-  fields = {"seed", *(name for point in found for name, _ in point)}
+  results = [result for several in results_by_trial.values() for result in several]
+  fields = {"seed", *(name for point in results_by_trial for name, _ in point)}
   number = lambda value: isinstance(value, (int, float)) and value == value
   names = dict.fromkeys(name for result in results for name in result if number(result[name]))
-  shown = lambda name: name.startswith("valid/") or name in (*fields, "runs", *OPEN)
+  shown = lambda name: name.startswith("valid/") or name in (*fields, "runs", *ALWAYS_SHOWN)
   names = sorted((name for name in names if name not in fields), key=lambda name: not shown(name))
-  score = score or next((name for name in names if name.startswith("valid/")), "valid/...")
-  if not score.startswith("valid/") or score not in names:
-    raise BadInput(f"a score of validation must rank the runs; got {score} of {', '.join(names)}")
-  sign, rows = 1 if any(word in score for word in LESS) else -1, []
-  for point, several in found.items():
+  metric = metric or next((name for name in names if name.startswith("valid/")), "valid/...")
+  if not metric.startswith("valid/") or metric not in names:
+    raise InvalidInputError(
+      f"a score of validation must rank the runs; got {metric} of {', '.join(names)}"
+    )
+  sign, rows = 1 if any(word in metric for word in LOWER_IS_BETTER) else -1, []
+  for point, several in results_by_trial.items():
     row: Row = dict(point) | {"runs": len(several)}
     for name in names:
       values = [result[name] for result in several if number(result.get(name))]
       if values:
         row[name] = statistics.fmean(values)
-      if len(values) > 1 and name not in OPEN:
+      if len(values) > 1 and name not in ALWAYS_SHOWN:
         row[f"{name} ±"] = statistics.stdev(values)
     rows.append(row)
-  rows = [row for row in rows if score in row]
-  rows.sort(key=lambda row: (-row["runs"], sign * row[score]))
+  rows = [row for row in rows if metric in row]
+  rows.sort(key=lambda row: (-row["runs"], sign * row[metric]))
   first, *rest = rows
-  return [first, *({n: row[n] for n in row if shown(n)} for row in rest)], score
+  return [first, *({n: row[n] for n in row if shown(n)} for row in rest)], metric
 
 
-def aligned(rows: Sequence[Row]) -> str:
+def format_table(rows: Sequence[Row]) -> str:
   """Rows as text, a column for each name.
 
   >>> print(aligned([{"cell": "gru", "valid/loss": 0.5, "valid/loss ±": 0.01}, {"cell": "lstm"}]))
@@ -68,7 +74,7 @@ def aligned(rows: Sequence[Row]) -> str:
     value, spread = row.get(name, ""), row.get(f"{name} ±")
     if isinstance(value, str):
       return value
-    text = f"{value:,.0f}" if name in ("runs", *OPEN) else f"{value:.4f}"
+    text = f"{value:,.0f}" if name in ("runs", *ALWAYS_SHOWN) else f"{value:.4f}"
     return text if spread is None else f"{text} ± {spread:.4f}"
 
   lines = [names, *([cell(row, name) for name in names] for row in rows)]

@@ -13,76 +13,82 @@ from typing import NamedTuple
 import numpy as np
 
 from rnnjax.training import run_dir
-from rnnjax.types import BadInput
+from rnnjax.types import InvalidInputError
 
-READ = {bool: {"true": True, "false": False}.__getitem__}  # a flag's text as its value
+FLAG_PARSERS = {bool: {"true": True, "false": False}.__getitem__}  # a flag's text as its value
 
 
 class Trial(NamedTuple):
   """A run: the values that are varied in it, its seed aside; all its flags; its folder."""
 
-  point: tuple[tuple[str, str], ...]
+  hyperparams: tuple[tuple[str, str], ...]
   flags: tuple[str, ...]
-  out: pathlib.Path
+  workdir: pathlib.Path
 
   @property
   def result(self) -> dict | None:
     """What it has found; None where it has not finished."""
-    path = self.out / "result.json"
+    path = self.workdir / "result.json"
     return json.loads(path.read_text()) if path.exists() else None
 
 
-def kinds(module) -> dict[str, type]:
+def field_types(module) -> dict[str, type]:
   """The fields of an experiment's Config, and what each is."""
   return {field.name: type(field.default) for field in dataclasses.fields(module.Config)}
 
 
-def draw(rng: np.random.Generator, text: str, kind: type | None) -> str:
+def sample_value(rng: np.random.Generator, spec: str, value_type: type | None) -> str:
   """A value of a field: of A,B,... one, of LOW:HIGH any, of log:LOW:HIGH any of the logarithm.
 
   >>> draw(np.random.default_rng(0), "log:1e-4:1e-2", float)
   '0.00188'
   """
-  if ":" not in text:
-    return str(rng.choice(text.split(",")))
+  if ":" not in spec:
+    return str(rng.choice(spec.split(",")))
   try:
-    low, high = map(float, text.removeprefix("log:").split(":"))
-    to, back = (math.log, math.exp) if text.startswith("log:") else (float, float)
+    low, high = map(float, spec.removeprefix("log:").split(":"))
+    to, back = (math.log, math.exp) if spec.startswith("log:") else (float, float)
     value = back(rng.uniform(to(low), to(high)))
   except (ValueError, OverflowError):
-    raise BadInput(f"a range is LOW:HIGH, or log:LOW:HIGH from above 0; got {text!r}") from None
-  return str(round(value)) if kind is int else f"{value:.3g}"
+    raise InvalidInputError(
+      f"a range is LOW:HIGH, or log:LOW:HIGH from above 0; got {spec!r}"
+    ) from None
+  return str(round(value)) if value_type is int else f"{value:.3g}"
 
 
-def configure(module, flags: dict[str, str]):
+def make_config(module, flags: dict[str, str]):
   """The configuration that an experiment makes of these flags.
 
   Raises:
     BadInput: a flag that it does not have, or a value that it does not take.
   """
-  known, presets = kinds(module), getattr(module, "PRESETS", {})
+  known, presets = field_types(module), getattr(module, "PRESETS", {})
   values = dict(presets.get(flags.get("preset"), {}))
   for name, text in flags.items():
     if name == "preset" and text in presets:
       continue
     if name not in known:
-      raise BadInput(f"{name}={text} names none of its flags, which are {', '.join(known)}")
+      raise InvalidInputError(
+        f"{name}={text} names none of its flags, which are {', '.join(known)}"
+      )
     try:
-      values[name] = READ.get(known[name], known[name])(text)
+      values[name] = FLAG_PARSERS.get(known[name], known[name])(text)
     except (KeyError, ValueError):
-      raise BadInput(f"--{name} must be of type {known[name].__name__}; got {text!r}") from None
+      raise InvalidInputError(
+        f"--{name} must be of type {known[name].__name__}; got {text!r}"
+      ) from None
   return module.Config(**values)
 
 
-def plan(
+def make_trials(
   experiment: str,
-  out: pathlib.Path,
-  fixed: Sequence[str] = (),
+  workdir: pathlib.Path,
+  fixed_flags: Sequence[str] = (),
   grid: Sequence[str] = (),
   random: Sequence[str] = (),
-  trials: int = 20,
+  num_trials: int = 20,
   seed: int = 0,
-  seeds: int = 1,
+  num_seeds: int = 1,
 ) -> list[Trial]:
   """All runs of a sweep: each point of the grid with each draw and each seed, in folders of `out`.
 
@@ -101,24 +107,24 @@ def plan(
   """
   try:
     module = importlib.import_module(f"experiments.{experiment}")
-    known = kinds(module)
+    known = field_types(module)
   except (ModuleNotFoundError, AttributeError):
-    raise BadInput(f"there is no experiment {experiment}") from None
+    raise InvalidInputError(f"there is no experiment {experiment}") from None
   split = lambda texts: [text.removeprefix("--").partition("=")[::2] for text in texts]
   rng, made = np.random.default_rng(seed), {}
   axes = [[(name, one) for one in text.split(",")] for name, text in split(grid)]
-  each = lambda: [(name, draw(rng, text, known.get(name))) for name, text in split(random)]
-  draws = [each() for _ in range(trials if random else 1)]
-  own = [[("seed", str(n))] if seeds > 1 else [] for n in range(seeds)]
+  each = lambda: [(name, sample_value(rng, text, known.get(name))) for name, text in split(random)]
+  draws = [each() for _ in range(num_trials if random else 1)]
+  own = [[("seed", str(n))] if num_seeds > 1 else [] for n in range(num_seeds)]
   for *point, drawn, seeded in itertools.product(*axes, draws, own):
     varied = (*point, *drawn, *seeded)
     place = ",".join(f"{name}={urllib.parse.quote(text, '')}" for name, text in varied)
-    folder = out / place
-    every = (*split(fixed), *varied, ("out", str(folder)))
+    folder = workdir / place
+    every = (*split(fixed_flags), *varied, ("out", str(folder)))
     flags = dict(every)
     if len(flags) < len(every):
-      raise BadInput(f"a flag is given twice among {', '.join(name for name, _ in every)}")
-    run_dir.check(folder, configure(module, flags))
+      raise InvalidInputError(f"a flag is given twice among {', '.join(name for name, _ in every)}")
+    run_dir.check_run_dir(folder, make_config(module, flags))
     text = tuple(f"--{name}={value}" for name, value in flags.items())
     made[folder] = Trial((*point, *drawn), text, folder)
   return list(made.values())

@@ -8,14 +8,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from rnnjax.types import BadInput
+from rnnjax.types import InvalidInputError
 
 SCALE = 0.3  # brings the ratios to about the size of an embedding
 
-Ids = Sequence[np.ndarray]
+TokenIds = Sequence[np.ndarray]
 
 
-class Evidence:
+class NgramFeatures:
   """Log-count ratios of the n-grams that end at each step, n = 1 ... orders.
 
       rₖ(g) = log (1 + #texts of class k with g)/Σ − log (1 + #texts of other classes with g)/Σ
@@ -31,45 +31,49 @@ class Evidence:
     folds: into how many parts of neighbours the training part is cut.
   """
 
-  def __init__(self, texts: Ids, labels: Sequence[int], classes: int, orders=3, folds=10):
+  def __init__(
+    self, texts: TokenIds, labels: Sequence[int], num_classes: int, max_order=3, num_folds=10
+  ):
     self.base = 1 + max((int(text.max()) for text in texts if len(text)), default=0)
-    self.orders, labels = orders, np.asarray(labels)
-    if self.base**orders > np.iinfo(np.int64).max:
+    self.max_order, labels = max_order, np.asarray(labels)
+    if self.base**max_order > np.iinfo(np.int64).max:
       most = int(np.log(np.iinfo(np.int64).max) / np.log(self.base))
-      raise BadInput(f"of {self.base} words n-grams are counted up to n = {most}; got {orders}")
-    self.targets = range(1, 2) if classes == 2 else range(classes)
+      raise InvalidInputError(
+        f"of {self.base} words n-grams are counted up to n = {most}; got {max_order}"
+      )
+    self.class_ids = range(1, 2) if num_classes == 2 else range(num_classes)
     rank = np.zeros(len(labels), int)
-    for label in range(classes):
+    for label in range(num_classes):
       own = labels == label
-      rank[own] = np.arange(own.sum()) * folds // max(own.sum(), 1)
+      rank[own] = np.arange(own.sum()) * num_folds // max(own.sum(), 1)
     doc = np.repeat(np.arange(len(texts)), [len(text) for text in texts])
-    self.grams, self.ratios, columns = [], [], []
-    for order in range(1, orders + 1):
-      keys = self._keys(texts, order)
+    self.ngrams, self.ratios, columns = [], [], []
+    for order in range(1, max_order + 1):
+      keys = self._ngram_keys(texts, order)
       grams, counts = np.unique(keys, return_counts=True)
-      self.grams.append(grams[(counts > 1) & (grams >= 0)])
-      g, number = self._find(order, keys), len(self.grams[-1]) + 1
+      self.ngrams.append(grams[(counts > 1) & (grams >= 0)])
+      g, number = self._ngram_indices(order, keys), len(self.ngrams[-1]) + 1
       text, gram = np.divmod(np.unique(doc * number + g), number)  # each n-gram once a text
-      cell = (rank[text] * classes + labels[text]) * number + gram
-      counted = np.bincount(cell, minlength=folds * classes * number)
-      counted = counted.reshape(folds, classes, number)
-      self.ratios.append(self._ratio(counted.sum(0)))
-      column = np.zeros((len(g), len(self.targets)), np.float32)
-      for fold in range(folds):
+      cell = (rank[text] * num_classes + labels[text]) * number + gram
+      counted = np.bincount(cell, minlength=num_folds * num_classes * number)
+      counted = counted.reshape(num_folds, num_classes, number)
+      self.ratios.append(self._log_ratios(counted.sum(0)))
+      column = np.zeros((len(g), len(self.class_ids)), np.float32)
+      for fold in range(num_folds):
         here = rank[doc] == fold
-        column[here] = self._ratio(counted.sum(0) - counted[fold])[g[here]]
+        column[here] = self._log_ratios(counted.sum(0) - counted[fold])[g[here]]
       columns.append(column)
-    self.cross_fitted = self._divide(np.concatenate(columns, -1), texts)
+    self.cross_fitted_features = self._split_by_text(np.concatenate(columns, -1), texts)
 
-  def __call__(self, texts: Ids) -> list[np.ndarray]:
+  def __call__(self, texts: TokenIds) -> list[np.ndarray]:
     """The ratios of other texts: [T, orders] each, or [T, orders · K] for more than two classes."""
     columns = [
-      self.ratios[order - 1][self._find(order, self._keys(texts, order))]
-      for order in range(1, self.orders + 1)
+      self.ratios[order - 1][self._ngram_indices(order, self._ngram_keys(texts, order))]
+      for order in range(1, self.max_order + 1)
     ]
-    return self._divide(np.concatenate(columns, -1), texts)
+    return self._split_by_text(np.concatenate(columns, -1), texts)
 
-  def _keys(self, texts, order):
+  def _ngram_keys(self, texts, order):
     """One integer for each n-gram of the texts laid end to end; −1 where it would cross a start."""
     ids = np.concatenate([np.zeros(0, np.int64), *texts]).astype(np.int64)
     lengths = [len(text) for text in texts]
@@ -77,23 +81,23 @@ class Evidence:
     keys = sum(np.roll(ids, j) * self.base**j for j in range(order))
     return np.where(place < order - 1, -1, keys)
 
-  def _find(self, order, keys):
+  def _ngram_indices(self, order, keys):
     """The index of each key among the known n-grams; one past the last where it is unknown."""
-    grams = self.grams[order - 1]
+    grams = self.ngrams[order - 1]
     if not len(grams):
       return np.zeros(len(keys), int)
     i = np.minimum(np.searchsorted(grams, keys), len(grams) - 1)
     return np.where(grams[i] == keys, i, len(grams))
 
-  def _ratio(self, counts):
+  def _log_ratios(self, counts):
     """[number, targets] of counts [classes, number]; 0 for the unknown, which is last."""
     made = []
-    for k in self.targets:
+    for k in self.class_ids:
       yes, no = counts[k] + 1, counts.sum(0) - counts[k] + 1
       made.append(np.log(yes / yes.sum()) - np.log(no / no.sum()))
     ratio = SCALE * np.stack(made, -1)
     ratio[-1] = 0
     return ratio.astype(np.float32)
 
-  def _divide(self, rows, texts):
-    return np.split(rows, np.cumsum([len(text) for text in texts]))[:-1]
+  def _split_by_text(self, features, texts):
+    return np.split(features, np.cumsum([len(text) for text in texts]))[:-1]

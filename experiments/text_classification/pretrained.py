@@ -9,10 +9,12 @@ import numpy as np
 
 from rnnjax.data.vocabulary import SPECIALS, Vocabulary
 from rnnjax.training.tasks import Task
-from rnnjax.types import BadInput, Params
+from rnnjax.types import InvalidInputError, Params
 
 
-def begin(task: Task, vocabulary: Vocabulary, language: Params, words: list[str]) -> Task:
+def with_pretrained_params(
+  task: Task, vocabulary: Vocabulary, lm_params: Params, lm_words: list[str]
+) -> Task:
   """The classification whose first parameters are in part those of a language model.
 
   A classifier with a `context` reads with them, as `read` says; another one starts from them, as
@@ -31,13 +33,17 @@ def begin(task: Task, vocabulary: Vocabulary, language: Params, words: list[str]
   def init(key, batch):
     params = task.init(key, batch)
     if "context" in params:
-      return params | {"context": read(params["context"], vocabulary, language, words)}
-    return graft(params, vocabulary, language, words)
+      return params | {
+        "context": load_context_params(params["context"], vocabulary, lm_params, lm_words)
+      }
+    return transfer_params(params, vocabulary, lm_params, lm_words)
 
   return task._replace(init=init)
 
 
-def read(params: Params, vocabulary: Vocabulary, language: Params, words: list[str]) -> Params:
+def load_context_params(
+  params: Params, vocabulary: Vocabulary, lm_params: Params, lm_words: list[str]
+) -> Params:
   """The parameters of a Context, those of the language model it was made of among them.
 
   Args:
@@ -47,11 +53,15 @@ def read(params: Params, vocabulary: Vocabulary, language: Params, words: list[s
   Raises:
     BadInput: no word in common.
   """
-  theirs = {name: language[name] for name in ("encoder", "back") if name in language}
-  return params | theirs | {"embedding": _named(params, vocabulary, language, words)}
+  theirs = {name: lm_params[name] for name in ("encoder", "back") if name in lm_params}
+  return (
+    params | theirs | {"embedding": _transfer_embedding(params, vocabulary, lm_params, lm_words)}
+  )
 
 
-def graft(params: Params, vocabulary: Vocabulary, language: Params, words: list[str]) -> Params:
+def transfer_params(
+  params: Params, vocabulary: Vocabulary, lm_params: Params, lm_words: list[str]
+) -> Params:
   """The parameters of a Classifier, with the embedding and encoder of a LanguageModel.
 
   Inputs beside the embedding, such as the evidence of n-grams, keep their rows of W. A direction or
@@ -65,45 +75,54 @@ def graft(params: Params, vocabulary: Vocabulary, language: Params, words: list[
     BadInput: nothing in common, or a width that differs.
   """
   if "embedding" not in params:
-    raise BadInput("a language model can only start a classifier whose embedding is trainable")
-  embedding, encoder = _named(params, vocabulary, language, words), params["encoder"]
+    raise InvalidInputError(
+      "a language model can only start a classifier whose embedding is trainable"
+    )
+  embedding, encoder = (
+    _transfer_embedding(params, vocabulary, lm_params, lm_words),
+    params["encoder"],
+  )
   for direction in ("encoder", "back"):
-    encoder = _over(encoder, language.get(direction, {}), "encoder")
+    encoder = _merge_params(encoder, lm_params.get(direction, {}), "encoder")
   return params | {"embedding": embedding, "encoder": encoder}
 
 
-def _named(params, vocabulary, language, words):
+def _transfer_embedding(params, vocabulary, lm_params, lm_words):
   """The embedding of the language model, its words found by their name; those that it lacks are its
   "<unk>", or keep their vectors where it has none."""
-  table, theirs = params["embedding"]["embedding"], language["embedding"]["embedding"]
-  ranks = {word: i for i, word in enumerate(words)}
+  table, theirs = params["embedding"]["embedding"], lm_params["embedding"]["embedding"]
+  ranks = {word: i for i, word in enumerate(lm_words)}
   if not ranks.keys() & set(vocabulary.words) - set(SPECIALS):
-    raise BadInput(f"none of the {len(words)} words of the language model is in the vocabulary")
+    raise InvalidInputError(
+      f"none of the {len(lm_words)} words of the language model is in the vocabulary"
+    )
   if table.shape[1] != theirs.shape[1]:
-    raise BadInput(
+    raise InvalidInputError(
       f"the embedding is {table.shape[1]} wide, that of the language model {theirs.shape[1]}; "
-      "the same --width suits both"
+      "the same --embed_dim suits both"
     )
   rows = [(i, ranks.get(word, ranks.get("<unk>"))) for i, word in enumerate(vocabulary.words)]
   mine, other = np.array([(i, rank) for i, rank in rows if rank is not None]).T
   return {"embedding": jnp.asarray(table).at[mine].set(theirs[other])}
 
 
-def _over(params, theirs, name):
+def _merge_params(params, lm_params, name):
   """The leaves of theirs laid over those of the same name; what W has more of rows is kept."""
   if isinstance(params, dict):
-    leaves = not any(isinstance(value, dict) for value in (*params.values(), *theirs.values()))
-    if leaves and params.keys() != theirs.keys():
-      raise BadInput(
-        f"{name} has {sorted(params)}, that of the language model {sorted(theirs)}; the same "
-        "--cell and --hidden suit both"
+    leaves = not any(isinstance(value, dict) for value in (*params.values(), *lm_params.values()))
+    if leaves and params.keys() != lm_params.keys():
+      raise InvalidInputError(
+        f"{name} has {sorted(params)}, that of the language model {sorted(lm_params)}; the same "
+        "--cell and --hidden_size suit both"
       )
-    both = [key for key in params if key in theirs]
-    return params | {key: _over(params[key], theirs[key], f"{name}/{key}") for key in both}
-  rows = theirs.shape[0] if name.endswith("/W") else params.shape[0]
-  if (rows, *params.shape[1:]) != theirs.shape or params.shape[0] < rows:
-    raise BadInput(
-      f"{name} has shape {params.shape}, that of the language model {theirs.shape}; "
-      "the same --cell and --hidden suit both"
+    both = [key for key in params if key in lm_params]
+    return params | {
+      key: _merge_params(params[key], lm_params[key], f"{name}/{key}") for key in both
+    }
+  rows = lm_params.shape[0] if name.endswith("/W") else params.shape[0]
+  if (rows, *params.shape[1:]) != lm_params.shape or params.shape[0] < rows:
+    raise InvalidInputError(
+      f"{name} has shape {params.shape}, that of the language model {lm_params.shape}; "
+      "the same --cell and --hidden_size suit both"
     )
-  return jnp.asarray(params).at[: theirs.shape[0]].set(theirs)
+  return jnp.asarray(params).at[: lm_params.shape[0]].set(lm_params)

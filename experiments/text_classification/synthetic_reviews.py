@@ -9,47 +9,47 @@ import itertools
 
 import numpy as np
 
-GOOD = "good great wonderful brilliant superb touching clever moving".split()
-BAD = "bad awful dull terrible boring clumsy weak stupid".split()
+POSITIVE_WORDS = "good great wonderful brilliant superb touching clever moving".split()
+NEGATIVE_WORDS = "bad awful dull terrible boring clumsy weak stupid".split()
 THINGS = "film movie story plot picture script ending cast".split()
 PEOPLE = "singer actor director writer painter player dancer teacher".split()
 OPENINGS = "well ; honestly , ; i saw it twice . ; as they say , ; last night ,".split(" ; ")
 
 
-def _contrast(draw, good: bool) -> str:
+def _contrast(rng, positive: bool) -> str:
   """not a bad film but a good one / not a good film but a bad one."""
-  yes, no = draw.choice(GOOD), draw.choice(BAD)
-  if not good:
+  yes, no = rng.choice(POSITIVE_WORDS), rng.choice(NEGATIVE_WORDS)
+  if not positive:
     yes, no = no, yes
-  return f"this is not a {no} {draw.choice(THINGS)} but a {yes} one ."
+  return f"this is not a {no} {rng.choice(THINGS)} but a {yes} one ."
 
 
-def _agent(draw, good: bool) -> str:
+def _agent(rng, positive: bool) -> str:
   """the bad singer left a good film / the good singer left a bad film."""
-  yes, no = draw.choice(GOOD), draw.choice(BAD)
-  if not good:
+  yes, no = rng.choice(POSITIVE_WORDS), rng.choice(NEGATIVE_WORDS)
+  if not positive:
     yes, no = no, yes
-  verb = draw.choice(["left", "made", "gave us"])
-  return f"the {no} {draw.choice(PEOPLE)} {verb} a {yes} {draw.choice(THINGS)} ."
+  verb = rng.choice(["left", "made", "gave us"])
+  return f"the {no} {rng.choice(PEOPLE)} {verb} a {yes} {rng.choice(THINGS)} ."
 
 
-def _turn(draw, good: bool) -> str:
+def _reversal(rng, positive: bool) -> str:
   """at first dull , in the end clever / at first clever , in the end dull."""
-  yes, no = draw.choice(GOOD), draw.choice(BAD)
-  if not good:
+  yes, no = rng.choice(POSITIVE_WORDS), rng.choice(NEGATIVE_WORDS)
+  if not positive:
     yes, no = no, yes
-  return f"the {draw.choice(THINGS)} was {no} at first and {yes} in the end ."
+  return f"the {rng.choice(THINGS)} was {no} at first and {yes} in the end ."
 
 
-def pairs(number: int, seed: int = 0) -> list[tuple[str, int]]:
+def generate_reviews(num_pairs: int, seed: int = 0) -> list[tuple[str, int]]:
   """`number` pairs of twins, [(text, 1), (text, 0), ...]: the same words, the opposite label.
 
   No text is there twice; there are some 60,000 pairs.
   """
   made: dict[str, int] = {}
-  forms = (_contrast, _agent, _turn)
+  forms = (_contrast, _agent, _reversal)
   for n in itertools.count():
-    if len(made) == 2 * number:
+    if len(made) == 2 * num_pairs:
       return list(made.items())
     form, twins = forms[n % len(forms)], {}
     for good in (True, False):

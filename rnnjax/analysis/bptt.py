@@ -9,14 +9,14 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from rnnjax.analysis.gradient_flow import carries
+from rnnjax.analysis.gradient_flow import collect_carries
 from rnnjax.cells import Cell, lstm, vanilla
 from rnnjax.cells.base import project
 from rnnjax.types import Array, Params
 from rnnjax.unroll import unroll
 
 
-class Backward(NamedTuple):
+class BpttGradients(NamedTuple):
   """What a vanilla cell's parameters and states hear of each step's loss.
 
       ∂Lₜ/∂W = Σᵣ≤ₜ ∂Lₜ/∂hₜ ∂hₜ/∂hᵣ ∂hᵣ/∂W = Σᵣ≤ₜ xᵣ ⊗ ∂Lₜ/∂zᵣ
@@ -27,12 +27,12 @@ class Backward(NamedTuple):
     grads: {"W", "U", "b"}, the sum of all terms.
   """
 
-  errors: Array
-  share: Array
+  deltas: Array
+  contribution_norms: Array
   grads: Params
 
 
-def output(W: Array, b: Array, hs: Array, labels: Array) -> tuple[Array, Array]:
+def softmax_loss_grad(W: Array, b: Array, hs: Array, labels: Array) -> tuple[Array, Array]:
   """The last layer of the textbooks, and what it tells the states.
 
       zₜ = hₜ W + b;   oₜ = softmax(zₜ);   Lₜ = −log oₜ[label]
@@ -52,7 +52,7 @@ def output(W: Array, b: Array, hs: Array, labels: Array) -> tuple[Array, Array]:
   return losses, dz @ W.T
 
 
-def backward(params: Params, xs: Array, hs: Array, dhs: Array) -> Backward:
+def rnn_backward(params: Params, xs: Array, hs: Array, dhs: Array) -> BpttGradients:
   """Walks back from every step's loss at once.
 
       zᵣ = xᵣ W + hᵣ₋₁ U + b;   hᵣ = tanh(zᵣ)
@@ -78,25 +78,25 @@ def backward(params: Params, xs: Array, hs: Array, dhs: Array) -> Backward:
     init=None,
     step=step,
     project=lambda params, u: u,
-    start=lambda u: (jnp.zeros_like(u[..., :H]),),
+    initial_carry=lambda u: (jnp.zeros_like(u[..., :H]),),
   )
   begun = jnp.eye(T, dtype=hs.dtype)[:, :, None] * dhs[:, None]  # t's walk begins at r = t
   seen = jnp.concatenate([jnp.broadcast_to(hs[:, None], begun.shape), begun], -1)
   _, errors = unroll(walk, params, seen, reverse=True)  # [r, t, H]: the walks are a batch
   dz = errors.sum(1)
-  return Backward(
+  return BpttGradients(
     errors,
     jnp.linalg.norm(xs, axis=-1)[:, None] * jnp.linalg.norm(errors, axis=-1),  # of x ⊗ dz
     {"W": xs.T @ dz, "U": before.T @ dz, "b": dz.sum(0)},
   )
 
 
-def states(params: Params, xs: Array) -> Array:
+def rnn_states(params: Params, xs: Array) -> Array:
   """hs [T, H] of a vanilla cell over xs [T, D]."""
   return unroll(vanilla(params["U"].shape[0]), params, xs)[1]
 
 
-def memory(params: Params, xs: Array) -> dict[str, Array]:
+def lstm_jacobian_terms(params: Params, xs: Array) -> dict[str, Array]:
   """The four ways by which an LSTM's memory reaches its next: the terms of ∂cₜ/∂cₜ₋₁.
 
       cₜ = σ(f) ⊙ cₜ₋₁ + σ(i) ⊙ tanh(g);   hₜ₋₁ = σ(oₜ₋₁) ⊙ tanh(cₜ₋₁)
@@ -118,7 +118,7 @@ def memory(params: Params, xs: Array) -> dict[str, Array]:
     ∂cₜ/∂cₜ₋₁.
   """
   H, σ = params["U"].shape[0], jax.nn.sigmoid
-  hs, cs = carries(lstm(H), params, xs)
+  hs, cs = collect_carries(lstm(H), params, xs)
   i, f, g, o = jnp.split(project(params, xs) + hs[:-1] @ params["U"], 4, -1)
   Ui, Uf, Ug, _ = (U.T for U in jnp.split(params["U"], 4, -1))
   slope = lambda z: σ(z) * (1 - σ(z))

@@ -12,14 +12,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from rnnjax.cells import Cell
-from rnnjax.cells.base import gates as parts
-from rnnjax.types import Array, Carry, Params, named
+from rnnjax.cells.base import preactivations
+from rnnjax.types import Array, Carry, Params, flatten_with_names
 from rnnjax.unroll import unroll
 
 
-def carries(cell: Cell, params: Params, xs: Array, carry: Carry | None = None) -> Carry:
+def collect_carries(cell: Cell, params: Params, xs: Array, carry: Carry | None = None) -> Carry:
   """Every carry, the first and those after each step: xs [T, ..., D] -> arrays [T + 1, ..., H]."""
-  first = cell.start(xs[0]) if carry is None else carry
+  first = cell.initial_carry(xs[0]) if carry is None else carry
   widths = np.cumsum([part.shape[-1] for part in first])
 
   def seen(params, carry, u):
@@ -27,13 +27,13 @@ def carries(cell: Cell, params: Params, xs: Array, carry: Carry | None = None) -
     return carry, jnp.concatenate(carry, -1)
 
   # A step of its own: `pointwise` or `linear`, if there is one, would put out y alone.
-  whole = cell._replace(step=seen, pointwise=None, linear=None, features=int(widths[-1]))
+  whole = cell._replace(step=seen, pointwise=None, coefficients=None, features=int(widths[-1]))
   _, after = unroll(whole, params, xs, carry=first)
   after = jnp.split(after, widths[:-1], -1)
   return tuple(jnp.concatenate([c[None], part]) for c, part in zip(first, after))
 
 
-def influence(cell: Cell, params: Params, xs: Array, carry: Carry | None = None) -> Carry:
+def jacobian_norms(cell: Cell, params: Params, xs: Array, carry: Carry | None = None) -> Carry:
   """How much the last output state hears of every carry before it.
 
       ‖∂h_T/∂carryᵣ‖ = ‖ ∂h_T/∂carry_{T−1} ··· ∂carryᵣ₊₁/∂carryᵣ ‖_F / √H        r = T ... 0
@@ -50,13 +50,13 @@ def influence(cell: Cell, params: Params, xs: Array, carry: Carry | None = None)
   Returns:
     For each part of the carry (an LSTM has h and c) an array [T + 1], at index r.
   """
-  every = carries(cell, params, xs, carry)
+  every = collect_carries(cell, params, xs, carry)
   widths = [part.shape[-1] for part in every]
   cuts, C, H = np.cumsum(widths)[:-1], sum(widths), widths[0]
   norms = lambda m: jnp.stack([jnp.linalg.norm(part) for part in jnp.split(m, cuts, -1)])
 
-  def back(params, walked, u):
-    (m,) = walked  # ∂h_T/∂carryᵣ₊₁ [H, C]
+  def back(params, jacobian_carry, u):
+    (m,) = jacobian_carry  # ∂h_T/∂carryᵣ₊₁ [H, C]
     x, flat = u[C:], u[:C]
 
     def forth(flat):
@@ -72,7 +72,7 @@ def influence(cell: Cell, params: Params, xs: Array, carry: Carry | None = None)
     init=None,
     step=back,
     project=lambda params, u: u,
-    start=lambda u: (jnp.zeros((H, C), u.dtype),),
+    initial_carry=lambda u: (jnp.zeros((H, C), u.dtype),),
   )
   eye = jnp.eye(H, C, dtype=xs.dtype)
   seen = jnp.concatenate([*(part[:-1] for part in every), xs], -1)
@@ -80,7 +80,7 @@ def influence(cell: Cell, params: Params, xs: Array, carry: Carry | None = None)
   return tuple((jnp.concatenate([ns, norms(eye)[None]]) / math.sqrt(H)).T)
 
 
-def gates(cell: Cell, params: Params, xs: Array) -> list[Array]:
+def gate_preactivations(cell: Cell, params: Params, xs: Array) -> list[Array]:
   """What an additive cell's nonlinearities are given, as its `pointwise` names it.
 
   Args:
@@ -97,11 +97,14 @@ def gates(cell: Cell, params: Params, xs: Array) -> list[Array]:
   """
   if cell.pointwise is None:
     raise ValueError(f"{cell} does not add u and h U, so its gates are known to its step alone")
-  h, blocks = carries(cell, params, xs)[0][:-1], params["U"].shape[1] // params["U"].shape[0]
-  return parts(cell.project(params, xs), h @ params["U"], blocks, cell.apart)
+  h, blocks = (
+    collect_carries(cell, params, xs)[0][:-1],
+    params["U"].shape[1] // params["U"].shape[0],
+  )
+  return preactivations(cell.project(params, xs), h @ params["U"], blocks, cell.num_split_gates)
 
 
-def saturation(z: Array, low: float = 0.1) -> tuple[Array, Array]:
+def gate_saturation(z: Array, threshold: float = 0.1) -> tuple[Array, Array]:
   """How often each unit's gate σ(z) is almost shut and almost open, over all steps and rows.
 
   Args:
@@ -112,7 +115,7 @@ def saturation(z: Array, low: float = 0.1) -> tuple[Array, Array]:
     Two shares [H].
   """
   gate, over = jax.nn.sigmoid(z), tuple(range(z.ndim - 1))
-  return jnp.mean(gate < low, over), jnp.mean(gate > 1 - low, over)
+  return jnp.mean(gate < threshold, over), jnp.mean(gate > 1 - threshold, over)
 
 
 def spectral_radii(U: Array) -> np.ndarray:
@@ -124,13 +127,13 @@ def spectral_radii(U: Array) -> np.ndarray:
   return np.abs(np.linalg.eigvals(np.stack(np.split(U, U.shape[1] // U.shape[0], 1)))).max(-1)
 
 
-def radii(params: Params) -> dict[str, float]:
+def recurrent_spectral_radii(params: Params) -> dict[str, float]:
   """Of each block of every recurrent U of a model, as {"radius/encoder/forward/U/0": 1.0}.
 
   Recurrent is what stands under a direction, and reads h itself, without a projection.
   """
   recurrent = re.compile(r"(.*/)?(forward|backward)/U")
-  leaves = named(params)
+  leaves = flatten_with_names(params)
   matrices = {
     name: U
     for name, U in leaves.items()

@@ -3,23 +3,23 @@
 import pathlib
 
 from rnnjax.analysis.figures import DPI
-from rnnjax.data.tables import objects
-from rnnjax.types import BadInput
+from rnnjax.data.tables import read_jsonl
+from rnnjax.types import InvalidInputError
 
 
-def history(out: str) -> dict[str, tuple[list[int], list[float]]]:
-  """What a run with --out has recorded: {"valid/loss": (steps, values), ...}.
+def read_history(workdir: str) -> dict[str, tuple[list[int], list[float]]]:
+  """What a run with --workdir has recorded: {"valid/loss": (steps, values), ...}.
 
   Raises:
     BadInput: there are no records.
   """
-  path = pathlib.Path(out).expanduser() / "metrics.jsonl"
+  path = pathlib.Path(workdir).expanduser() / "metrics.jsonl"
   if not path.is_file():
-    raise BadInput(f"{out!r} must be the --out of a run; it has no {path.name}")
+    raise InvalidInputError(f"{workdir!r} must be the --workdir of a run; it has no {path.name}")
   found: dict[str, tuple[list, list]] = {}
-  for place, row in objects(path):
+  for place, row in read_jsonl(path):
     if not all(isinstance(value, int | float) for value in row.values()) or "step" not in row:
-      raise BadInput(f"{place} must be numbers, one of them the step; got {str(row)[:60]}")
+      raise InvalidInputError(f"{place} must be numbers, one of them the step; got {str(row)[:60]}")
     for name, value in row.items():
       if name != "step":
         steps, values = found.setdefault(name, ([], []))
@@ -28,7 +28,7 @@ def history(out: str) -> dict[str, tuple[list[int], list[float]]]:
   return found
 
 
-def learning(path, history: dict[str, tuple[list[int], list[float]]]):
+def plot_history(path, history: dict[str, tuple[list[int], list[float]]]):
   """Draw a panel for each metric, such as loss, with a line for each part; gradients on one, all
   together. A PNG.
 

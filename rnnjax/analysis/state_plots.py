@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from rnnjax.analysis.figures import COLOURS, DPI
+from rnnjax.analysis.figures import DIVERGING_COLORS, DPI
 
 
-def states(path, pieces: Sequence[str], panels: Mapping[str, np.ndarray], low: float = -1.0):
+def plot_states(path, tokens: Sequence[str], panels: Mapping[str, np.ndarray], vmin: float = -1.0):
   """Draw units over steps, a panel beneath another: blue is low, red 1. A PNG.
 
   Args:
@@ -24,26 +24,26 @@ def states(path, pieces: Sequence[str], panels: Mapping[str, np.ndarray], low: f
   from matplotlib.figure import Figure
 
   for title, values in panels.items():
-    if len(values) != len(pieces):
+    if len(values) != len(tokens):
       raise ValueError(
-        f"{title} must have a row for each of {len(pieces)} pieces; got {len(values)}"
+        f"{title} must have a row for each of {len(tokens)} pieces; got {len(values)}"
       )
-  colours = LinearSegmentedColormap.from_list("signed", COLOURS)
-  wide, units = max(4.0, 1.2 + 0.32 * len(pieces)), [np.shape(v)[1] for v in panels.values()]
-  long = 0.09 * max(map(len, pieces))  # inches of a label
+  colours = LinearSegmentedColormap.from_list("signed", DIVERGING_COLORS)
+  wide, units = max(4.0, 1.2 + 0.32 * len(tokens)), [np.shape(v)[1] for v in panels.values()]
+  long = 0.09 * max(map(len, tokens))  # inches of a label
   heights = [min(0.4 + 0.05 * H, 2.0) for H in units]
   size = wide, sum(heights) + 0.3 * len(units) + long
   figure = Figure(size, dpi=DPI, layout="constrained")
   grid = figure.subplots(len(units), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
   for axes, (title, values) in zip(grid, panels.items()):
-    how = dict(vmin=low, vmax=1, aspect="auto", interpolation="nearest")
+    how = dict(vmin=vmin, vmax=1, aspect="auto", interpolation="nearest")
     shown = axes.imshow(np.asarray(values, float).T, colours, **how)
     axes.set_ylabel(title, size=8, rotation=0, ha="right", va="center", parse_math=False)
     axes.set_yticks([])
     axes.spines[:].set_visible(False)
   grid[-1].set_xticks(
-    range(len(pieces)),
-    pieces,
+    range(len(tokens)),
+    tokens,
     rotation=60,
     ha="right",
     size=8,
@@ -54,7 +54,7 @@ def states(path, pieces: Sequence[str], panels: Mapping[str, np.ndarray], low: f
   figure.savefig(path, format="png")
 
 
-def coloured(words: Sequence[str], weights: Sequence[float]) -> str:
+def colored_html(words: Sequence[str], weights: Sequence[float]) -> str:
   """HTML of words, the redder the larger their weight beside the largest; a pointer reads it off.
 
   A notebook shows it: `IPython.display.HTML(coloured(words, α))`.

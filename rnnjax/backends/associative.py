@@ -14,17 +14,17 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from rnnjax.backends.batch_sharding import on_own_rows, varying
-from rnnjax.backends.linear_scan import at_once, shifted
-from rnnjax.backends.scan import freeze, project_steps
-from rnnjax.cells.base import Cell, carried, state
+from rnnjax.backends.batch_sharding import cast_to_varying, shard_over_batch
+from rnnjax.backends.linear_scan import parallel_linear_scan, shift_one_step
+from rnnjax.backends.scan import project_steps, where_mask
+from rnnjax.cells.base import Cell, pack_carry, unpack_state
 from rnnjax.types import Array, Carry, Params
 
 
-def unless_linear(cell: Cell, params: Params, xs: Array, carry: Carry) -> str:
+def requires_linear(cell: Cell, params: Params, xs: Array, carry: Carry) -> str:
   """Of a backend that runs linear recurrences alone."""
   del params, xs, carry
-  if cell.linear:
+  if cell.coefficients:
     return ""
   return (
     f"it runs linear recurrences, hₜ = aₜ ⊙ hₜ₋₁ + bₜ, and {cell} is none; backend='scan' runs it"
@@ -32,7 +32,7 @@ def unless_linear(cell: Cell, params: Params, xs: Array, carry: Carry) -> str:
 
 
 def associative(
-  cell: Cell, params: Params, xs: Array, alive: Array | None, carry: Carry, reverse: bool
+  cell: Cell, params: Params, xs: Array, mask: Array | None, carry: Carry, reverse: bool
 ) -> tuple[Carry, Array]:
   """As `scan`, for a cell of the form of `linear`, in log T rounds of all steps.
 
@@ -40,39 +40,39 @@ def associative(
   device takes its own rows, and they meet once, to add up the weight gradients.
   """
 
-  def run(params, xs, alive, carry):
-    params, carry = (varying(tree, xs) for tree in (params, carry))
+  def run(params, xs, mask, carry):
+    params, carry = (cast_to_varying(tree, xs) for tree in (params, carry))
     u = project_steps(cell, params, xs)
     # vmap over the steps: each function sees the axes of one step, as in the loop.
     a, b = jax.vmap(functools.partial(_coefficients, cell, params))(u)
-    a, b = freeze(alive, (a, b), (jnp.ones_like(a), jnp.zeros_like(b)))  # s stands still
-    ss = states(reverse, a, b, state(carry).astype(b.dtype))
-    ys = jax.vmap(cell.read, (None, 0, 0))(params, ss, u)
-    h = last(ys, alive, carry[0], reverse)
-    carry = carried(h, ss[0 if reverse else -1], carry)
-    return carry, freeze(alive, ys, jnp.zeros_like(ys))
+    a, b = where_mask(mask, (a, b), (jnp.ones_like(a), jnp.zeros_like(b)))  # s stands still
+    ss = scan_states(reverse, a, b, unpack_state(carry).astype(b.dtype))
+    ys = jax.vmap(cell.readout, (None, 0, 0))(params, ss, u)
+    h = last_output(ys, mask, carry[0], reverse)
+    carry = pack_carry(h, ss[0 if reverse else -1], carry)
+    return carry, where_mask(mask, ys, jnp.zeros_like(ys))
 
-  return on_own_rows(run)(params, xs, alive, carry)
+  return shard_over_batch(run)(params, xs, mask, carry)
 
 
 def _coefficients(cell, params, u):
   """a and b of one step, in the shape of b."""
-  a, b = cell.linear(params, u)
+  a, b = cell.coefficients(params, u)
   return jnp.broadcast_to(a, b.shape), b
 
 
-def last(ys: Array, alive: Array | None, h: Array, reverse: bool) -> Array:
+def last_output(ys: Array, mask: Array | None, h: Array, reverse: bool) -> Array:
   """y [..., H] where each row ends, of ys [T, ..., H]; h where it has no step."""
-  if alive is None:
+  if mask is None:
     return ys[0 if reverse else -1]
-  steps = alive.sum(0)
+  steps = mask.sum(0)
   end = jnp.zeros_like(steps) if reverse else jnp.maximum(steps - 1, 0)
   y = jnp.take_along_axis(ys, end[None, ..., None], 0)[0]
-  return freeze(steps > 0, y, h)
+  return where_mask(steps > 0, y, h)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def states(reverse: bool, a: Array, b: Array, s: Array) -> Array:
+def scan_states(reverse: bool, a: Array, b: Array, s: Array) -> Array:
   """s₁ ... s_T of sₜ = aₜ ⊙ sₜ₋₁ + bₜ, from s₀ [..., N] on: a, b [T, ..., N] -> [T, ..., N].
 
   The way back is such a recurrence too, in the other direction:
@@ -81,19 +81,19 @@ def states(reverse: bool, a: Array, b: Array, s: Array) -> Array:
       daₜ = dsₜ ⊙ sₜ₋₁,  dbₜ = dsₜ
   """
   first = -1 if reverse else 0
-  return at_once(a, b.at[first].add(a[first] * s), reverse)
+  return parallel_linear_scan(a, b.at[first].add(a[first] * s), reverse)
 
 
 def _forward(reverse, a, b, s):
-  ss = states(reverse, a, b, s)
+  ss = scan_states(reverse, a, b, s)
   return ss, (a, s, ss)
 
 
 def _backward(reverse, saved, dss):
   a, s, ss = saved
-  ds = at_once(shifted(jnp.zeros_like(s), a, not reverse), dss, not reverse)
+  ds = parallel_linear_scan(shift_one_step(jnp.zeros_like(s), a, not reverse), dss, not reverse)
   first = -1 if reverse else 0
-  return ds * shifted(s, ss, reverse), ds, a[first] * ds[first]
+  return ds * shift_one_step(s, ss, reverse), ds, a[first] * ds[first]
 
 
-states.defvjp(_forward, _backward)
+scan_states.defvjp(_forward, _backward)

@@ -26,26 +26,26 @@ class Backend(NamedTuple):
   """
 
   run: Callable[..., tuple[Carry, Array]]
-  refuses: Callable[[Cell, Params, Array, Carry], str]
-  together: Callable[..., list[tuple[Carry, Array]]] | None = None
+  why_unavailable: Callable[[Cell, Params, Array, Carry], str]
+  run_many: Callable[..., list[tuple[Carry, Array]]] | None = None
 
 
-def kernel(together: Callable, refuses: Callable) -> Backend:
+def kernel_backend(run_many: Callable, why_unavailable: Callable) -> Backend:
   """A backend that runs nets together, one of them alone, too."""
 
-  def run(cell, params, xs, alive, carry, reverse):
-    return together(cell, (params,), xs, alive, (carry,), (reverse,))[0]
+  def run(cell, params, xs, mask, carry, reverse):
+    return run_many(cell, (params,), xs, mask, (carry,), (reverse,))[0]
 
-  return Backend(run, refuses, together)
+  return Backend(run, why_unavailable, run_many)
 
 
-def aside(f: Callable):
+def call_outside_trace(f: Callable):
   """f(), as if nothing were traced and no mesh set: what is asked once a process is asked so."""
   with concurrent.futures.ThreadPoolExecutor(1) as thread:  # which has no part in either
     return thread.submit(f).result()
 
 
-def never(cell: Cell, params: Params, xs: Array, carry: Carry) -> str:
+def always_available(cell: Cell, params: Params, xs: Array, carry: Carry) -> str:
   """Of a backend that runs any cell anywhere."""
   del cell, params, xs, carry
   return ""
@@ -62,7 +62,7 @@ def mixes_rows(cell: Cell, params: Params, xs: Array, carry: Carry) -> bool:
     cell, params, carry: as for `unroll`; only their shapes are read.
     xs: [T, ..., D].
   """
-  if cell.pointwise or cell.linear or math.prod(xs.shape[1:-1]) < 2:
+  if cell.pointwise or cell.coefficients or math.prod(xs.shape[1:-1]) < 2:
     return False
   inputs = params, carry, jax.ShapeDtypeStruct(xs.shape[1:], xs.dtype)
   leaves, structure = jax.tree.flatten(inputs)
@@ -101,7 +101,7 @@ def _mixes_rows(cell, structure, types):
         return True
     return False
 
-  return aside(nan_rows)
+  return call_outside_trace(nan_rows)
 
 
 def unless_independent(cell: Cell, params: Params, xs: Array, carry: Carry) -> str:
@@ -111,10 +111,10 @@ def unless_independent(cell: Cell, params: Params, xs: Array, carry: Carry) -> s
       f"the batch is sharded over devices, each of which runs its own rows, and a step of {cell} "
       "mixes rows; backend='scan' runs it"
     )
-  return unless_floating(cell, params, xs, carry)
+  return requires_floating(cell, params, xs, carry)
 
 
-def unless_floating(cell: Cell, params: Params, xs: Array, carry: Carry) -> str:
+def requires_floating(cell: Cell, params: Params, xs: Array, carry: Carry) -> str:
   """Of a backend with a backward pass of its own, which needs what can be differentiated."""
   del xs
   if not all(jnp.issubdtype(p.dtype, jnp.inexact) for p in jax.tree.leaves(params)):

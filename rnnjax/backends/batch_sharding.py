@@ -8,7 +8,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from rnnjax.types import Array
 
 
-def on_own_rows(run, known: bool = True):
+def shard_over_batch(run, check_vma: bool = True):
   """run(params, xs, alive, carry) on each device's own rows, where a mesh cuts the batch.
 
   It returns carry and ys, or a tuple of many of each; `known` is whether jax can tell by itself how
@@ -19,25 +19,25 @@ def on_own_rows(run, known: bool = True):
   whose devices divide the rows. Otherwise it is run as it is.
   """
 
-  def runs(params, xs, alive, carry):
+  def runs(params, xs, mask, carry):
     batch = batch_axes(xs)
     if not any(batch):
-      return run(params, xs, alive, carry)
+      return run(params, xs, mask, carry)
     sequence, row = PartitionSpec(None, *batch), PartitionSpec(*batch)
     explicit = jax.typeof(xs).sharding
     if any(explicit.spec):  # what else there is may lie elsewhere, such as zeros that fill up
       put = lambda tree, spec: jax.tree.map(
         lambda leaf: jax.sharding.reshard(leaf, NamedSharding(explicit.mesh, spec)), tree
       )
-      alive, carry = put(alive, sequence), put(carry, row)
+      mask, carry = put(mask, sequence), put(carry, row)
     names = {name for axis in batch for name in ([axis] if isinstance(axis, str) else axis or ())}
     return jax.shard_map(
       run,
       in_specs=(PartitionSpec(), sequence, sequence, row),
       out_specs=(row, sequence),
       axis_names=names,
-      check_vma=known,
-    )(params, xs, alive, carry)
+      check_vma=check_vma,
+    )(params, xs, mask, carry)
 
   return runs
 
@@ -54,7 +54,7 @@ def batch_axes(xs: Array) -> tuple:
   return (names,) if devices > 1 and xs.ndim > 2 and xs.shape[1] % devices == 0 else ()
 
 
-def varying(tree, *like: Array):
+def cast_to_varying(tree, *like: Array):
   """The leaves as arrays that differ among the devices of a shard_map wherever one of `like` does.
 
   The gradient of such a leaf is then the sum over these devices.

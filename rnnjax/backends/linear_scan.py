@@ -12,12 +12,12 @@ import jax.numpy as jnp
 from rnnjax.types import Array
 
 
-def push(J: Array, δ: Array) -> Array:
+def matvec(J: Array, δ: Array) -> Array:
   """J δ, of matrices J [..., n, n], or of diagonals [..., n]."""
   return J * δ if J.ndim == δ.ndim else (J @ δ[..., None])[..., 0]
 
 
-def at_once(J: Array, r: Array, reverse: bool = False) -> Array:
+def parallel_linear_scan(J: Array, r: Array, reverse: bool = False) -> Array:
   """δ [T, ..., n] by an associative scan; from the last step to the first in reverse.
 
   Args:
@@ -28,23 +28,23 @@ def at_once(J: Array, r: Array, reverse: bool = False) -> Array:
 
   def join(first, second):
     (A, p), (B, q) = first, second
-    return product(B, A), push(B, p) + q
+    return product(B, A), matvec(B, p) + q
 
   return jax.lax.associative_scan(join, (J, r), reverse=reverse)[1]
 
 
-def in_turn(J: Array, r: Array, reverse: bool = False) -> Array:
+def sequential_linear_scan(J: Array, r: Array, reverse: bool = False) -> Array:
   """As `at_once`, one step after the other: no product of many J is made, which could overflow."""
 
   def step(δ, inputs):
     J, r = inputs
-    δ = push(J, δ) + r
+    δ = matvec(J, δ) + r
     return δ, δ
 
   return jax.lax.scan(step, r[0] * 0, (J, r), reverse=reverse)[1]
 
 
-def shifted(first: Array, δ: Array, reverse: bool = False) -> Array:
+def shift_one_step(first: Array, δ: Array, reverse: bool = False) -> Array:
   """What enters each step: first [..., n], δ₁, ..., δ_T₋₁; in reverse δ₂, ..., δ_T, first."""
   parts = (δ[1:], first[None]) if reverse else (first[None], δ[:-1])
   return jnp.concatenate(parts)

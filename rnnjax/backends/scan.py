@@ -5,19 +5,19 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from rnnjax.cells.base import Cell, wide
+from rnnjax.cells.base import Cell, accumulation_dtype
 from rnnjax.types import Array, Carry, Params
 
 
-def freeze(alive: Array | None, new, old):
+def where_mask(mask: Array | None, new, old):
   """new where a row is alive, old where it is past its length; alive [...], leaves [..., *F]."""
-  if alive is None:
+  if mask is None:
     return new
-  live = lambda leaf: alive.reshape(*alive.shape, *(1,) * (leaf.ndim - alive.ndim))
+  live = lambda leaf: mask.reshape(*mask.shape, *(1,) * (leaf.ndim - mask.ndim))
   return jax.tree.map(lambda n, o: jnp.where(live(n), n, o), new, old)
 
 
-def tick(cell: Cell, params: Params, carry: Carry, inputs: tuple) -> tuple[Carry, Array]:
+def masked_step(cell: Cell, params: Params, carry: Carry, inputs: tuple) -> tuple[Carry, Array]:
   """One step, of rows that live; of others the carry stands still and the output is 0.
 
   Args:
@@ -26,20 +26,20 @@ def tick(cell: Cell, params: Params, carry: Carry, inputs: tuple) -> tuple[Carry
   """
   x, alive = inputs
   new, y = cell.step(params, carry, cell.project(params, x))
-  return freeze(alive, new, carry), freeze(alive, y, jnp.zeros_like(y))
+  return where_mask(alive, new, carry), where_mask(alive, y, jnp.zeros_like(y))
 
 
 def scan(
-  cell: Cell, params: Params, xs: Array, alive: Array | None, carry: Carry, reverse: bool
+  cell: Cell, params: Params, xs: Array, mask: Array | None, carry: Carry, reverse: bool
 ) -> tuple[Carry, Array]:
   """Runs the cell over xs [T, ..., D]; where alive [T, ...] is False the carry stands still.
 
   Returns:
     carry, ys [T, ..., H].
   """
-  params, narrow = summable(params)
-  step = lambda carry, inputs: tick(cell, narrow(params), carry, inputs)
-  return jax.lax.scan(step, carry, (xs, alive), reverse=reverse)
+  params, narrow = with_accumulation_dtype(params)
+  step = lambda carry, inputs: masked_step(cell, narrow(params), carry, inputs)
+  return jax.lax.scan(step, carry, (xs, mask), reverse=reverse)
 
 
 def project_steps(cell: Cell, params: Params, xs: Array):
@@ -53,10 +53,10 @@ def project_steps(cell: Cell, params: Params, xs: Array):
   return jax.vmap(cell.project, (None, 0))(params, xs)
 
 
-def summable(params: Params):
+def with_accumulation_dtype(params: Params):
   """The parameters in a type in which a loop can sum their gradients over its turns, which it does
   in the type they have outside of it; and what gives them their own type again, inside."""
   own = jax.tree.map(lambda leaf: leaf.dtype, params)
-  kind = lambda dtype: wide(dtype) if jnp.issubdtype(dtype, jnp.floating) else dtype
+  kind = lambda dtype: accumulation_dtype(dtype) if jnp.issubdtype(dtype, jnp.floating) else dtype
   cast = functools.partial(jax.tree.map, lambda leaf, dtype: leaf.astype(dtype))
   return cast(params, jax.tree.map(kind, own)), lambda high: cast(high, own)

@@ -15,7 +15,7 @@ from rnnjax.cells.base import Cell
 from rnnjax.types import Array, Params
 
 
-class Plan(NamedTuple):
+class DeferredOptions(NamedTuple):
   """The choices of `deferred`; they change its time and memory, not its results.
 
   Attributes:
@@ -29,14 +29,14 @@ class Plan(NamedTuple):
     unroll: the steps that are one turn of a loop.
   """
 
-  save: bool = True
-  chunk: int | None = None
-  hoist: bool = False
-  join: bool = False
+  save_gates: bool = True
+  chunk_size: int | None = None
+  precompute_inputs: bool = False
+  concat_gates: bool = False
   unroll: int = 1
 
 
-def plan(cell: Cell, params: Params, xs: Array) -> Plan:
+def choose_options(cell: Cell, params: Params, xs: Array) -> DeferredOptions:
   """What measurements recommend for xs [T, ..., D], the rows of one device.
 
   On a CPU (LSTM and GRU, forward and backward, one and two devices):
@@ -56,17 +56,19 @@ def plan(cell: Cell, params: Params, xs: Array) -> Plan:
   computed again, in turns of two steps, 48.5 and 22.4 against 48.1 and 22.9.
   """
   if jax.default_backend() != "cpu":
-    return Plan(hoist=True, join=True, unroll=4)
+    return DeferredOptions(precompute_inputs=True, concat_gates=True, unroll=4)
   T, D = xs.shape[0], xs.shape[-1]
   rows = math.prod(xs.shape[1:-1])
   chunk = next((k for k in range(1, T) if k * rows >= 512 and T % k == 0), None)
   us = jax.tree.leaves(jax.eval_shape(functools.partial(project_steps, cell), params, xs))
   size = sum(u.size * u.dtype.itemsize for u in us)
-  save = malloc.kept or D + cell.features > 256 or size < 20 * 2**20
-  return Plan(save=save, chunk=chunk)
+  save = malloc.malloc_tuned or D + cell.features > 256 or size < 20 * 2**20
+  return DeferredOptions(save_gates=save, chunk_size=chunk)
 
 
-def fastest(cell: Cell, params: Params, xs: Array, able: Callable[[str], bool]) -> str:
+def select_backend(
+  cell: Cell, params: Params, xs: Array, is_available: Callable[[str], bool]
+) -> str:
   """Which of the backends that are able to run this was measured to be the fastest.
 
   What was not measured is not chosen: `mosaic`, and on accelerators all steps at once.
@@ -90,8 +92,8 @@ def fastest(cell: Cell, params: Params, xs: Array, able: Callable[[str], bool]) 
   if any(map(jax.export.is_symbolic_dim, xs.shape)):
     return "scan"
   few = math.prod(xs.shape[1:-1]) * cell.features <= 16
-  if few and jax.default_backend() == "cpu" and able("associative"):
+  if few and jax.default_backend() == "cpu" and is_available("associative"):
     return "associative"
-  if able("triton") and triton_tiling.rounds(cell, params, xs) <= 2:
+  if is_available("triton") and triton_tiling.num_waves(cell, params, xs) <= 2:
     return "triton"
-  return "deferred" if able("deferred") else "scan"
+  return "deferred" if is_available("deferred") else "scan"

@@ -1,6 +1,6 @@
 """Recurrent cells, one paper a file."""
 
-from rnnjax.cells.base import Cell, factory
+from rnnjax.cells.base import Cell, cell_factory
 from rnnjax.cells.gru import gru
 from rnnjax.cells.lru import lru
 from rnnjax.cells.lstm import lstm
@@ -8,4 +8,4 @@ from rnnjax.cells.mingru import mingru
 from rnnjax.cells.minlstm import minlstm
 from rnnjax.cells.vanilla import vanilla
 
-__all__ = ["Cell", "factory", "gru", "lru", "lstm", "mingru", "minlstm", "vanilla"]
+__all__ = ["Cell", "cell_factory", "gru", "lru", "lstm", "mingru", "minlstm", "vanilla"]

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from rnnjax.types import Array, BadInput, Carry, Key, Params
+from rnnjax.types import Array, Carry, InvalidInputError, Key, Params
 
 
 class Cell(NamedTuple):
@@ -36,19 +36,19 @@ class Cell(NamedTuple):
   name: str
   features: int
   init: Callable[[Key, int], Params]
-  start: Callable[[Array], Carry]
+  initial_carry: Callable[[Array], Carry]
   project: Callable[[Params, Array], Array]
   step: Callable[[Params, Carry, Array], tuple[Carry, Array]]
   pointwise: Callable[[Params, Carry, list[Array]], tuple[Carry, Array]] | None = None
-  apart: int = 0
-  linear: Callable[[Params, Array], tuple[Array, Array]] | None = None
-  read: Callable[[Params, Array, Array], Array] | None = None
+  num_split_gates: int = 0
+  coefficients: Callable[[Params, Array], tuple[Array, Array]] | None = None
+  readout: Callable[[Params, Array, Array], Array] | None = None
 
   def __repr__(self):
     return self.name
 
 
-def factory(make: Callable) -> Callable:
+def cell_factory(make: Callable) -> Callable:
   """A cell factory that returns the same cell for the same arguments, so that jit compiles once.
 
   `make(features, ...)` returns the cell's functions as a dict: init, start, and either project and
@@ -62,12 +62,12 @@ def factory(make: Callable) -> Callable:
   title = make.__name__
 
   @functools.cache
-  def cached(features, *given):
+  def cached(features, *arguments):
     parameters = signature.parameters
-    options = [f"{key}={value!r}" for key, value in given if value != parameters[key].default]
+    options = [f"{key}={value!r}" for key, value in arguments if value != parameters[key].default]
     name = f"{title}({', '.join([str(features), *options])})"
     with jax.ensure_compile_time_eval():  # arrays that a cell keeps must outlive what is traced
-      made = make(features, **dict(given))
+      made = make(features, **dict(arguments))
     if made["project"] is not project:  # what `pointwise` says of the step is not all, then
       made["pointwise"] = None
     return Cell(name, features, **made)
@@ -95,21 +95,23 @@ def project(params: Params, x: Array) -> Array:
   return x @ params["W"] + params["b"]
 
 
-def gates(u: Array, v: Array, number: int, apart: int = 0) -> list[Array]:
+def preactivations(u: Array, v: Array, num_gates: int, num_split_gates: int = 0) -> list[Array]:
   """What enters the nonlinearities: u + v, in `number` blocks, the last `apart` left unadded.
 
   u₁ + v₁, ..., u_n + v_n, then the last blocks of u alone, then those of v alone
   """
-  return met(jnp.split(u, number, -1), jnp.split(v, number, -1), apart)
+  return add_preactivations(
+    jnp.split(u, num_gates, -1), jnp.split(v, num_gates, -1), num_split_gates
+  )
 
 
-def met(us: list[Array], vs: list[Array], apart: int) -> list[Array]:
+def add_preactivations(us: list[Array], vs: list[Array], num_split_gates: int) -> list[Array]:
   """As `gates`, of blocks that are cut already."""
-  summed = len(us) - apart
+  summed = len(us) - num_split_gates
   return [a + b for a, b in zip(us[:summed], vs)] + us[summed:] + vs[summed:]
 
 
-def additive(pointwise: Callable, number: int, apart: int = 0) -> dict:
+def additive(pointwise: Callable, num_gates: int, num_split_gates: int = 0) -> dict:
   """The functions of a cell that adds u = x W + b and h U and is pointwise beyond.
 
       carryₜ, yₜ = pointwise(params, carryₜ₋₁, gates(uₜ, hₜ₋₁ U))
@@ -122,17 +124,24 @@ def additive(pointwise: Callable, number: int, apart: int = 0) -> dict:
     apart: the last blocks of x W + b and h U that are not added.
 
   Returns:
-    {"project", "step", "pointwise", "apart"}.
+    {"project", "step", "pointwise", "num_split_gates"}.
   """
 
   def step(params, carry, u):
-    return pointwise(params, carry, gates(u, carry[0] @ params["U"], number, apart))
+    return pointwise(
+      params, carry, preactivations(u, carry[0] @ params["U"], num_gates, num_split_gates)
+    )
 
-  return {"project": project, "step": step, "pointwise": pointwise, "apart": apart}
+  return {
+    "project": project,
+    "step": step,
+    "pointwise": pointwise,
+    "num_split_gates": num_split_gates,
+  }
 
 
-def linear(
-  coefficients: Callable, read: Callable | None = None, project: Callable = project
+def linear_recurrence(
+  coefficients: Callable, readout: Callable | None = None, project: Callable = project
 ) -> dict:
   """The functions of a cell whose state is linear in the one before it.
 
@@ -151,64 +160,64 @@ def linear(
     project: params, x -> u, in the type of x: it gets parameters of that type.
 
   Returns:
-    {"project", "step", "linear", "read"}.
+    {"project", "step", "coefficients", "readout"}.
   """
 
   def widened(function, *args):
-    return function(*jax.tree.map(lambda p: p.astype(wide(p.dtype)), args))
+    return function(*jax.tree.map(lambda p: p.astype(accumulation_dtype(p.dtype)), args))
 
   def project_narrow(params, x):
     return project(jax.tree.map(lambda p: p.astype(x.dtype), params), x)
 
   def read_narrow(params, s, u):
-    return (widened(read, params, s, u) if read else s).astype(u.dtype)
+    return (widened(readout, params, s, u) if readout else s).astype(u.dtype)
 
   def step(params, carry, u):
     a, b = widened(coefficients, params, u)
-    s = a * state(carry) + b
+    s = a * unpack_state(carry) + b
     y = read_narrow(params, s, u)
-    return carried(y, s, carry), y
+    return pack_carry(y, s, carry), y
 
   return {
     "project": project_narrow,
     "step": step,
-    "linear": functools.partial(widened, coefficients),
-    "read": read_narrow,
+    "coefficients": functools.partial(widened, coefficients),
+    "readout": read_narrow,
   }
 
 
-def state(carry: Carry) -> Array:
+def unpack_state(carry: Carry) -> Array:
   """s of a linear cell's carry (h,), (h, s) or (h, Re s, Im s)."""
   h, *s = carry
   return jax.lax.complex(*s) if len(s) == 2 else s[0] if s else h
 
 
-def carried(h: Array, s: Array, like: Carry) -> Carry:
+def pack_carry(h: Array, s: Array, like: Carry) -> Carry:
   """The carry of h and s, in the form of another one."""
   return (h, *{1: (), 2: (s,), 3: (s.real, s.imag)}[len(like)])
 
 
-def zeros(x: Array, features: int, dtype=None) -> Array:
+def zeros_like_batch(x: Array, features: int, dtype=None) -> Array:
   """Zeros [..., features] derived from x [..., D], and so sharded as x is."""
   return jnp.broadcast_to(jnp.zeros_like(x[..., :1], dtype), (*x.shape[:-1], features))
 
 
-def wide(dtype) -> jnp.dtype:
+def accumulation_dtype(dtype) -> jnp.dtype:
   """The type in which a sum over time is kept: at least float32."""
   return jnp.promote_types(dtype, jnp.float32)
 
 
-def init(key: Key, D: int, H: int, gates: int) -> Params:
+def init_gates(key: Key, D: int, H: int, num_gates: int) -> Params:
   """W [D, GH] Glorot uniform and U [H, GH] orthogonal, gate by gate; b [GH] zero.
 
   Glorot & Bengio 2010; Saxe, McClelland & Ganguli 2014 (orthogonal).
   """
-  orthogonal, keys = jax.nn.initializers.orthogonal(), jax.random.split(key, (2, gates))
+  orthogonal, keys = jax.nn.initializers.orthogonal(), jax.random.split(key, (2, num_gates))
   U = jnp.concatenate([orthogonal(k, (H, H)) for k in keys[1]], -1)
-  return affine(keys[0], D, H) | {"U": U}
+  return init_dense(keys[0], D, H) | {"U": U}
 
 
-def lifetimes(key: Key, longest: float, features: int) -> Array:
+def chrono_bias(key: Key, max_steps: float, features: int) -> Array:
   """Biases with which gates keep what they hold for 2 to `longest` steps. [features]
 
       b = log u,  u uniform in [1, longest − 1];  1 − σ(b) = 1/(1 + u)
@@ -218,12 +227,14 @@ def lifetimes(key: Key, longest: float, features: int) -> Array:
   Raises:
     BadInput: longest is less than 2.
   """
-  if not longest >= 2:
-    raise BadInput(f"the longest time to remember (chrono) must be 2 steps or more; got {longest}")
-  return jnp.log(jax.random.uniform(key, (features,), minval=1, maxval=longest - 1))
+  if not max_steps >= 2:
+    raise InvalidInputError(
+      f"the longest time to remember (chrono) must be 2 steps or more; got {max_steps}"
+    )
+  return jnp.log(jax.random.uniform(key, (features,), minval=1, maxval=max_steps - 1))
 
 
-def affine(keys: Array, D: int, H: int) -> Params:
+def init_dense(keys: Array, D: int, H: int) -> Params:
   """W [D, GH] Glorot uniform, gate by gate, and b [GH] zero, of G keys: all of a cell without U."""
   glorot = jax.nn.initializers.glorot_uniform()
   W = jnp.concatenate([glorot(k, (D, H)) for k in keys], -1)

@@ -8,14 +8,21 @@ most lecture notes) or after it (cuDNN, PyTorch, Keras), which needs a bias insi
 import jax
 import jax.numpy as jnp
 
-from rnnjax.cells.base import additive, factory, init, lifetimes, project, zeros
+from rnnjax.cells.base import (
+  additive,
+  cell_factory,
+  chrono_bias,
+  init_gates,
+  project,
+  zeros_like_batch,
+)
 from rnnjax.types import Array, Carry, Params
 
 σ = jax.nn.sigmoid
-GATES = 3
+NUM_GATES = 3
 
 
-def before(params: Params, carry: Carry, u: Array) -> tuple[Carry, Array]:
+def gru_step_reset_before(params: Params, carry: Carry, u: Array) -> tuple[Carry, Array]:
   """One tick of a GRU whose reset gate acts before the product.
 
       uᵣ, u_z, uₙ = split(uₜ)                      uₜ = xₜ W + b
@@ -36,14 +43,14 @@ def before(params: Params, carry: Carry, u: Array) -> tuple[Carry, Array]:
   # One product a gate: of h U[:, :2H] split afterwards, XLA's CPU compiler (jaxlib 0.10.2) gets the
   # float64 gradient wrong at some widths.
   (h,) = carry
-  (ur, uz, un), (Ur, Uz, Un) = (jnp.split(a, GATES, -1) for a in (u, params["U"]))
+  (ur, uz, un), (Ur, Uz, Un) = (jnp.split(a, NUM_GATES, -1) for a in (u, params["U"]))
   r, z = σ(ur + h @ Ur), σ(uz + h @ Uz)
   n = jnp.tanh(un + (r * h) @ Un)
   h = (1 - z) * n + z * h
   return (h,), h
 
 
-def after(params: Params, carry: Carry, gates: list[Array]) -> tuple[Carry, Array]:
+def gru_step_reset_after(params: Params, carry: Carry, gates: list[Array]) -> tuple[Carry, Array]:
   """One tick of a GRU whose reset gate acts after the product.
 
       uᵣ, u_z, uₙ = split(xₜ W + b),  vᵣ, v_z, vₙ = split(hₜ₋₁ U)
@@ -67,7 +74,7 @@ def after(params: Params, carry: Carry, gates: list[Array]) -> tuple[Carry, Arra
   return (h,), h
 
 
-@factory
+@cell_factory
 def gru(features: int, reset: str = "after", chrono: float | None = None):
   """A GRU of H = features hidden units; parameters: 3(DH + H² + H), and H more for "after".
 
@@ -82,16 +89,25 @@ def gru(features: int, reset: str = "after", chrono: float | None = None):
   """
   if reset not in ("before", "after"):
     raise ValueError(f"reset must be 'before' or 'after'; got {reset!r}")
-  start = lambda x: (zeros(x, features),)
+  start = lambda x: (zeros_like_batch(x, features),)
 
   def begin(key, D):
-    params = init(key, D, features, GATES)
+    params = init_gates(key, D, features, NUM_GATES)
     if chrono is not None:
-      bias = lifetimes(jax.random.fold_in(key, 1), chrono, features)
+      bias = chrono_bias(jax.random.fold_in(key, 1), chrono, features)
       params["b"] = params["b"].at[features : 2 * features].set(bias)
     return params
 
   if reset == "before":
-    return {"init": begin, "start": start, "project": project, "step": before}
+    return {
+      "init": begin,
+      "initial_carry": start,
+      "project": project,
+      "step": gru_step_reset_before,
+    }
   first = lambda key, D: begin(key, D) | {"b_hn": jnp.zeros(features)}
-  return {"init": first, "start": start, **additive(after, GATES, apart=1)}
+  return {
+    "init": first,
+    "initial_carry": start,
+    **additive(gru_step_reset_after, NUM_GATES, num_split_gates=1),
+  }

@@ -10,7 +10,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from rnnjax.cells.base import factory, linear, wide, zeros
+from rnnjax.cells.base import accumulation_dtype, cell_factory, linear_recurrence, zeros_like_batch
 from rnnjax.types import Array, Params
 
 
@@ -40,19 +40,19 @@ def coefficients(params: Params, u: Array) -> tuple[Array, Array]:
   return jnp.exp(jax.lax.complex(-ν, θ)), γ * jax.lax.complex(u[..., :N], u[..., N : 2 * N])
 
 
-def read(params: Params, s: Array, u: Array) -> Array:
+def readout(params: Params, s: Array, u: Array) -> Array:
   """yₜ = Re(sₜ C) + xₜ D: [..., N], [..., 2N + H] -> [..., H]."""
   return s.real @ params["C_re"] - s.imag @ params["C_im"] + u[..., 2 * s.shape[-1] :]
 
 
-@factory
+@cell_factory
 def lru(
   features: int,
   *,
-  states: int | None = None,
-  inner: float = 0.0,
-  outer: float = 1.0,
-  phase: float = 2 * math.pi,
+  num_states: int | None = None,
+  r_min: float = 0.0,
+  r_max: float = 1.0,
+  max_phase: float = 2 * math.pi,
 ):
   """An LRU of H = features outputs and N complex states; parameters: 2DN + 2NH + DH + 3N.
 
@@ -65,23 +65,23 @@ def lru(
     inner, outer: the radii of the ring, r_min and r_max in the paper.
     phase: the angles of λ lie between 0 and this.
 
-  >>> lru(100, inner=0.9)
-  lru(100, inner=0.9)
+  >>> lru(100, r_min=0.9)
+  lru(100, r_min=0.9)
   """
-  H, N = features, features if states is None else states
+  H, N = features, features if num_states is None else num_states
   if N < 1:
-    raise ValueError(f"lru needs a positive number of states; got {states}")
-  if not 0 <= inner < outer <= 1:
-    raise ValueError(f"the ring of lru needs 0 <= inner < outer <= 1; got {inner} and {outer}")
+    raise ValueError(f"lru needs a positive number of states; got {num_states}")
+  if not 0 <= r_min < r_max <= 1:
+    raise ValueError(f"the ring of lru needs 0 <= inner < outer <= 1; got {r_min} and {r_max}")
 
   def begin(key, D):
     keys = jax.random.split(key, 7)
     normal = lambda k, rows, width, parts: (
       jax.random.normal(k, (rows, width)) / math.sqrt(parts * rows)
     )
-    area = jax.random.uniform(keys[0], N, minval=inner**2, maxval=outer**2)  # |λ|²
+    area = jax.random.uniform(keys[0], N, minval=r_min**2, maxval=r_max**2)  # |λ|²
     ν = -jnp.log(area) / 2
-    θ = jax.random.uniform(keys[1], N, maxval=phase)
+    θ = jax.random.uniform(keys[1], N, maxval=max_phase)
     return {
       "nu_log": jnp.log(ν),
       "theta_log": jnp.log(θ),
@@ -94,7 +94,11 @@ def lru(
     }
 
   def start(x):
-    s = zeros(x, N, wide(x.dtype))
-    return zeros(x, H), s, s
+    s = zeros_like_batch(x, N, accumulation_dtype(x.dtype))
+    return zeros_like_batch(x, H), s, s
 
-  return {"init": begin, "start": start, **linear(coefficients, read, project)}
+  return {
+    "init": begin,
+    "initial_carry": start,
+    **linear_recurrence(coefficients, readout, project),
+  }

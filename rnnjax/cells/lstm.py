@@ -10,14 +10,22 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from rnnjax.cells.base import additive, factory, init, lifetimes, project, wide, zeros
+from rnnjax.cells.base import (
+  accumulation_dtype,
+  additive,
+  cell_factory,
+  chrono_bias,
+  init_gates,
+  project,
+  zeros_like_batch,
+)
 from rnnjax.types import Array, Carry, Params
 
 σ = jax.nn.sigmoid
-GATES = 4
+NUM_GATES = 4
 
 
-def tick(params: Params, carry: Carry, gates: list[Array]) -> tuple[Carry, Array]:
+def lstm_step(params: Params, carry: Carry, gates: list[Array]) -> tuple[Carry, Array]:
   """One tick of an LSTM.
 
       i, f, g, o = split(xₜ W + b + hₜ₋₁ U)
@@ -43,20 +51,22 @@ def tick(params: Params, carry: Carry, gates: list[Array]) -> tuple[Carry, Array
   return (h, c), h
 
 
-def variant(params, carry, gates, *, peepholes, coupled, squash) -> tuple[Carry, Array]:
+def lstm_variant_step(
+  params, carry, gates, *, peepholes, coupled, output_tanh
+) -> tuple[Carry, Array]:
   """One tick of an LSTM with options.
 
       i, f, g, o = split(xₜ W + b + hₜ₋₁ U)        f, g, o when coupled, with σ(i) := 1 − σ(f)
       i, f = i + pᵢ ⊙ cₜ₋₁, f + p_f ⊙ cₜ₋₁         peepholes
       cₜ = σ(f) ⊙ cₜ₋₁ + σ(i) ⊙ tanh(g)
       o = o + pₒ ⊙ cₜ                              peepholes
-      hₜ = σ(o) ⊙ tanh(cₜ)                         σ(o) ⊙ cₜ without squash
+      hₜ = σ(o) ⊙ tanh(cₜ)                         σ(o) ⊙ cₜ without output_tanh
 
   Args:
     params: as for `tick`; of them "p" [3, H] (pᵢ, p_f, pₒ; [2, H] when coupled) is read for
       peepholes.
     carry, gates: as for `tick`.
-    peepholes, coupled, squash: the options.
+    peepholes, coupled, output_tanh: the options.
 
   Returns:
     ((h, c), h).
@@ -71,11 +81,11 @@ def variant(params, carry, gates, *, peepholes, coupled, squash) -> tuple[Carry,
   c = f * c + (1 - f if coupled else σ(i[0])) * jnp.tanh(g)
   if peepholes:
     o = o + po * c
-  h = (σ(o) * (jnp.tanh(c) if squash else c)).astype(dtype)
+  h = (σ(o) * (jnp.tanh(c) if output_tanh else c)).astype(dtype)
   return (h, c), h
 
 
-def projected(params, carry, u, *, pointwise, number) -> tuple[Carry, Array]:
+def lstm_projection_step(params, carry, u, *, pointwise, num_gates) -> tuple[Carry, Array]:
   """One tick of an LSTM with a projection: h of `pointwise` is read, and returned, as h P.
 
   Args:
@@ -88,19 +98,19 @@ def projected(params, carry, u, *, pointwise, number) -> tuple[Carry, Array]:
   Returns:
     ((h, c), h).
   """
-  (m, c), _ = pointwise(params, carry, jnp.split(u + carry[0] @ params["U"], number, -1))
+  (m, c), _ = pointwise(params, carry, jnp.split(u + carry[0] @ params["U"], num_gates, -1))
   h = m @ params["P"]
   return (h, c), h
 
 
-@factory
+@cell_factory
 def lstm(
   features: int,
   *,
   peepholes: bool = False,
   coupled: bool = False,
-  squash: bool = True,
-  cells: int | None = None,
+  output_tanh: bool = True,
+  cell_size: int | None = None,
   forget_bias: float = 1.0,
   chrono: float | None = None,
 ):
@@ -110,7 +120,7 @@ def lstm(
     features: H.
     peepholes: the gates see the memory cells.
     coupled: one gate forgets and admits, σ(i) = 1 − σ(f).
-    squash: False leaves out the tanh of the output, aₜ = Γₒ ⊙ cₜ as some notes write it.
+    output_tanh: False leaves out the tanh of the output, aₜ = Γₒ ⊙ cₜ as some notes write it.
     cells: C, memory cells that are projected onto the H features; as many as H, and no
       projection, where it is None.
     forget_bias: where the bias of the forget gate starts, without chrono.
@@ -122,19 +132,19 @@ def lstm(
   >>> lstm(8, peepholes=True) is lstm(8, coupled=False, peepholes=True)
   True
   """
-  if cells is not None and cells < 1:
-    raise ValueError(f"lstm needs a positive number of memory cells; got {cells}")
-  H, C, gates = features, features if cells is None else cells, GATES - coupled
+  if cell_size is not None and cell_size < 1:
+    raise ValueError(f"lstm needs a positive number of memory cells; got {cell_size}")
+  H, C, gates = features, features if cell_size is None else cell_size, NUM_GATES - coupled
   forget = slice(0, C) if coupled else slice(C, 2 * C)
 
   def begin(key, D):
-    params = init(key, D, C, gates)
+    params = init_gates(key, D, C, gates)
     timed = chrono is not None
-    bias = lifetimes(jax.random.fold_in(key, 1), chrono, C) if timed else forget_bias
+    bias = chrono_bias(jax.random.fold_in(key, 1), chrono, C) if timed else forget_bias
     params["b"] = params["b"].at[forget].set(bias)
     if timed and not coupled:  # coupled, one gate does both
       params["b"] = params["b"].at[:C].set(-bias)
-    if cells:
+    if cell_size:
       glorot, keys = jax.nn.initializers.glorot_uniform(), jax.random.split(key, gates + 1)
       params["U"] = jnp.concatenate([glorot(k, (H, C)) for k in keys[1:]], -1)
       params["P"] = glorot(keys[0], (C, H))
@@ -142,11 +152,11 @@ def lstm(
       params["p"] = jnp.zeros((gates - 1, C))
     return params
 
-  start = lambda x: (zeros(x, H), zeros(x, C, wide(x.dtype)))
-  options = dict(peepholes=peepholes, coupled=coupled, squash=squash)
-  plain = squash and not (peepholes or coupled)
-  pointwise = tick if plain else functools.partial(variant, **options)
-  if cells:
-    step = functools.partial(projected, pointwise=pointwise, number=gates)
-    return {"init": begin, "start": start, "project": project, "step": step}
-  return {"init": begin, "start": start, **additive(pointwise, gates)}
+  start = lambda x: (zeros_like_batch(x, H), zeros_like_batch(x, C, accumulation_dtype(x.dtype)))
+  options = dict(peepholes=peepholes, coupled=coupled, output_tanh=output_tanh)
+  plain = output_tanh and not (peepholes or coupled)
+  pointwise = lstm_step if plain else functools.partial(lstm_variant_step, **options)
+  if cell_size:
+    step = functools.partial(lstm_projection_step, pointwise=pointwise, num_gates=gates)
+    return {"init": begin, "initial_carry": start, "project": project, "step": step}
+  return {"init": begin, "initial_carry": start, **additive(pointwise, gates)}

@@ -9,14 +9,20 @@ logarithms themselves are not needed: they keep a quotient of products of 1 − 
 import jax
 import jax.numpy as jnp
 
-from rnnjax.cells.base import affine, factory, linear, wide, zeros
+from rnnjax.cells.base import (
+  accumulation_dtype,
+  cell_factory,
+  init_dense,
+  linear_recurrence,
+  zeros_like_batch,
+)
 from rnnjax.types import Array, Params
 
 σ = jax.nn.sigmoid
-GATES = 2
+NUM_GATES = 2
 
 
-def g(x: Array) -> Array:
+def positive_activation(x: Array) -> Array:
   """x + ½ where x ≥ 0, σ(x) elsewhere: continuous and positive, in place of a tanh."""
   return jnp.where(x >= 0, x + 0.5, σ(x))
 
@@ -39,11 +45,11 @@ def coefficients(params: Params, u: Array) -> tuple[Array, Array]:
   (0.5, 0.25)
   """
   del params
-  z, n = jnp.split(u, GATES, -1)
-  return σ(-z), σ(z) * g(n)  # σ(−z) = 1 − σ(z), to all digits where it is small
+  z, n = jnp.split(u, NUM_GATES, -1)
+  return σ(-z), σ(z) * positive_activation(n)  # σ(−z) = 1 − σ(z), to all digits where it is small
 
 
-@factory
+@cell_factory
 def mingru(features: int):
   """A minGRU of H = features hidden units; parameters: 2(DH + H).
 
@@ -53,6 +59,9 @@ def mingru(features: int):
   >>> mingru(100)
   mingru(100)
   """
-  begin = lambda key, D: affine(jax.random.split(key, GATES), D, features)
-  start = lambda x: (zeros(x, features), zeros(x, features, wide(x.dtype)))
-  return {"init": begin, "start": start, **linear(coefficients)}
+  begin = lambda key, D: init_dense(jax.random.split(key, NUM_GATES), D, features)
+  start = lambda x: (
+    zeros_like_batch(x, features),
+    zeros_like_batch(x, features, accumulation_dtype(x.dtype)),
+  )
+  return {"init": begin, "initial_carry": start, **linear_recurrence(coefficients)}

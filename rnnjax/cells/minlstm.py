@@ -8,12 +8,18 @@ of `mingru` is and for the same reason.
 import jax
 import jax.numpy as jnp
 
-from rnnjax.cells.base import affine, factory, linear, wide, zeros
-from rnnjax.cells.mingru import g
+from rnnjax.cells.base import (
+  accumulation_dtype,
+  cell_factory,
+  init_dense,
+  linear_recurrence,
+  zeros_like_batch,
+)
+from rnnjax.cells.mingru import positive_activation
 from rnnjax.types import Array, Params
 
 σ = jax.nn.sigmoid
-GATES = 3
+NUM_GATES = 3
 
 
 def coefficients(params: Params, u: Array) -> tuple[Array, Array]:
@@ -35,12 +41,12 @@ def coefficients(params: Params, u: Array) -> tuple[Array, Array]:
   (0.5, 0.25)
   """
   del params
-  f, i, n = jnp.split(u, GATES, -1)
+  f, i, n = jnp.split(u, NUM_GATES, -1)
   d = jax.nn.log_sigmoid(f) - jax.nn.log_sigmoid(i)  # f′ = σ(d), i′ = σ(−d)
-  return σ(d), σ(-d) * g(n)
+  return σ(d), σ(-d) * positive_activation(n)
 
 
-@factory
+@cell_factory
 def minlstm(features: int, *, forget_bias: float = 1.0):
   """A minLSTM of H = features hidden units; parameters: 3(DH + H).
 
@@ -53,8 +59,11 @@ def minlstm(features: int, *, forget_bias: float = 1.0):
   """
 
   def begin(key, D):
-    params = affine(jax.random.split(key, GATES), D, features)
+    params = init_dense(jax.random.split(key, NUM_GATES), D, features)
     return params | {"b": params["b"].at[:features].set(forget_bias)}
 
-  start = lambda x: (zeros(x, features), zeros(x, features, wide(x.dtype)))
-  return {"init": begin, "start": start, **linear(coefficients)}
+  start = lambda x: (
+    zeros_like_batch(x, features),
+    zeros_like_batch(x, features, accumulation_dtype(x.dtype)),
+  )
+  return {"init": begin, "initial_carry": start, **linear_recurrence(coefficients)}

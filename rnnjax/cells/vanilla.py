@@ -9,13 +9,13 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from rnnjax.cells.base import additive, factory, init, zeros
+from rnnjax.cells.base import additive, cell_factory, init_gates, zeros_like_batch
 from rnnjax.types import Array, Carry, Params
 
 ACTIVATIONS = {"tanh": jnp.tanh, "relu": jax.nn.relu}
 
 
-def tick(params: Params, carry: Carry, gates: list[Array], activation=jnp.tanh):
+def vanilla_step(params: Params, carry: Carry, gates: list[Array], activation=jnp.tanh):
   """One tick of a vanilla cell.
 
       z = xₜ W + b + hₜ₋₁ U
@@ -38,12 +38,12 @@ def tick(params: Params, carry: Carry, gates: list[Array], activation=jnp.tanh):
   return (h,), h
 
 
-def identity(key, D, H):
+def init_irnn(key, D, H):
   """W ~ N(0, 0.001²), U = I, b = 0: how an IRNN starts."""
   return {"W": 1e-3 * jax.random.normal(key, (D, H)), "U": jnp.eye(H), "b": jnp.zeros(H)}
 
 
-@factory
+@cell_factory
 def vanilla(features: int, activation: str = "tanh"):
   """A vanilla cell of H = features hidden units; parameters: DH + H² + H.
 
@@ -57,9 +57,9 @@ def vanilla(features: int, activation: str = "tanh"):
   if activation not in ACTIVATIONS:
     raise ValueError(f"activation must be one of {sorted(ACTIVATIONS)}; got {activation!r}")
   if activation == "relu":
-    begin = functools.partial(identity, H=features)
+    begin = functools.partial(init_irnn, H=features)
   else:
-    begin = functools.partial(init, H=features, gates=1)
-  start = lambda x: (zeros(x, features),)
-  pointwise = functools.partial(tick, activation=ACTIVATIONS[activation])
-  return {"init": begin, "start": start, **additive(pointwise, 1)}
+    begin = functools.partial(init_gates, H=features, num_gates=1)
+  start = lambda x: (zeros_like_batch(x, features),)
+  pointwise = functools.partial(vanilla_step, activation=ACTIVATIONS[activation])
+  return {"init": begin, "initial_carry": start, **additive(pointwise, 1)}

@@ -10,7 +10,7 @@ import numpy as np
 
 
 @dataclasses.dataclass(frozen=True)
-class Columns:
+class BpttBatches:
   """Batches {"tokens": [T + 1, B], "weights": [T, B]} of a text; weights are of neighbours.
 
   For training (with a seed) each epoch cuts the text, taken as a ring, at a place drawn anew into B
@@ -33,57 +33,60 @@ class Columns:
   """
 
   tokens: np.ndarray
-  batch: int
-  steps: int
+  batch_size: int
+  bptt_length: int
   seed: int | None = None
-  warm: int = 0
-  rows: tuple[int, ...] | None = None
+  context_len: int = 0
+  host_rows: tuple[int, ...] | None = None
 
   def __post_init__(self):
-    if len(self.tokens) < max(2, self.batch):
+    if len(self.tokens) < max(2, self.batch_size):
       raise ValueError(
-        f"a text of {len(self.tokens)} tokens cannot fill a batch of {self.batch} columns; "
+        f"a text of {len(self.tokens)} tokens cannot fill a batch of {self.batch_size} columns; "
         "it needs at least one token a column, and two in all"
       )
 
-  def share(self, rows: Sequence[int]) -> "Columns":
+  def select_rows(self, rows: Sequence[int]) -> "BpttBatches":
     """The same batches, of which only so many columns are read."""
     return dataclasses.replace(self, rows=tuple(rows))
 
   @property
-  def length(self) -> int:
+  def column_length(self) -> int:
     """Pairs of neighbours in each column."""
     N = len(self.tokens)
-    return N // self.batch if self.seed is not None else -(-(N - 1) // self.batch)
+    return N // self.batch_size if self.seed is not None else -(-(N - 1) // self.batch_size)
 
   @property
-  def _begins(self):
+  def _column_starts(self):
     """Where the columns begin that are read."""
-    return self.length * np.arange(self.batch)[slice(None) if self.rows is None else [*self.rows]]
+    return (
+      self.column_length
+      * np.arange(self.batch_size)[slice(None) if self.host_rows is None else [*self.host_rows]]
+    )
 
   def __len__(self) -> int:
     """Batches in an epoch."""
     if self.seed is not None:
-      return max(self.length // self.steps, 1)
-    return -(-(self.length + self.warm) // self.steps)
+      return max(self.column_length // self.bptt_length, 1)
+    return -(-(self.column_length + self.context_len) // self.bptt_length)
 
   def stream(self, step: int = 0) -> Iterator[dict[str, np.ndarray]]:
     """Batches without end, from that of the given step on, epoch after epoch."""
-    window = np.arange(self.steps + 1)[:, None]
-    weights = np.ones((self.steps, len(self._begins)), np.float32)
+    window = np.arange(self.bptt_length + 1)[:, None]
+    weights = np.ones((self.bptt_length, len(self._column_starts)), np.float32)
     while True:
       epoch, index = divmod(step, len(self))
       cut = np.random.default_rng((self.seed or 0, epoch)).integers(len(self.tokens))
-      at = (cut + self._begins + index * self.steps + window) % len(self.tokens)
+      at = (cut + self._column_starts + index * self.bptt_length + window) % len(self.tokens)
       yield {"tokens": self.tokens[at], "weights": weights}
       step += 1
 
   def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
     """The batches of one evaluation."""
     for index in range(len(self)):
-      own = index * self.steps - self.warm + np.arange(self.steps + 1)[:, None]
-      at = self._begins + own
-      counts = (own >= 0) & (own < self.length) & (at < len(self.tokens) - 1)
+      own = index * self.bptt_length - self.context_len + np.arange(self.bptt_length + 1)[:, None]
+      at = self._column_starts + own
+      counts = (own >= 0) & (own < self.column_length) & (at < len(self.tokens) - 1)
       yield {
         "tokens": self.tokens[np.clip(at, 0, len(self.tokens) - 1)],
         "weights": counts[:-1].astype(np.float32),

@@ -17,13 +17,16 @@ import zlib
 from collections.abc import Callable, Iterator
 from typing import BinaryIO, NamedTuple
 
-from rnnjax.types import BadInput
+from rnnjax.types import InvalidInputError
 
 DATASETS = ("auto", "embedded", "files")
-LIMIT = 2 << 30  # bytes that a .gz or all files of an archive may unpack to
-RATIO, SMALL = 200, 4 << 20  # how often its own size, and how many bytes it may unpack to anyway
-PIECE = 1 << 20  # bytes that are unpacked at once
-DAMAGED = (  # what is raised by those who decode damaged bytes; never MemoryError
+UNPACK_LIMIT = 2 << 30  # bytes that a .gz or all files of an archive may unpack to
+MAX_COMPRESSION_RATIO, MIN_UNPACK_LIMIT = (
+  200,
+  4 << 20,
+)  # how often its own size, and how many bytes it may unpack to anyway
+CHUNK_SIZE = 1 << 20  # bytes that are unpacked at once
+DECODE_ERRORS = (  # what is raised by those who decode damaged bytes; never MemoryError
   EOFError,
   OSError,
   OverflowError,
@@ -36,11 +39,11 @@ DAMAGED = (  # what is raised by those who decode damaged bytes; never MemoryErr
 )
 
 
-class Packed(NamedTuple):
+class ArchiveMember(NamedTuple):
   """A file in an archive; like a path it has name and parent, opens, and prints as it lies."""
 
   path: pathlib.PurePath
-  opened: Callable[[], BinaryIO]
+  opener: Callable[[], BinaryIO]
 
   @property
   def name(self) -> str:
@@ -51,16 +54,16 @@ class Packed(NamedTuple):
     return self.path.parent
 
   def open(self, mode: str = "rb") -> BinaryIO:
-    return self.opened()
+    return self.opener()
 
   def __str__(self) -> str:
     return str(self.path)
 
 
-File = pathlib.Path | Packed
+File = pathlib.Path | ArchiveMember
 
 
-def given(dataset: str, data_dir: str, small: str, real: str) -> bool:
+def use_files(dataset: str, data_dir: str, fallback: str, hint: str) -> bool:
   """Whether a data set is read from files: "files", or "auto" where there is a place to read.
 
   Else it is the embedded one, and "auto" warns: "training on SMALL; --data_dir=REAL".
@@ -69,50 +72,50 @@ def given(dataset: str, data_dir: str, small: str, real: str) -> bool:
     BadInput: the data set is not one of DATASETS.
   """
   if dataset not in DATASETS:
-    raise BadInput(f"dataset must be one of {DATASETS}; got {dataset!r}")
+    raise InvalidInputError(f"dataset must be one of {DATASETS}; got {dataset!r}")
   if dataset == "files" or (dataset == "auto" and data_dir):
     return True
   if dataset == "auto":
-    logging.warning("training on %s; --data_dir=%s", small, real)
+    logging.warning("training on %s; --data_dir=%s", fallback, hint)
   return False
 
 
 @contextlib.contextmanager
-def decoding(
-  file: object, kind: str, advice: str = "Was it cut off?", *others: type[Exception]
+def reraise_decode_errors(
+  file: object, action: str, hint: str = "Was it cut off?", *errors: type[Exception]
 ) -> Iterator[None]:
   """Turns what is raised on damaged bytes, DAMAGED or others, into BadInput: "FILE cannot be read
   KIND: ... ADVICE"."""
   try:
     yield
-  except BadInput:
+  except InvalidInputError:
     raise
-  except (*DAMAGED, *others) as error:
-    raise BadInput(f"{file} cannot be read {kind}: {error}. {advice}") from None
+  except (*DECODE_ERRORS, *errors) as error:
+    raise InvalidInputError(f"{file} cannot be read {action}: {error}. {hint}") from None
 
 
-def most(packed: int, limit: int = 0) -> int:
+def max_unpacked_bytes(packed_size: int, limit: int = 0) -> int:
   """The bytes that so many packed ones may become: what grows beyond is made to fill the memory."""
-  return min(limit or LIMIT, max(SMALL, RATIO * packed))
+  return min(limit or UNPACK_LIMIT, max(MIN_UNPACK_LIMIT, MAX_COMPRESSION_RATIO * packed_size))
 
 
-class Unzipped(gzip.GzipFile):
+class LimitedGzipFile(gzip.GzipFile):
   """What a .gz of so many bytes unpacks to, up to the most it may; beyond, reading is BadInput."""
 
-  def __init__(self, file: object, raw: BinaryIO, packed: int, limit: int = 0):
-    super().__init__(fileobj=raw)
-    self.file, self.most = file, most(packed, limit)
+  def __init__(self, file: object, stream: BinaryIO, packed_size: int, limit: int = 0):
+    super().__init__(fileobj=stream)
+    self.file, self.max_bytes = file, max_unpacked_bytes(packed_size, limit)
 
   def read(self, size: int = -1) -> bytes:
-    piece = super().read(PIECE if size < 0 else min(size, PIECE))
-    if self.tell() > self.most:
-      raise BadInput(
-        f"{self.file} must unpack to {self.most} bytes at most; a plain file may hold more"
+    piece = super().read(CHUNK_SIZE if size < 0 else min(size, CHUNK_SIZE))
+    if self.tell() > self.max_bytes:
+      raise InvalidInputError(
+        f"{self.file} must unpack to {self.max_bytes} bytes at most; a plain file may hold more"
       )
     return piece
 
 
-def contents(path: str | pathlib.Path) -> list[File]:
+def list_files(path: str | pathlib.Path) -> list[File]:
   """The files of a folder, sorted, or of an archive (.zip, .tar, .tar.gz, .tgz) and all folders in
   it, in its own order.
 
@@ -123,43 +126,45 @@ def contents(path: str | pathlib.Path) -> list[File]:
   if path and place.is_dir():  # "" would be the folder one is in
     return sorted(file for file in place.iterdir() if file.is_file())
   if not place.name.endswith((".zip", ".tar", ".tar.gz", ".tgz")) or not place.is_file():
-    raise BadInput(
+    raise InvalidInputError(
       f"--data_dir must be a folder or a .zip or .tar archive that exists; got {str(path)!r}"
     )
-  with decoding(place, "as an archive"):
-    made = _zipped(place, place) if place.suffix == ".zip" else _tarred(place)
-  return [Packed(place / name, opened) for name, opened in made]
+  with reraise_decode_errors(place, "as an archive"):
+    made = _zip_entries(place, place) if place.suffix == ".zip" else _tar_entries(place)
+  return [ArchiveMember(place / name, opened) for name, opened in made]
 
 
-def zipped(file: File) -> dict[str, Packed]:
+def list_zip_files(file: File) -> dict[str, ArchiveMember]:
   """The files of a .zip by another name, which may itself be packed.
 
   Raises:
     BadInput: as for `contents`.
   """
-  with decoding(file, "as an archive"):
-    found = _zipped(file, io.BytesIO(read_bytes(file)))
-    return {name: Packed(pathlib.PurePath(f"{file}") / name, opened) for name, opened in found}
+  with reraise_decode_errors(file, "as an archive"):
+    found = _zip_entries(file, io.BytesIO(read_bytes(file)))
+    return {
+      name: ArchiveMember(pathlib.PurePath(f"{file}") / name, opened) for name, opened in found
+    }
 
 
-def _zipped(place, source):
+def _zip_entries(path, source):
   archive = zipfile.ZipFile(source)
   files = [info for info in archive.infolist() if not info.filename.endswith("/")]
   archive.fp.seek(0, io.SEEK_END)
-  limit, size = most(archive.fp.tell()), sum(info.file_size for info in files)
+  limit, size = max_unpacked_bytes(archive.fp.tell()), sum(info.file_size for info in files)
   # zipfile reads no more of a file than it promises; what is packed in other ways than these it
   # would not unpack piece by piece.
   known = all(info.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for info in files)
   if size > limit or not known:
-    raise BadInput(
-      f"{place} must hold {limit} bytes at most, stored or deflated; it promises {size}. "
+    raise InvalidInputError(
+      f"{path} must hold {limit} bytes at most, stored or deflated; it promises {size}. "
       "A folder of plain files may hold more"
     )
   return [(info.filename, functools.partial(archive.open, info)) for info in files]
 
 
-def _tarred(place):
-  data = place.read_bytes() if place.suffix == ".tar" else _unpacked(place, place.read_bytes())
+def _tar_entries(path):
+  data = path.read_bytes() if path.suffix == ".tar" else _gunzip(path, path.read_bytes())
   archive, files = tarfile.open(fileobj=io.BytesIO(data), mode="r:"), []
   for info in archive:
     if info.size < 0:  # tarfile would go back, and read it again without end
@@ -175,18 +180,18 @@ def read_bytes(file: File) -> bytes:
   Raises:
     BadInput: it is damaged, or holds too much.
   """
-  with decoding(file, "to its end"):
+  with reraise_decode_errors(file, "to its end"):
     with file.open("rb") as raw:
-      data = b"".join(iter(lambda: raw.read(PIECE), b""))
-    return _unpacked(file, data) if file.name.lower().endswith(".gz") else data
+      data = b"".join(iter(lambda: raw.read(CHUNK_SIZE), b""))
+    return _gunzip(file, data) if file.name.lower().endswith(".gz") else data
 
 
-def _unpacked(file, data):
-  with Unzipped(file, io.BytesIO(data), len(data)) as stream:
+def _gunzip(file, data):
+  with LimitedGzipFile(file, io.BytesIO(data), len(data)) as stream:
     return b"".join(iter(stream.read, b""))
 
 
-def read_text(file: File, advice: str = "Is it in another encoding?") -> str:
+def read_text(file: File, hint: str = "Is it in another encoding?") -> str:
   """A file as text, without a byte order mark.
 
   Raises:
@@ -197,10 +202,10 @@ def read_text(file: File, advice: str = "Is it in another encoding?") -> str:
   except UnicodeDecodeError as error:
     *before, line = error.object[: error.start].split(b"\n")
     where = f"{file}:{len(before) + 1} is not UTF-8: {error.reason} at byte {len(line)} of the line"
-    raise BadInput(f"{where}. {advice}") from None
+    raise InvalidInputError(f"{where}. {hint}") from None
 
 
-def lines(file: File) -> Iterator[tuple[str, str]]:
+def read_lines(file: File) -> Iterator[tuple[str, str]]:
   """("file:line", line) of each line as `read_text` reads them; only line feeds end one."""
   text = read_text(file).removesuffix("\n")
   return ((f"{file}:{n}", line) for n, line in enumerate(text.split("\n"), 1))

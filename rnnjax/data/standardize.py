@@ -6,14 +6,14 @@ from typing import NamedTuple
 import numpy as np
 
 
-class Scale(NamedTuple):
+class Standardizer(NamedTuple):
   """(x − mean) / deviation, feature by feature, as known of the training part alone."""
 
   mean: np.ndarray
-  deviation: np.ndarray
+  std: np.ndarray
 
   @classmethod
-  def of(cls, sequences: Sequence[np.ndarray]) -> "Scale":
+  def fit(cls, sequences: Sequence[np.ndarray]) -> "Standardizer":
     """That of sequences [T, D]; what never changes gets the deviation 1."""
     rows = np.concatenate(sequences)
     # Not where the deviation is 0: that of a constant is not, when its mean is rounded.
@@ -23,12 +23,12 @@ class Scale(NamedTuple):
 
   def __call__(self, xs: np.ndarray) -> np.ndarray:
     """[..., D] -> [..., D]."""
-    return (xs - self.mean) / self.deviation
+    return (xs - self.mean) / self.std
 
   def inverse(self, xs: np.ndarray) -> np.ndarray:
     """What is scaled to xs [..., D]."""
-    return xs * self.deviation + self.mean
+    return xs * self.std + self.mean
 
-  def json(self) -> dict[str, list[float]]:
+  def to_json(self) -> dict[str, list[float]]:
     """As what JSON can hold."""
-    return {"mean": self.mean.tolist(), "deviation": self.deviation.tolist()}
+    return {"mean": self.mean.tolist(), "deviation": self.std.tolist()}

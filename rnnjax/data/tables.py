@@ -6,52 +6,52 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from rnnjax.data.files import File, lines, read_text
-from rnnjax.types import BadInput
+from rnnjax.data.files import File, read_lines, read_text
+from rnnjax.types import InvalidInputError
 
-LONGEST = 10**6  # characters of a field of CSV
-DEEPEST = 100  # lists and objects of JSON within one another
+MAX_FIELD_LENGTH = 10**6  # characters of a field of CSV
+MAX_NESTING = 100  # lists and objects of JSON within one another
 
 
-def rows(file: File) -> Iterator[tuple[str, list[str]]]:
+def read_csv(file: File) -> Iterator[tuple[str, list[str]]]:
   """("file:line", fields) of each row of CSV that is not empty; the first is the header.
 
   Raises:
     BadInput: as for `read_text`; a row is not CSV, or has more or fewer fields than the first, or
       the first has one twice.
   """
-  csv.field_size_limit(LONGEST)
+  csv.field_size_limit(MAX_FIELD_LENGTH)
   reader, header = csv.reader(io.StringIO(read_text(file), newline=""), strict=True), None
   try:
     for row in filter(None, reader):
       if header is None:
         header = row
         if len({*header}) < len(header):
-          raise BadInput(f"{file} must have each column once; its header is {header}")
+          raise InvalidInputError(f"{file} must have each column once; its header is {header}")
       if len(row) != len(header):
         raise csv.Error(f"{len(row)} fields, and the header has {len(header)}")
       yield f"{file}:{reader.line_num}", row
   except csv.Error as error:
-    raise BadInput(
+    raise InvalidInputError(
       f"{file}:{reader.line_num} is not CSV: {error}. Is a quotation mark missing, or not doubled?"
     ) from None
 
 
-def objects(file: File) -> Iterator[tuple[str, dict]]:
+def read_jsonl(file: File) -> Iterator[tuple[str, dict]]:
   """("file:line", object) of each line of JSON that is not empty.
 
   Raises:
     BadInput: as for `read_text`; a line is not a JSON object.
   """
-  for place, line in lines(file):
+  for place, line in read_lines(file):
     if line.strip():
-      made = parsed(line, place, "a line of JSON")
+      made = parse_json(line, place, "a line of JSON")
       if not isinstance(made, dict):
-        raise BadInput(f'{place} must be like {{"key": ...}}; got {line[:60]}')
+        raise InvalidInputError(f'{place} must be like {{"key": ...}}; got {line[:60]}')
       yield place, made
 
 
-def parsed(text: str, place: object, kind: str = "JSON") -> Any:
+def parse_json(text: str, location: object, description: str = "JSON") -> Any:
   """What a text of JSON holds.
 
   Raises:
@@ -60,20 +60,22 @@ def parsed(text: str, place: object, kind: str = "JSON") -> Any:
   try:
     made = json.loads(text)
   except (ValueError, RecursionError) as error:
-    raise BadInput(f"{place} is not {kind}: {error}") from None
+    raise InvalidInputError(f"{location} is not {description}: {error}") from None
   level = [made]
-  for _ in range(DEEPEST):
-    level = [inner for outer in level for inner in _within(outer)]
+  for _ in range(MAX_NESTING):
+    level = [inner for outer in level for inner in _children(outer)]
     if not level:
-      return _whole(made) if r"\ud" in text.lower() else made
-  raise BadInput(f"{place} is not {kind} as one writes it: {DEEPEST} lists within one another")
+      return _replace_surrogates(made) if r"\ud" in text.lower() else made
+  raise InvalidInputError(
+    f"{location} is not {description} as one writes it: {MAX_NESTING} lists within one another"
+  )
 
 
-def _whole(made):
+def _replace_surrogates(value):
   """The same, with U+FFFD for each half of a pair of surrogates, which is no character."""
-  text = json.dumps(made, ensure_ascii=False).encode("utf-16", "surrogatepass")
+  text = json.dumps(value, ensure_ascii=False).encode("utf-16", "surrogatepass")
   return json.loads(text.decode("utf-16", "replace"))
 
 
-def _within(made):
-  return made.values() if isinstance(made, dict) else made if isinstance(made, list) else ()
+def _children(value):
+  return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()

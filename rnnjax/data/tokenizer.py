@@ -11,16 +11,18 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from rnnjax.data.vocabulary import PAD, UNKNOWN
-from rnnjax.types import BadInput
+from rnnjax.types import InvalidInputError
 
-BEGIN, END = 2, 3
+BOS, EOS = 2, 3
 SPECIALS = ("<pad>", "<unk>", "<begin>", "<end>")  # at PAD, UNKNOWN, BEGIN, END
-KINDS = ("bpe", "word", "character")
-MARK = "▁"
-WORD = rf"{MARK}?(?:\w+|[^\w{MARK}])"  # letters and digits, or one mark of punctuation
+MODEL_TYPES = ("bpe", "word", "character")
+WORD_MARK = "▁"
+WORD_PATTERN = (
+  rf"{WORD_MARK}?(?:\w+|[^\w{WORD_MARK}])"  # letters and digits, or one mark of punctuation
+)
 
 
-class Subwords:
+class Tokenizer:
   """Pieces of text and their ids; PAD, UNKNOWN, BEGIN and END come first.
 
   >>> subwords = Subwords.train(["low lower, lowest"], size=24)
@@ -34,19 +36,29 @@ class Subwords:
     lower: whether all is taken as lower case.
   """
 
-  def __init__(self, tokenizer, kind: str, lower: bool = False):
+  def __init__(self, tokenizer, model_type: str, lowercase: bool = False):
     """Wraps a `tokenizers.Tokenizer`, which `train` and `from_json` make."""
     tokenizer.encode_special_tokens = True  # "<pad>" in a text is text
     ids = tokenizer.get_vocab()
-    self.words = sorted(ids, key=ids.get)
-    self._ids, self._tokenizer, self._kind, self.lower = ids, tokenizer, kind, lower
+    self.tokens = sorted(ids, key=ids.get)
+    self._ids, self._tokenizer, self._model_type, self.lowercase = (
+      ids,
+      tokenizer,
+      model_type,
+      lowercase,
+    )
     merges = json.loads(tokenizer.to_str())["model"].get("merges", [])
-    self._ranks = {tuple(pair): rank for rank, pair in enumerate(merges)}
+    self._merge_ranks = {tuple(pair): rank for rank, pair in enumerate(merges)}
 
   @classmethod
   def train(
-    cls, texts: Iterable[str], size: int, kind: str = "bpe", lower: bool = False, least: int = 1
-  ) -> "Subwords":
+    cls,
+    texts: Iterable[str],
+    vocab_size: int,
+    model_type: str = "bpe",
+    lowercase: bool = False,
+    min_count: int = 1,
+  ) -> "Tokenizer":
     """Learns pieces; from texts of two languages, those of both.
 
     Args:
@@ -62,29 +74,32 @@ class Subwords:
     """
     import tokenizers as hf
 
-    if kind not in KINDS:
-      raise BadInput(f"kind must be one of {KINDS}; got {kind!r}")
-    bpe = kind == "bpe"
-    marked = [_marked(text, kind, lower) for text in texts]
+    if model_type not in MODEL_TYPES:
+      raise InvalidInputError(f"kind must be one of {MODEL_TYPES}; got {model_type!r}")
+    bpe = model_type == "bpe"
+    marked = [_mark_words(text, model_type, lowercase) for text in texts]
     characters = set(itertools.chain.from_iterable(marked))
     need = len(SPECIALS) + (len(characters) if bpe else 1)
-    if not characters or size < need:
-      raise BadInput(
-        f"size must be at least {need}, for {SPECIALS} and, with bpe, every character; got {size}, "
+    if not characters or vocab_size < need:
+      raise InvalidInputError(
+        f"size must be at least {need}, for {SPECIALS} and, with bpe, every character; got {vocab_size}, "
         f"and {len(marked)} texts of {len(characters)} characters. Are they empty?"
       )
-    tokenizer = _tokenizer(kind)
+    tokenizer = _make_hf_tokenizer(model_type)
     trainer = hf.trainers.BpeTrainer if bpe else hf.trainers.WordLevelTrainer
     tokenizer.train_from_iterator(
       marked,
       trainer(
-        vocab_size=size, min_frequency=least, special_tokens=[*SPECIALS], show_progress=False
+        vocab_size=vocab_size,
+        min_frequency=min_count,
+        special_tokens=[*SPECIALS],
+        show_progress=False,
       ),
     )
-    return cls(tokenizer, kind, lower)
+    return cls(tokenizer, model_type, lowercase)
 
   def __len__(self):
-    return len(self.words)
+    return len(self.tokens)
 
   def encode(self, text: str, dropout: float = 0.0, seed: int | Sequence[int] = 0) -> np.ndarray:
     """A text to ids [T], without BEGIN and END.
@@ -95,46 +110,46 @@ class Subwords:
         text is cut in many ways; 0 is for evaluation.
       seed: of the dropout.
     """
-    marked = _marked(text, self._kind, self.lower)
-    if not (dropout and self._ranks):
+    marked = _mark_words(text, self._model_type, self.lowercase)
+    if not (dropout and self._merge_ranks):
       return np.array(self._tokenizer.encode(marked, add_special_tokens=False).ids, np.int32)
     draw = np.random.default_rng(seed)
     cut = self._tokenizer.pre_tokenizer.pre_tokenize_str(marked)
-    parts = [part for piece, _ in cut for part in self._merged(piece, dropout, draw)]
+    parts = [part for piece, _ in cut for part in self._merge_with_dropout(piece, dropout, draw)]
     return np.array([self._ids.get(part, UNKNOWN) for part in parts], np.int32)
 
-  def pieces(self, text: str) -> list[str]:
+  def tokenize(self, text: str) -> list[str]:
     """What the ids of a text stand for, the unknown in its own letters: a text to copy from."""
-    marked = _marked(text, self._kind, self.lower)
+    marked = _mark_words(text, self._model_type, self.lowercase)
     spans = self._tokenizer.encode(marked, add_special_tokens=False).offsets
     return [marked[start:end] for start, end in spans]
 
-  def join(self, pieces: Iterable[str]) -> str:
+  def detokenize(self, tokens: Iterable[str]) -> str:
     """Pieces to a text."""
-    return "".join(pieces).replace(MARK, " ").strip()
+    return "".join(tokens).replace(WORD_MARK, " ").strip()
 
-  def decode(self, ids: Iterable[int], unknown: Iterable[str] = ()) -> str:
+  def decode(self, ids: Iterable[int], unknown_tokens: Iterable[str] = ()) -> str:
     """Ids to a text; PAD, BEGIN and END vanish.
 
     Args:
       ids: [T].
       unknown: the piece that each UNKNOWN stands for, in turn; "<unk>" where they run out.
     """
-    blank, own = MARK if self._kind == "word" else "", iter(unknown)
-    shown = {PAD: "", BEGIN: "", END: ""}
-    name = lambda i: next(own, f"{blank}<unk>") if i == UNKNOWN else shown.get(i, self.words[i])
-    return self.join(name(int(i)) for i in ids)
+    blank, own = WORD_MARK if self._model_type == "word" else "", iter(unknown_tokens)
+    shown = {PAD: "", BOS: "", EOS: ""}
+    name = lambda i: next(own, f"{blank}<unk>") if i == UNKNOWN else shown.get(i, self.tokens[i])
+    return self.detokenize(name(int(i)) for i in ids)
 
   def to_json(self) -> dict:
     """All there is to it, as a value that `json` can write."""
     return {
-      "kind": self._kind,
-      "lower": self.lower,
+      "kind": self._model_type,
+      "lower": self.lowercase,
       "tokenizer": json.loads(self._tokenizer.to_str()),
     }
 
   @classmethod
-  def from_json(cls, value: dict) -> "Subwords":
+  def from_json(cls, value: dict) -> "Tokenizer":
     """The inverse of `to_json`.
 
     Of the tokenizer the pieces and the merges are taken, and nothing else: a stranger's pattern
@@ -147,44 +162,46 @@ class Subwords:
       kind, lower, model = value["kind"], value["lower"], value["tokenizer"]["model"]
       ids, merges = model["vocab"], [(one, other) for one, other in model.get("merges", [])]
       words = sorted(ids, key=ids.get)
-      if kind not in KINDS or not isinstance(lower, bool):
+      if kind not in MODEL_TYPES or not isinstance(lower, bool):
         raise ValueError(f"its kind is {kind!r} and its lower {lower!r}")
       if [ids[word] for word in words] != [*range(len(ids))] or (*words[:4],) != SPECIALS:
         raise ValueError("its ids must be 0, 1, 2 and so on, those of the specials first")
-      tokenizer = _tokenizer(kind, vocab=ids, **({"merges": merges} if kind == "bpe" else {}))
+      tokenizer = _make_hf_tokenizer(
+        kind, vocab=ids, **({"merges": merges} if kind == "bpe" else {})
+      )
       tokenizer.add_special_tokens([*SPECIALS])
       return cls(tokenizer, kind, lower)
     except Exception as error:  # the library raises nothing more particular
-      raise BadInput(
+      raise InvalidInputError(
         f"subwords must be what to_json returned; got {str(value)[:60]}: {error}. "
         "Was it written by another version of tokenizers?"
       ) from None
 
-  def _merged(self, word: str, dropout: float, draw: np.random.Generator) -> list[str]:
+  def _merge_with_dropout(self, word: str, dropout: float, rng: np.random.Generator) -> list[str]:
     """Byte-pair encoding that overlooks each possible merge, at each step, with some chance."""
     parts = [*word]
     while True:
-      seen = draw.random(len(parts)) >= dropout
+      seen = rng.random(len(parts)) >= dropout
       pairs = enumerate(itertools.pairwise(parts))
-      possible = [(self._ranks[p], i) for i, p in pairs if p in self._ranks and seen[i]]
+      possible = [(self._merge_ranks[p], i) for i, p in pairs if p in self._merge_ranks and seen[i]]
       if not possible:
         return parts
       _, i = min(possible)
       parts[i : i + 2] = ["".join(parts[i : i + 2])]
 
 
-def _tokenizer(kind: str, **known):
+def _make_hf_tokenizer(model_type: str, **model_options):
   """A `tokenizers.Tokenizer` that has yet to learn its pieces, or knows these."""
   import tokenizers as hf
 
-  model = hf.models.BPE if kind == "bpe" else hf.models.WordLevel
-  tokenizer = hf.Tokenizer(model(**known, unk_token=SPECIALS[UNKNOWN]))
-  cut = hf.Regex("." if kind == "character" else WORD)
+  model = hf.models.BPE if model_type == "bpe" else hf.models.WordLevel
+  tokenizer = hf.Tokenizer(model(**model_options, unk_token=SPECIALS[UNKNOWN]))
+  cut = hf.Regex("." if model_type == "character" else WORD_PATTERN)
   tokenizer.pre_tokenizer = hf.pre_tokenizers.Split(cut, "isolated")
   return tokenizer
 
 
-def _marked(text: str, kind: str, lower: bool) -> str:
+def _mark_words(text: str, model_type: str, lowercase: bool) -> str:
   """A text with MARK for each run of blanks, and, where pieces are of words, for its beginning."""
-  words = (text.lower() if lower else text).replace(MARK, " ").split()
-  return (MARK if words and kind != "character" else "") + MARK.join(words)
+  words = (text.lower() if lowercase else text).replace(WORD_MARK, " ").split()
+  return (WORD_MARK if words and model_type != "character" else "") + WORD_MARK.join(words)

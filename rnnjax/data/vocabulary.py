@@ -7,29 +7,29 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from rnnjax.types import BadInput
+from rnnjax.types import InvalidInputError
 
 PAD, UNKNOWN = 0, 1
 SPECIALS = ("<pad>", "<unk>")
-_WORD = re.compile(r"\w+(?:['’]\w+)*|[^\w\s]")
+_WORD_PATTERN = re.compile(r"\w+(?:['’]\w+)*|[^\w\s]")
 
 
-def cut(text: str) -> list[str]:
+def tokenize(text: str) -> list[str]:
   """A text as words and marks.
 
   >>> cut("It isn't BAD, is it?")
   ['It', "isn't", 'BAD', ',', 'is', 'it', '?']
   """
-  return _WORD.findall(text)
+  return _WORD_PATTERN.findall(text)
 
 
-def words(text: str) -> list[str]:
+def tokenize_lower(text: str) -> list[str]:
   """A text as lower-case words and marks; line breaks of HTML vanish.
 
   >>> words("It isn't BAD,<br /><br />is it?")
   ['it', "isn't", 'bad', ',', 'is', 'it', '?']
   """
-  return cut(text.replace("<br />", " ").lower())
+  return tokenize(text.replace("<br />", " ").lower())
 
 
 class Vocabulary:
@@ -51,12 +51,12 @@ class Vocabulary:
     self.ids = {word: i for i, word in enumerate(self.words)}
 
   @classmethod
-  def of(
+  def from_texts(
     cls,
     texts: Iterable[Iterable[str]],
-    size: int | None = None,
+    vocab_size: int | None = None,
     specials: Iterable[str] = SPECIALS,
-    least: int = 1,
+    min_count: int = 1,
   ) -> "Vocabulary":
     """The words of texts, ranked by frequency and then alphabetically.
 
@@ -68,30 +68,32 @@ class Vocabulary:
     """
     counts = collections.Counter(itertools.chain.from_iterable(texts))
     ranked = sorted(counts, key=lambda word: (-counts[word], word))
-    known = [word for word in ranked if counts[word] >= least and word not in specials]
-    return cls(known, specials).cut(size)
+    known = [word for word in ranked if counts[word] >= min_count and word not in specials]
+    return cls(known, specials).truncate(vocab_size)
 
   @classmethod
-  def load(cls, made: object, specials: Iterable[str] = SPECIALS) -> "Vocabulary":
+  def from_json(cls, value: object, specials: Iterable[str] = SPECIALS) -> "Vocabulary":
     """That of a list of words by rank, as JSON holds them.
 
     Raises:
       BadInput: it is none, or a word is there twice.
     """
-    words = made if isinstance(made, list) else [None]
+    words = value if isinstance(value, list) else [None]
     if not all(isinstance(word, str) for word in words):
-      raise BadInput(f"a vocabulary must be a list of words; got {str(made)[:60]}")
+      raise InvalidInputError(f"a vocabulary must be a list of words; got {str(value)[:60]}")
     vocabulary = cls(words, specials)
     if len(vocabulary.ids) < len(vocabulary):
       twice = collections.Counter(vocabulary.words).most_common(1)
-      raise BadInput(f"a vocabulary must have each word once; {twice[0][0]!r} is there again")
+      raise InvalidInputError(
+        f"a vocabulary must have each word once; {twice[0][0]!r} is there again"
+      )
     return vocabulary
 
-  def cut(self, size: int | None) -> "Vocabulary":
+  def truncate(self, vocab_size: int | None) -> "Vocabulary":
     """The same, limited to its first size ids."""
-    if size is None:
+    if vocab_size is None:
       return self
-    return Vocabulary(self.words[len(self.specials) : size], self.specials)
+    return Vocabulary(self.words[len(self.specials) : vocab_size], self.specials)
 
   def __len__(self):
     return len(self.words)
@@ -106,7 +108,7 @@ class Vocabulary:
     ids = [self.ids.get(word, unknown) for word in text]
     if unknown is None and None in ids:
       strange = sorted({word for word in text if word not in self.ids})
-      raise BadInput(
+      raise InvalidInputError(
         f"{strange[:10]} do not occur in the text that was learnt, which has {len(self)} symbols"
       )
     return np.array(ids, np.int32)

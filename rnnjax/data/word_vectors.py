@@ -10,16 +10,20 @@ import sys
 
 import numpy as np
 
-from rnnjax.data.files import Unzipped, decoding, most
+from rnnjax.data.files import LimitedGzipFile, max_unpacked_bytes, reraise_decode_errors
 from rnnjax.data.vocabulary import PAD, Vocabulary
-from rnnjax.types import BadInput
+from rnnjax.types import InvalidInputError
 
-DIGITS = (r"\g<0>", "0", "#")  # what stands for a digit in a file, itself first
+DIGIT_MASKS = (r"\g<0>", "0", "#")  # what stands for a digit in a file, itself first
 CASES = (str, str.lower, str.capitalize, str.upper)
-LONGEST, WIDEST, WORD = 1 << 20, 1 << 16, 1 << 12  # bytes of a line, its numbers, bytes of a word
+MAX_LINE_BYTES, MAX_DIMENSION, MAX_WORD_BYTES = (
+  1 << 20,
+  1 << 16,
+  1 << 12,
+)  # bytes of a line, its numbers, bytes of a word
 
 
-def read(path: str, vocabulary: Vocabulary, seed: int = 0) -> np.ndarray:
+def load_embeddings(path: str, vocabulary: Vocabulary, seed: int = 0) -> np.ndarray:
   """The vectors of a vocabulary's words, [V, D].
 
   The content tells the format. Rows are streamed, and only those of the words are looked at and
@@ -37,18 +41,22 @@ def read(path: str, vocabulary: Vocabulary, seed: int = 0) -> np.ndarray:
   """
   file = pathlib.Path(path).expanduser()
   if not file.is_file() or not file.stat().st_size:
-    raise BadInput(f"there is no file of word vectors {path!r}, or it is empty")
+    raise InvalidInputError(f"there is no file of word vectors {path!r}, or it is empty")
   spellings = {i: _spellings(word) for i, word in enumerate(vocabulary.words) if i != PAD}
   found = {}
-  with decoding(file, "to its end", "Is the download whole?"):
-    for where, word, vector in _rows(file, set(itertools.chain(*spellings.values()))):
+  with reraise_decode_errors(file, "to its end", "Is the download whole?"):
+    for where, word, vector in _read_rows(file, set(itertools.chain(*spellings.values()))):
       if not np.isfinite(vector).all():
-        raise BadInput(f"{where} is not a word and {len(vector)} numbers, all finite: {word!r}")
+        raise InvalidInputError(
+          f"{where} is not a word and {len(vector)} numbers, all finite: {word!r}"
+        )
       found[word] = vector
   # The preferred comes last, and stays.
   best = {i: word for i, words in spellings.items() for word in words[::-1] if word in found}
   if not best:
-    raise BadInput(f"{file} holds none of the {len(vocabulary)} words. Is it of this language?")
+    raise InvalidInputError(
+      f"{file} holds none of the {len(vocabulary)} words. Is it of this language?"
+    )
   exact = sum(word == spellings[i][0] for i, word in best.items())
   logging.info(
     "%s holds %d of %d words: %d as they are, %d in another spelling",
@@ -68,68 +76,75 @@ def read(path: str, vocabulary: Vocabulary, seed: int = 0) -> np.ndarray:
 
 def _spellings(word):
   """How a file may spell a word, the preferred first: itself, in another case, digits masked."""
-  words = [case(re.sub(r"\d", digit, word)) for digit in DIGITS for case in CASES]
+  words = [case(re.sub(r"\d", digit, word)) for digit in DIGIT_MASKS for case in CASES]
   return [word.encode("utf-8", "surrogatepass") for word in dict.fromkeys(words)]
 
 
-def _rows(file, wanted):
+def _read_rows(file, wanted_words):
   """Place, word and vector of the rows wanted. Words stay bytes: no bad UTF-8 can do harm."""
-  size, raw = file.stat().st_size, file.open("rb", buffering=LONGEST)
+  size, raw = file.stat().st_size, file.open("rb", buffering=MAX_LINE_BYTES)
   zipped = raw.peek(2)[:2] == b"\x1f\x8b"
-  with raw, io.BufferedReader(Unzipped(file, raw, size, sys.maxsize)) if zipped else raw as stream:
-    first, _, rest = stream.read(LONGEST).partition(b"\n")
+  with (
+    raw,
+    io.BufferedReader(LimitedGzipFile(file, raw, size, sys.maxsize)) if zipped else raw as stream,
+  ):
+    first, _, rest = stream.read(MAX_LINE_BYTES).partition(b"\n")
     stream.seek(0)
     header = re.fullmatch(rb"(\d{1,18}) (\d{1,18})\s*", first)
     rows, width = map(int, header.groups()) if header else (None, first.rstrip().count(b" "))
-    if not 0 < width <= WIDEST:
-      raise BadInput(f"{file}:1 is not a word and numbers, one blank between: {first[:60]!r}")
+    if not 0 < width <= MAX_DIMENSION:
+      raise InvalidInputError(
+        f"{file}:1 is not a word and numbers, one blank between: {first[:60]!r}"
+      )
     text = not header
     if header:
       # A number takes two bytes at least, as text.
-      if not 0 < 2 * rows * width <= (most(size, sys.maxsize) if zipped else size):
-        raise BadInput(
+      if not 0 < 2 * rows * width <= (max_unpacked_bytes(size, sys.maxsize) if zipped else size):
+        raise InvalidInputError(
           f"{file}:1 promises {rows} rows of {width} numbers: {size} bytes "
           "cannot hold them. Is the download whole?"
         )
       stream.readline()
       second = rest.partition(b"\n")[0].rstrip().rsplit(b" ", width)[1:]
-      text = len(second) == width and np.isfinite(_floats(second)).any()
-    yield from (_text if text else _binary)(stream, file, rows, width, wanted)
+      text = len(second) == width and np.isfinite(_parse_floats(second)).any()
+    yield from (_read_text if text else _read_binary)(stream, file, rows, width, wanted_words)
 
 
-def _text(stream, file, rows, width, wanted):
+def _read_text(stream, file, num_rows, dim, wanted_words):
   """Rows as lines. A word may hold blanks (". . ."), but not end in a number."""
-  read = iter(functools.partial(stream.readline, LONGEST), b"")
-  for n, line in enumerate(read, 1 if rows is None else 2):
-    word, *numbers = line.rstrip().rsplit(b" ", width)
-    wider = b" " in word and np.isfinite(_floats(word.split(b" ")[-1:])).all()
-    if wider or len(numbers) < width:
-      raise BadInput(
+  read = iter(functools.partial(stream.readline, MAX_LINE_BYTES), b"")
+  for n, line in enumerate(read, 1 if num_rows is None else 2):
+    word, *numbers = line.rstrip().rsplit(b" ", dim)
+    wider = b" " in word and np.isfinite(_parse_floats(word.split(b" ")[-1:])).all()
+    if wider or len(numbers) < dim:
+      raise InvalidInputError(
         f"{file}:{n} has {line.rstrip().count(b' ')} numbers where the first row has "
-        f"{width}. Is it broken, or are there not single blanks?"
+        f"{dim}. Is it broken, or are there not single blanks?"
       )
-    if word in wanted:
-      yield f"{file}:{n}", word, _floats(numbers)
-  if rows not in (None, n - 1):
-    raise BadInput(f"{file}:1 promises {rows} rows, but {n - 1} came. Is the download whole?")
+    if word in wanted_words:
+      yield f"{file}:{n}", word, _parse_floats(numbers)
+  if num_rows not in (None, n - 1):
+    raise InvalidInputError(
+      f"{file}:1 promises {num_rows} rows, but {n - 1} came. Is the download whole?"
+    )
 
 
-def _binary(stream, file, rows, width, wanted):
+def _read_binary(stream, file, num_rows, dim, wanted_words):
   """Rows as a word, a blank and numbers of four bytes; a line break between them is optional."""
-  hint = f"Is the download whole? If it is text, its line 2 is not a word and {width} numbers."
-  for n in range(1, rows + 1):
+  hint = f"Is the download whole? If it is text, its line 2 is not a word and {dim} numbers."
+  for n in range(1, num_rows + 1):
     letters = iter(lambda: stream.read(1) or b" ", b" ")  # the file's end is a word's end too
-    word = b"".join(itertools.islice(letters, WORD)).lstrip(b"\n")
-    numbers = stream.read(4 * width)
-    if len(numbers) < 4 * width:
-      raise BadInput(f"{file}:1 promises {rows} rows, but {n - 1} came whole. {hint}")
-    if word in wanted:
+    word = b"".join(itertools.islice(letters, MAX_WORD_BYTES)).lstrip(b"\n")
+    numbers = stream.read(4 * dim)
+    if len(numbers) < 4 * dim:
+      raise InvalidInputError(f"{file}:1 promises {num_rows} rows, but {n - 1} came whole. {hint}")
+    if word in wanted_words:
       yield f"{file}, row {n},", word, np.frombuffer(numbers, "<f4")
-  if stream.read(LONGEST).strip():
-    raise BadInput(f"{file}:1 promises {rows} rows, but more bytes follow. {hint}")
+  if stream.read(MAX_LINE_BYTES).strip():
+    raise InvalidInputError(f"{file}:1 promises {num_rows} rows, but more bytes follow. {hint}")
 
 
-def _floats(fields):
+def _parse_floats(fields):
   """Numbers from text; NaN for all where any is none."""
   try:
     with np.errstate(over="ignore"):

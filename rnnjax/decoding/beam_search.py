@@ -30,20 +30,30 @@ class Hypotheses(NamedTuple):
   finished: Array
 
 
-@functools.partial(jax.jit, static_argnames=("read", "width", "steps", "end", "coverage", "block"))
-def beam(
-  read: Callable,
+@functools.partial(
+  jax.jit,
+  static_argnames=(
+    "logits_fn",
+    "beam_size",
+    "max_length",
+    "eos_id",
+    "coverage_fn",
+    "no_repeat_ngram_size",
+  ),
+)
+def beam_search(
+  logits_fn: Callable,
   params: Params,
   carry: Carry | None,
-  first: Array,
+  first_tokens: Array,
   *,
-  width: int,
-  steps: int,
-  end: int,
+  beam_size: int,
+  max_length: int,
+  eos_id: int,
   length_penalty: float = 0.0,
-  coverage: Callable[[Carry], Array] | None = None,
+  coverage_fn: Callable[[Carry], Array] | None = None,
   coverage_penalty: float = 0.0,
-  block: int = 0,
+  no_repeat_ngram_size: int = 0,
 ) -> Hypotheses:
   """Searches the text y of highest score, and the next best; a width of 1 is greedy search, where
   there are no penalties.
@@ -82,34 +92,38 @@ def beam(
     ValueError: width or steps below 1, block below 0, fewer than two symbols, or `end` not one of
       them.
   """
-  for name, value, least in ("width", width, 1), ("steps", steps, 1), ("block", block, 0):
+  for name, value, least in (
+    ("beam_size", beam_size, 1),
+    ("max_length", max_length, 1),
+    ("block", no_repeat_ngram_size, 0),
+  ):
     if value < least:
       raise ValueError(f"{name} must be at least {least}; got {value}")
-  start = read(params, first[None], None, carry)
+  start = logits_fn(params, first_tokens[None], None, carry)
   B, V = start[1].shape
-  if V < 2 or not 0 <= end < V:
-    raise ValueError(f"end must be one of at least 2 symbols; got {end} of {V}")
+  if V < 2 or not 0 <= eos_id < V:
+    raise ValueError(f"end must be one of at least 2 symbols; got {eos_id} of {V}")
 
   α = jnp.float32(length_penalty)
   penalty = lambda n: ((5 + jnp.float32(n)) / 6) ** α
-  follow = jax.vmap(lambda carry, tokens: read(params, tokens[None], None, carry), 1, 1)
+  follow = jax.vmap(lambda carry, tokens: logits_fn(params, tokens[None], None, carry), 1, 1)
 
   def covered(carry):
-    if coverage is None:
-      return jnp.zeros((B, width), jnp.float32)
-    return (coverage_penalty * jax.vmap(coverage, 1, 1)(carry)).astype(jnp.float32)
+    if coverage_fn is None:
+      return jnp.zeros((B, beam_size), jnp.float32)
+    return (coverage_penalty * jax.vmap(coverage_fn, 1, 1)(carry)).astype(jnp.float32)
 
   def grow(t, live, finished, carry, logits, covered):
     """One more token in one row: logits [k, V], covered [k]."""
     log_p = live.log_p[:, None] + _log_softmax(logits)
-    if block:
-      banned = _repeating(live.tokens, t, block, V)
+    if no_repeat_ngram_size:
+      banned = _repeated_ngram_tokens(live.tokens, t, no_repeat_ngram_size, V)
       log_p = jnp.put_along_axis(log_p, banned, -jnp.inf, 1, inplace=False, mode="drop")
 
     # Twice k are enough: each text ends in one way, so at most k of the best can be ends.
-    log_p, at = jax.lax.top_k(log_p.ravel(), 2 * width)
+    log_p, at = jax.lax.top_k(log_p.ravel(), 2 * beam_size)
     parents, token = at // V, at % V
-    ended = token == end
+    ended = token == eos_id
     grown = Hypotheses(
       tokens=live.tokens[parents].at[:, t].set(token),
       lengths=t + ~ended,
@@ -119,11 +133,11 @@ def beam(
     )
 
     # Masked and not cut: XLA would sort all k V if what top_k returns were sliced once more.
-    leaving = ended & (jnp.arange(2 * width) < width)
+    leaving = ended & (jnp.arange(2 * beam_size) < beam_size)
     scores = jnp.concatenate([finished.scores, jnp.where(leaving, grown.scores, -jnp.inf)])
-    finished = _pick(_join(finished, grown), jax.lax.top_k(scores, width)[1])
-    on = jnp.argsort(ended, stable=True)[:width]
-    return _pick(grown, on), finished, _pick(carry, parents[on])
+    finished = _take(_concatenate(finished, grown), jax.lax.top_k(scores, beam_size)[1])
+    on = jnp.argsort(ended, stable=True)[:beam_size]
+    return _take(grown, on), finished, _take(carry, parents[on])
 
   def hopeful(state):
     """Whether in any row a text may still be better than the worst that is kept.
@@ -131,8 +145,8 @@ def beam(
     log p can only fall, and the penalty of what it will be divided by is monotone in n.
     """
     t, live, finished, _, _ = state
-    bound = live.log_p[:, 0] / jnp.maximum(penalty(t + 1), penalty(steps))
-    return (t < steps) & (bound > finished.scores[:, -1]).any()
+    bound = live.log_p[:, 0] / jnp.maximum(penalty(t + 1), penalty(max_length))
+    return (t < max_length) & (bound > finished.scores[:, -1]).any()
 
   def tick(state):
     t, live, finished, carry, logits = state
@@ -140,22 +154,22 @@ def beam(
     live, finished, carry = grow_all(live, finished, carry, logits, covered(carry))
     return t + 1, live, finished, *follow(carry, live.tokens[:, :, t])
 
-  never = jnp.full((B, width), -jnp.inf, jnp.float32)
+  never = jnp.full((B, beam_size), -jnp.inf, jnp.float32)
   finished = Hypotheses(
-    tokens=jnp.full((B, width, steps), end, jnp.int32),
-    lengths=jnp.zeros((B, width), jnp.int32),
+    tokens=jnp.full((B, beam_size, max_length), eos_id, jnp.int32),
+    lengths=jnp.zeros((B, beam_size), jnp.int32),
     scores=never,
     log_p=never,
-    finished=jnp.zeros((B, width), bool),
+    finished=jnp.zeros((B, beam_size), bool),
   )
   live = finished._replace(log_p=never.at[:, 0].set(0))  # one text, the empty one
-  start = jax.tree.map(lambda a: jnp.stack([a] * width, 1), start)
+  start = jax.tree.map(lambda a: jnp.stack([a] * beam_size, 1), start)
   state = (jnp.int32(0), live, finished, *start)
   _, live, finished, _, _ = jax.lax.while_loop(hopeful, tick, state)
 
   def ranked(finished, live):
-    found = _join(finished, live)
-    return _pick(found, jnp.lexsort((-found.scores, ~found.finished))[:width])
+    found = _concatenate(finished, live)
+    return _take(found, jnp.lexsort((-found.scores, ~found.finished))[:beam_size])
 
   return jax.vmap(ranked, out_axes=-1)(finished, live)
 
@@ -166,7 +180,7 @@ def _log_softmax(logits):
   return jnp.where(logits == -jnp.inf, -jnp.inf, jax.nn.log_softmax(logits))
 
 
-def _repeating(tokens, t, n, V):
+def _repeated_ngram_tokens(tokens, t, n, V):
   """Of k texts [k, T], t long: the tokens that would make their last n-gram a repetition.
 
   wⱼ where wⱼ₋₁ ... wⱼ₋ₙ₊₁ = wₜ₋₁ ... wₜ₋ₙ₊₁, and V for every other j < T.
@@ -178,9 +192,9 @@ def _repeating(tokens, t, n, V):
   return jnp.where(same, tokens, V)
 
 
-def _pick(tree, at):
-  return jax.tree.map(lambda a: a[at], tree)
+def _take(tree, indices):
+  return jax.tree.map(lambda a: a[indices], tree)
 
 
-def _join(*trees):
+def _concatenate(*trees):
   return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *trees)

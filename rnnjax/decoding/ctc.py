@@ -11,14 +11,14 @@ labels that are left once repetitions have been merged and then blanks dropped, 
 import numpy as np
 
 
-def greedy(log_p: np.ndarray) -> list[int]:
+def greedy_decode(log_p: np.ndarray) -> list[int]:
   """The labels that the likeliest alignment reads as; log_p is [T, K]."""
   best = log_p.argmax(-1)
   changed = np.diff(best, prepend=0) != 0
   return best[changed & (best != 0)].tolist()
 
 
-def beam(log_p: np.ndarray, width: int) -> list[tuple[tuple[int, ...], float]]:
+def prefix_beam_search(log_p: np.ndarray, beam_size: int) -> list[tuple[tuple[int, ...], float]]:
   """The likeliest labellings, best first, each with log p(y | x): prefix search with a beam.
 
       b(y) = p(blank) (b(y) + e(y))               the alignments of y that end in a blank
@@ -35,8 +35,8 @@ def beam(log_p: np.ndarray, width: int) -> list[tuple[tuple[int, ...], float]]:
   Raises:
     ValueError: a width below 1, or log_p of another shape.
   """
-  if width < 1 or np.ndim(log_p) != 2:
-    raise ValueError(f"width must be at least 1, log_p [T, K]; got {width}, {np.shape(log_p)}")
+  if beam_size < 1 or np.ndim(log_p) != 2:
+    raise ValueError(f"width must be at least 1, log_p [T, K]; got {beam_size}, {np.shape(log_p)}")
   held, b, e = [()], np.zeros(1), np.full(1, -np.inf)  # prefixes y, log b(y), log e(y)
   for p in np.asarray(log_p, np.float64):
     n, last = len(held), np.array([y[-1] if y else 0 for y in held])
@@ -51,7 +51,7 @@ def beam(log_p: np.ndarray, width: int) -> list[tuple[tuple[int, ...], float]]:
         j = place[y[:-1]], y[-1]
         e[i], grown[j] = np.logaddexp(e[i], grown[j]), -np.inf
     total = np.concatenate([np.logaddexp(b, e), grown.ravel()])
-    best = np.argsort(-total, kind="stable")[:width]
+    best = np.argsort(-total, kind="stable")[:beam_size]
     best = best[total[best] > -np.inf]
     parents, labels = np.divmod(np.maximum(best - n, 0), len(p))
     held = [

@@ -6,13 +6,13 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from rnnjax.cells.base import wide
+from rnnjax.cells.base import accumulation_dtype
 from rnnjax.types import Array, Carry, Key, Params
 
-Choose = Callable[[Key, Array], Array]  # key, logits [B, V] -> tokens [B]
+Sampler = Callable[[Key, Array], Array]  # key, logits [B, V] -> tokens [B]
 
 
-def top_k(logits: Array, k: int) -> Array:
+def filter_top_k(logits: Array, k: int) -> Array:
   """The k likeliest of logits [..., V], and what equals the last of them; the others become −∞.
 
   Fan, Lewis & Dauphin 2018.
@@ -21,20 +21,20 @@ def top_k(logits: Array, k: int) -> Array:
   return jnp.where(logits >= least, logits, -jnp.inf)
 
 
-def top_p(logits: Array, p: float) -> Array:
+def filter_top_p(logits: Array, p: float) -> Array:
   """The fewest likeliest of logits [..., V] that have probability p together, and what equals the
   last of them; the others become −∞.
 
   Nucleus sampling: Holtzman et al. 2020.
   """
   falling = -jnp.sort(-logits, -1)
-  q = jax.nn.softmax(falling.astype(wide(falling.dtype)), -1)
+  q = jax.nn.softmax(falling.astype(accumulation_dtype(falling.dtype)), -1)
   before = jnp.cumsum(q, -1) - q
   least = jnp.where(before < p, falling, jnp.inf).min(-1, keepdims=True)
   return jnp.where(logits >= least, logits, -jnp.inf)
 
 
-def sample(temperature: float = 1.0, k: int | None = None, p: float = 1.0) -> Choose:
+def make_sampler(temperature: float = 1.0, top_k: int | None = None, top_p: float = 1.0) -> Sampler:
   """Draws a token from softmax(logits / temperature), of the top k or top p alone.
 
   Args:
@@ -48,16 +48,16 @@ def sample(temperature: float = 1.0, k: int | None = None, p: float = 1.0) -> Ch
   """
   if not 0 <= temperature < float("inf"):
     raise ValueError(f"temperature must be 0 or more, and finite; got {temperature}")
-  if k is not None and k < 1:
-    raise ValueError(f"top_k must be at least 1; got {k}")
-  if not 0 < p <= 1:
-    raise ValueError(f"top_p must lie in (0, 1]; got {p}")
+  if top_k is not None and top_k < 1:
+    raise ValueError(f"top_k must be at least 1; got {top_k}")
+  if not 0 < top_p <= 1:
+    raise ValueError(f"top_p must lie in (0, 1]; got {top_p}")
 
-  return _sample(float(temperature), k, float(p))
+  return _cached_sampler(float(temperature), top_k, float(top_p))
 
 
 @functools.cache
-def _sample(temperature, k, p):
+def _cached_sampler(temperature, k, p):
   """The same function for the same arguments, so that jit compiles once."""
 
   def choose(key, logits):
@@ -69,25 +69,25 @@ def _sample(temperature, k, p):
     logits = logits.astype(jnp.float32)
     logits = (logits - logits.max(-1, keepdims=True)) / temperature
     if k is not None:
-      logits = top_k(logits, k)
+      logits = filter_top_k(logits, k)
     if p < 1:
-      logits = top_p(logits, p)
+      logits = filter_top_p(logits, p)
     return jax.random.categorical(key, logits).astype(jnp.int32)
 
   return choose
 
 
-@functools.partial(jax.jit, static_argnames=("read", "steps", "choose"))
+@functools.partial(jax.jit, static_argnames=("logits_fn", "num_tokens", "sampler"))
 def generate(
-  read: Callable,
+  logits_fn: Callable,
   params: Params,
   prompt: Array,
   key: Key,
   *,
-  steps: int,
+  num_tokens: int,
   lengths: Array | None = None,
   carry: Carry | None = None,
-  choose: Choose = sample(),
+  sampler: Sampler = make_sampler(),
 ) -> tuple[Carry, Array]:
   """Reads a prompt in one unroll, then writes on.
 
@@ -118,9 +118,9 @@ def generate(
 
   def tick(state, key):
     carry, logits = state
-    tokens = choose(key, logits)
-    return read(params, tokens[None], None, carry), tokens
+    tokens = sampler(key, logits)
+    return logits_fn(params, tokens[None], None, carry), tokens
 
-  start = read(params, prompt, lengths, carry)
-  (carry, _), tokens = jax.lax.scan(tick, start, jax.random.split(key, steps))
+  start = logits_fn(params, prompt, lengths, carry)
+  (carry, _), tokens = jax.lax.scan(tick, start, jax.random.split(key, num_tokens))
   return carry, tokens

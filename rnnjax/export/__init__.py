@@ -1,6 +1,6 @@
 """Trained models as one file each, which needs jax alone to be called, on cpu, cuda and tpu.
 
-`python -m experiments.export DIR` writes DIR/model.zip of the run with --out=DIR. It holds
+`python -m experiments.export DIR` writes DIR/model.zip of the run with --workdir=DIR. It holds
 the program as jax.export writes it, of any batch and any time, params.safetensors, what lay beside
 the parameters such as vocabulary.json, and signature.json, which says what goes in and comes out:
 
@@ -17,7 +17,7 @@ stays small and is compiled fast, and other tools read the weights, too.
 Of a file from a stranger `load` makes the same, having checked all of it.
 """
 
-from rnnjax.export.archive import Loaded, load, write
+from rnnjax.export.archive import LoadedProgram, load, save
 from rnnjax.export.program import Program
 
-__all__ = ["Loaded", "Program", "load", "write"]
+__all__ = ["LoadedProgram", "Program", "load", "save"]

@@ -20,10 +20,19 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from rnnjax.interop.weights import array, blocks, checked, inner, joined, layers, same, width
-from rnnjax.types import Array, BadInput, Params
+from rnnjax.interop.weights import (
+  as_float_array,
+  check_shape,
+  encoder_layers,
+  infer_num_gates,
+  matrix_size,
+  merge_gru_biases,
+  recurrent_bias,
+  validate_cell_params,
+)
+from rnnjax.types import Array, InvalidInputError, Params
 
-NAMES = ("kernel", "recurrent_kernel", "bias")
+WEIGHT_NAMES = ("kernel", "recurrent_kernel", "bias")
 Weights = Sequence[Any] | Mapping[str, Any]
 
 
@@ -42,7 +51,7 @@ def from_keras(*weights: Weights) -> Params:
   >>> params["layer_0"]["forward"]["W"].shape  # of stack(forward(lstm(2)))
   (3, 8)
   """
-  return {f"layer_{i}": _layer(f"layer {i}", given) for i, given in enumerate(weights)}
+  return {f"layer_{i}": _layer_from_keras(f"layer {i}", given) for i, given in enumerate(weights)}
 
 
 def to_keras(params: Params) -> list[list[np.ndarray]]:
@@ -64,76 +73,78 @@ def to_keras(params: Params) -> list[list[np.ndarray]]:
   """
   ways = ("forward", "backward")  # so they stand in a Bidirectional
   return [
-    [w for way in ways if way in layer for w in _theirs(f"layer_{i}/{way}", layer[way])]
-    for i, layer in enumerate(layers(params))
+    [w for way in ways if way in layer for w in _cell_to_keras(f"layer_{i}/{way}", layer[way])]
+    for i, layer in enumerate(encoder_layers(params))
   ]
 
 
-def _layer(where: str, weights: Weights) -> Params:
+def _layer_from_keras(location: str, weights: Weights) -> Params:
   """The parameters of a layer, direction by direction."""
   if isinstance(weights, Mapping):
-    weights = _listed(where, weights)
+    weights = _sort_weights(location, weights)
   if len(weights) not in (2, 3, 4, 6):
-    raise BadInput(
-      f"{where} must have kernel, recurrent_kernel and, unless use_bias=False, bias, twice if "
+    raise InvalidInputError(
+      f"{location} must have kernel, recurrent_kernel and, unless use_bias=False, bias, twice if "
       f"bidirectional; got {len(weights)} arrays. Are they of more than one layer?"
     )
   if len(weights) < 4:
-    return {"forward": _ours(where, weights)}
+    return {"forward": _cell_from_keras(location, weights)}
   half = len(weights) // 2
-  ahead = _ours(f"{where} forward", weights[:half])
-  back = _ours(f"{where} backward", weights[half:])
+  ahead = _cell_from_keras(f"{location} forward", weights[:half])
+  back = _cell_from_keras(f"{location} backward", weights[half:])
   if len(ahead["W"]) != len(back["W"]):
-    raise BadInput(
-      f"{where} has two directions, but they read {len(ahead['W'])} and {len(back['W'])} features. "
+    raise InvalidInputError(
+      f"{location} has two directions, but they read {len(ahead['W'])} and {len(back['W'])} features. "
       "Are they two layers?"
     )
   return {"forward": ahead, "backward": back}
 
 
-def _listed(where, weights):
+def _sort_weights(location, weights):
   """Weights by their paths, such as bidirectional/backward_gru/gru_cell/bias, in Keras' order."""
 
   def place(path):
     layer, _, name = f"//{path}".split("/")[-3:]
-    if name not in NAMES:
-      raise BadInput(f"{where} has {path!r}, which is none of {', '.join(NAMES)}")
-    return layer.startswith("backward_"), NAMES.index(name)
+    if name not in WEIGHT_NAMES:
+      raise InvalidInputError(
+        f"{location} has {path!r}, which is none of {', '.join(WEIGHT_NAMES)}"
+      )
+    return layer.startswith("backward_"), WEIGHT_NAMES.index(name)
 
   places = {place(path): path for path in weights}
   if len(places) < len(weights):
-    raise BadInput(f"{where} has weights of more than one layer: {', '.join(weights)}")
+    raise InvalidInputError(f"{location} has weights of more than one layer: {', '.join(weights)}")
   return [weights[places[at]] for at in sorted(places)]
 
 
-def _ours(where: str, weights: Sequence[Any]) -> Params:
+def _cell_from_keras(location: str, weights: Sequence[Any]) -> Params:
   """The parameters of a cell."""
-  W, U, *bias = (array(f"{where}: {name}", w) for name, w in zip(NAMES, weights))
-  D, H = width(W, 0), width(U, 0)
-  G = blocks(f"{where}: recurrent_kernel", width(U, 1), H)
+  W, U, *bias = (as_float_array(f"{location}: {name}", w) for name, w in zip(WEIGHT_NAMES, weights))
+  D, H = matrix_size(W, 0), matrix_size(U, 0)
+  G = infer_num_gates(f"{location}: recurrent_kernel", matrix_size(U, 1), H)
   if G == 3 and not bias:
-    raise BadInput(
-      f"{where} is a GRU without bias, which does not tell where it resets: add zeros, "
+    raise InvalidInputError(
+      f"{location} is a GRU without bias, which does not tell where it resets: add zeros, "
       f"{(2, 3 * H)} for reset_after=True and {(3 * H,)} for reset_after=False"
     )
   b = bias[0] if bias else jnp.zeros_like(U[0])
   after = G == 3 and b.ndim == 2
-  same(f"{where}: kernel", W, (D, G * H))
-  same(f"{where}: bias", b, (2, G * H) if after else (G * H,))
+  check_shape(f"{location}: kernel", W, (D, G * H))
+  check_shape(f"{location}: bias", b, (2, G * H) if after else (G * H,))
   if G == 3:
-    W, U, b = map(_swapped, (W, U, b))
-  return {"W": W, "U": U} | (joined(*b) if after else {"b": b})
+    W, U, b = map(_swap_gru_gates, (W, U, b))
+  return {"W": W, "U": U} | (merge_gru_biases(*b) if after else {"b": b})
 
 
-def _theirs(where: str, params: Params) -> list[np.ndarray]:
+def _cell_to_keras(location: str, params: Params) -> list[np.ndarray]:
   """The weights of a cell."""
-  params, G = checked(where, params, "b_hn")
-  b = jnp.stack([params["b"], inner(params)]) if "b_hn" in params else params["b"]
+  params, G = validate_cell_params(location, params, "b_hn")
+  b = jnp.stack([params["b"], recurrent_bias(params)]) if "b_hn" in params else params["b"]
   weights = [params["W"], params["U"], b]
-  return [np.array(_swapped(w) if G == 3 else w) for w in weights]
+  return [np.array(_swap_gru_gates(w) if G == 3 else w) for w in weights]
 
 
-def _swapped(blocks: Array) -> Array:
+def _swap_gru_gates(gates: Array) -> Array:
   """z, r, h ↔ r, z, n."""
-  one, two, three = jnp.split(blocks, 3, -1)
+  one, two, three = jnp.split(gates, 3, -1)
   return jnp.concatenate([two, one, three], -1)

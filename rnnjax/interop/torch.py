@@ -20,8 +20,18 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from rnnjax.interop.weights import KINDS, array, blocks, checked, inner, joined, layers, same, width
-from rnnjax.types import Array, BadInput, Params
+from rnnjax.interop.weights import (
+  CELL_NAMES,
+  as_float_array,
+  check_shape,
+  encoder_layers,
+  infer_num_gates,
+  matrix_size,
+  merge_gru_biases,
+  recurrent_bias,
+  validate_cell_params,
+)
+from rnnjax.types import Array, InvalidInputError, Params
 
 
 def from_torch(state_dict: Mapping[str, Any], prefix: str = "") -> Params:
@@ -44,14 +54,16 @@ def from_torch(state_dict: Mapping[str, Any], prefix: str = "") -> Params:
   named = {name.removeprefix(prefix): state_dict[name] for name in mine}
   if not any(name.startswith("weight_ih") for name in named):
     parts = sorted({name.partition("weight_ih")[0] for name in state_dict if "weight_ih" in name})
-    raise BadInput(f"no weight_ih stands behind the prefix {prefix!r}; it does behind {parts}")
+    raise InvalidInputError(
+      f"no weight_ih stands behind the prefix {prefix!r}; it does behind {parts}"
+    )
   params = {}
-  for suffix, weights in _cells(named).items():
+  for suffix, weights in _cell_weights(named).items():
     if not suffix:
-      return _ours(weights)
+      return _cell_from_torch(weights)
     _, layer, *reverse = suffix.split("_")
     way = "backward" if reverse else "forward"
-    params.setdefault(layer.replace("l", "layer_"), {})[way] = _ours(weights)
+    params.setdefault(layer.replace("l", "layer_"), {})[way] = _cell_from_torch(weights)
   return params
 
 
@@ -75,52 +87,52 @@ def to_torch(params: Params, prefix: str = "") -> dict[str, np.ndarray]:
   array([0., 0., 0., 0., 1., 1.], dtype=float32)
   """
   if "W" in params:
-    named = _theirs("the cell", params, "")
+    named = _cell_to_torch("the cell", params, "")
   else:
     named, ends = {}, {"forward": "", "backward": "_reverse"}
-    for i, layer in enumerate(layers(params)):
+    for i, layer in enumerate(encoder_layers(params)):
       for way, cell in layer.items():
-        named |= _theirs(f"layer_{i}/{way}", cell, f"_l{i}{ends[way]}")
-  _cells(named)
+        named |= _cell_to_torch(f"layer_{i}/{way}", cell, f"_l{i}{ends[way]}")
+  _cell_weights(named)
   return {prefix + name: np.array(a, order="C") for name, a in named.items()}
 
 
-def _cells(named):
+def _cell_weights(arrays):
   """The arrays of each cell by its suffix, such as "_l0_reverse"; names and shapes are checked."""
-  has = lambda part: any(name.startswith(part) for name in named)
-  depth = sum(name.startswith("weight_ih_l") and name.count("_") == 2 for name in named)
-  ways = ["", "_reverse"] if any(name.endswith("_reverse") for name in named) else [""]
+  has = lambda part: any(name.startswith(part) for name in arrays)
+  depth = sum(name.startswith("weight_ih_l") and name.count("_") == 2 for name in arrays)
+  ways = ["", "_reverse"] if any(name.endswith("_reverse") for name in arrays) else [""]
   suffixes = [f"_l{i}{way}" for i in range(depth) for way in ways] or [""]
   parts = ["weight_ih", "weight_hh"]
   parts += ["bias_ih", "bias_hh"] if has("bias_") else []
   parts += ["weight_hr"] if has("weight_hr") else []
   expected = {part + suffix for suffix in suffixes for part in parts}
-  if expected != named.keys():
-    missing, unknown = sorted(expected - named.keys()), sorted(named.keys() - expected)
-    raise BadInput(
+  if expected != arrays.keys():
+    missing, unknown = sorted(expected - arrays.keys()), sorted(arrays.keys() - expected)
+    raise InvalidInputError(
       f"{len(suffixes)} cells should have {', '.join(parts)} each. Missing: "
       f"{', '.join(missing) or 'none'}. Unknown: {', '.join(unknown) or 'none'}"
     )
-  cells = {s: {p: array(p + s, named[p + s]) for p in parts} for s in suffixes}
+  cells = {s: {p: as_float_array(p + s, arrays[p + s]) for p in parts} for s in suffixes}
 
   first = cells[suffixes[0]]
-  D, H = width(first["weight_ih"], 1), width(first["weight_hh"], 1)
-  C = width(first["weight_hr"], 1) if has("weight_hr") else H
-  G = blocks("weight_hh" + suffixes[0], width(first["weight_hh"], 0), C)
+  D, H = matrix_size(first["weight_ih"], 1), matrix_size(first["weight_hh"], 1)
+  C = matrix_size(first["weight_hr"], 1) if has("weight_hr") else H
+  G = infer_num_gates("weight_hh" + suffixes[0], matrix_size(first["weight_hh"], 0), C)
   if has("weight_hr") and not (G == 4 and H < C):
-    raise BadInput(
-      f"a projection, weight_hr, is of an LSTM, and onto less than its width: got {KINDS[G]} whose "
+    raise InvalidInputError(
+      f"a projection, weight_hr, is of an LSTM, and onto less than its width: got {CELL_NAMES[G]} whose "
       f"width of {C} becomes {H}"
     )
   for i, (suffix, weights) in enumerate(cells.items()):
     below = D if i < len(ways) else len(ways) * H
     shapes = dict(weight_ih=(G * C, below), weight_hh=(G * C, H), weight_hr=(H, C))
     for part, a in weights.items():
-      same(part + suffix, a, shapes.get(part, (G * C,)))
+      check_shape(part + suffix, a, shapes.get(part, (G * C,)))
   return cells
 
 
-def _ours(weights: dict[str, Array]) -> Params:
+def _cell_from_torch(weights: dict[str, Array]) -> Params:
   """The parameters of a cell."""
   params = {"W": weights["weight_ih"].T, "U": weights["weight_hh"].T}
   if "weight_hr" in weights:
@@ -128,19 +140,19 @@ def _ours(weights: dict[str, Array]) -> Params:
   none = jnp.zeros_like(params["U"][0])
   outer, inside = (weights.get(name, none) for name in ("bias_ih", "bias_hh"))
   gru = "P" not in params and len(outer) == 3 * len(params["U"])
-  return params | (joined(outer, inside) if gru else {"b": outer + inside})
+  return params | (merge_gru_biases(outer, inside) if gru else {"b": outer + inside})
 
 
-def _theirs(where: str, params: Params, suffix: str) -> dict[str, Array]:
+def _cell_to_torch(location: str, params: Params, suffix: str) -> dict[str, Array]:
   """The weights of a cell, by torch's names."""
-  params, G = checked(where, params, "b_hn", "P")
+  params, G = validate_cell_params(location, params, "b_hn", "P")
   if G == 3 and "b_hn" not in params:
-    raise BadInput(
-      f"{where} has three blocks but no b_hn. Is it gru(reset='before') or lstm(coupled=True)? "
+    raise InvalidInputError(
+      f"{location} has three blocks but no b_hn. Is it gru(reset='before') or lstm(coupled=True)? "
       "PyTorch has neither"
     )
   weights = {"weight_ih": params["W"].T, "weight_hh": params["U"].T}
   if "P" in params:
     weights["weight_hr"] = params["P"].T
-  weights |= {"bias_ih": params["b"], "bias_hh": inner(params)}
+  weights |= {"bias_ih": params["b"], "bias_hh": recurrent_bias(params)}
   return {part + suffix: a for part, a in weights.items()}

@@ -7,13 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rnnjax.cells.base import wide
-from rnnjax.types import Array, BadInput, Params
+from rnnjax.cells.base import accumulation_dtype
+from rnnjax.types import Array, InvalidInputError, Params
 
-KINDS = {1: "a vanilla cell", 3: "a GRU", 4: "an LSTM"}
+CELL_NAMES = {1: "a vanilla cell", 3: "a GRU", 4: "an LSTM"}
 
 
-def array(name: str, value: Any) -> Array:
+def as_float_array(name: str, value: Any) -> Array:
   """Whatever numpy takes, as float32 or wider, so that a sum of biases loses nothing.
 
   Raises:
@@ -22,39 +22,41 @@ def array(name: str, value: Any) -> Array:
   try:
     made = jnp.asarray(value if isinstance(value, jax.Array) else np.asarray(value))
   except (TypeError, ValueError, RuntimeError) as error:
-    raise BadInput(
+    raise InvalidInputError(
       f"{name} cannot be read as an array ({error}); a tensor can, by .detach().cpu().float()"
     ) from error
   if not jnp.issubdtype(made.dtype, jnp.floating):
-    raise BadInput(f"{name} must be floating numbers; got {made.dtype}. Is it quantised?")
-  return made.astype(wide(made.dtype))
+    raise InvalidInputError(f"{name} must be floating numbers; got {made.dtype}. Is it quantised?")
+  return made.astype(accumulation_dtype(made.dtype))
 
 
-def width(value: Array, axis: int) -> int:
+def matrix_size(value: Array, axis: int) -> int:
   """The length of a matrix along an axis; 0, which no check lets through, of anything else."""
   return value.shape[axis] if value.ndim == 2 else 0
 
 
-def blocks(name: str, total: int, one: int) -> int:
+def infer_num_gates(name: str, total: int, gate_size: int) -> int:
   """G, the blocks of width `one` that make the `total` width of a recurrent matrix.
 
   Raises:
     BadInput: no cell has so many.
   """
-  G, rest = divmod(total, one) if one else (0, 0)
-  if rest or G not in KINDS:
-    kinds = ", ".join(f"{G} for {kind}" for G, kind in KINDS.items())
-    raise BadInput(f"{name} must be G times {one} wide, where G is {kinds}; got {total}")
+  G, rest = divmod(total, gate_size) if gate_size else (0, 0)
+  if rest or G not in CELL_NAMES:
+    kinds = ", ".join(f"{G} for {kind}" for G, kind in CELL_NAMES.items())
+    raise InvalidInputError(
+      f"{name} must be G times {gate_size} wide, where G is {kinds}; got {total}"
+    )
   return G
 
 
-def same(name: str, value: Array, shape: tuple[int, ...]) -> None:
+def check_shape(name: str, value: Array, shape: tuple[int, ...]) -> None:
   """Raises BadInput where the value has another shape."""
   if value.shape != shape:
-    raise BadInput(f"{name} must have shape {shape} to suit the others; got {value.shape}")
+    raise InvalidInputError(f"{name} must have shape {shape} to suit the others; got {value.shape}")
 
 
-def checked(where: str, params: Params, *optional: str) -> tuple[Params, int]:
+def validate_cell_params(location: str, params: Params, *optional: str) -> tuple[Params, int]:
   """The parameters of a cell, W, U, b and those of the optional ones that it has; and its G.
 
   Raises:
@@ -62,25 +64,29 @@ def checked(where: str, params: Params, *optional: str) -> tuple[Params, int]:
   """
   needed = {"W", "U", "b"}
   if not isinstance(params, Mapping):
-    raise BadInput(f"{where} must be parameters, a mapping; got {type(params).__name__}")
+    raise InvalidInputError(
+      f"{location} must be parameters, a mapping; got {type(params).__name__}"
+    )
   if not needed <= params.keys() <= needed.union(optional):
-    raise BadInput(
-      f"{where} must have W, U and b, and beside them {' or '.join(optional)} at most; got "
+    raise InvalidInputError(
+      f"{location} must have W, U and b, and beside them {' or '.join(optional)} at most; got "
       f"{sorted(params)}. Is it of a cell that only rnnjax has?"
     )
-  params = {name: array(f"{where}/{name}", value) for name, value in params.items()}
-  D, H = width(params["W"], 0), width(params["U"], 0)
-  C = width(params["P"], 0) if "P" in params else H
-  G = blocks(f"{where}/U", width(params["U"], 1), C)
+  params = {name: as_float_array(f"{location}/{name}", value) for name, value in params.items()}
+  D, H = matrix_size(params["W"], 0), matrix_size(params["U"], 0)
+  C = matrix_size(params["P"], 0) if "P" in params else H
+  G = infer_num_gates(f"{location}/U", matrix_size(params["U"], 1), C)
   shapes = {"W": (D, G * C), "U": (H, G * C), "b": (G * C,), "P": (C, H), "b_hn": (H,)}
   for name, value in params.items():
-    same(f"{where}/{name}", value, shapes[name])
+    check_shape(f"{location}/{name}", value, shapes[name])
   if "b_hn" in params and G != 3:
-    raise BadInput(f"{where} has a GRU's b_hn, but by the width of U it is {KINDS[G]}")
+    raise InvalidInputError(
+      f"{location} has a GRU's b_hn, but by the width of U it is {CELL_NAMES[G]}"
+    )
   return params, G
 
 
-def layers(params: Params) -> list[dict[str, Params]]:
+def encoder_layers(params: Params) -> list[dict[str, Params]]:
   """The layers of an encoder, the lowest first, from the parameters of a stack or of one layer.
 
   Raises:
@@ -92,20 +98,20 @@ def layers(params: Params) -> list[dict[str, Params]]:
   for i, layer in enumerate(found):
     names = sorted(layer) if isinstance(layer, Mapping) else None
     if names not in (["forward"], ["backward", "forward"]):
-      raise BadInput(
+      raise InvalidInputError(
         f"layer_{i} must have forward, or forward and backward; got {names}. Of a larger model "
         "give the encoder's parameters alone; a learned start cannot come along"
       )
   return found
 
 
-def joined(outer: Array, inner: Array) -> Params:
+def merge_gru_biases(bias_ih: Array, bias_hh: Array) -> Params:
   """The biases [3H] beside x W and h U of a GRU: added, save for the candidate's inner one."""
-  H = len(inner) // 3
-  return {"b": outer.at[: 2 * H].add(inner[: 2 * H]), "b_hn": inner[2 * H :]}
+  H = len(bias_hh) // 3
+  return {"b": bias_ih.at[: 2 * H].add(bias_hh[: 2 * H]), "b_hn": bias_hh[2 * H :]}
 
 
-def inner(params: Params) -> Array:
+def recurrent_bias(params: Params) -> Array:
   """The bias [GH] beside h U that leaves b beside x W: zeros, then a GRU's b_hn."""
   b, last = params["b"], params.get("b_hn", jnp.zeros(0))
   return jnp.zeros_like(b).at[len(b) - len(last) :].set(last)

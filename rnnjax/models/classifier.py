@@ -32,10 +32,10 @@ class Classifier(nn.Module):
 
   embedding: nn.Module
   encoder: Encoder
-  classes: int
+  num_classes: int
   pooling: str = "last"
   word_dropout: float = 0.0
-  embedding_dropout: float = 0.0
+  input_dropout: float = 0.0
   output_dropout: float = 0.0
   context: nn.Module | None = None
 
@@ -48,12 +48,12 @@ class Classifier(nn.Module):
     Dropout acts where a key is given.
     """
     keys = [None] * 5 if key is None else jax.random.split(key, 5)
-    outputs = self.classes if self.classes > 2 else 1
+    outputs = self.num_classes if self.num_classes > 2 else 1
     xs = self.embedding(tokens)
     if self.context:
       xs = jnp.concatenate([xs, self.context(tokens, lengths)], -1)
-    xs = drop.words(xs, self.word_dropout, keys[0])
-    xs = drop.locked(xs, self.embedding_dropout, keys[1])
+    xs = drop.word_dropout(xs, self.word_dropout, keys[0])
+    xs = drop.variational_dropout(xs, self.input_dropout, keys[1])
     if features is not None:
       features = drop.dropout(features, self.word_dropout, keys[4])
       xs = jnp.concatenate([xs, features], -1)
@@ -62,7 +62,7 @@ class Classifier(nn.Module):
     params = self.param("encoder", encoder.init, xs.shape[-1])
     carry, ys = encoder.apply(params, xs, lengths, key=keys[2])
     params = self.param("pooling", pooling.init, encoder.features)
-    s = pooling.apply(params, encoder.last(carry), ys, lengths)
+    s = pooling.apply(params, encoder.final_hidden(carry), ys, lengths)
     s = drop.dropout(s, self.output_dropout, keys[3])
     logits = nn.Dense(outputs, name="logits")(s)
     if features is None:

@@ -19,13 +19,13 @@ class OneHot(nn.Module):
     vocabulary: V. Memory grows with it: [T, B, V] numbers a batch.
   """
 
-  vocabulary: int
+  vocab_size: int
 
   def __call__(self, tokens: Array) -> Array:
-    return jax.nn.one_hot(tokens, self.vocabulary)
+    return jax.nn.one_hot(tokens, self.vocab_size)
 
 
-class Context(nn.Module):
+class ContextualEmbedding(nn.Module):
   """Words in their context, as a language model knows them: Peters et al. 2018.
 
       c = [encoder(E[tokens]), back(E[tokens])] P
@@ -42,36 +42,44 @@ class Context(nn.Module):
 
   embedding: nn.Embed
   encoder: Encoder
-  back: Encoder | None
+  backward_encoder: Encoder | None
   features: int
 
   @nn.compact
   def __call__(self, tokens: Array, lengths: Array) -> Array:
     """tokens [T, B], lengths [B] -> c [T, B, C]."""
     xs, states = jax.lax.stop_gradient(self.embedding(tokens)), []
-    for name, encoder in (("encoder", self.encoder), ("back", self.back)):
+    for name, encoder in (("encoder", self.encoder), ("back", self.backward_encoder)):
       if encoder:
         params = jax.lax.stop_gradient(self.param(name, encoder.init, xs.shape[-1]))
         states.append(encoder.apply(params, xs, lengths)[1])
     return nn.Dense(self.features, use_bias=False, name="map")(jnp.concatenate(states, -1))
 
 
-def context(language: LanguageModel, vocabulary: int, features: int) -> Context:
+def contextual_embedding(
+  language_model: LanguageModel, vocab_size: int, features: int
+) -> ContextualEmbedding:
   """What a language model makes of a classifier's `vocabulary` words: c [T, B, features]."""
-  table = trainable(vocabulary, language.embedding.features)
-  return Context(table, language.encoder, language.back, features)
+  table = trainable_embedding(vocab_size, language_model.embedding.features)
+  return ContextualEmbedding(
+    table, language_model.encoder, language_model.backward_encoder, features
+  )
 
 
-def trainable(vocabulary: int, width: int) -> nn.Embed:
+def trainable_embedding(vocab_size: int, embed_dim: int) -> nn.Embed:
   """A table [V, D] that starts as N(0, 0.1²) and is learnt."""
-  return nn.Embed(vocabulary, width, embedding_init=nn.initializers.normal(0.1))
+  return nn.Embed(vocab_size, embed_dim, embedding_init=nn.initializers.normal(0.1))
 
 
-def begun(vocabulary: Vocabulary, width: int, path: str = "") -> nn.Embed:
+def embedding_from_file(vocabulary: Vocabulary, embed_dim: int, path: str = "") -> nn.Embed:
   """A trainable table, which starts as the vectors of a file where there is one."""
-  return given(word_vectors.read(path, vocabulary)) if path else trainable(len(vocabulary), width)
+  return (
+    embedding_from_array(word_vectors.load_embeddings(path, vocabulary))
+    if path
+    else trainable_embedding(len(vocabulary), embed_dim)
+  )
 
 
-def given(table: np.ndarray) -> nn.Embed:
+def embedding_from_array(table: np.ndarray) -> nn.Embed:
   """A table [V, D] that starts as the vectors given and is learnt further."""
   return nn.Embed(*table.shape, embedding_init=lambda key, shape, dtype: table.astype(dtype))

@@ -8,19 +8,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rnnjax.data.bucketed_batches import Batches
-from rnnjax.data.tokenizer import BEGIN, END, Subwords
+from rnnjax.data.bucketed_batches import BucketedBatches
+from rnnjax.data.tokenizer import BOS, EOS, Tokenizer
 from rnnjax.data.vocabulary import UNKNOWN
 from rnnjax.decoding import beam_search
 from rnnjax.models.ensemble import Ensemble
-from rnnjax.models.seq2seq import Source, Translator
-from rnnjax.types import Array, BadInput, Params
+from rnnjax.models.seq2seq import EncodedSource, Seq2Seq
+from rnnjax.types import Array, InvalidInputError, Params
 
-SEARCH = ("width", "steps", "block")
-BUCKET = 16  # what attention is looked at is padded to multiples of, so that few are compiled
+STATIC_SEARCH_ARGS = ("beam_size", "max_length", "no_repeat_ngram_size")
+BUCKET_SIZE = 16  # what attention is looked at is padded to multiples of, so that few are compiled
 
 
-class Rewriter(NamedTuple):
+class Seq2SeqPredictor(NamedTuple):
   """A translator, its parameters, and its subwords.
 
       rewriter = translate.load("runs/ende")
@@ -31,32 +31,34 @@ class Rewriter(NamedTuple):
     source, target: texts and ids.
   """
 
-  model: Translator | Ensemble
+  model: Seq2Seq | Ensemble
   params: Params
-  source: Subwords
-  target: Subwords
+  source_tokenizer: Tokenizer
+  target_tokenizer: Tokenizer
 
-  def __call__(self, texts: Sequence[str], **how) -> list[str]:
+  def __call__(self, texts: Sequence[str], **options) -> list[str]:
     """What is written for each text; how as for `write`.
 
     Raises:
       BadInput: no text, an empty one, or a beam wider than the vocabulary.
     """
     if not texts or not all(text.strip() for text in texts):
-      raise BadInput("there must be a text, and none may be empty")
-    written = self.write([ended(self.source.encode(text)) for text in texts], **how)
-    return [self.spell(text, ids) for text, ids in zip(texts, written)]
+      raise InvalidInputError("there must be a text, and none may be empty")
+    written = self.generate(
+      [append_end(self.source_tokenizer.encode(text)) for text in texts], **options
+    )
+    return [self.decode(text, ids) for text, ids in zip(texts, written)]
 
-  def write(
+  def generate(
     self,
     sources: Sequence[np.ndarray],
     *,
-    width: int = 5,
+    beam_size: int = 5,
     length_penalty: float = 1.0,
     coverage_penalty: float = 0.0,
-    block: int = 0,
-    steps: int = 100,
-    batch: int = 50,
+    no_repeat_ngram_size: int = 0,
+    max_length: int = 100,
+    batch_size: int = 50,
   ) -> list[np.ndarray]:
     """The ids [T] of the best that beam search finds for each source, an array [S, ...], of at most
     so many steps; arguments as there.
@@ -64,20 +66,22 @@ class Rewriter(NamedTuple):
     Raises:
       BadInput: a beam wider than the vocabulary.
     """
-    if width > len(self.target):
-      raise BadInput(f"the beam must be at most {len(self.target)}, the vocabulary; got {width}")
+    if beam_size > len(self.target_tokenizer):
+      raise InvalidInputError(
+        f"the beam must be at most {len(self.target_tokenizer)}, the vocabulary; got {beam_size}"
+      )
     written: list = [None] * len(sources)
-    for made in Batches(sources, range(len(sources)), min(batch, len(sources))):
+    for made in BucketedBatches(sources, range(len(sources)), min(batch_size, len(sources))):
       found = jax.device_get(
-        search(
+        beam_search_batch(
           self.model,
           self.params,
           made,
-          width=width,
-          steps=steps,
+          beam_size=beam_size,
+          max_length=max_length,
           length_penalty=length_penalty,
           coverage_penalty=coverage_penalty,
-          block=block,
+          no_repeat_ngram_size=no_repeat_ngram_size,
         )
       )
       tokens, lengths = found["tokens"], found["lengths"]
@@ -85,54 +89,61 @@ class Rewriter(NamedTuple):
         written[made["labels"][b]] = tokens[: lengths[b], b]
     return written
 
-  def spell(self, text: str, written: np.ndarray) -> str:
+  def decode(self, text: str, output_ids: np.ndarray) -> str:
     """The text of ids written for a text; what a model that copies takes of the unknown, from where
     it attended most, is spelt as it stands there."""
-    if not (self.model.copy and UNKNOWN in written):
-      return self.target.decode(written)
-    source = ended(self.source.encode(text))
-    there, copied = (np.flatnonzero(ids == UNKNOWN) for ids in (source, written))
+    if not (self.model.copy_attention and UNKNOWN in output_ids):
+      return self.target_tokenizer.decode(output_ids)
+    source = append_end(self.source_tokenizer.encode(text))
+    there, copied = (np.flatnonzero(ids == UNKNOWN) for ids in (source, output_ids))
     if not len(there):
-      return self.target.decode(written)
-    places = there[self.look(source, written)[copied][:, there].argmax(1)]
-    pieces = self.source.pieces(text)
-    return self.target.decode(written, [pieces[place] for place in places])
+      return self.target_tokenizer.decode(output_ids)
+    places = there[self.attention_weights(source, output_ids)[copied][:, there].argmax(1)]
+    pieces = self.source_tokenizer.tokenize(text)
+    return self.target_tokenizer.decode(output_ids, [pieces[place] for place in places])
 
-  def attention(self, text: str, written: np.ndarray) -> tuple[list[str], list[str], np.ndarray]:
+  def tokens_and_attention(
+    self, text: str, output_ids: np.ndarray
+  ) -> tuple[list[str], list[str], np.ndarray]:
     """The pieces of a text and those that were written, and how much each of these attends to each
     of those. α [T, S]"""
-    pieces = self.source.pieces(text), [self.target.words[i] for i in written]
-    α = self.look(ended(self.source.encode(text)), written)
+    pieces = (
+      self.source_tokenizer.tokenize(text),
+      [self.target_tokenizer.tokens[i] for i in output_ids],
+    )
+    α = self.attention_weights(append_end(self.source_tokenizer.encode(text)), output_ids)
     return *([*some, "⏎"] for some in pieces), α
 
-  def look(self, source: np.ndarray, written: np.ndarray) -> np.ndarray:
+  def attention_weights(self, source: np.ndarray, output_ids: np.ndarray) -> np.ndarray:
     """α [T, S]: how much each written id, and the end, attends to each place of a source."""
-    read = np.array([BEGIN, *written], np.int32)
-    pad = lambda ids: np.pad(ids, (0, -len(ids) % BUCKET))[:, None]
-    α = _look(self.model, self.params, pad(source), np.array([len(source)]), pad(read))
+    read = np.array([BOS, *output_ids], np.int32)
+    pad = lambda ids: np.pad(ids, (0, -len(ids) % BUCKET_SIZE))[:, None]
+    α = _attention_weights(self.model, self.params, pad(source), np.array([len(source)]), pad(read))
     return np.asarray(α[: len(read), : len(source), 0])
 
 
-def ended(ids: np.ndarray) -> np.ndarray:
+def append_end(ids: np.ndarray) -> np.ndarray:
   """The ids of a source, with what ends it."""
-  return np.append(ids, END).astype(np.int32)
+  return np.append(ids, EOS).astype(np.int32)
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _look(model: Translator | Ensemble, params: Params, source: Array, lengths: Array, read: Array):
+def _attention_weights(
+  model: Seq2Seq | Ensemble, params: Params, source: Array, lengths: Array, decoder_inputs: Array
+):
   """α [T, S, B] where source [S, B] was given, and [T, B] are read of what is written."""
-  return model.apply({"params": params}, source, lengths, read, method="look")
+  return model.apply({"params": params}, source, lengths, decoder_inputs, method="look")
 
 
-@functools.partial(jax.jit, static_argnums=0, static_argnames=SEARCH)
-def search(
-  model: Translator | Ensemble,
+@functools.partial(jax.jit, static_argnums=0, static_argnames=STATIC_SEARCH_ARGS)
+def beam_search_batch(
+  model: Seq2Seq | Ensemble,
   params: Params,
   batch: dict,
   *,
-  width: int,
-  steps: int,
-  block: int,
+  beam_size: int,
+  max_length: int,
+  no_repeat_ngram_size: int,
   length_penalty: float = 0.0,
   coverage_penalty: float = 0.0,
 ) -> dict[str, Array]:
@@ -141,17 +152,17 @@ def search(
   model's attention keeps it."""
   tokens, lengths = batch["tokens"], batch["lengths"]
   memory, carry = model.apply({"params": params}, tokens, lengths, method="remember")
-  covered = functools.partial(model.covered, memory)
+  covered = functools.partial(model.coverage_score, memory)
   found = beam_search(
-    model.read,
-    Source(params, tokens, memory),
+    model.predict_next,
+    EncodedSource(params, tokens, memory),
     carry,
-    jnp.full_like(lengths, BEGIN),
-    width=width,
-    steps=steps,
-    end=END,
+    jnp.full_like(lengths, BOS),
+    width=beam_size,
+    steps=max_length,
+    end=EOS,
     length_penalty=length_penalty,
-    block=block,
+    block=no_repeat_ngram_size,
     coverage=None if covered(carry) is None else covered,
     coverage_penalty=coverage_penalty,
   )

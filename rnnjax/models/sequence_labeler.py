@@ -8,7 +8,7 @@ from rnnjax.encoders import Encoder
 from rnnjax.types import Array, Key
 
 
-class Frames(nn.Module):
+class SequenceLabeler(nn.Module):
   """Many to many in step, of vectors.
 
       hs = encoder(drop(embedding(xs)));   ys = drop(hs) W + b
@@ -24,7 +24,7 @@ class Frames(nn.Module):
   """
 
   encoder: Encoder
-  outputs: int
+  num_outputs: int
   embedding: nn.Module | None = None
   input_dropout: float = 0.0
   output_dropout: float = 0.0
@@ -34,7 +34,9 @@ class Frames(nn.Module):
     """xs [T, B, D], lengths [B] -> ys [T, B, K]. Dropout acts where a key is given."""
     keys = [None] * 3 if key is None else jax.random.split(key, 3)
     xs = self.embedding(xs) if self.embedding else xs
-    xs = drop.locked(xs, self.input_dropout, keys[0])
+    xs = drop.variational_dropout(xs, self.input_dropout, keys[0])
     params = self.param("encoder", self.encoder.init, xs.shape[-1])
     _, hs = self.encoder.apply(params, xs, lengths, key=keys[1])
-    return nn.Dense(self.outputs, name="outputs")(drop.locked(hs, self.output_dropout, keys[2]))
+    return nn.Dense(self.num_outputs, name="outputs")(
+      drop.variational_dropout(hs, self.output_dropout, keys[2])
+    )

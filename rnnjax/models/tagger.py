@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from rnnjax import dropout as drop
-from rnnjax.crf import Tags
+from rnnjax.crf import TagLayer
 from rnnjax.encoders import Encoder
 from rnnjax.types import Array, Key
 
@@ -29,9 +29,9 @@ class Tagger(nn.Module):
 
   embedding: nn.Module
   encoder: Encoder
-  tags: Tags
+  tag_layer: TagLayer
   spelling: nn.Module | None = None
-  columns: tuple[tuple[int, int], ...] = ()
+  column_sizes: tuple[tuple[int, int], ...] = ()
   word_dropout: float = 0.0
   input_dropout: float = 0.0
   output_dropout: float = 0.0
@@ -51,13 +51,15 @@ class Tagger(nn.Module):
     Dropout acts where a key is given.
     """
     keys = [None] * 4 if key is None else jax.random.split(key, 4)
-    xs = [drop.words(self.embedding(tokens), self.word_dropout, keys[0])]
+    xs = [drop.word_dropout(self.embedding(tokens), self.word_dropout, keys[0])]
     if self.spelling:
       xs.append(self.spelling(characters))
-    for j, (size, width) in enumerate(self.columns):
+    for j, (size, width) in enumerate(self.column_sizes):
       xs.append(nn.Embed(size, width, name=f"column_{j}")(columns[..., j]))
-    xs = drop.locked(jnp.concatenate(xs, -1), self.input_dropout, keys[1])
+    xs = drop.variational_dropout(jnp.concatenate(xs, -1), self.input_dropout, keys[1])
     params = self.param("encoder", self.encoder.init, xs.shape[-1])
     _, hs = self.encoder.apply(params, xs, lengths, key=keys[2])
-    hs = drop.locked(hs, self.output_dropout, keys[3])
-    return self.param("tags", self.tags.init), nn.Dense(self.tags.number, name="scores")(hs)
+    hs = drop.variational_dropout(hs, self.output_dropout, keys[3])
+    return self.param("tags", self.tag_layer.init), nn.Dense(
+      self.tag_layer.num_tags, name="scores"
+    )(hs)

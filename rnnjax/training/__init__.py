@@ -1,9 +1,19 @@
 """Training: knows only a Task and its pytrees of arrays."""
 
-from rnnjax.training.device_mesh import mesh
+from rnnjax.training.device_mesh import make_mesh
 from rnnjax.training.optimizers import adam
-from rnnjax.training.saved_run import Saved, load
-from rnnjax.training.train_step import State, evaluate, start, train
-from rnnjax.training.trainer import Run
+from rnnjax.training.saved_run import SavedRun, load_saved_run
+from rnnjax.training.train_step import TrainState, evaluate, init_state, train_loop
+from rnnjax.training.trainer import Trainer
 
-__all__ = ["Run", "Saved", "State", "adam", "evaluate", "load", "mesh", "start", "train"]
+__all__ = [
+  "SavedRun",
+  "TrainState",
+  "Trainer",
+  "adam",
+  "evaluate",
+  "init_state",
+  "load_saved_run",
+  "make_mesh",
+  "train_loop",
+]

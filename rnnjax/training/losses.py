@@ -7,7 +7,7 @@ import optax
 from rnnjax.types import Array
 
 
-def cross_entropy(logits: Array, labels: Array, smoothing: float = 0.0) -> Array:
+def cross_entropy(logits: Array, labels: Array, label_smoothing: float = 0.0) -> Array:
   """Cross entropy in nats.
 
       −Σₖ qₖ log softmax(z)ₖ,   q = (1 − smoothing) onehot(label) + smoothing / K
@@ -23,18 +23,20 @@ def cross_entropy(logits: Array, labels: Array, smoothing: float = 0.0) -> Array
     [...].
   """
   if logits.shape[-1] == 1:
-    q = labels * (1 - smoothing) + smoothing / 2
+    q = labels * (1 - label_smoothing) + label_smoothing / 2
     return optax.sigmoid_binary_cross_entropy(logits[..., 0], q)
-  q = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype), smoothing)
+  q = optax.smooth_labels(
+    jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype), label_smoothing
+  )
   return optax.softmax_cross_entropy(logits, q)
 
 
-def activation(hs: Array) -> Array:
+def activation_penalty(hs: Array) -> Array:
   """Activation regularisation: Σ h²/H of each step (Merity, McCann & Socher 2017). [...]."""
   return jnp.square(hs).mean(-1)
 
 
-def temporal(hs: Array) -> Array:
+def temporal_penalty(hs: Array) -> Array:
   """Temporal activation regularisation: Σ (hₜ₊₁ − hₜ)²/H of hs [T, ..., H]. [T − 1, ...].
 
   Merity, McCann & Socher 2017.
@@ -42,14 +44,14 @@ def temporal(hs: Array) -> Array:
   return jnp.square(hs[1:] - hs[:-1]).mean(-1)
 
 
-def probabilities(logits: Array) -> Array:
+def class_probabilities(logits: Array) -> Array:
   """softmax(z) [..., K] of logits [..., K], and [..., 2] of a single one."""
   if logits.shape[-1] == 1:
     return jax.nn.sigmoid(jnp.concatenate([-logits, logits], -1))
   return jax.nn.softmax(logits, -1)
 
 
-def predict(logits: Array) -> Array:
+def predict_labels(logits: Array) -> Array:
   """The likeliest class [...] of logits [..., K] or [..., 1]."""
   if logits.shape[-1] == 1:
     return (logits[..., 0] > 0).astype(jnp.int32)

@@ -24,13 +24,13 @@ class Mean(NamedTuple):
     return float(self.total) / float(self.weight) if float(self.weight) else float("nan")
 
 
-def add(total: dict[str, Mean], metrics: dict[str, Mean]) -> dict[str, Mean]:
+def merge_metrics(totals: dict[str, Mean], metrics: dict[str, Mean]) -> dict[str, Mean]:
   """The metrics of all batches so far and of one more, on the host, in float64."""
-  so_far = lambda name: Mean(*map(np.float64, total.get(name, (0, 0))))
+  so_far = lambda name: Mean(*map(np.float64, totals.get(name, (0, 0))))
   return {name: so_far(name) + one for name, one in jax.device_get(metrics).items()}
 
 
-def mean(values: Array, weights: Array) -> Mean:
+def weighted_mean(values: Array, weights: Array) -> Mean:
   """The Mean of values under weights, both of one shape."""
   return Mean(jnp.sum(values * weights), jnp.sum(weights))
 
@@ -41,7 +41,9 @@ def perplexity(nats: float) -> float:
     return float(np.exp(nats))
 
 
-def f1(found: Array, true: Array, live: Array, pieces: tuple[Array, Array, Array]) -> Mean:
+def span_f1(
+  predicted: Array, target: Array, mask: Array, span_tables: tuple[Array, Array, Array]
+) -> Mean:
   """F1 of spans, each found exactly or not at all: 2 Σ correct / Σ (found + true).
 
   A tag that begins a span, tags that go on with it, and one that ends it make a span; what breaks
@@ -52,18 +54,18 @@ def f1(found: Array, true: Array, live: Array, pieces: tuple[Array, Array, Array
     live: [T, B], false beyond a row's end.
     pieces: begins [K], ends [K], joins [K, K]: which tags begin a span, end it, go on with it.
   """
-  begins, ends, joins = map(jnp.asarray, pieces)
-  steps = jnp.arange(found.shape[0])[:, None]
+  begins, ends, joins = map(jnp.asarray, span_tables)
+  steps = jnp.arange(predicted.shape[0])[:, None]
 
   def spans(tags):
     """Whether a span ends at each step, and where it began."""
-    begin, end = begins[tags] & live, ends[tags] & live
+    begin, end = begins[tags] & mask, ends[tags] & mask
     joined = jnp.pad(joins[tags[:-1], tags[1:]], [(1, 0), (0, 0)])
     breaks = jnp.cumsum(~joined & ~begin, 0)
     begun = jax.lax.cummax(jnp.where(begin, steps, -1))
     whole = breaks == jnp.take_along_axis(breaks, jnp.maximum(begun, 0), 0)
     return end & (begun >= 0) & whole, begun
 
-  (one, here), (other, there) = spans(found), spans(true)
-  correct = one & other & (here == there) & (found == true)
+  (one, here), (other, there) = spans(predicted), spans(target)
+  correct = one & other & (here == there) & (predicted == target)
   return Mean(2.0 * correct.sum(), (one.sum() + other.sum()).astype(jnp.float32))

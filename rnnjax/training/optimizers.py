@@ -6,7 +6,9 @@ import optax
 SCHEDULES = ("constant", "linear", "cosine")
 
 
-def schedule(rate: float, steps: int, name: str = "linear", warmup: float = 0.0) -> optax.Schedule:
+def make_schedule(
+  learning_rate: float, num_steps: int, name: str = "linear", warmup_fraction: float = 0.0
+) -> optax.Schedule:
   """The learning rate at each step.
 
   Args:
@@ -17,18 +19,22 @@ def schedule(rate: float, steps: int, name: str = "linear", warmup: float = 0.0)
   """
   if name not in SCHEDULES:
     raise ValueError(f"schedule must be one of {SCHEDULES}; got {name!r}")
-  rise = round(warmup * steps)
-  rest = max(steps - rise, 1)
+  rise = round(warmup_fraction * num_steps)
+  rest = max(num_steps - rise, 1)
   after = {
-    "constant": optax.constant_schedule(rate),
-    "linear": optax.linear_schedule(rate, 0.0, rest),
-    "cosine": optax.cosine_decay_schedule(rate, rest),
+    "constant": optax.constant_schedule(learning_rate),
+    "linear": optax.linear_schedule(learning_rate, 0.0, rest),
+    "cosine": optax.cosine_decay_schedule(learning_rate, rest),
   }[name]
-  return optax.join_schedules([optax.linear_schedule(0.0, rate, rise), after], [rise])
+  return optax.join_schedules([optax.linear_schedule(0.0, learning_rate, rise), after], [rise])
 
 
 def adam(
-  rate: optax.ScalarOrSchedule, *, clip: float = 1.0, decay: float = 0.0, b2: float = 0.999
+  learning_rate: optax.ScalarOrSchedule,
+  *,
+  max_grad_norm: float = 1.0,
+  weight_decay: float = 0.0,
+  b2: float = 0.999,
 ) -> optax.GradientTransformation:
   """AdamW: Kingma & Ba 2015, with the decoupled decay of Loshchilov & Hutter 2019.
 
@@ -38,8 +44,8 @@ def adam(
   """
   matrices = lambda params: jax.tree.map(lambda p: p.ndim > 1, params)
   return optax.chain(
-    optax.clip_by_global_norm(clip),
+    optax.clip_by_global_norm(max_grad_norm),
     optax.scale_by_adam(b2=b2),
-    optax.add_decayed_weights(decay, matrices) if decay else optax.identity(),
-    optax.scale_by_learning_rate(rate),
+    optax.add_decayed_weights(weight_decay, matrices) if weight_decay else optax.identity(),
+    optax.scale_by_learning_rate(learning_rate),
   )

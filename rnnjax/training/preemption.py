@@ -7,7 +7,7 @@ import jax
 from jax.experimental import multihost_utils
 
 
-class Signals:
+class PreemptionHandler:
   """Hears what asks a run to stop, from when it is entered until it is left.
 
       with Signals() as signals:
@@ -18,33 +18,35 @@ class Signals:
   `heard` at which all can stop. Where it is not entered in the main thread, nothing is heard.
   """
 
-  calls = 0  # of `heard` in this process, of all runs: jax names one at which all stop
+  num_polls = 0  # of `heard` in this process, of all runs: jax names one at which all stop
 
   def __init__(self):
-    self.number, self.handlers, self.entered = None, {}, False
+    self.signum, self.old_handlers, self.active = None, {}, False
 
   def __enter__(self):
     alone = jax.process_count() == 1 and threading.current_thread() is threading.main_thread()
     for number in (signal.SIGINT, signal.SIGTERM) if alone else ():
-      self.handlers[number] = signal.signal(number, self._hear)
-    self.entered = True
+      self.old_handlers[number] = signal.signal(number, self._on_signal)
+    self.active = True
     return self
 
   def __exit__(self, *_):
-    for number, handler in self.handlers.items():
+    for number, handler in self.old_handlers.items():
       signal.signal(number, handler)
-    self.entered = False
+    self.active = False
 
-  def _hear(self, number, _):
-    if self.number:
+  def _on_signal(self, signum, _):
+    if self.signum:
       raise KeyboardInterrupt
-    self.number = number
+    self.signum = signum
 
-  def heard(self) -> int | None:
+  def poll(self) -> int | None:
     """The signal that asks to stop here; None where none does."""
-    if not self.entered:
+    if not self.active:
       return None
-    Signals.calls += 1
-    if jax.process_count() > 1 and multihost_utils.reached_preemption_sync_point(Signals.calls):
-      self.number = signal.SIGTERM
-    return self.number
+    PreemptionHandler.num_polls += 1
+    if jax.process_count() > 1 and multihost_utils.reached_preemption_sync_point(
+      PreemptionHandler.num_polls
+    ):
+      self.signum = signal.SIGTERM
+    return self.signum

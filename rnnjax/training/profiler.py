@@ -5,26 +5,26 @@ import pathlib
 
 import jax
 
-STEPS = range(10, 15)  # which are traced, counted from a run's start: those before compile
+PROFILED_STEPS = range(10, 15)  # which are traced, counted from a run's start: those before compile
 
 
-class Trace:
+class Profiler:
   """Writes into a folder what the devices do in some steps; nothing where it is None."""
 
   def __init__(self, folder: pathlib.Path | None):
-    self.folder, self.open = folder, False
+    self.folder, self.is_tracing = folder, False
 
-  def step(self, number: int):
+  def step(self, step: int):
     """A step of this number, from 0 on, is about to begin."""
-    if self.folder and number == STEPS.start:
+    if self.folder and step == PROFILED_STEPS.start:
       jax.profiler.start_trace(self.folder)
-      self.open = True
-    elif number == STEPS.stop:
+      self.is_tracing = True
+    elif step == PROFILED_STEPS.stop:
       self.close()
 
   def close(self):
     """Ends the trace, where one is being written."""
-    if self.open:
+    if self.is_tracing:
       jax.profiler.stop_trace()
       logging.info("a trace of some steps lies in %s", self.folder)
-    self.open = False
+    self.is_tracing = False

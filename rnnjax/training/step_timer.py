@@ -11,7 +11,7 @@ import numpy as np
 from rnnjax.training import distributed
 
 
-def ahead(batches: Iterable) -> Iterator:
+def prefetch(batches: Iterable) -> Iterator:
   """The batches, each read while the one before is used."""
   with ThreadPoolExecutor(1) as reader:
     batches = iter(batches)
@@ -22,7 +22,7 @@ def ahead(batches: Iterable) -> Iterator:
 
 
 @functools.cache
-def _compiled() -> list[float]:
+def _compile_seconds() -> list[float]:
   """The seconds of each compilation of this process from the first call on."""
   seconds = []
 
@@ -34,48 +34,53 @@ def _compiled() -> list[float]:
   return seconds
 
 
-def tokens(batch: dict) -> int:
+def count_tokens(batch: dict) -> int:
   """How many tokens a batch holds: what its lengths say, or all of its weights."""
   each = batch["lengths"] if "lengths" in batch else batch["weights"]
   return int(np.sum(each))
 
 
-class Clock:
+class StepTimer:
   """Counts what passes between two laps."""
 
   def __init__(self):
-    self.compiled = _compiled()
-    self.start()
+    self.compile_seconds = _compile_seconds()
+    self.reset()
 
-  def start(self):
+  def reset(self):
     """Begins a lap, and forgets what was counted."""
-    self.begun, self.waited, self.steps, self.tokens = time.perf_counter(), 0.0, 0, 0
-    self.before = sum(self.compiled)
+    self.start_time, self.wait_seconds, self.num_steps, self.num_tokens = (
+      time.perf_counter(),
+      0.0,
+      0,
+      0,
+    )
+    self.compile_seconds_before = sum(self.compile_seconds)
 
-  def reading(self, batches: Iterable) -> Iterator:
+  def time_batches(self, batches: Iterable) -> Iterator:
     """The batches, read ahead; counts how long one waits for them, and what they hold."""
-    batches = ahead(batches)
+    batches = prefetch(batches)
     while True:
       begun = time.perf_counter()
       batch = next(batches, None)
       if batch is None:
         return
-      self.waited += time.perf_counter() - begun
-      self.steps, self.tokens = self.steps + 1, self.tokens + tokens(batch)
+      self.wait_seconds += time.perf_counter() - begun
+      self.num_steps, self.num_tokens = self.num_steps + 1, self.num_tokens + count_tokens(batch)
       yield batch
 
   def lap(self) -> dict[str, float]:
     """Seconds since the last lap: in all those of compiling, for each step, where there was one,
     those of waiting for input and of all but compiling; and the tokens, of all hosts, of each
     second that was not compiling."""
-    compile = sum(self.compiled) - self.before
-    rest = time.perf_counter() - self.begun - compile
+    compile = sum(self.compile_seconds) - self.compile_seconds_before
+    rest = time.perf_counter() - self.start_time - compile
     found = {"seconds/compile": compile}
-    if self.steps:
+    if self.num_steps:
       found |= {
-        "seconds/input": self.waited / self.steps,
-        "seconds/step": rest / self.steps,
-        "tokens_per_second": distributed.total(self.tokens) / rest,
+        "seconds/input": self.wait_seconds / self.num_steps,
+        "seconds/step": rest / self.num_steps,
+        "tokens_per_second": distributed.sum_over_hosts(self.num_tokens) / rest,
       }
-    self.start()
+    self.reset()
     return found

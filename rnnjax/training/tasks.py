@@ -8,13 +8,13 @@ import jax
 import jax.numpy as jnp
 
 from rnnjax.attention import coverage_loss
-from rnnjax.masking import alive
+from rnnjax.masking import padding_mask
 from rnnjax.training import losses, metrics
 from rnnjax.types import Array, Carry, Key, Params
 
-INPUTS = ("tokens", "lengths", "features")  # what a model is called with
-Measure = Callable[[Array, dict[str, Array]], dict[str, metrics.Mean]]
-Answer = Callable[[Array, dict[str, Array]], dict[str, Array]]
+MODEL_INPUTS = ("tokens", "lengths", "features")  # what a model is called with
+MetricsFn = Callable[[Array, dict[str, Array]], dict[str, metrics.Mean]]
+PredictFn = Callable[[Array, dict[str, Array]], dict[str, Array]]
 
 
 class Task(NamedTuple):
@@ -33,11 +33,13 @@ class Task(NamedTuple):
   init: Callable[[Key, Any], Params]
   loss: Callable[[Params, Carry, Any, Key], tuple[Carry, dict[str, metrics.Mean]]]
   score: Callable[[Params, Carry, Any], tuple[Carry, dict[str, metrics.Mean]]]
-  start: Callable[[Params, Any], Carry] = lambda params, batch: ()
+  initial_carry: Callable[[Params, Any], Carry] = lambda params, batch: ()
   predict: Callable[[Params, Any], dict[str, Any]] | None = None
 
 
-def classification(model: Any, smoothing: float = 0.0, inputs: tuple[str, ...] = INPUTS) -> Task:
+def classification_task(
+  model: Any, label_smoothing: float = 0.0, input_names: tuple[str, ...] = MODEL_INPUTS
+) -> Task:
   """One label for each sequence (many to one).
 
   A batch is {"tokens": [T, B], "lengths": [B], "labels": [B], "weights": [B]}; weight 0 marks a
@@ -50,24 +52,24 @@ def classification(model: Any, smoothing: float = 0.0, inputs: tuple[str, ...] =
     inputs: what of a batch the model is called with, in this order; what is not there is left out.
   """
 
-  def measure(logits, batch, smoothing=0.0):
+  def measure(logits, batch, label_smoothing=0.0):
     labels, weights = batch["labels"], batch["weights"]
     return {
-      "loss": metrics.mean(losses.cross_entropy(logits, labels, smoothing), weights),
-      "accuracy": metrics.mean(losses.predict(logits) == labels, weights),
+      "loss": metrics.weighted_mean(losses.cross_entropy(logits, labels, label_smoothing), weights),
+      "accuracy": metrics.weighted_mean(losses.predict_labels(logits) == labels, weights),
     }
 
-  answer = lambda logits, batch: {"probabilities": losses.probabilities(logits)}
-  learn = functools.partial(measure, smoothing=smoothing)
-  return supervised(model, measure, learn, inputs, answer)
+  answer = lambda logits, batch: {"probabilities": losses.class_probabilities(logits)}
+  learn = functools.partial(measure, label_smoothing=label_smoothing)
+  return supervised_task(model, measure, learn, input_names, answer)
 
 
-def supervised(
+def supervised_task(
   model: Any,
-  measure: Measure,
-  learn: Measure | None = None,
-  inputs: tuple[str, ...] = INPUTS,
-  answer: Answer = lambda outputs, batch: {"outputs": outputs},
+  metrics_fn: MetricsFn,
+  train_metrics_fn: MetricsFn | None = None,
+  input_names: tuple[str, ...] = MODEL_INPUTS,
+  predict_fn: PredictFn = lambda outputs, batch: {"outputs": outputs},
 ) -> Task:
   """Whatever a model makes of a batch, measured.
 
@@ -78,40 +80,42 @@ def supervised(
     inputs: as for `classification`.
     answer: outputs, batch -> {name: array}, what the model says.
   """
-  read = lambda batch: [batch[name] for name in inputs if name in batch]
+  read = lambda batch: [batch[name] for name in input_names if name in batch]
 
   def init(key, batch):
     return model.init(key, *read(batch))["params"]
 
   def apply(params, batch, key=None):
-    return _wide(model.apply({"params": params}, *_like(params, read(batch)), key=key))
+    return _promote_to_float32(
+      model.apply({"params": params}, *_cast_inputs(params, read(batch)), key=key)
+    )
 
   def loss(params, carry, batch, key):
-    return carry, (learn or measure)(apply(params, batch, key), batch)
+    return carry, (train_metrics_fn or metrics_fn)(apply(params, batch, key), batch)
 
   def score(params, carry, batch):
-    return carry, measure(apply(params, batch), batch)
+    return carry, metrics_fn(apply(params, batch), batch)
 
   def predict(params, batch):
-    return answer(apply(params, batch), batch)
+    return predict_fn(apply(params, batch), batch)
 
   return Task(init, loss, score, predict=predict)
 
 
-def _like(params: Params, inputs: Any) -> Any:
+def _cast_inputs(params: Params, inputs: Any) -> Any:
   """The inputs, of which what is no whole number has the type of the parameters."""
   kind = jax.tree.leaves(params)[0].dtype
   cast = lambda a: a.astype(kind) if jnp.issubdtype(a.dtype, jnp.floating) else a
   return jax.tree.map(cast, inputs)
 
 
-def _wide(outputs: Any) -> Any:
+def _promote_to_float32(outputs: Any) -> Any:
   """The outputs in float32 at least, so that a loss is, whatever a model computes in."""
   cast = lambda y: y.astype(jnp.promote_types(y.dtype, jnp.float32))
   return jax.tree.map(cast, outputs)
 
 
-def tagging(model: Any, pieces: tuple | None = None) -> Task:
+def tagging_task(model: Any, span_tables: tuple | None = None) -> Task:
   """A tag for each token (many to many, in step).
 
   A batch is {"tokens": [T, B], "lengths": [B], "tags": [T, B], "weights": [B]}; weight 0 marks a
@@ -129,10 +133,12 @@ def tagging(model: Any, pieces: tuple | None = None) -> Task:
     return model.init(key, *inputs(batch))["params"]
 
   def read(params, batch, key=None):
-    return _wide(model.apply({"params": params}, *_like(params, inputs(batch)), key))
+    return _promote_to_float32(
+      model.apply({"params": params}, *_cast_inputs(params, inputs(batch)), key)
+    )
 
   def measure(last, scores, batch):
-    p = model.tags.log_likelihood(last, scores, batch["tags"], batch["lengths"])
+    p = model.tag_layer.log_likelihood(last, scores, batch["tags"], batch["lengths"])
     return {"loss": metrics.Mean(-p @ batch["weights"], batch["lengths"] @ batch["weights"])}
 
   def loss(params, carry, batch, key):
@@ -140,24 +146,24 @@ def tagging(model: Any, pieces: tuple | None = None) -> Task:
 
   def score(params, carry, batch):
     last, scores = read(params, batch)
-    found = model.tags.best(last, scores, batch["lengths"])
-    live = alive(scores, batch["lengths"]) & (batch["weights"] > 0)[None]
-    scored = {"accuracy": metrics.mean(found == batch["tags"], live)}
-    if pieces:
-      scored["f1"] = metrics.f1(found, batch["tags"], live, pieces)
+    found = model.tag_layer.best_tags(last, scores, batch["lengths"])
+    live = padding_mask(scores, batch["lengths"]) & (batch["weights"] > 0)[None]
+    scored = {"accuracy": metrics.weighted_mean(found == batch["tags"], live)}
+    if span_tables:
+      scored["f1"] = metrics.span_f1(found, batch["tags"], live, span_tables)
     return carry, measure(last, scores, batch) | scored
 
   def predict(params, batch):
     last, scores = read(params, batch)
     # One dead step more: so even of T steps, whatever T will be, one follows the first.
     known = last, jnp.pad(scores, [(0, 1), (0, 0), (0, 0)]), batch["lengths"]
-    best, p = model.tags.best(*known), model.tags.marginals(*known)
+    best, p = model.tag_layer.best_tags(*known), model.tag_layer.marginals(*known)
     return {"tags": best[:-1], "probabilities": p[:-1]}
 
   return Task(init, loss, score, predict=predict)
 
 
-def rewriting(model: Any, smoothing: float = 0.0, coverage: float = 0.0) -> Task:
+def seq2seq_task(model: Any, label_smoothing: float = 0.0, coverage_weight: float = 0.0) -> Task:
   """A sequence for each sequence (many to many, not in step), by teacher forcing.
 
   A batch is {"tokens": [S, B], "lengths": [B], "targets": [T + 1, B], "target_lengths": [B],
@@ -174,34 +180,38 @@ def rewriting(model: Any, smoothing: float = 0.0, coverage: float = 0.0) -> Task
 
   def inputs(batch):
     tokens, lengths, targets = (batch[name] for name in ("tokens", "lengths", "targets"))
-    weights = alive(targets[1:, :, None], batch["target_lengths"] - 1) * batch["weights"][None]
+    weights = (
+      padding_mask(targets[1:, :, None], batch["target_lengths"] - 1) * batch["weights"][None]
+    )
     return tokens, lengths, targets, weights
 
   def init(key, batch):
     return model.init(key, *inputs(batch))["params"]
 
-  def measure(params, batch, *how, coverage=0.0):
+  def measure(params, batch, *model_args, coverage_weight=0.0):
     tokens, *rest = inputs(batch)
     weights = rest[-1]
-    total, α = _wide(model.apply({"params": params}, _like(params, tokens), *rest, *how))
-    if coverage:
-      total += coverage * jnp.sum(weights * coverage_loss(α))
+    total, α = _promote_to_float32(
+      model.apply({"params": params}, _cast_inputs(params, tokens), *rest, *model_args)
+    )
+    if coverage_weight:
+      total += coverage_weight * jnp.sum(weights * coverage_loss(α))
     return {"loss": metrics.Mean(total, weights.sum())}
 
   def loss(params, carry, batch, key):
-    return carry, measure(params, batch, smoothing, key, coverage=coverage)
+    return carry, measure(params, batch, label_smoothing, key, coverage_weight=coverage_weight)
 
   def score(params, carry, batch):
     tokens, lengths, targets, weights = inputs(batch)
-    given = _like(params, tokens), lengths, targets[:-1]
+    given = _cast_inputs(params, tokens), lengths, targets[:-1]
     right = model.apply({"params": params}, *given, method="guess") == targets[1:]
-    return carry, measure(params, batch) | {"accuracy": metrics.mean(right, weights)}
+    return carry, measure(params, batch) | {"accuracy": metrics.weighted_mean(right, weights)}
 
   return Task(init, loss, score)
 
 
-def language(
-  model: Any, activation: float = 0.0, temporal: float = 0.0, restart: float = 0.0
+def language_modeling_task(
+  model: Any, activation_reg: float = 0.0, temporal_reg: float = 0.0, state_reset_prob: float = 0.0
 ) -> Task:
   """Each token from those before it, over a text that goes on from batch to batch.
 
@@ -228,15 +238,15 @@ def language(
     return model.apply({"params": params}, batch["tokens"][:0], method="logits")[0]
 
   def loss(params, carry, batch, key):
-    if key is not None and restart:
+    if key is not None and state_reset_prob:
       key, drawn = jax.random.split(key)
-      kept = jax.random.bernoulli(drawn, 1 - restart, batch["tokens"].shape[1:])
+      kept = jax.random.bernoulli(drawn, 1 - state_reset_prob, batch["tokens"].shape[1:])
       first = start(params, batch)
       carry = jax.tree.map(lambda c, new: jnp.where(kept[:, None], c, new), carry, first)
     carry, total, *seen = apply(params, carry, batch, key)
-    ys, dropped = _wide(seen)
-    penalty = activation * losses.activation(dropped).sum() if activation else 0.0
-    penalty += temporal * losses.temporal(ys).sum() if temporal else 0.0
+    ys, dropped = _promote_to_float32(seen)
+    penalty = activation_reg * losses.activation_penalty(dropped).sum() if activation_reg else 0.0
+    penalty += temporal_reg * losses.temporal_penalty(ys).sum() if temporal_reg else 0.0
     weight = batch["weights"].sum()
     nats = metrics.Mean(total, weight)
     return carry, {"loss": metrics.Mean(total + penalty, weight), "nats": nats}
@@ -248,6 +258,6 @@ def language(
   def predict(params, batch):
     given = batch["tokens"], batch.get("carry")
     carry, _, logits = model.apply({"params": params}, *given, method="logits")
-    return {"log_p": jax.nn.log_softmax(_wide(logits)), "carry": carry}
+    return {"log_p": jax.nn.log_softmax(_promote_to_float32(logits)), "carry": carry}
 
   return Task(init, loss, score, start, predict)

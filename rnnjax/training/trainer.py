@@ -16,17 +16,24 @@ import optax
 import tqdm
 
 from rnnjax.training import device_mesh, distributed, metrics, run_dir, sharding
-from rnnjax.training.averaging import Average
+from rnnjax.training.averaging import AveragingSchedule
 from rnnjax.training.metrics import Mean
-from rnnjax.training.preemption import Signals
-from rnnjax.training.profiler import Trace
-from rnnjax.training.step_timer import Clock
+from rnnjax.training.preemption import PreemptionHandler
+from rnnjax.training.profiler import Profiler
+from rnnjax.training.step_timer import StepTimer
 from rnnjax.training.tasks import Task
-from rnnjax.training.train_step import Diverged, State, evaluate, place, start, train
-from rnnjax.types import BadInput, Params, named
+from rnnjax.training.train_step import (
+  DivergedError,
+  TrainState,
+  evaluate,
+  init_state,
+  shard_state,
+  train_loop,
+)
+from rnnjax.types import InvalidInputError, Params, flatten_with_names
 
 
-class Progress(NamedTuple):
+class TrainerState(NamedTuple):
   """What a checkpoint holds.
 
   Attributes:
@@ -38,19 +45,19 @@ class Progress(NamedTuple):
     since: the metrics of the steps since then, {name: Mean}.
   """
 
-  state: State
-  best: Any
-  score: float
+  train_state: TrainState
+  best_params: Any
+  best_score: float
   seconds: float
-  looked: int
-  since: dict[str, Mean]
+  last_eval_step: int
+  train_metrics: dict[str, Mean]
 
 
-class Stopped(SystemExit):
+class Preempted(SystemExit):
   """A signal ended the run after a step; all was saved."""
 
 
-class Run:
+class Trainer:
   """Trains a task, chooses on the validation part, tests once.
 
       with Run(config, task, data, optimizer, steps) as run:
@@ -90,201 +97,218 @@ class Run:
     task: Task,
     data,
     optimizer: optax.GradientTransformation,
-    steps: int,
+    num_steps: int,
     *,
-    average: Average | None = None,
-    every: int | None = None,
-    score: str = "accuracy",
-    beside: dict[str, Any] | None = None,
-    watch: Callable[[Any], dict[str, float]] | None = None,
-    mesh: str = "",
-    accumulate: int = 1,
-    precision: str = "float32",
-    save_every: int = 0,
+    averaging: AveragingSchedule | None = None,
+    eval_every: int | None = None,
+    metric: str = "accuracy",
+    extras: dict[str, Any] | None = None,
+    param_stats_fn: Callable[[Any], dict[str, float]] | None = None,
+    mesh_spec: str = "",
+    grad_accum_steps: int = 1,
+    dtype: str = "float32",
+    checkpoint_every: int = 0,
     profile: bool = False,
   ):
-    self.config, self.data, self.optimizer, self.steps = config, data, optimizer, steps
-    self.average, self.accumulate, self.precision = average, accumulate, precision
-    self.every, self.metric = every or len(data.train), score
-    self.save_every, self.sign = save_every or self.every, -1 if score == "loss" else 1
-    self.beside, self.watch = beside or {}, watch
-    self.out = pathlib.Path(config.out).expanduser() if config.out else None
-    self.mesh = device_mesh.mesh(data.train.batch, mesh)
-    if data.train.batch % (self.mesh.size * accumulate):
-      raise BadInput(
-        f"a batch of {data.train.batch} rows on {self.mesh.size} devices has no {accumulate} equal "
-        "parts; --batch must be a multiple of both together"
+    self.config, self.data, self.optimizer, self.num_steps = config, data, optimizer, num_steps
+    self.averaging, self.grad_accum_steps, self.dtype = averaging, grad_accum_steps, dtype
+    self.eval_every, self.metric = eval_every or len(data.train), metric
+    self.checkpoint_every, self.metric_sign = (
+      checkpoint_every or self.eval_every,
+      -1 if metric == "loss" else 1,
+    )
+    self.extras, self.param_stats_fn = extras or {}, param_stats_fn
+    self.workdir = pathlib.Path(config.workdir).expanduser() if config.workdir else None
+    self.mesh = device_mesh.make_mesh(data.train.batch_size, mesh_spec)
+    if data.train.batch_size % (self.mesh.size * grad_accum_steps):
+      raise InvalidInputError(
+        f"a batch of {data.train.batch_size} rows on {self.mesh.size} devices has no {grad_accum_steps} equal "
+        "parts; --batch_size must be a multiple of both together"
       )
-    if profile and not self.out:
-      raise BadInput("--profile needs --out, where its trace is written")
-    self.task, self.alone = task, device_mesh.parse(mesh)[0] == "shard_map"
-    self.signals, self.trace = Signals(), Trace(self.out / "profile" if profile else None)
-    self.clock, self.records, self.checkpoints = Clock(), None, None
+    if profile and not self.workdir:
+      raise InvalidInputError("--profile needs --workdir, where its trace is written")
+    self.task, self.use_shard_map = task, device_mesh.parse_mesh_spec(mesh_spec)[0] == "shard_map"
+    self.preemption, self.profiler = (
+      PreemptionHandler(),
+      Profiler(self.workdir / "profile" if profile else None),
+    )
+    self.timer, self.metrics_writer, self.checkpoints = StepTimer(), None, None
     example = next(data.train.stream())
-    state = start(task, optimizer, example, jax.random.key(config.seed), bool(average))
+    state = init_state(task, optimizer, example, jax.random.key(config.seed), bool(averaging))
     seen = jax.eval_shape(lambda *given: task.score(*given)[1], state.params, state.carry, example)
-    if score not in seen:
-      raise BadInput(f"score must be among what the task scores, {', '.join(seen)}; got {score!r}")
+    if metric not in seen:
+      raise InvalidInputError(
+        f"score must be among what the task scores, {', '.join(seen)}; got {metric!r}"
+      )
     # What is asked of shapes alone comes before the state lies on a mesh of typed axes.
     learnt = jax.eval_shape(task.loss, state.params, state.carry, example, state.key)[1]
-    state = place(self.mesh, state)
-    best = jax.tree.map(jnp.copy, state.evaluated)
-    norms = [f"gradient/{name}" for name in named(state.params) if watch]
-    self.zero = {name: Mean(0.0, 0.0) for name in (*learnt, *norms)}
-    self.progress = Progress(state, best, -math.inf, 0.0, 0, self.zero)
-    if self.out:
-      run_dir.claim(self.out, config, self.beside)
-      self._open()
-      self.progress = self.checkpoints.restore(self.progress) or self.progress
+    state = shard_state(self.mesh, state)
+    best = jax.tree.map(jnp.copy, state.eval_params)
+    norms = [f"gradient/{name}" for name in flatten_with_names(state.params) if param_stats_fn]
+    self.zero_metrics = {name: Mean(0.0, 0.0) for name in (*learnt, *norms)}
+    self.state = TrainerState(state, best, -math.inf, 0.0, 0, self.zero_metrics)
+    if self.workdir:
+      run_dir.create_run_dir(self.workdir, config, self.extras)
+      self._open_checkpoints()
+      self.state = self.checkpoints.restore(self.state) or self.state
     if self.step:
-      logging.info("resuming at step %d of %d", self.step, steps)
+      logging.info("resuming at step %d of %d", self.step, num_steps)
 
   @property
   def step(self) -> int:
     """Steps taken so far."""
-    return int(self.progress.state.step)
+    return int(self.state.train_state.step)
 
   @property
-  def parameters(self) -> int:
+  def num_params(self) -> int:
     """How many numbers are learnt."""
-    return sum(p.size for p in jax.tree.leaves(self.progress.state.params))
+    return sum(p.size for p in jax.tree.leaves(self.state.train_state.params))
 
   @property
-  def best(self) -> Params:
+  def best_params(self) -> Params:
     """The parameters that did best on the validation part, on one device."""
-    return distributed.local(self.mesh, self.progress.best)
+    return distributed.copy_to_local_device(self.mesh, self.state.best_params)
 
   def __enter__(self):
-    self.records = run_dir.Records(self.out, self.step)
-    self.signals.__enter__()
+    self.metrics_writer = run_dir.MetricsWriter(self.workdir, self.step)
+    self.preemption.__enter__()
     return self
 
   def __exit__(self, *_):
-    self.signals.__exit__()
-    self.trace.close()
-    self.records.close()
+    self.preemption.__exit__()
+    self.profiler.close()
+    self.metrics_writer.close()
     if self.checkpoints:
       self.checkpoints.close()
 
-  def train(self) -> Iterator[tuple[State, dict[str, Mean]]]:
+  def train(self) -> Iterator[tuple[TrainState, dict[str, Mean]]]:
     """Trains to the end; yields the state and metrics of each step.
 
     Raises:
       Diverged: a step would not be finite; the state before it is saved.
       Stopped: by a signal.
     """
-    self.clock.start()
-    begun, before = time.perf_counter(), self.progress.seconds
-    stream = distributed.share(self.mesh, self.data.train).stream(self.step)
-    task = sharding.alone(self.task, self.mesh) if self.alone else self.task
-    loop = train(
+    self.timer.reset()
+    begun, before = time.perf_counter(), self.state.seconds
+    stream = distributed.shard_batches_by_host(self.mesh, self.data.train).stream(self.step)
+    task = sharding.with_shard_map(self.task, self.mesh) if self.use_shard_map else self.task
+    loop = train_loop(
       task,
       self.optimizer,
-      self.progress.state,
-      self.clock.reading(stream),
-      average=self.average,
+      self.state.train_state,
+      self.timer.time_batches(stream),
+      average=self.averaging,
       mesh=self.mesh,
-      diagnose=bool(self.watch),
-      accumulate=self.accumulate,
-      precision=self.precision,
+      diagnose=bool(self.param_stats_fn),
+      accumulate=self.grad_accum_steps,
+      precision=self.dtype,
     )
-    due = self.step % self.every == 0 or self.step == self.steps
-    if self.step and due and self.progress.looked < self.step:
-      self._look()  # which a signal cut short
+    due = self.step % self.eval_every == 0 or self.step == self.num_steps
+    if self.step and due and self.state.last_eval_step < self.step:
+      self._validate_and_save()  # which a signal cut short
     bar = tqdm.tqdm(
-      total=self.steps, initial=self.step, unit="step", disable=None if distributed.lead() else True
+      total=self.num_steps,
+      initial=self.step,
+      unit="step",
+      disable=None if distributed.is_primary_host() else True,
     )
     first = self.step + 1
-    for step in range(first, self.steps + 1):
-      self.trace.step(step - first)
+    for step in range(first, self.num_steps + 1):
+      self.profiler.step(step - first)
       try:
         state, found = next(loop)
-      except Diverged as error:
-        self._keep(error.state)
+      except DivergedError as error:
+        self._save_last_finite(error.train_state)
         raise
       seconds = before + time.perf_counter() - begun
-      since = metrics.add(self.progress.since, found)
-      self.progress = self.progress._replace(state=state, seconds=seconds, since=since)
+      since = metrics.merge_metrics(self.state.train_metrics, found)
+      self.state = self.state._replace(train_state=state, seconds=seconds, train_metrics=since)
       yield state, found
       bar.update()
-      end = step % self.every == 0 or step == self.steps
+      end = step % self.eval_every == 0 or step == self.num_steps
       if end or step % 50 == 0:
         bar.set_postfix(loss=f"{since['loss'].value:.3f}")
-      self._heed()
+      self._stop_if_signaled()
       if end:
-        self._look()
-      elif step % self.save_every == 0:
+        self._validate_and_save()
+      elif step % self.checkpoint_every == 0:
         self._save()
     bar.close()
 
-  def _look(self):
+  def _validate_and_save(self):
     """Validates, keeps the best parameters, saves."""
-    step, now, since = self.step, self.progress.state.evaluated, self.progress.since
-    values = {f"train/{name}": mean.value for name, mean in since.items()} | self.clock.lap()
-    scores = evaluate(self.task, now, self._heeding(self.data.valid), self.mesh)
-    score, before = self.sign * scores[self.metric], self.progress.score
+    step, now, since = self.step, self.state.train_state.eval_params, self.state.train_metrics
+    values = {f"train/{name}": mean.value for name, mean in since.items()} | self.timer.lap()
+    scores = evaluate(self.task, now, self._iter_host_batches(self.data.valid), self.mesh)
+    score, before = self.metric_sign * scores[self.metric], self.state.best_score
     # What is no number, as the score of nothing, is a bar to none, and better than none alone.
     if score > before or math.isnan(before) or (math.isnan(score) and before == -math.inf):
       best = jax.tree.map(jnp.copy, now)
-      self.progress = self.progress._replace(best=best, score=score)
-    self.progress = self.progress._replace(looked=step, since=self.zero)
+      self.state = self.state._replace(best_params=best, best_score=score)
+    self.state = self.state._replace(last_eval_step=step, train_metrics=self.zero_metrics)
     values |= {f"valid/{name}": value for name, value in scores.items()}
-    params = distributed.local(self.mesh, self.progress.state.params) if self.watch else None
-    watched = self.watch(params) if self.watch else {}
-    self.records.write(step, **values, **watched)
+    params = (
+      distributed.copy_to_local_device(self.mesh, self.state.train_state.params)
+      if self.param_stats_fn
+      else None
+    )
+    watched = self.param_stats_fn(params) if self.param_stats_fn else {}
+    self.metrics_writer.write(step, **values, **watched)
     with tqdm.tqdm.external_write_mode(file=sys.stderr):
       brief = (item for item in values.items() if item[0].split("/")[0] in ("train", "valid"))
       shown = "  ".join(f"{name} {value:.4f}" for name, value in brief if "gradient/" not in name)
-      logging.info("step %d/%d  %s  %.0f s", step, self.steps, shown, self.progress.seconds)
-    self._save(again=True)  # it may have been saved before this look
-    self.clock.start()  # looking is no training
+      logging.info("step %d/%d  %s  %.0f s", step, self.num_steps, shown, self.state.seconds)
+    self._save(overwrite=True)  # it may have been saved before this look
+    self.timer.reset()  # looking is no training
 
-  def _open(self):
+  def _open_checkpoints(self):
     from rnnjax.training.checkpoints import Checkpoints  # orbax takes seconds to import
 
-    self.checkpoints = Checkpoints(self.out / "checkpoints")
+    self.checkpoints = Checkpoints(self.workdir / "checkpoints")
 
-  def _save(self, again: bool = False):
+  def _save(self, overwrite: bool = False):
     if self.checkpoints:
-      self.checkpoints.save(self.step, self.progress, again)
+      self.checkpoints.save(self.step, self.state, overwrite)
 
-  def _keep(self, state):
+  def _save_last_finite(self, state):
     """Saves a state that is good where the step after it is not."""
-    self.progress = self.progress._replace(state=state)
+    self.state = self.state._replace(train_state=state)
     if self.step:
       self._save()
 
-  def _heed(self):
+  def _stop_if_signaled(self):
     """Where a signal asks to: saves, in a folder of its own where none was given, and leaves."""
-    number = self.signals.heard()
+    number = self.preemption.poll()
     if not number:
       return
     if not self.checkpoints:
-      self.out = pathlib.Path("runs") / f"{time.strftime('%Y-%m-%d_%H-%M-%S')}_{os.getpid()}"
-      run_dir.claim(self.out, self.config, self.beside)
-      self._open()
+      self.workdir = pathlib.Path("runs") / f"{time.strftime('%Y-%m-%d_%H-%M-%S')}_{os.getpid()}"
+      run_dir.create_run_dir(self.workdir, self.config, self.extras)
+      self._open_checkpoints()
     self._save()
     logging.warning(
       "stopped after step %d of %d, which is saved in %s. The same %s resumes there.",
       self.step,
-      self.steps,
-      self.out,
-      "command" if self.config.out else f"configuration with --out={self.out}",
+      self.num_steps,
+      self.workdir,
+      "command" if self.config.workdir else f"configuration with --workdir={self.workdir}",
     )
-    raise Stopped(130 if number == signal.SIGINT else 0)
+    raise Preempted(130 if number == signal.SIGINT else 0)
 
-  def _heeding(self, batches: Iterable) -> Iterable:
+  def _iter_host_batches(self, batches: Iterable) -> Iterable:
     """This host's share of the batches, before each of which a signal is heard."""
-    for batch in distributed.share(self.mesh, batches):
-      self._heed()
+    for batch in distributed.shard_batches_by_host(self.mesh, batches):
+      self._stop_if_signaled()
       yield batch
 
   def test(self) -> dict[str, float]:
     """Reads the test part, once, with the parameters that did best in validation."""
-    scores = evaluate(self.task, self.progress.best, self._heeding(self.data.test), self.mesh)
+    scores = evaluate(
+      self.task, self.state.best_params, self._iter_host_batches(self.data.test), self.mesh
+    )
     return {f"test/{name}": value for name, value in scores.items()} | {
-      f"valid/{self.metric}": self.sign * self.progress.score,
-      "parameters": self.parameters,
+      f"valid/{self.metric}": self.metric_sign * self.state.best_score,
+      "parameters": self.num_params,
       "steps": self.step,
-      "seconds": round(self.progress.seconds, 1),
+      "seconds": round(self.state.seconds, 1),
     }

@@ -20,20 +20,20 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from rnnjax.backends.base import mixes_rows, unless_floating
-from rnnjax.backends.batch_sharding import on_own_rows, varying
-from rnnjax.backends.linear_scan import at_once, shifted
-from rnnjax.backends.newton.implicit_diff import solved
-from rnnjax.backends.newton.jacobians import flat, linearised
+from rnnjax.backends.base import mixes_rows, requires_floating
+from rnnjax.backends.batch_sharding import cast_to_varying, shard_over_batch
+from rnnjax.backends.linear_scan import parallel_linear_scan, shift_one_step
+from rnnjax.backends.newton.implicit_diff import solve_with_implicit_vjp
+from rnnjax.backends.newton.jacobians import flatten_carry, step_jacobians
 from rnnjax.backends.scan import project_steps
-from rnnjax.cells.base import Cell, wide
+from rnnjax.cells.base import Cell, accumulation_dtype
 from rnnjax.types import Array, Carry, Params
 
-FORMS = ("full", "diagonal")
-LIMIT = 2.0  # GiB that the Jacobians of all steps may take
+JACOBIAN_FORMS = ("full", "diagonal")
+MAX_JACOBIAN_GIB = 2.0  # GiB that the Jacobians of all steps may take
 
 
-class Newton(NamedTuple):
+class NewtonOptions(NamedTuple):
   """How the steps are solved; this changes time and memory, not results.
 
   Attributes:
@@ -44,13 +44,13 @@ class Newton(NamedTuple):
     iterations: after so many the steps are taken one by one.
   """
 
-  form: str = "full"
+  jacobian: str = "full"
   damping: float = 0.0
   tolerance: float | None = None
-  iterations: int = 100
+  max_iterations: int = 100
 
 
-class Found(NamedTuple):
+class NewtonInfo(NamedTuple):
   """What came of it.
 
   Attributes:
@@ -59,20 +59,20 @@ class Found(NamedTuple):
     converged: whether it is within the tolerance; if not, a loop over time was run instead.
   """
 
-  iterations: Array
+  num_iterations: Array
   residual: Array
   converged: Array
 
 
 def newton(
-  cell: Cell, params: Params, xs: Array, alive: Array | None, carry: Carry, reverse: bool
+  cell: Cell, params: Params, xs: Array, mask: Array | None, carry: Carry, reverse: bool
 ) -> tuple[Carry, Array]:
   """As `scan`, by `solve` as it comes; on a mesh each device solves its own rows."""
   run = lambda *args: solve(cell, *args, reverse)[:2]
-  return on_own_rows(run)(params, xs, alive, carry)
+  return shard_over_batch(run)(params, xs, mask, carry)
 
 
-def unless_narrow(cell: Cell, params: Params, xs: Array, carry: Carry) -> str:
+def requires_small_jacobians(cell: Cell, params: Params, xs: Array, carry: Carry) -> str:
   """Of a backend that makes the Jacobian of every step."""
   if any(leaf.ndim != xs.ndim - 1 for leaf in jax.tree.leaves(carry)):
     shapes = [leaf.shape for leaf in jax.tree.leaves(carry)]
@@ -80,12 +80,12 @@ def unless_narrow(cell: Cell, params: Params, xs: Array, carry: Carry) -> str:
   if mixes_rows(cell, params, xs, carry):
     return f"it solves every row alone, and a step of {cell} mixes rows; backend='scan' runs it"
   n = sum(leaf.shape[-1] for leaf in jax.tree.leaves(carry))
-  GiB = xs.size // max(1, xs.shape[-1]) * n**2 * wide(xs.dtype).itemsize / 2**30
-  if GiB <= LIMIT:
-    return unless_floating(cell, params, xs, carry)
+  GiB = xs.size // max(1, xs.shape[-1]) * n**2 * accumulation_dtype(xs.dtype).itemsize / 2**30
+  if GiB <= MAX_JACOBIAN_GIB:
+    return requires_floating(cell, params, xs, carry)
   return (
     f"the Jacobians [{n}, {n}] of the carry of {cell} at every step of xs {xs.shape} would take "
-    f"{GiB:.1f} GiB, more than {LIMIT:.0f}; backend='scan' runs it"
+    f"{GiB:.1f} GiB, more than {MAX_JACOBIAN_GIB:.0f}; backend='scan' runs it"
   )
 
 
@@ -93,11 +93,11 @@ def solve(
   cell: Cell,
   params: Params,
   xs: Array,
-  alive: Array | None = None,
+  mask: Array | None = None,
   carry: Carry | None = None,
   reverse: bool = False,
-  how: Newton = Newton(),
-) -> tuple[Carry, Array, Found]:
+  options: NewtonOptions = NewtonOptions(),
+) -> tuple[Carry, Array, NewtonInfo]:
   """All steps at once, and how many iterations it took; one after the other if it took too many.
 
   It computes in float32 at least. Not differentiable in forward mode (jvp): `scan` is.
@@ -110,29 +110,33 @@ def solve(
   Returns:
     carry, ys [T, ..., H], found.
   """
-  if how.form not in FORMS or not 0 <= how.damping < 1 or how.iterations < 0:
+  if (
+    options.jacobian not in JACOBIAN_FORMS
+    or not 0 <= options.damping < 1
+    or options.max_iterations < 0
+  ):
     raise ValueError(
-      f"form must be one of {FORMS}, damping in [0, 1), iterations 0 or more; got {how}"
+      f"form must be one of {JACOBIAN_FORMS}, damping in [0, 1), iterations 0 or more; got {options}"
     )
-  carry = cell.start(xs[0]) if carry is None else carry
-  high = lambda tree: jax.tree.map(lambda a: a.astype(wide(a.dtype)), tree)
-  params, start = (varying(high(tree), xs) for tree in (params, carry))
-  find = functools.partial(_iterated, cell, how, reverse)
-  (end, ys, _), found = solved(find, cell, reverse, params, high(xs), alive, start)
+  carry = cell.initial_carry(xs[0]) if carry is None else carry
+  high = lambda tree: jax.tree.map(lambda a: a.astype(accumulation_dtype(a.dtype)), tree)
+  params, start = (cast_to_varying(high(tree), xs) for tree in (params, carry))
+  find = functools.partial(_newton_iterations, cell, options, reverse)
+  (end, ys, _), found = solve_with_implicit_vjp(find, cell, reverse, params, high(xs), mask, start)
   return jax.tree.map(lambda e, c: e.astype(c.dtype), end, carry), ys.astype(xs.dtype), found
 
 
-def _iterated(cell, how, reverse, params, xs, alive, start):
+def _newton_iterations(cell, options, reverse, params, xs, mask, initial_carry):
   """s [T, ..., n], and what came of it."""
-  first, scale = flat(start), 1 - how.damping
-  eps = max(float(jnp.finfo(leaf.dtype).eps) for leaf in jax.tree.leaves(start))
-  tolerance = 16 * eps if how.tolerance is None else how.tolerance
+  first, scale = flatten_carry(initial_carry), 1 - options.damping
+  eps = max(float(jnp.finfo(leaf.dtype).eps) for leaf in jax.tree.leaves(initial_carry))
+  tolerance = 16 * eps if options.tolerance is None else options.tolerance
   # What need not be iterated: u is made once, and is its own projection.
   us, fed = project_steps(cell, params, xs), cell._replace(project=lambda params, u: u)
 
   def at(s):
-    before = shifted(first, s, reverse)
-    new, J = linearised(fed, params, us, alive, start, before, how.form)
+    before = shift_one_step(first, s, reverse)
+    new, J = step_jacobians(fed, params, us, mask, initial_carry, before, options.jacobian)
     r = new - s
     size = jnp.abs(r) / jnp.maximum(1, jnp.abs(s))
     # A maximum may pass NaN by, as XLA's of thousands of numbers does on a CPU.
@@ -140,12 +144,12 @@ def _iterated(cell, how, reverse, params, xs, alive, start):
 
   def goes_on(state):
     k, *_, residual = state
-    return (k < how.iterations) & (residual > tolerance) & (residual < jnp.inf)
+    return (k < options.max_iterations) & (residual > tolerance) & (residual < jnp.inf)
 
   def improve(state):
     k, s, J, r, _ = state
-    return k + 1, *at(s + at_once(scale * J, r, reverse))
+    return k + 1, *at(s + parallel_linear_scan(scale * J, r, reverse))
 
   guess = jnp.broadcast_to(first, (len(xs), *first.shape))
   k, s, _, _, residual = jax.lax.while_loop(goes_on, improve, (0, *at(guess)))
-  return s, Found(k, residual, residual <= tolerance)
+  return s, NewtonInfo(k, residual, residual <= tolerance)

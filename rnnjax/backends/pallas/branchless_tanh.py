@@ -10,38 +10,45 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import Literal
 
-SMALL = 0.4  # below, the series; above, 1 − 2/(e²ˣ + 1) loses no more than it has to spare
-SERIES = (1, -1 / 3, 2 / 15, -17 / 315, 62 / 2835, -1382 / 155925)  # of tanh(x)/x in x²
+SERIES_CUTOFF = 0.4  # below, the series; above, 1 − 2/(e²ˣ + 1) loses no more than it has to spare
+SERIES_COEFFICIENTS = (
+  1,
+  -1 / 3,
+  2 / 15,
+  -17 / 315,
+  62 / 2835,
+  -1382 / 155925,
+)  # of tanh(x)/x in x²
 
 
 @jax.custom_jvp
-def tanh(x):
+def branchless_tanh(x):
   """tanh(x) in float32, to a few units in the last place."""
   x2, series = x * x, jnp.zeros_like(x)
-  for coefficient in SERIES[::-1]:
+  for coefficient in SERIES_COEFFICIENTS[::-1]:
     series = series * x2 + coefficient
-  return jnp.where(jnp.abs(x) < SMALL, x * series, 1 - 2 / (jnp.exp(2 * x) + 1))
+  return jnp.where(jnp.abs(x) < SERIES_CUTOFF, x * series, 1 - 2 / (jnp.exp(2 * x) + 1))
 
 
-@tanh.defjvp
+@branchless_tanh.defjvp
 def _tanh_jvp(primals, tangents):
-  y = tanh(*primals)
+  y = branchless_tanh(*primals)
   return y, (1 - y * y) * tangents[0]
 
 
-def branchless(f):
+def replace_tanh(f):
   """f with its tanh replaced by `tanh`, also inside the functions that it calls by jit."""
 
   @functools.wraps(f)
   def run(*args):
     closed, shape = jax.make_jaxpr(f, return_shape=True)(*args)
-    out = _evaluate(closed, jax.tree.leaves(args))
+    out = _eval_jaxpr(closed, jax.tree.leaves(args))
     return jax.tree.unflatten(jax.tree.structure(shape), out)
 
   return run
 
 
-def _evaluate(closed, args):
+def _eval_jaxpr(closed, args):
   """The results of a closed jaxpr."""
   jaxpr = closed.jaxpr
   values = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*closed.consts, *args]))
@@ -49,9 +56,9 @@ def _evaluate(closed, args):
   for equation in jaxpr.eqns:
     inputs, primitive = [read(atom) for atom in equation.invars], equation.primitive
     if primitive is jax.lax.tanh_p and inputs[0].dtype == jnp.float32:
-      out = tanh(*inputs)
+      out = branchless_tanh(*inputs)
     elif primitive.name in ("jit", "pjit"):
-      out = _evaluate(equation.params["jaxpr"], inputs)
+      out = _eval_jaxpr(equation.params["jaxpr"], inputs)
     else:
       out = primitive.bind(*inputs, **primitive.get_bind_params(equation.params))
     values |= zip(equation.outvars, out if primitive.multiple_results else [out])

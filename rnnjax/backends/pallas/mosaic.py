@@ -9,30 +9,38 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from rnnjax.backends.pallas.fused import Loop, shaped
-from rnnjax.cells.base import met
+from rnnjax.backends.pallas.fused import KernelSpec, output_struct
+from rnnjax.cells.base import add_preactivations
 
 
-def forward(loop: Loop, smalls, U, us, start, alive, save=True, interpret=False):
+def forward(
+  spec: KernelSpec, pointwise_rows, U, us, initial_carry, mask, save=True, interpret=False
+):
   """All steps; arguments and results as those of `rnnjax.backends.pallas.triton.forward`."""
-  (T, B, _), (N, H, GH), Bt, low = us.shape, U.shape, loop.tiles.rows, loop.dtype
-  G, Z, R = GH // H, GH // H + loop.apart, 0 if smalls is None else smalls.shape[1]
-  at = _Blocks(loop, Bt, lambda n, k: k + loop.back(n) * (T - 1 - 2 * k))
+  (T, B, _), (N, H, GH), Bt, low = us.shape, U.shape, spec.tiling.block_batch, spec.dtype
+  G, Z, R = (
+    GH // H,
+    GH // H + spec.num_split_gates,
+    0 if pointwise_rows is None else pointwise_rows.shape[1],
+  )
+  at = _BlockSpecs(spec, Bt, lambda n, k: k + spec.is_reverse(n) * (T - 1 - 2 * k))
 
-  def kernel(smalls, U, us, start, alive, after, zs, ys, carries):
+  def kernel(pointwise_rows, U, us, initial_carry, mask, after, zs, ys, carries):
     @pl.when(pl.program_id(2) == 0)
     def _():
-      for carry, first in zip(carries, start):
+      for carry, first in zip(carries, initial_carry):
         carry[...] = first[...].astype(carry.dtype)
 
     carry = tuple(part[...] for part in carries)
     v = jnp.dot(carry[0].astype(low), U[...], preferred_element_type=jnp.float32)
-    z = met(_split(us[...].astype(jnp.float32), G), _split(v, G), loop.apart)
-    new, y = loop.pointwise(loop.small([smalls[i] for i in range(R)]), carry, z)
-    new = loop.kept(new, 0)
-    if alive is not None:
-      mask = alive[...] != 0
-      new, y = [jnp.where(mask, a, b) for a, b in zip(new, carry)], jnp.where(mask, y, 0)
+    z = add_preactivations(
+      _split_gates(us[...].astype(jnp.float32), G), _split_gates(v, G), spec.num_split_gates
+    )
+    new, y = spec.pointwise(spec.unpack_params([pointwise_rows[i] for i in range(R)]), carry, z)
+    new = spec.zero_padded_units(new, 0)
+    if mask is not None:
+      row_mask = mask[...] != 0
+      new, y = [jnp.where(row_mask, a, b) for a, b in zip(new, carry)], jnp.where(row_mask, y, 0)
     for part, saved, value in zip(carries, after, new):
       saved[...] = value.astype(saved.dtype)
       part[...] = value.astype(saved.dtype).astype(jnp.float32)
@@ -41,29 +49,35 @@ def forward(loop: Loop, smalls, U, us, start, alive, save=True, interpret=False)
     for i, value in enumerate(z if save else []):
       zs[:, i * H : (i + 1) * H] = value.astype(low)
 
-  shape = lambda blocks, dtype: shaped(us, (T, B, N * blocks * H), dtype)
+  shape = lambda blocks, dtype: output_struct(us, (T, B, N * blocks * H), dtype)
   out = (
-    tuple(shape(1, part.dtype) for part in start),
+    tuple(shape(1, part.dtype) for part in initial_carry),
     shape(Z, low) if save else None,
-    None if loop.echo else shape(1, low),
+    None if spec.output_is_h else shape(1, low),
   )
-  rows = tuple(at.row(H) for _ in start)
-  ins = at.net(R, H), at.net(H, GH), at.step(GH), rows, at.mask()
-  outs = tuple(at.step(H) for _ in start), at.step(Z * H), at.step(H)
-  args = smalls, U, us, start, _column(alive)
-  carries = tuple(pltpu.VMEM((Bt, H), jnp.float32) for _ in start)
-  after, zs, ys = _call(kernel, args, ins, out, outs, [carries], (N, B // Bt, T), interpret)
-  states = tuple(_after(loop, first, part) for first, part in zip(start, after))
+  rows = tuple(at.carry_block(H) for _ in initial_carry)
+  ins = at.param_block(R, H), at.param_block(H, GH), at.step_block(GH), rows, at.mask_block()
+  outs = tuple(at.step_block(H) for _ in initial_carry), at.step_block(Z * H), at.step_block(H)
+  args = pointwise_rows, U, us, initial_carry, _mask_column(mask)
+  carries = tuple(pltpu.VMEM((Bt, H), jnp.float32) for _ in initial_carry)
+  after, zs, ys = _launch_kernel(
+    kernel, args, ins, out, outs, [carries], (N, B // Bt, T), interpret
+  )
+  states = tuple(_with_initial_slot(spec, first, part) for first, part in zip(initial_carry, after))
   return states, zs, ys
 
 
-def backward(loop: Loop, smalls, U, states, zs, alive, dends, dys, interpret=False):
+def backward(spec: KernelSpec, pointwise_rows, U, states, zs, mask, dends, dys, interpret=False):
   """All steps back; arguments and results as those of `rnnjax.backends.pallas.triton.backward`."""
-  (T, B, _), (N, H, GH), Bt, low = dys.shape, U.shape, loop.tiles.rows, loop.dtype
-  G, apart, R = GH // H, loop.apart, 0 if smalls is None else smalls.shape[1]
-  at = _Blocks(loop, Bt, lambda n, k: T - 1 - k - loop.back(n) * (T - 1 - 2 * k))
+  (T, B, _), (N, H, GH), Bt, low = dys.shape, U.shape, spec.tiling.block_batch, spec.dtype
+  G, apart, R = (
+    GH // H,
+    spec.num_split_gates,
+    0 if pointwise_rows is None else pointwise_rows.shape[1],
+  )
+  at = _BlockSpecs(spec, Bt, lambda n, k: T - 1 - k - spec.is_reverse(n) * (T - 1 - 2 * k))
 
-  def kernel(smalls, U, states, zs, alive, dends, dys, dvs, dus, dstart, sums, dcarries):
+  def kernel(pointwise_rows, U, states, zs, mask, dends, dys, dvs, dus, dstart, sums, dcarries):
     @pl.when(pl.program_id(2) == 0)
     def _():
       for part, last in zip(dcarries, dends):
@@ -72,15 +86,17 @@ def backward(loop: Loop, smalls, U, states, zs, alive, dends, dys, interpret=Fal
         sums[...] = jnp.zeros_like(sums)
 
     dcarry, dy, passing = tuple(part[...] for part in dcarries), dys[...].astype(jnp.float32), None
-    if alive is not None:
-      mask = alive[...] != 0
-      passing = [jnp.where(mask, 0, d) for d in dcarry]
-      dcarry, dy = tuple(jnp.where(mask, d, 0) for d in dcarry), jnp.where(mask, dy, 0)
+    if mask is not None:
+      row_mask = mask[...] != 0
+      passing = [jnp.where(row_mask, 0, d) for d in dcarry]
+      dcarry, dy = tuple(jnp.where(row_mask, d, 0) for d in dcarry), jnp.where(row_mask, dy, 0)
     carry = tuple(part[...].astype(jnp.float32) for part in states)
-    z = _split(zs[...].astype(jnp.float32), G + apart)
-    _, vjp = jax.vjp(loop.pointwise, loop.small([smalls[i] for i in range(R)]), carry, z)
+    z = _split_gates(zs[...].astype(jnp.float32), G + apart)
+    _, vjp = jax.vjp(
+      spec.pointwise, spec.unpack_params([pointwise_rows[i] for i in range(R)]), carry, z
+    )
     dsmall, before, dz = vjp((dcarry, dy))
-    dz = [d.astype(low) for d in loop.kept(dz, 0)]
+    dz = [d.astype(low) for d in spec.zero_padded_units(dz, 0)]
     for ref, blocks in ((dvs, dz[: G - apart] + dz[G:]), (dus, dz[:G] if apart else [])):
       for g, d in enumerate(blocks):
         ref[:, g * H : (g + 1) * H] = d
@@ -94,83 +110,83 @@ def backward(loop: Loop, smalls, U, states, zs, alive, dends, dys, interpret=Fal
     for i, d in enumerate(jax.tree.leaves(dsmall)):
       sums[i] += d
 
-  shape = lambda *lead: shaped(dys, (*lead, N * H), jnp.float32)
-  products = shaped(dys, (T, B, N * GH), low)
+  shape = lambda *lead: output_struct(dys, (*lead, N * H), jnp.float32)
+  products = output_struct(dys, (T, B, N * GH), low)
   sums = shape(R, B) if R else None
   out = products, products if apart else None, tuple(shape(B) for _ in dends), sums
-  rows = tuple(at.row(H) for _ in dends)
+  rows = tuple(at.carry_block(H) for _ in dends)
   ins = (
-    at.net(R, H),
-    at.net(H, GH),
-    tuple(at.slot(H) for _ in states),
-    at.step((G + apart) * H),
-    at.mask(),
+    at.param_block(R, H),
+    at.param_block(H, GH),
+    tuple(at.state_block(H) for _ in states),
+    at.step_block((G + apart) * H),
+    at.mask_block(),
     rows,
-    at.step(H),
+    at.step_block(H),
   )
-  outs = at.step(GH), at.step(GH), rows, at.rows(R, H)
-  args = smalls, U, states, zs, _column(alive), dends, dys
+  outs = at.step_block(GH), at.step_block(GH), rows, at.param_grad_block(R, H)
+  args = pointwise_rows, U, states, zs, _mask_column(mask), dends, dys
   carries = tuple(pltpu.VMEM((Bt, H), jnp.float32) for _ in dends)
-  made = _call(kernel, args, ins, out, outs, [carries], (N, B // Bt, T), interpret)
+  made = _launch_kernel(kernel, args, ins, out, outs, [carries], (N, B // Bt, T), interpret)
   dvs, dus, dstart, sums = made
   dsmalls = sums.sum(1).reshape(R, N, H).swapaxes(0, 1) if R else None
   return dstart, dsmalls, dus if apart else dvs, dvs
 
 
-class _Blocks:
+class _BlockSpecs:
   """Which block of an array a program (n, b, k) of the grid has before it: net, rows and step."""
 
-  def __init__(self, loop, Bt, time):
-    self.loop, self.Bt, self.time = loop, Bt, time
+  def __init__(self, spec, Bt, time_index):
+    self.spec, self.Bt, self.time_index = spec, Bt, time_index
 
-  def net(self, *sizes):
+  def param_block(self, *sizes):
     return pl.BlockSpec((None, *sizes), lambda n, b, k: (n, *[0] * len(sizes)))
 
-  def row(self, width):
+  def carry_block(self, width):
     return pl.BlockSpec((self.Bt, width), lambda n, b, k: (b, n))
 
-  def rows(self, number, width):
-    return pl.BlockSpec((number, self.Bt, width), lambda n, b, k: (0, b, n))
+  def param_grad_block(self, num_rows, width):
+    return pl.BlockSpec((num_rows, self.Bt, width), lambda n, b, k: (0, b, n))
 
-  def step(self, width):
-    return pl.BlockSpec((None, self.Bt, width), lambda n, b, k: (self.time(n, k), b, n))
+  def step_block(self, width):
+    return pl.BlockSpec((None, self.Bt, width), lambda n, b, k: (self.time_index(n, k), b, n))
 
-  def slot(self, width):
+  def state_block(self, width):
     """Of states the slot before the step."""
-    time = lambda n, k: self.time(n, k) + self.loop.back(n)
+    time = lambda n, k: self.time_index(n, k) + self.spec.is_reverse(n)
     return pl.BlockSpec((None, self.Bt, width), lambda n, b, k: (time(n, k), b, n))
 
-  def mask(self):
-    return pl.BlockSpec((None, self.Bt, 1), lambda n, b, k: (self.time(n, k), b, 0))
+  def mask_block(self):
+    return pl.BlockSpec((None, self.Bt, 1), lambda n, b, k: (self.time_index(n, k), b, 0))
 
 
-def _call(kernel, args, ins, out, outs, scratch, grid, interpret):
+def _launch_kernel(kernel, args, in_specs, out_shape, out_specs, scratch_shapes, grid, interpret):
   """The kernel on the grid; None among arguments and results has no block."""
   given = lambda specs, arrays: tuple(s if a is not None else None for s, a in zip(specs, arrays))
   return pl.pallas_call(
     kernel,
-    out,
+    out_shape,
     grid=grid,
-    in_specs=given(ins, args),
-    out_specs=given(outs, out),
-    scratch_shapes=scratch,
+    in_specs=given(in_specs, args),
+    out_specs=given(out_specs, out_shape),
+    scratch_shapes=scratch_shapes,
     interpret=interpret,
   )(*args)
 
 
-def _column(alive):
+def _mask_column(mask):
   """[T, B, 1]: a TPU lays the last two axes out in tiles."""
-  return None if alive is None else alive[..., None]
+  return None if mask is None else mask[..., None]
 
 
-def _after(loop, start, after):
+def _with_initial_slot(spec, initial_carry, after):
   """[T + 1, B, N·H] of start [B, N·H], the first slot of each net, and what comes after it."""
-  N = len(loop.reverse)
-  nets = zip(loop.reverse, jnp.split(start[None], N, -1), jnp.split(after, N, -1))
+  N = len(spec.reverse)
+  nets = zip(spec.reverse, jnp.split(initial_carry[None], N, -1), jnp.split(after, N, -1))
   return jnp.concatenate([jnp.concatenate([b, a] if back else [a, b]) for back, a, b in nets], -1)
 
 
-def _split(a, number):
+def _split_gates(a, num_gates):
   """a [..., number·H] as blocks [..., H]."""
-  H = a.shape[-1] // number
-  return [a[:, i * H : (i + 1) * H] for i in range(number)]
+  H = a.shape[-1] // num_gates
+  return [a[:, i * H : (i + 1) * H] for i in range(num_gates)]

@@ -1,0 +1,163 @@
+"""Summaries: a net that can copy, and the scores and baselines beside it."""
+
+import json
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from rouge_score import rouge_scorer
+
+from experiments import summarize
+from experiments.common import runner
+from experiments.seq2seq import data as pairs_data
+from experiments.summarize import Config
+from rnnjax import attention, bidirectional, gru, stack
+from rnnjax.decoders import decoder
+from rnnjax.models.seq2seq import Seq2Seq
+from rnnjax.output_layers import full_softmax
+from rnnjax.training import tasks
+from rnnjax.types import InvalidInputError
+
+S, T, B, V = 5, 4, 3, 9
+TINY = dict(
+  dataset="embedded",
+  hidden_size=8,
+  embed_dim=8,
+  vocab_size=300,
+  batch_size=64,
+  epochs=1,
+  beam_size=2,
+)
+
+
+def test_rouge_on_small_example():
+  """Six of seven words right, and all that should be there: recall 1, precision 6/7, F1 12/13."""
+  scorer = rouge_scorer.RougeScorer(["rouge1", "rougeL"], use_stemmer=True)
+  true, written = "we like walking in the rain", "we always like walking in the rain"
+  for score in scorer.score(true, written).values():
+    assert (score.recall, score.precision) == (1, 6 / 7)
+    assert score.fmeasure == pytest.approx(12 / 13)
+  found = summarize.rouge_scores([written], [("", true)])
+  assert found["rouge1"] == found["rougeL"] == pytest.approx(12 / 13)
+  assert found["rouge2"] == pytest.approx(2 * 4 / 11)  # 4 of 5 pairs, 4 of 6
+
+
+@pytest.fixture(scope="module")
+def pointer_generator():
+  """A pointer-generator with large weights, what it read, and what it should write."""
+  table, draw = nn.Embed(V, 6), np.random.default_rng(0)
+  writer = decoder(
+    gru(8), attention=attention.additive_attention(5, use_coverage=True), input_feeding=True
+  )
+  reader = stack(bidirectional(gru(4), gru(4)))
+  model = Seq2Seq(table, table, reader, writer, full_softmax(V), copy_attention=True)
+  batch = {
+    "tokens": draw.integers(2, V, (S, B)).astype(np.int32),
+    "lengths": np.array([5, 3, 4], np.int32),
+    "targets": draw.integers(2, V, (T + 1, B)).astype(np.int32),
+    "target_lengths": np.array([5, 2, 4], np.int32),
+    "weights": np.array([1, 1, 0], np.float32),
+  }
+  params = jax.jit(tasks.seq2seq_task(model).init)(jax.random.key(0), batch)
+  params = jax.tree.map(lambda p: jnp.asarray(draw.normal(0, 1.0, p.shape), jnp.float32), params)
+  return model, params, batch
+
+
+def next_token_log_probs(model, params, batch):
+  """log p [T, B, V] of each next word, a step at a time, as in use."""
+  given = {"params": params}
+  memory, carry = model.apply(given, batch["tokens"], batch["lengths"], method="remember")
+  told = []
+  for t in range(T):
+    read = batch["targets"][t : t + 1]
+    carry, log_p = model.apply(given, batch["tokens"], memory, read, carry, method="following")
+    told.append(np.asarray(log_p))
+  return np.array(told)
+
+
+def test_copy_and_generate_probabilities_sum_to_one(pointer_generator):
+  """Probabilities of all words sum to one, and none is written that lies beyond the source."""
+  p = np.exp(next_token_log_probs(*pointer_generator))
+  np.testing.assert_allclose(p.sum(-1), 1, rtol=1e-5)
+
+
+def test_training_loss_equals_stepwise_log_probs(pointer_generator):
+  """The loss is −log p of the true words, each after those that are true; others count nothing."""
+  model, params, batch = pointer_generator
+  told = next_token_log_probs(*pointer_generator)
+  words = [(t, b) for b in range(2) for t in range(batch["target_lengths"][b] - 1)]
+  expected = -sum(told[t, b, batch["targets"][t + 1, b]] for t, b in words)
+  _, scored = tasks.seq2seq_task(model).score(params, (), batch)
+  np.testing.assert_allclose(scored["loss"].total, expected, rtol=1e-5)
+  assert scored["loss"].weight == len(words)
+
+
+def test_copy_probability_equals_attention(pointer_generator):
+  """With the gate shut a word is as likely as the attention to all its places in the source."""
+  model, params, batch = pointer_generator
+  params = params | {"gate": {"kernel": jnp.zeros((6, 1)), "bias": jnp.array([-50.0])}}
+  ones = np.ones((T, B), np.float32)
+  inputs = batch["tokens"], batch["lengths"], batch["targets"], ones
+  _, α = model.apply({"params": params}, *inputs)
+  expected = np.zeros((T, B, V))
+  for t, s, b in np.ndindex(T, S, B):
+    expected[t, b, batch["tokens"][s, b]] += α[t, s, b]
+  np.testing.assert_allclose(
+    np.exp(next_token_log_probs(model, params, batch)), expected, atol=1e-5
+  )
+
+
+def test_coverage_loss_penalizes_repeated_attention(pointer_generator):
+  """With λ = 2 the loss grows by 2 Σ min(α, c) over the true words."""
+  model, params, batch = pointer_generator
+  inputs = batch["tokens"], batch["lengths"], batch["targets"], np.ones((T, B), np.float32)
+  α = np.asarray(model.apply({"params": params}, *inputs)[1])
+  before = np.cumsum(α, 0) - α
+  penalty = sum(
+    np.minimum(α, before)[t, :, b].sum()
+    for b in range(2)
+    for t in range(batch["target_lengths"][b] - 1)
+  )
+  loss = lambda λ: (
+    tasks.seq2seq_task(model, coverage_weight=λ).loss(params, (), batch, None)[1]["loss"].total
+  )
+  np.testing.assert_allclose(loss(2.0) - loss(0.0), 2 * penalty, rtol=1e-4)
+
+
+def test_baselines_on_small_example():
+  """The k that suits the validation part, the commonest title, and that of the nearest text."""
+  train = [("red shoes pinch", "too small"), ("blue dress fits", "love it"), ("a hat", "love it")]
+  valid = [("nice warm coat it is", "nice warm coat")]
+  test = [("red shoes again", "red shoes"), ("some hat", "love it")]
+  found = summarize.baseline_scores(pairs_data.PairDataset("", train, valid, test))
+  three = (2 * (2 / 3) / (1 + 2 / 3) + 0) / 2  # "red shoes again", "some hat"
+  assert found["first_3_words/rougeL"] == pytest.approx(three)
+  assert found["commonest/rougeL"] == pytest.approx(0.5)
+  assert found["nearest/rougeL"] == pytest.approx(0.5)
+
+
+def test_run_scores_and_loaded_predictions(tmp_path):
+  """What it wrote is what was scored; its model can be asked; another's is refused."""
+  out = tmp_path / "run"
+  scores = summarize.run(Config(**TINY, workdir=str(out)))
+  text = pairs_data.load("embedded", "", "", "", "summaries")
+  lines = [json.loads(line) for line in (out / "written.jsonl").read_text().splitlines()]
+  written = [line["written"] for line in lines]
+  assert [(line["source"], line["target"]) for line in lines] == text.test
+  again = summarize.rouge_scores(written, text.test)
+  assert scores["test/rougeL"] == pytest.approx(again["rougeL"])
+  json.dumps(scores)
+  asked = summarize.run(Config(ensemble=str(out), predict=text.test[0][0], beam_size=2))
+  assert asked["written"] == written[0]
+  with pytest.raises(InvalidInputError, match="--predict must be a text"):
+    summarize.run(Config(ensemble=str(out), predict=" "))
+  with pytest.raises(InvalidInputError, match="another experiment"):
+    runner.load_run(Config, str(out), "lexicon")
+
+
+@pytest.mark.parametrize("flags", [{"joint": False}, {"attention": "none"}], ids=str)
+def test_copy_requires_shared_vocab_and_attention(flags):
+  with pytest.raises(InvalidInputError, match="--copy_attention needs --shared_vocab"):
+    summarize.run(Config(**TINY | flags))
