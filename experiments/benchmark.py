@@ -1,13 +1,16 @@
-"""How fast is the loop over time, beside its peers? All in one run, interleaved; medians.
+"""Speed of the loop over time compared with other implementations, all in one run.
 
   python -m experiments.benchmark --workdir=runs/benchmark   # pip install -e .[bench]; 10 minutes
-  python -m experiments.benchmark --preset=gpu --workdir=runs/gpu      # on a GPU, torch's cuDNN beside
+  python -m experiments.benchmark --preset=gpu --workdir=runs/gpu      # on a GPU; torch uses cuDNN
 
-The loss is Σ ys², its gradient that for all parameters and xs. Each JAX peer runs on one device
-with all cores, and on a device a core with its rows of the batch; the faster counts. GFLOP/s
-count products alone, 2(D + H)GH a row and step, thrice with the backward pass; they and GB/s stand
-beside what one large product and one large copy reach here. Products are computed as each framework
-does by default, on a GPU in TF32; the gap, of ours to the plain loop, is that in full precision.
+The loss is Σ ys², differentiated for all parameters and xs. The timed runs of all implementations
+are interleaved, and medians are compared. Each JAX implementation runs on one device with all
+cores, and on one device per core with its share of the batch; the faster one counts.
+
+GFLOP/s count matrix products alone, 2(D + H)GH a row and step, three times that with the backward
+pass. They and GB/s are compared with what one large product and one large copy reach on the same
+machine. Products are computed as each framework does by default, on a GPU in TF32. The error of
+rnnjax relative to the plain loop is measured in full precision.
 """
 
 import concurrent.futures
@@ -30,12 +33,14 @@ from experiments.benchmarks.timing import (
   plot_ratios,
 )
 from experiments.common import cli
-from experiments.common.train_config import CELLS, field_spec
+from experiments.common.cells import make_cell
+from experiments.common.train_config import field_spec
 from rnnjax.training import device_mesh, run_dir
 from rnnjax.types import InvalidInputError
 
 DEFAULT_SHAPES = "32,200,128,128 64,600,32,100 20,35,650,650 64,100,512,512"
 NUM_GATES = {"vanilla": 1, "gru": 3, "lstm": 4}
+IMPLEMENTATIONS = (*peers.JAX_IMPLEMENTATIONS, "torch")
 PRESETS = {
   "gpu": dict(
     shapes=" ".join(f"{B},512,{H},{H}" for B in (64, 256) for H in (128, 256, 512, 1024)),
@@ -46,17 +51,21 @@ PRESETS = {
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-  shapes: str = field_spec(DEFAULT_SHAPES, "B,T,D,H of each loop")
-  cell: str = field_spec("", "one cell; LSTM and GRU where none is named", ("", *NUM_GATES))
+  shapes: str = field_spec(DEFAULT_SHAPES, "B,T,D,H of each loop, separated by spaces")
+  cell: str = field_spec("", "cell to measure; empty for LSTM and GRU", ("", *NUM_GATES))
   implementations: str = field_spec(
-    ",".join([*peers.JAX_IMPLEMENTATIONS, "torch"]), "who takes part, with commas"
+    ",".join(IMPLEMENTATIONS), "implementations to compare, separated by commas"
   )
-  num_trials: int = field_spec(9, "timed runs of each", min_value=1)
-  workdir: str = field_spec("", "folder for the table as JSON, and the figure")
+  num_trials: int = field_spec(9, "timed runs of each implementation", min_value=1)
+  workdir: str = field_spec("", "folder for the table (JSON) and the figure; empty for none")
 
 
-def parse_shapes(text: str) -> list[tuple]:
-  """The shapes B,T,D,H that a text names, spaces between them."""
+def parse_shapes(text: str) -> list[tuple[int, ...]]:
+  """Return the shapes (B, T, D, H) in a text such as "32,200,128,128 64,600,32,100".
+
+  Raises:
+    InvalidInputError: the text is empty, or a shape is not four positive integers.
+  """
   try:
     shapes = [tuple(map(int, shape.split(","))) for shape in text.split()]
   except ValueError:
@@ -68,58 +77,88 @@ def parse_shapes(text: str) -> list[tuple]:
   return shapes
 
 
-def measure(cell, shape, compiled_runs, num_trials) -> list[dict]:
-  """One row for each contender."""
+def measure(cell: str, shape: tuple[int, ...], compiled: dict, num_trials: int) -> list[dict]:
+  """Return one row of measurements for each implementation and number of devices.
+
+  Args:
+    cell: name of the cell.
+    shape: (B, T, D, H).
+    compiled: the functions to run, as returned by `compile_all`.
+    num_trials: timed runs of each.
+  """
   B, T, D, H = shape
-  runs = {(*key, way): run for key, (ways, _) in compiled_runs.items() for way, run in ways.items()}
-  spent = median_seconds(runs, num_trials)
-  flops, rows = 3 * 2 * T * B * (D + H) * NUM_GATES[cell] * H, []
-  for (name, number), (_, facts) in compiled_runs.items():
-    forward, both = (spent[name, number, way] for way in ("forward", "both"))
-    rates = {"gflops": flops / both / 1e9, "GBs": facts.pop("bytes", 0) / both / 1e9}
+  functions = {
+    (*key, pass_name): function
+    for key, (passes, _) in compiled.items()
+    for pass_name, function in passes.items()
+  }
+  seconds = median_seconds(functions, num_trials)
+  flops = 3 * 2 * T * B * (D + H) * NUM_GATES[cell] * H
+  rows = []
+  for (name, num_devices), (_, stats) in compiled.items():
+    forward, both = (seconds[name, num_devices, pass_name] for pass_name in ("forward", "both"))
+    rates = {"gflops": flops / both / 1e9, "GBs": stats.pop("bytes", 0) / both / 1e9}
     times = {"forward_ms": 1e3 * forward, "both_ms": 1e3 * both, "us_a_step": 1e6 * both / T}
-    rows.append({"cell": cell, "shape": shape, "peer": name} | facts | times | rates)
+    rows.append({"cell": cell, "shape": shape, "peer": name} | stats | times | rates)
   return rows
 
 
-def run(config: Config = Config()):
-  """Measures all; returns the ceilings, and geometric means of the peers' values over ours."""
+def run(config: Config = Config()) -> dict:
+  """Measure all implementations on all shapes.
+
+  Returns:
+    The hardware's peaks, the errors relative to the plain loop, and for each implementation the
+    geometric means of time, memory and compilation time relative to rnnjax.
+
+  Raises:
+    InvalidInputError: a flag is invalid.
+  """
   shapes, names = parse_shapes(config.shapes), config.implementations.split(",")
-  if "rnnjax" not in names or not {*peers.JAX_IMPLEMENTATIONS, "torch"} >= set(names):
+  if "rnnjax" not in names or not set(names) <= set(IMPLEMENTATIONS):
     raise InvalidInputError(
-      f"--implementations must be rnnjax and any of {', '.join([*peers.JAX_IMPLEMENTATIONS, 'torch'])}, with "
+      f"--implementations must be rnnjax and any of {', '.join(IMPLEMENTATIONS)}, separated by "
       f"commas; got {config.implementations!r}"
     )
   cells = [config.cell] if config.cell else ["lstm", "gru"]
   about = run_dir.package_versions() | {"devices": [d.device_kind for d in jax.devices()]}
-  about["ceilings"] = hardware_peaks() | {
-    f"gap/{cell}": max_relative_error(CELLS[cell](100)) for cell in cells
-  }
+  errors = {f"gap/{cell}": max_relative_error(make_cell(cell, 100)) for cell in cells}
+  about["ceilings"] = hardware_peaks() | errors
   logging.info(about)
-  rows = []
+
   loops = list(itertools.product(cells, shapes))
-  build = lambda loop: compile_all(*loop, names)
+
+  def compile_loop(loop):
+    return compile_all(*loop, names)
+
   if jax.default_backend() == "cpu":
-    made = map(build, loops)  # one after another, for how long it takes to compile is a figure
+    # Lazily, one after another: the compilation time is measured too.
+    all_compiled = map(compile_loop, loops)
   else:
     with concurrent.futures.ThreadPoolExecutor() as pool:
-      made = list(pool.map(build, loops))
-  for loop, each in tqdm.tqdm(zip(loops, made), total=len(loops), disable=None):
-    rows += (new := measure(*loop, each, config.num_trials))
-    for row in new:
-      show = lambda v: f"{v:.3g}" if isinstance(v, float) else str(v)
-      logging.info("  ".join(f"{name} {show(v)}" for name, v in row.items()))
+      all_compiled = list(pool.map(compile_loop, loops))
+  rows = []
+  for (cell, shape), compiled in tqdm.tqdm(
+    zip(loops, all_compiled), total=len(loops), disable=None
+  ):
+    new_rows = measure(cell, shape, compiled, config.num_trials)
+    rows += new_rows
+    for row in new_rows:
+      logging.info("  ".join(f"{name} {_format(value)}" for name, value in row.items()))
   if config.workdir:
-    out = pathlib.Path(config.workdir)
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "benchmark.json").write_text(json.dumps({"about": about, "rows": rows}, indent=2))
-    plot_ratios(rows, out / "benchmark.png")
-  ends = {"time": "both_ms", "memory": "MiB", "compilation": "compile_s"}
-  return about["ceilings"] | {
-    f"{name}/rnnjax": mean_ratios(rows, value) for name, value in ends.items()
-  }
+    workdir = pathlib.Path(config.workdir)
+    workdir.mkdir(parents=True, exist_ok=True)
+    (workdir / "benchmark.json").write_text(json.dumps({"about": about, "rows": rows}, indent=2))
+    plot_ratios(rows, workdir / "benchmark.png")
+  columns = {"time": "both_ms", "memory": "MiB", "compilation": "compile_s"}
+  ratios = {f"{name}/rnnjax": mean_ratios(rows, column) for name, column in columns.items()}
+  return about["ceilings"] | ratios
+
+
+def _format(value):
+  return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 if __name__ == "__main__":
-  device_mesh.use_cpu_cores_as_devices(0)  # all of them: zero rows can be shared by any number
+  # One device per core: a batch of 0 rows can be divided among any number of devices.
+  device_mesh.use_cpu_cores_as_devices(0)
   cli.main(Config, run, PRESETS)

@@ -1,11 +1,11 @@
-"""Digits read as a sequence: row by row, pixel by pixel, in a scrambled order, or at one glance.
+"""Digit classification from a sequence of rows, pixels, permuted pixels, or the whole image.
 
   python -m experiments.digits                                     # 8 x 8 digits, row by row
   python -m experiments.digits --preset=rows --data_dir=mnist      # 0.990 in 3 minutes
   python -m experiments.digits --preset=permuted --data_dir=mnist  # 784 steps of one pixel
   python -m experiments.digits --preset=whole --data_dir=mnist
 
-From nothing, one step of a vanilla cell is tanh(x W + b), so the last of these is an MLP.
+From a zero carry, one step of a vanilla cell is tanh(x W + b), so the last command trains an MLP.
 """
 
 import dataclasses
@@ -42,83 +42,89 @@ PRESETS = {
     view="whole", cell="vanilla", num_layers=2, hidden_size=256, epochs=8, learning_rate=1e-3
   ),
 }
-NUM_TIME_POINTS, NUM_PLOTTED_DIGITS, NUM_CURVE_DIGITS = (
-  28,
-  9,
-  1000,
-)  # of reading; digits right and wrong in a figure, in a curve
+NUM_TIME_POINTS = 28  # steps after which the figures show the model's predictions
+NUM_PLOTTED_DIGITS = 9  # correct digits, and as many wrong ones, in a figure
+NUM_CURVE_DIGITS = 1000  # test digits of the accuracy curve
 
 
 @dataclasses.dataclass(frozen=True)
 class Config(train_config.TrainConfig):
   cell: str = "gru"
-  dataset: str = field_spec("auto", "which digits", DATASETS)
-  view: str = field_spec("rows", "what is read at a time; permuted: pixels", digits_data.VIEWS)
+  dataset: str = field_spec("auto", "source of the images", DATASETS)
+  view: str = field_spec(
+    "rows", "what the model reads in one step; permuted: one pixel", digits_data.VIEWS
+  )
   learning_rate: float = 3e-3
   epochs: int = 20
-  bidirectional: bool = field_spec(False, "read in both directions")
-  pooling: str = field_spec("last", "how outputs become one vector", POOLINGS)
-  dropout: float = field_spec(0.2, "rate between layers and before the last one", **PROBABILITY)
+  bidirectional: bool = field_spec(False, "bidirectional encoder")
+  pooling: str = field_spec("last", "pooling of the outputs over time", POOLINGS)
+  dropout: float = field_spec(
+    0.2, "dropout rate between layers and before the output layer", **PROBABILITY
+  )
   ema_decay: float = 0.99
 
 
 def build(config: Config, num_classes: int = 10) -> Classifier:
-  """The model alone."""
-  read = train_config.build_encoder(config)
+  """Return the model of a configuration."""
+  encoder = train_config.build_encoder(config)
   return Classifier(
-    jax.nn.identity, read, num_classes, config.pooling, output_dropout=config.dropout
+    jax.nn.identity, encoder, num_classes, config.pooling, output_dropout=config.dropout
   )
 
 
 def prepare(config: Config):
-  """The images as batches of sequences."""
-  data = digits_data.load(config.dataset, config.data_dir)
+  """Return the images, and the sequences made of them as train, valid and test batches."""
+  dataset = digits_data.load(config.dataset, config.data_dir)
 
-  def batches(part, batch_size, seed=None):
-    seen = digits_data.to_sequences(part.images, config.view, config.seed)
-    return BucketedBatches(seen, part.labels, batch_size, seen.shape[1], seed=seed)
+  def make_batches(split, batch_size, seed=None):
+    sequences = digits_data.to_sequences(split.images, config.view, config.seed)
+    return BucketedBatches(sequences, split.labels, batch_size, sequences.shape[1], seed=seed)
 
-  train = batches(data.train, config.batch_size, config.seed)
-  valid, test = (batches(part, 4 * config.batch_size) for part in (data.valid, data.test))
-  return SimpleNamespace(digits=data, train=train, valid=valid, test=test)
+  train = make_batches(dataset.train, config.batch_size, config.seed)
+  valid, test = (
+    make_batches(split, 4 * config.batch_size) for split in (dataset.valid, dataset.test)
+  )
+  return SimpleNamespace(digits=dataset, train=train, valid=valid, test=test)
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def probs_after_steps(model: Classifier, params, xs, num_steps):
-  """The probabilities [B, K] of the classes once the first t of the steps xs [T, B, D] are read."""
+  """Return the class probabilities [B, K] after the first `num_steps` steps of xs [T, B, D]."""
   logits = model.apply({"params": params}, xs, jnp.full(xs.shape[1], num_steps))
   return jax.nn.softmax(logits)
 
 
 def save_figures(workdir: str, model: Classifier, params, test: digits_data.LabeledImages, xs):
-  """Two figures: how much is known when, over all and of single digits, half of them mistaken."""
+  """Plot what the model predicts after each part of the sequences xs [T, B, D].
+
+  accuracy.png is the accuracy of all rows over time; beliefs.png the class probabilities of some
+  digits over time, half of which the model classifies wrongly.
+  """
   T = len(xs)
-  moments = np.ceil(np.arange(1, min(T, NUM_TIME_POINTS) + 1) * T / min(T, NUM_TIME_POINTS)).astype(
-    int
-  )
-  believed = np.stack(
-    [probs_after_steps(model, params, xs, t) for t in moments], 1
-  )  # [B, moments, K]
-  right = believed.argmax(-1) == test.labels[: len(believed), None]
-  read = "steps read" if len(moments) == T else f"1/{len(moments)} of the steps read"
-  lines = {"accuracy": right.mean(0)}
-  plot_curves(runner.figure_file(workdir, "accuracy.png"), lines, {}, read, "share of digits")
-  shown = [
-    *np.flatnonzero(right[:, -1])[:NUM_PLOTTED_DIGITS],
-    *np.flatnonzero(~right[:, -1])[:NUM_PLOTTED_DIGITS],
-  ]
+  num_points = min(T, NUM_TIME_POINTS)
+  steps = np.ceil(np.arange(1, num_points + 1) * T / num_points).astype(int)
+  # [B, len(steps), K]
+  probs = np.stack([probs_after_steps(model, params, xs, t) for t in steps], 1)
+  correct = probs.argmax(-1) == test.labels[: len(probs), None]
+  xlabel = "steps read" if len(steps) == T else f"1/{len(steps)} of the steps read"
+  lines = {"accuracy": correct.mean(0)}
+  plot_curves(runner.figure_file(workdir, "accuracy.png"), lines, {}, xlabel, "accuracy")
+  correct_rows = np.flatnonzero(correct[:, -1])[:NUM_PLOTTED_DIGITS]
+  wrong_rows = np.flatnonzero(~correct[:, -1])[:NUM_PLOTTED_DIGITS]
+  rows = [*correct_rows, *wrong_rows]
   path = runner.figure_file(workdir, "beliefs.png")
-  plot_class_probabilities(path, test.images[shown], believed[shown], test.labels[shown])
+  plot_class_probabilities(path, test.images[rows], probs[rows], test.labels[rows])
 
 
 def run(config: Config = Config()):
-  """Trains, chooses on the validation part, tests once; returns the scores."""
+  """Train, select by validation accuracy, evaluate once on the test set; return the scores."""
   data = prepare(config)
   model = build(config, data.digits.num_classes)
-  task, name = tasks.classification_task(model), f"{data.digits.name} {config.view}"
-  seen = {"features": data.test.sequences.shape[-1], "classes": data.digits.num_classes}
+  task = tasks.classification_task(model)
+  name = f"{data.digits.name} {config.view}"
+  shapes = {"features": data.test.sequences.shape[-1], "classes": data.digits.num_classes}
   params, scores = runner.train_and_test(
-    config, task, data, name, "cosine", beside={"digits": seen}
+    config, task, data, name, "cosine", extras={"digits": shapes}
   )
   if config.workdir:
     xs = np.moveaxis(data.test.sequences[:NUM_CURVE_DIGITS], 1, 0)  # [T, B, D]

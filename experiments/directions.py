@@ -1,11 +1,11 @@
-"""Does a tagger need the future? Forward against both directions, where later words decide.
+"""Forward against bidirectional taggers, on sentences in which later words decide the tag.
 
   python -m experiments.directions --workdir=runs/directions
 
-"Teddy bears are on sale !", "Teddy Roosevelt was a great president !": a net that has read only
-"Teddy" can be right in one of the two. The best that any such net can reach is counted, and drawn
-beside what nets learn on the generated sentences of `tagging`. A random field on top of the forward
-net goes beyond it: the tag of "Roosevelt" decides on that of "Teddy", too.
+"Teddy bears are on sale !", "Teddy Roosevelt was a great president !": a model that has read only
+"Teddy" is right in at most one of the two. The best accuracy of any such model is computed, and
+plotted with the learning curves of taggers on the generated sentences of `tagging`. A forward model
+with a CRF can exceed it: the tag of "Roosevelt" also influences the tag of "Teddy".
 """
 
 import dataclasses
@@ -21,40 +21,45 @@ from rnnjax.analysis import figures
 
 VARIANTS = {
   "forward": dict(bidirectional=False, crf=False),
-  "forward, random field": dict(bidirectional=False, crf=True),
+  "forward, CRF": dict(bidirectional=False, crf=True),
   "both directions": dict(bidirectional=True, crf=False),
 }
 
 
 @dataclasses.dataclass(frozen=True)
 class Config(train_config.TrainConfig):
-  task: str = field_spec("ner", "what the tags say", tagged_data.TASKS)
+  task: str = field_spec("ner", "tags to predict", tagged_data.TASKS)
   hidden_size: int = 64
-  epochs: int = field_spec(8, "passes over the training part", min_value=2)
+  epochs: int = field_spec(8, "passes over the training set", min_value=2)
   batch_size: int = 32
   learning_rate: float = 1e-2
   ema_decay: float = 0.9
   workdir: str = "runs/directions"
 
 
-def run(config: Config = Config()):
-  """Trains each; returns what they reach on the test part, and the ceiling of the first."""
-  out, curves, scores = pathlib.Path(config.workdir).expanduser(), {}, {}
-  shared = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
-  for name, net in VARIANTS.items():
-    place = out / name.replace(", ", "_").replace(" ", "_")
-    shared |= {"out": str(place), "dataset": "embedded"}
-    scores[f"test/{name}"] = tagging.run(tagging.Config(**shared | net))["test/accuracy"]
-    rows = [json.loads(line) for line in (place / "metrics.jsonl").read_text().splitlines()]
-    curves[name] = [row["valid/accuracy"] for row in rows]
-  text = tagged_data.load("embedded", "", config.task)
-  valid, test = (
-    synthetic_sentences.max_forward_accuracy([s[:2] for s in part])
-    for part in (text.valid, text.test)
+def run(config: Config = Config()) -> dict:
+  """Train each variant; return the test accuracies and the limit of forward models."""
+  workdir, curves, scores = pathlib.Path(config.workdir).expanduser(), {}, {}
+  shared_options = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+  for name, variant in VARIANTS.items():
+    variant_dir = workdir / name.replace(", ", "_").replace(" ", "_")
+    options = shared_options | {"workdir": str(variant_dir), "dataset": "embedded"} | variant
+    scores[f"test/{name}"] = tagging.run(tagging.Config(**options))["test/accuracy"]
+    lines = (variant_dir / "metrics.jsonl").read_text().splitlines()
+    curves[name] = [json.loads(line)["valid/accuracy"] for line in lines]
+  dataset = tagged_data.load("embedded", "", config.task)
+  valid_limit, test_limit = (
+    synthetic_sentences.max_forward_accuracy((s.words, s.tags) for s in split)
+    for split in (dataset.valid, dataset.test)
   )
-  level = {"the most that any net can reach that reads forward": valid}
-  figures.plot_curves(out / "directions.png", curves, level, "epoch", "accuracy in validation")
-  return {"dataset": "embedded", "cell": config.cell, "test/ceiling": test} | scores
+  figures.plot_curves(
+    workdir / "directions.png",
+    curves,
+    {"maximum of any forward model": valid_limit},
+    "epoch",
+    "validation accuracy",
+  )
+  return {"dataset": "embedded", "cell": config.cell, "test/ceiling": test_limit} | scores
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""An epoch of the lecture notes' sentiment classifier, beside Keras on JAX, in one run.
+"""Time of a training epoch of the lecture notes' sentiment classifier, compared with Keras on JAX.
 
   python -m experiments.epoch --data_dir=path/to/aclImdb         # pip install -e .[bench]
 
 Vocabulary 5,000, embedding 32, LSTM 100, 600 words, batches of 64: 213,301 parameters on both
-sides. rnnjax trains as `imdb --preset=notes` does, with lengths; and with zeros in front, all rows
-600 long, as Keras does. The first epoch of each holds its compilation.
+sides. rnnjax trains as `imdb --preset=notes` does, with lengths, and with all rows padded at the
+front to 600 words, as Keras does. The first epoch of each includes compilation.
 """
 
 import dataclasses
@@ -24,43 +24,45 @@ from rnnjax.training import device_mesh, tasks
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-  dataset: str = field_spec("auto", "which reviews", imdb.imdb_data.DATASETS)
-  data_dir: str = field_spec("", "folder of the reviews")
+  dataset: str = field_spec("auto", "dataset; auto prefers IMDB", imdb.imdb_data.DATASETS)
+  data_dir: str = field_spec("", "folder of the dataset's original files")
   batch_size: int = field_spec(64, "rows of a batch", min_value=1)
-  epochs: int = field_spec(2, "epochs of each", min_value=1)
+  epochs: int = field_spec(2, "epochs of each implementation", min_value=1)
 
 
-def time_rnnjax(data, config) -> list[dict]:
-  """Seconds of each epoch and of the test part after it."""
+def time_rnnjax(data, config: imdb.Config) -> list[dict]:
+  """Return for each epoch the seconds of training and testing, and the test scores."""
   task = tasks.classification_task(imdb.build(config, data.vocabulary, 2))
-  optimizer, rows = training.adam(1e-3), []
-  first = training.init_state(task, optimizer, next(data.train.stream()), jax.random.key(0))
-  loop = training.train_loop(task, optimizer, first, data.train.stream())
+  optimizer = training.adam(1e-3)
+  initial_state = training.init_state(task, optimizer, next(data.train.stream()), jax.random.key(0))
+  states = training.train_loop(task, optimizer, initial_state, data.train.stream())
+  rows = []
   for _ in range(config.epochs):
-    begun = time.perf_counter()
+    start = time.perf_counter()
     for _ in range(len(data.train)):
-      state, _ = next(loop)
+      state, _ = next(states)
     jax.block_until_ready(state)
     trained = time.perf_counter()
     scores = training.evaluate(task, state.params, data.test)
-    rows.append({"train_s": trained - begun, "test_s": time.perf_counter() - trained, **scores})
+    tested = time.perf_counter()
+    rows.append({"train_s": trained - start, "test_s": tested - trained, **scores})
   return rows
 
 
-def pad_front(batches, max_length):
-  """The rows of a part as [N, limit], zeros in front, and their labels."""
-  rows = np.full((len(batches.sequences), max_length), PAD, np.int32)
-  for row, text in zip(rows, batches.sequences):
-    row[max_length - min(len(text), max_length) :] = text[-max_length:]
-  return rows, np.array(batches.labels)
+def pad_front(batches, max_length: int) -> tuple[np.ndarray, np.ndarray]:
+  """Return the sequences as token ids [N, max_length], padded at the front, and their labels."""
+  token_ids = np.full((len(batches.sequences), max_length), PAD, np.int32)
+  for row, sequence in zip(token_ids, batches.sequences):
+    row[max_length - min(len(sequence), max_length) :] = sequence[-max_length:]
+  return token_ids, np.array(batches.labels)
 
 
-def time_keras(data, config) -> list[dict]:
-  """The same of Keras's own training loop."""
+def time_keras(data, config: imdb.Config) -> list[dict]:
+  """Return for each epoch of Keras's training loop the seconds and scores, as `time_rnnjax`."""
   os.environ["KERAS_BACKEND"] = "jax"
   from keras import Input, Sequential, layers
 
-  net = Sequential(
+  model = Sequential(
     [
       Input((config.max_eval_length,)),
       layers.Embedding(config.vocab_size, config.embed_dim),
@@ -68,39 +70,42 @@ def time_keras(data, config) -> list[dict]:
       layers.Dense(1, activation="sigmoid"),
     ]
   )
-  net.compile("adam", "binary_crossentropy", metrics=["accuracy"])
-  train, test, rows = (
-    pad_front(data.train, config.max_eval_length),
-    pad_front(data.test, config.max_eval_length),
-    [],
-  )
+  model.compile("adam", "binary_crossentropy", metrics=["accuracy"])
+  train = pad_front(data.train, config.max_eval_length)
+  test = pad_front(data.test, config.max_eval_length)
+  rows = []
   for _ in range(config.epochs):
-    begun = time.perf_counter()
-    net.fit(*train, batch_size=config.batch_size, verbose=0)
+    start = time.perf_counter()
+    model.fit(*train, batch_size=config.batch_size, verbose=0)
     trained = time.perf_counter()
-    loss, accuracy = net.evaluate(*test, batch_size=config.batch_size, verbose=0)
-    spent = {"train_s": trained - begun, "test_s": time.perf_counter() - trained}
-    rows.append(spent | {"accuracy": accuracy, "loss": loss})
+    loss, accuracy = model.evaluate(*test, batch_size=config.batch_size, verbose=0)
+    seconds = {"train_s": trained - start, "test_s": time.perf_counter() - trained}
+    rows.append(seconds | {"accuracy": accuracy, "loss": loss})
   return rows
 
 
-def run(config: Config = Config()):
-  """Times both; returns the seconds of the last epoch and their ratios."""
+def run(config: Config = Config()) -> dict:
+  """Time both; return the seconds of the last epoch, and the ratios to Keras."""
   device_mesh.use_cpu_cores_as_devices(config.batch_size)  # as `imdb` does
-  notes = dict(imdb.PRESETS["notes"], epochs=config.epochs, batch=config.batch_size)
-  notes |= dict(dataset=config.dataset, data_dir=config.data_dir)
-  lengths, zeros = (imdb.Config(**notes, padding=padding) for padding in ("back", "front"))
+  options = imdb.PRESETS["notes"] | dict(
+    epochs=config.epochs,
+    batch_size=config.batch_size,
+    dataset=config.dataset,
+    data_dir=config.data_dir,
+  )
+  lengths, zeros = (imdb.Config(**options, padding=padding) for padding in ("back", "front"))
   data = imdb.prepare(lengths)
-  timed = {
+  rows_by_name = {
     "lengths": time_rnnjax(data, lengths),
     "zeros in front": time_rnnjax(imdb.prepare(zeros), zeros),
     "keras": time_keras(data, lengths),
   }
+  keras_seconds = rows_by_name["keras"][-1]["train_s"]
   result = {"dataset": data.name}
-  for name, rows in timed.items():
+  for name, rows in rows_by_name.items():
     result |= {f"{name}/{key}": round(value, 3) for key, value in rows[-1].items()}
-    result |= {f"{name}/first_train_s": round(rows[0]["train_s"], 1)}
-    result |= {f"{name}/keras": round(rows[-1]["train_s"] / timed["keras"][-1]["train_s"], 3)}
+    result[f"{name}/first_train_s"] = round(rows[0]["train_s"], 1)
+    result[f"{name}/keras"] = round(rows[-1]["train_s"] / keras_seconds, 3)
   return result
 
 

@@ -1,12 +1,14 @@
-"""Sentiment of film reviews: many words in, one label out.
+"""Sentiment of film reviews: one label for each text.
 
 python -m experiments.imdb --cell=gru         # IMDB: test 0.924 (3 seeds), 5 min on 2 CPU cores
 python -m experiments.imdb --preset=notes     # 213,301 parameters: test 0.892, 3 min
 python -m experiments.imdb --preset=pretrained --init_from=RUN  # word_lm --preset=reviews: 0.931
-python -m experiments.imdb --data_dir=FILE.csv.gz --text_column="Review Text" --label_column=Rating   # stars
+python -m experiments.imdb --data_dir=FILE.csv.gz --text_column="Review Text" --label_column=Rating
+python -m experiments.imdb --predict="a touching film" --workdir=RUN  # probabilities of the classes
 """
 
 import logging
+import pathlib
 from dataclasses import asdict, dataclass
 from types import SimpleNamespace
 
@@ -17,6 +19,7 @@ from experiments.common import cli, runner, train_config
 from experiments.common.train_config import PROBABILITY, field_spec
 from experiments.text_classification import data as imdb_data
 from experiments.text_classification import pretrained
+from experiments.text_classification.classifier_predictor import ClassifierPredictor
 from experiments.text_classification.ngram_features import NgramFeatures
 from experiments.text_classification.ngram_lookup import NgramTrie
 from rnnjax.data.bucketed_batches import PADDINGS, TRUNCATIONS, BucketedBatches
@@ -43,52 +46,79 @@ PRESETS = {
   ),
   "pretrained": dict(cell="gru", freeze_lm=True),
 }
-NGRAM_FILE = "evidence.safetensors"  # the n-grams' file, for the export
+NGRAM_FILE = "ngrams.safetensors"  # in --workdir, for inference and export
 
 
 @dataclass(frozen=True)
 class Config(train_config.TrainConfig):
-  dataset: str = field_spec("auto", "which reviews; auto looks for IMDB first", imdb_data.DATASETS)
-  text_column: str = field_spec("text", "column of a table's texts; Title,Text: with titles before")
-  label_column: str = field_spec("label", "column of a table's labels")
-  learning_rate: float = 2e-3
-  epochs: int = 5
-  vocab_size: int = field_spec(5000, "padding, unknown and the most frequent words", min_value=3)
+  # Data
+  dataset: str = field_spec("auto", "dataset; auto prefers IMDB", imdb_data.DATASETS)
+  text_column: str = field_spec(
+    "text", "column of the texts of a table; Title,Text puts the title in front of the text"
+  )
+  label_column: str = field_spec("label", "column of the labels of a table")
+  vocab_size: int = field_spec(
+    5000, "vocabulary size: padding, unknown and the most frequent words", min_value=3
+  )
   ngram_order: int = field_spec(
-    3, "longest n-gram whose log-count ratio is read along; 0 for none", min_value=0
+    3,
+    "longest n-gram whose log-count ratio is concatenated to the inputs; 0 for none",
+    min_value=0,
   )
   max_train_length: int = field_spec(
-    250, "words of a review seen at a time in training", min_value=1
+    250, "words to which reviews are truncated in training", min_value=1
   )
-  truncation: str = field_spec("window", "which part of a longer review is trained on", TRUNCATIONS)
+  truncation: str = field_spec("window", "part of a longer review that is trained on", TRUNCATIONS)
   max_eval_length: int = field_spec(
-    1200, "longer reviews are cut to so many words in evaluation", min_value=1
+    1200, "words to which reviews are truncated in evaluation", min_value=1
   )
-  padding: str = field_spec("back", "zeros in front count as words", PADDINGS)
-  embedding: str = field_spec("trainable", "words as vectors", ("trainable", "onehot"))
+  padding: str = field_spec("back", "side of the padding; in front it counts as words", PADDINGS)
+
+  # Model
+  embedding: str = field_spec("trainable", "type of the word embedding", ("trainable", "onehot"))
   pretrained_embeddings: str = field_spec(
-    "", "word vectors from which to start: GloVe's or word2vec's", is_file=True
+    "", "file of initial word vectors, GloVe or word2vec", is_file=True
   )
-  init_from: str = field_spec("", "--workdir of a word_lm: its embedding and encoder are the start")
+  init_from: str = field_spec(
+    "", "--workdir of a word_lm run that initializes the embedding and the encoder"
+  )
   freeze_lm: bool = field_spec(
-    False, "they are read beside the words, and stay as they are, instead"
+    False, "concatenate the states of the frozen language model to the inputs instead"
   )
   embed_dim: int = field_spec(
-    32, "features of the embedding where no vectors are given", min_value=1
+    32, "features of the embedding if --pretrained_embeddings is empty", min_value=1
   )
   bidirectional: bool = field_spec(True, "read in both directions")
-  pooling: str = field_spec("max_mean", "how outputs become one vector", POOLINGS)
-  word_dropout: float = field_spec(0.4, "rate at which words vanish", **PROBABILITY)
+  pooling: str = field_spec("max_mean", "pooling of the outputs over time", POOLINGS)
+
+  # Optimization
+  learning_rate: float = 2e-3
+  epochs: int = 5
+  word_dropout: float = field_spec(0.4, "dropout rate of whole words", **PROBABILITY)
   input_dropout: float = field_spec(
-    0.2, "rate at which features of the embedding vanish", **PROBABILITY
+    0.2, "variational dropout rate of the embedding's features", **PROBABILITY
   )
-  dropout: float = field_spec(0.5, "rate between layers and before the last one", **PROBABILITY)
+  dropout: float = field_spec(
+    0.5, "dropout rate between layers and before the last layer", **PROBABILITY
+  )
+
+  # Inference
+  predict: str = field_spec(
+    "", "text to classify with the model of --workdir; empty trains", affects_training=False
+  )
 
 
 def build(
   config: Config, vocabulary: Vocabulary, num_classes: int, lm_config: word_lm.Config | None = None
 ) -> Classifier:
-  """The model alone; it reads along what such a language model makes of the words, if any."""
+  """Build the model.
+
+  Args:
+    config: the configuration.
+    vocabulary: the words that the model knows.
+    num_classes: the number of classes.
+    lm_config: the configuration of a language model whose states are additional inputs, or None.
+  """
   if config.embedding == "onehot":
     embed = embedding.OneHot(len(vocabulary))
   else:
@@ -96,9 +126,10 @@ def build(
       vocabulary, config.embed_dim, config.pretrained_embeddings
     )
   context = None
-  if lm_config:  # whose encoders do not hang on how many words it has
-    read = word_lm.build(lm_config, lm_config.vocabulary)
-    context = embedding.contextual_embedding(read, len(vocabulary), config.embed_dim)
+  if lm_config:
+    # Only its encoders are used, and they do not depend on the size of its vocabulary.
+    language_model = word_lm.build(lm_config, lm_config.vocab_size)
+    context = embedding.contextual_embedding(language_model, len(vocabulary), config.embed_dim)
   return Classifier(
     embed,
     train_config.build_encoder(config),
@@ -111,64 +142,140 @@ def build(
   )
 
 
-def prepare(config: Config):
-  """The reviews as batches of ids, beside the evidence of their n-grams."""
-  reviews = imdb_data.load(
+def _eval_truncation(config: Config) -> str:
+  return "first" if config.truncation == "first" else "last"
+
+
+def prepare(config: Config) -> SimpleNamespace:
+  """Load the dataset as batches of token ids and n-gram features.
+
+  Returns:
+    The name and the classes of the dataset; the batches train, valid and test; the vocabulary of
+    the model; `words`, all words of the training set; and `ngram_features`, or None.
+  """
+  dataset = imdb_data.load(
     config.dataset,
     config.data_dir,
     text_column=config.text_column,
     label_column=config.label_column,
   )
-  parts = {part: getattr(reviews, part) for part in ("train", "valid", "test")}
-  logging.info("preparing %d reviews of %s", sum(map(len, parts.values())), reviews.name)
-  texts = {part: [tokenize_lower(text) for text, _ in rows] for part, rows in parts.items()}
-  labels = {part: [label for _, label in rows] for part, rows in parts.items()}
-  vocabulary = Vocabulary.from_texts(texts["train"])
-  ids = {part: [vocabulary.encode(text) for text in texts[part]] for part in parts}
-  beside, evidence = {part: {} for part in parts}, None
+  splits = {split: getattr(dataset, split) for split in ("train", "valid", "test")}
+  logging.info("preparing %d reviews of %s", sum(map(len, splits.values())), dataset.name)
+  texts = {split: [tokenize_lower(text) for text, _ in rows] for split, rows in splits.items()}
+  labels = {split: [label for _, label in rows] for split, rows in splits.items()}
+
+  # N-grams are counted over all words; the model knows only the most frequent ones.
+  all_words = Vocabulary.from_texts(texts["train"])
+  vocabulary = all_words.truncate(config.vocab_size)
+  ids = {split: [all_words.encode(text) for text in texts[split]] for split in splits}
+  extras, ngram_features = {split: {} for split in splits}, None
   if config.ngram_order:
-    evidence = NgramFeatures(
-      ids["train"], labels["train"], len(reviews.classes), config.ngram_order
+    ngram_features = NgramFeatures(
+      ids["train"], labels["train"], len(dataset.classes), config.ngram_order
     )
-    found = {part: evidence(ids[part]) for part in parts} | {
-      "train": evidence.cross_fitted_features
-    }
-    beside = {part: {"features": rows} for part, rows in found.items()}
-  every, vocabulary = vocabulary.words, vocabulary.truncate(config.vocab_size)
+    extras = {split: {"features": ngram_features(ids[split])} for split in ("valid", "test")}
+    extras["train"] = {"features": ngram_features.cross_fitted_features}
 
-  def batches(part, max_length, truncation, seed=None):
-    known = [np.where(text < len(vocabulary), text, UNKNOWN) for text in ids[part]]
-    how = dict(padding=config.padding, seed=seed, beside=beside[part])
-    return BucketedBatches(known, labels[part], config.batch_size, max_length, truncation, **how)
+  def make_batches(split, max_length, truncation, seed=None):
+    return BucketedBatches(
+      [np.where(text < len(vocabulary), text, UNKNOWN) for text in ids[split]],
+      labels[split],
+      config.batch_size,
+      max_length,
+      truncation,
+      padding=config.padding,
+      seed=seed,
+      extras=extras[split],
+    )
 
-  end = "first" if config.truncation == "first" else "last"
-  made = {part: batches(part, config.max_eval_length, end) for part in ("valid", "test")}
-  made["train"] = batches("train", config.max_train_length, config.truncation, config.seed)
-  made |= {"vocabulary": vocabulary, "words": every, "evidence": evidence}
-  return SimpleNamespace(**reviews._asdict() | made)
+  eval_options = config.max_eval_length, _eval_truncation(config)
+  return SimpleNamespace(
+    name=dataset.name,
+    classes=dataset.classes,
+    train=make_batches("train", config.max_train_length, config.truncation, config.seed),
+    valid=make_batches("valid", *eval_options),
+    test=make_batches("test", *eval_options),
+    vocabulary=vocabulary,
+    words=all_words.words,
+    ngram_features=ngram_features,
+  )
 
 
-def run(config: Config = Config()):
-  """Trains, chooses on the validation part, tests once; returns the scores."""
+def load(workdir: str, **overrides) -> ClassifierPredictor:
+  """Load the classifier of a finished run: load("runs/imdb")(["a touching film"]).
+
+  Args:
+    workdir: the --workdir of the run.
+    **overrides: fields of the configuration to replace.
+
+  Raises:
+    InvalidInputError: `workdir` is not the folder of a finished run of this experiment.
+  """
+  saved, config = runner.load_run(
+    Config, workdir, "words", pretrained_embeddings="", init_from="", **overrides
+  )
+  vocabulary = Vocabulary.from_json(saved.extras["words"], ())
+  classes, lm_config = tuple(saved.extras["classes"]), None
+  if config.freeze_lm:
+    lm_config = word_lm.Config(**saved.extras["language"] | {"backend": config.backend})
+  model = build(config, vocabulary.truncate(config.vocab_size), len(classes), lm_config)
+  if "embedding" in saved.params:  # its width may be that of a file of word vectors
+    table = saved.params["embedding"]["embedding"]
+    model = model.clone(embedding=embedding.embedding_from_array(table))
+  ngrams = None
+  if config.ngram_order:
+    ngrams = NgramTrie.load(pathlib.Path(workdir).expanduser() / NGRAM_FILE)
+  return ClassifierPredictor(
+    model,
+    saved.params,
+    vocabulary,
+    config.vocab_size,
+    classes,
+    ngrams,
+    config.max_eval_length,
+    _eval_truncation(config),
+    config.padding,
+  )
+
+
+def print_prediction(classifier: ClassifierPredictor, text: str) -> dict[str, str | float]:
+  """Print the probability of each class, the most probable first; return the first one."""
+  (probabilities,) = classifier([text])
+  ranked = sorted(probabilities.items(), key=lambda item: -item[1])
+  for label, probability in ranked:
+    print(f"  {probability:.3f}  {label}")
+  label, probability = ranked[0]
+  return {"label": label, "probability": probability}
+
+
+def run(config: Config = Config()) -> dict:
+  """Train, select parameters on the validation set, and test once; return the scores."""
+  if config.predict:
+    return print_prediction(load(config.workdir), config.predict)
   if config.freeze_lm and not config.init_from:
     raise InvalidInputError("--freeze_lm needs a language model: --init_from=RUN, of word_lm")
-  language, beside = None, {}
+  lm_config, extras = None, {}
   if config.init_from:
-    saved, known = runner.load_run(word_lm.Config, config.init_from, "vocabulary", text="")
+    lm_run, saved_config = runner.load_run(
+      word_lm.Config, config.init_from, "vocabulary", text_file=""
+    )
     if config.freeze_lm:
-      language, beside = known, {"language": asdict(known)}
+      lm_config, extras = saved_config, {"language": asdict(saved_config)}
   data = prepare(config)
-  task = tasks.classification_task(build(config, data.vocabulary, len(data.classes), language))
+  task = tasks.classification_task(build(config, data.vocabulary, len(data.classes), lm_config))
   if config.init_from:
     task = pretrained.with_pretrained_params(
-      task, data.vocabulary, saved.params, saved.extras["vocabulary"]
+      task, data.vocabulary, lm_run.params, lm_run.extras["vocabulary"]
     )
-  beside |= {"words": data.words, "classes": data.classes}
-  _, scores = runner.train_and_test(config, task, data, data.name, warmup=0.1, beside=beside)
+  extras |= {"words": data.words, "classes": data.classes}
+  _, scores = runner.train_and_test(
+    config, task, data, data.name, warmup_fraction=0.1, extras=extras
+  )
   if config.workdir and config.ngram_order:
-    NgramTrie.from_features(data.evidence).save(runner.run_file(config.workdir, NGRAM_FILE))
-  commonest = np.bincount(data.train.labels).argmax()
-  return scores | {"test/majority": float(np.mean(np.equal(data.test.labels, commonest)))}
+    trie = NgramTrie.from_features(data.ngram_features)
+    trie.save(runner.run_file(config.workdir, NGRAM_FILE))
+  majority_class = np.bincount(data.train.labels).argmax()
+  return scores | {"test/majority": float(np.mean(np.equal(data.test.labels, majority_class)))}
 
 
 if __name__ == "__main__":

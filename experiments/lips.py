@@ -1,10 +1,11 @@
-"""Faces from voices: what is heard moves a face, which may wait a little for the sound to come.
+"""Lip sync: predict the motion of a face from speech, frame by frame.
 
-  python -m experiments.lips                                             # a generated face
-  python -m experiments.lips --preset=face --data_dir=facegood_audio_blendshape.zip --workdir=runs/face
+  python -m experiments.lips                                # a generated face
+  python -m experiments.lips --preset=face --data_dir=facegood_audio_blendshape.zip
 
-A net that reads forward answers for frame t when it has heard frame t + delay, so it can close the
-lips before the p (Suwajanakorn, Seitz & Kemelmacher-Shlizerman 2017). Validation chooses the delay.
+The encoder reads forward in time. It predicts frame t after it has read frame t + delay, so it can
+close the lips before a p (Suwajanakorn, Seitz & Kemelmacher-Shlizerman 2017). One model is trained
+for each delay, and the one with the lowest validation loss is tested.
 """
 
 import dataclasses
@@ -16,10 +17,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.common import cli, train_config
-from experiments.common.train_config import CELLS, PROBABILITY, field_spec
+from experiments.common import cli, runner, train_config
+from experiments.common.cells import make_cell
+from experiments.common.train_config import PROBABILITY, field_spec
 from experiments.lip_sync import data as faces_data
-from experiments.lip_sync import plots as pictures
+from experiments.lip_sync import plots
 from rnnjax import forward, stack
 from rnnjax.data.bucketed_batches import BucketedBatches
 from rnnjax.data.files import DATASETS
@@ -40,94 +42,129 @@ PRESETS = {
     ema_decay=0.99,
   ),
 }
-WINDOWS_PER_RECORDING = 10  # batches of each recording, in an epoch
+WINDOWS_PER_RECORDING = 10  # batches of random windows of each recording in an epoch
 
 
 @dataclasses.dataclass(frozen=True)
 class Config(train_config.TrainConfig):
-  dataset: str = field_spec("auto", "which recordings", DATASETS)
+  dataset: str = field_spec("auto", "source of the recordings", DATASETS)
   test_recordings: str = field_spec(
-    "", "names of the recordings to test, with commas; the last one if empty"
+    "", "comma-separated names of the test recordings; empty for the last one"
   )
-  fps: int = field_spec(30, "frames of the face a second", min_value=5)
+  fps: int = field_spec(30, "frames of the face per second", min_value=5)
   delays: str = field_spec(
-    "0,8", "frames that the face waits for the sound: one, or some to choose of"
+    "0,8", "comma-separated delays of the face after the audio, in frames; validation selects one"
   )
   hidden_size: int = 64
   batch_size: int = 16
-  max_train_length: int = field_spec(200, "frames of a window to train on", min_value=2)
+  max_train_length: int = field_spec(200, "frames of a training window", min_value=2)
   epochs: int = 6
   learning_rate: float = 1e-2
-  weight_decay: float = field_spec(0.0, "decay of the weights", min_value=0)
+  weight_decay: float = field_spec(0.0, "weight decay of AdamW", min_value=0)
   dropout: float = field_spec(
-    0.1, "rate at which features vanish: in, between layers, out", **PROBABILITY
+    0.1, "dropout rate of the inputs, between layers and before the output layer", **PROBABILITY
   )
   ema_decay: float = 0.9
 
 
 def build(config: Config, num_channels: int) -> SequenceLabeler:
-  """The model alone; it reads forward, as a stream does."""
-  layer = forward(CELLS[config.cell](config.hidden_size), backend=config.backend)
+  """Return the model of a configuration; it reads forward in time and can run on a stream."""
+  layer = forward(make_cell(config.cell, config.hidden_size), backend=config.backend)
   encoder = stack(*[layer] * config.num_layers, dropout=config.dropout)
   return SequenceLabeler(encoder, num_channels, None, config.dropout, config.dropout)
 
 
 def prepare(config: Config, data: faces_data.FaceDataset, delay: int):
-  """Batches of what is heard, and beside it the face, that much later."""
+  """Return train, valid and test batches of audio features, with the face delayed as an extra."""
 
-  def batches(recordings, **batch_options):
-    heard = [faces_data.pad_edges(one.audio_features, 0, delay) for one in recordings]
-    face = {"face": [faces_data.pad_edges(one.face, delay, 0) for one in recordings]}
-    return BucketedBatches(heard, None, config.batch_size, extras=face, **batch_options)
+  def make_batches(recordings, **batch_options):
+    audio = [faces_data.pad_edges(rec.audio_features, 0, delay) for rec in recordings]
+    extras = {"face": [faces_data.pad_edges(rec.face, delay, 0) for rec in recordings]}
+    return BucketedBatches(audio, None, config.batch_size, extras=extras, **batch_options)
 
-  many = data.train * WINDOWS_PER_RECORDING * config.batch_size  # a window is drawn of each
-  train = batches(many, limit=config.max_train_length, keep="window", seed=config.seed)
-  return SimpleNamespace(train=train, valid=batches(data.valid), test=batches(data.test))
+  # Each copy of a recording gives one random window in an epoch.
+  train = make_batches(
+    data.train * WINDOWS_PER_RECORDING * config.batch_size,
+    max_length=config.max_train_length,
+    truncation="window",
+    seed=config.seed,
+  )
+  return SimpleNamespace(train=train, valid=make_batches(data.valid), test=make_batches(data.test))
 
 
 def compute_metrics(ys, batch, delay: int):
-  """Squared errors of the scaled channels, from where there is an answer on."""
-  live = padding_mask(ys, batch["lengths"]) & (jnp.arange(len(ys))[:, None] >= delay)
-  return {"loss": metrics.weighted_mean(((ys - batch["face"]) ** 2).mean(-1), live)}
+  """Return the mean squared error of the standardized channels.
+
+  Args:
+    ys: predictions [T, B, C].
+    batch: {"face": [T, B, C], "lengths": [B]}.
+    delay: the first steps, which are not counted: their frames are before the start.
+  """
+  mask = padding_mask(ys, batch["lengths"]) & (jnp.arange(len(ys))[:, None] >= delay)
+  return {"loss": metrics.weighted_mean(((ys - batch["face"]) ** 2).mean(-1), mask)}
 
 
 def predict_recordings(model: SequenceLabeler, params, recordings, delay: int) -> np.ndarray:
-  """What the net makes of whole recordings, each from its beginning to its end, in a row."""
+  """Return the predictions for whole recordings, concatenated: [ΣT, C]."""
   apply = jax.jit(lambda xs: model.apply({"params": params}, xs, jnp.array([len(xs)])))
-  heard = (faces_data.pad_edges(one.audio_features, 0, delay) for one in recordings)
-  return np.concatenate([apply(xs[:, None])[delay:, 0] for xs in heard])
+  audio = (faces_data.pad_edges(rec.audio_features, 0, delay) for rec in recordings)
+  return np.concatenate([apply(xs[:, None])[delay:, 0] for xs in audio])
 
 
 def run(config: Config = Config()):
-  """Trains with each delay, chooses on the validation part, tests once; returns the scores."""
+  """Train with each delay, select one by validation loss, evaluate it once on the test set.
+
+  Returns:
+    The scores, including those of a ridge regression ("linear/...").
+
+  Raises:
+    InvalidInputError: --delays is not a list of integers below --max_train_length, or the data are
+      invalid.
+  """
   delays = config.delays.split(",")
   if not all(delay.isdecimal() and int(delay) < config.max_train_length for delay in delays):
     raise InvalidInputError(
-      f"--delays must be like 0,4,8, less than --max_train_length; got {config.delays!r}"
+      f"--delays must be like 0,4,8, each less than --max_train_length; got {config.delays!r}"
     )
-  seen = faces_data.load(config.dataset, config.data_dir, config.test_recordings, config.fps)
-  text, skin = faces_data.standardize_dataset(seen)
-  model, runs = build(config, len(text.channels)), {}
+  dataset = faces_data.load(config.dataset, config.data_dir, config.test_recordings, config.fps)
+  scaled_dataset, face_scaler = faces_data.standardize_dataset(dataset)
+  channels = scaled_dataset.channels
+  model = build(config, len(channels))
+  runs = {}
   for delay in map(int, delays):
-    out = str(pathlib.Path(config.workdir) / f"delay_{delay}") if config.workdir else ""
-    own = dataclasses.replace(config, delays=str(delay), workdir=out)
+    workdir = str(pathlib.Path(config.workdir) / f"delay_{delay}") if config.workdir else ""
+    delay_config = dataclasses.replace(config, delays=str(delay), workdir=workdir)
     task = tasks.supervised_task(model, functools.partial(compute_metrics, delay=delay))
-    data, how = prepare(config, text, delay), dict(weight_decay=config.weight_decay, score="loss")
-    runs[delay] = runs.fit(own, task, data, "cosine", **how)
-  delay, run = max(runs.items(), key=lambda item: item[1].state.best_score)
-  scores = {"dataset": text.name, "cell": config.cell, "seed": config.seed, "delay": delay}
-  scores |= run.test()
+    batches = prepare(config, scaled_dataset, delay)
+    runs[delay] = runner.train(
+      delay_config, task, batches, "cosine", weight_decay=config.weight_decay, metric="loss"
+    )
+  # The score of a loss is its negative.
+  best_delay = max(runs, key=lambda delay: runs[delay].state.best_score)
+  best_run = runs[best_delay]
+  scores = {
+    "dataset": scaled_dataset.name,
+    "cell": config.cell,
+    "seed": config.seed,
+    "delay": best_delay,
+  }
+  scores |= best_run.test()
   scores |= {f"valid/loss_delay_{delay}": -run.state.best_score for delay, run in runs.items()}
-  true = np.concatenate([one.face for one in seen.test])
-  found = skin.inverse(predict_recordings(model, run.best_params, text.test, delay))
-  plain = skin.inverse(pictures.ridge_predictions(text, delay))
-  for name, one in (("test", found), ("linear", plain)):
-    scores[f"{name}/correlation"] = float(np.nanmean(pictures.correlations(true, one)))
-    scores[f"{name}/error"] = float(np.mean(((one - true) / skin.std) ** 2))
-  print(pictures.format_score_table(true, found, plain, text.channels))
+  true = np.concatenate([recording.face for recording in dataset.test])
+  predicted = face_scaler.inverse(
+    predict_recordings(model, best_run.best_params, scaled_dataset.test, best_delay)
+  )
+  # The regression reads as far ahead as the model.
+  ridge_predicted = face_scaler.inverse(plots.ridge_predictions(scaled_dataset, best_delay))
+  for name, predictions in (("test", predicted), ("linear", ridge_predicted)):
+    scores[f"{name}/correlation"] = float(np.nanmean(plots.correlations(true, predictions)))
+    scores[f"{name}/error"] = float(np.mean(((predictions - true) / face_scaler.std) ** 2))
+  print(plots.format_score_table(true, predicted, ridge_predicted, channels))
   if config.workdir:
-    places = (runs.figure(config.workdir, name) for name in ("curves.png", "face.gif"))
-    pictures.plot_predictions(*places, true, found, text.channels, config.fps)
+    png_path, gif_path = (
+      runner.figure_file(config.workdir, name) for name in ("curves.png", "face.gif")
+    )
+    plots.plot_predictions(png_path, gif_path, true, predicted, channels, config.fps)
   return scores
 
 

@@ -1,11 +1,12 @@
-"""How far back can a cell remember? The adding and the copy problem, over lengths and cells.
+"""The adding and the copy problem: how long different cells can remember.
 
-  python -m experiments.memory --workdir=runs/memory                # adding, five cells, three lengths
+  python -m experiments.memory --workdir=runs/memory             # adding, five cells, three lengths
   python -m experiments.memory --problem=copy --lengths=5,20,50 --workdir=runs/copy
   python -m experiments.memory --preset=adding --cell=gru --workdir=runs/adding
 
-A cell that keeps nothing has the loss of a guess: 1/6 in adding, ln 8 = 2.08 nats in copying. The
-figures: which length each cell solves, and how much its last state hears of those before.
+Without memory the loss is that of a constant guess: 1/6 in adding, ln 8 = 2.08 nats in copying. The
+figures show the loss of each cell by length, and the gradient of the last hidden state with respect
+to earlier states.
 """
 
 import dataclasses
@@ -17,7 +18,8 @@ import jax.numpy as jnp
 import optax
 
 from experiments.common import cli, runner, train_config
-from experiments.common.train_config import field_spec
+from experiments.common.cells import make_cell, parse_cell
+from experiments.common.train_config import cell_field, field_spec
 from experiments.memory_tasks import plots
 from experiments.memory_tasks.data import (
   BASELINE_LOSSES,
@@ -25,19 +27,13 @@ from experiments.memory_tasks.data import (
   NUM_SYMBOLS,
   GeneratedBatches,
 )
-from rnnjax import forward, gru, lstm, stack, vanilla
+from rnnjax import forward, stack
 from rnnjax.analysis.gradient_flow import jacobian_norms
 from rnnjax.models.sequence_labeler import SequenceLabeler
 from rnnjax.training import metrics, tasks
 from rnnjax.types import InvalidInputError
 
-MEMORY_CELLS = {
-  "tanh": vanilla,
-  "relu": lambda H: vanilla(H, activation="relu")._replace(name=f"relu({H})", init=vanilla(H).init),
-  "irnn": lambda H: vanilla(H, activation="relu"),
-  "lstm": lstm,
-  "gru": gru,
-}
+DEFAULT_CELLS = ("vanilla", "relu", "irnn", "lstm", "gru")
 PRESETS = {
   "adding": dict(
     lengths="600",
@@ -59,103 +55,155 @@ PRESETS = {
     target_loss_ratio=0.0,
   ),
 }
-BATCHES_PER_EPOCH = 100  # batches between two looks at the validation part
+BATCHES_PER_EPOCH = 100  # training batches between two validations
 
 
 @dataclasses.dataclass(frozen=True)
 class Config(train_config.TrainConfig):
-  problem: str = field_spec("adding", "what is to be remembered", BASELINE_LOSSES)
-  lengths: str = field_spec("10,30,100", "lengths of the problem, with commas")
-  cell: str = field_spec("", "one cell; all where none is named", ["", *MEMORY_CELLS])
+  """Configuration; each field is a flag."""
+
+  problem: str = field_spec("adding", "the task", BASELINE_LOSSES)
+  lengths: str = field_spec("10,30,100", "sequence lengths, separated by commas")
+  cell: str = cell_field("", "recurrent cell; empty compares vanilla, relu, irnn, lstm and gru")
   hidden_size: int = 64
   learning_rate: float = 5e-3
   epochs: int = 6
   ema_decay: float = 0.9
-  max_grad_norm: float = field_spec(1.0, "largest norm of a gradient; 0 for any", min_value=0)
-  forget_bias: float = field_spec(1.0, "where the bias of the LSTM's forget gate starts")
+  max_grad_norm: float = field_spec(
+    1.0, "gradient norm above which gradients are clipped; 0 disables clipping", min_value=0
+  )
+  forget_bias: float = field_spec(1.0, "initial bias of the LSTM's forget gate")
   chrono_t_max: int = field_spec(
-    0, "longest time that gates are made for, in steps; 0: for none", min_value=0
+    0,
+    "T_max of the chrono initialization of LSTM and GRU, in steps; 0 disables it",
+    min_value=0,
   )
-  recurrent_init_scale: float = field_spec(1.0, "what U is multiplied by at the start", min_value=0)
+  recurrent_init_scale: float = field_spec(
+    1.0, "factor of the initial recurrent weights U", min_value=0
+  )
   target_loss_ratio: float = field_spec(
-    0.02, "share of a guess's loss with which a length is solved", min_value=0
+    0.02,
+    "validation loss at which training stops, as a share of the loss of a constant guess",
+    min_value=0,
   )
 
 
-def build(config: Config, cell_name: str) -> SequenceLabeler:
-  """The model alone, of cells of that name."""
-  gates = {"chrono": config.chrono_t_max or None} if cell_name in ("lstm", "gru") else {}
-  bias = {"forget_bias": config.forget_bias} if cell_name == "lstm" else {}
-  cell = MEMORY_CELLS[cell_name](config.hidden_size, **gates, **bias)
+def build(config: Config, cell_spec: str) -> SequenceLabeler:
+  """Return the model without parameters; `cell_spec` is a value of --cell."""
+  options = {}
+  name, _ = parse_cell(cell_spec)
+  if name in ("lstm", "gru"):
+    options["chrono"] = config.chrono_t_max or None
+  if name == "lstm":
+    options["forget_bias"] = config.forget_bias
+  cell = make_cell(cell_spec, config.hidden_size, **options)
 
-  def begin(key, D):
+  def scaled_init(key, D):
     params = cell.init(key, D)
+    if "U" not in params:  # linear recurrences have no recurrent weight matrix
+      return params
     return params | {"U": config.recurrent_init_scale * params["U"]}
 
-  layers = [forward(cell._replace(init=begin), backend=config.backend)] * config.num_layers
-  return SequenceLabeler(stack(*layers), 1 if config.problem == "adding" else NUM_SYMBOLS + 2)
+  layer = forward(cell._replace(init=scaled_init), backend=config.backend)
+  num_outputs = 1 if config.problem == "adding" else NUM_SYMBOLS + 2
+  return SequenceLabeler(stack(*[layer] * config.num_layers), num_outputs)
 
 
 def compute_metrics(ys, batch):
-  """The squared error of a sum after the last step, or nats for each symbol said at the end."""
+  """Return the loss: squared error of the sum after the last step, or nats per copied symbol."""
   labels, weights = batch["labels"], batch["weights"]
-  if labels.ndim == 1:
+  if labels.ndim == 1:  # adding
     return {"loss": metrics.weighted_mean((ys[-1, :, 0] - labels) ** 2, weights)}
   nats = optax.softmax_cross_entropy_with_integer_labels(ys[-COPY_LENGTH:], labels)
   return {"loss": metrics.weighted_mean(nats.mean(0), weights)}
 
 
-def prepare(config: Config, T: int):
-  """Batches of one length, which never come again; three parts."""
-  draw = lambda part, number: GeneratedBatches(
-    config.problem, T, config.batch_size, 3 * config.seed + part, number
+def prepare(config: Config, length: int):
+  """Return `train`, `valid` and `test`: newly generated batches of sequences of one length."""
+
+  def batches(split_index, num_batches):
+    seed = 3 * config.seed + split_index  # no two splits have the same seed
+    return GeneratedBatches(config.problem, length, config.batch_size, seed, num_batches)
+
+  return SimpleNamespace(
+    train=batches(0, BATCHES_PER_EPOCH), valid=batches(1, 5), test=batches(2, 100)
   )
-  return SimpleNamespace(train=draw(0, BATCHES_PER_EPOCH), valid=draw(1, 5), test=draw(2, 100))
 
 
 def gradient_norms_by_lag(cell, params, xs):
-  """What the lowest layer's last h hears of the carry so many steps before, [T + 1]; the median."""
-  of = lambda xs: jacobian_norms(cell, params["encoder"]["layer_0"]["forward"], xs)
-  parts = jnp.stack(jax.vmap(of, 1)(xs))  # of h, and of an LSTM's c
+  """Return the median over sequences of ‖∂h_T/∂carry_{T−k}‖ / √H of the first layer, by lag k.
+
+  Args:
+    cell: the cell of the model.
+    params: the parameters of the model.
+    xs: inputs [T, B, D].
+
+  Returns:
+    An array [T + 1].
+  """
+
+  def norms(xs):
+    return jacobian_norms(cell, params["encoder"]["layer_0"]["forward"], xs)
+
+  parts = jnp.stack(jax.vmap(norms, 1)(xs))  # with respect to h, and to the c of an LSTM
   return jnp.median(jnp.linalg.norm(parts, axis=0), 0)[::-1]
 
 
-def run(config: Config = Config()):
-  """Trains each cell on each length; returns their losses on sequences that are new."""
+def run(config: Config = Config()) -> dict:
+  """Train each cell on each length; return the test and validation losses.
+
+  Raises:
+    InvalidInputError: --lengths is malformed, or --data_dir is set.
+  """
   lengths = config.lengths.split(",")
   if config.data_dir or not all(part.isdecimal() and int(part) > 1 for part in lengths):
     raise InvalidInputError(
-      f"--lengths must be like 10,30,100, 2 at least; got {config.lengths!r}. As all "
-      f"is drawn, --data_dir must be empty; got {config.data_dir!r}"
+      "--lengths must be integers of at least 2 separated by commas, like 10,30,100; got "
+      f"{config.lengths!r}. All sequences are generated, so --data_dir must be empty; got "
+      f"{config.data_dir!r}"
     )
-  guess, out = BASELINE_LOSSES[config.problem], pathlib.Path(config.workdir).expanduser()
-  losses, start, end, scores = {}, {}, {}, {"dataset": config.problem, "seed": config.seed}
-  for name in [config.cell] if config.cell else MEMORY_CELLS:
-    model, losses[name] = build(config, name), []
+  guess_loss = BASELINE_LOSSES[config.problem]
+  losses, norms_before, norms_after = {}, {}, {}
+  scores = {"dataset": config.problem, "seed": config.seed}
+  for name in [config.cell] if config.cell else DEFAULT_CELLS:
+    model = build(config, name)
     task = tasks.supervised_task(model, compute_metrics)
-    for T in map(int, lengths):
-      place = str(out / f"{name}_{T}") if config.workdir else ""
-      own = dataclasses.replace(config, cell=name, lengths=str(T), workdir=place)
-      data, how = (
-        prepare(config, T),
-        dict(clip=config.max_grad_norm, enough=-config.target_loss_ratio * guess),
+    losses[name] = []
+    for length in map(int, lengths):
+      workdir = ""
+      if config.workdir:
+        workdir = str(pathlib.Path(config.workdir).expanduser() / f"{name}_{length}")
+      data = prepare(config, length)
+      trainer = runner.train(
+        dataclasses.replace(config, cell=name, lengths=str(length), workdir=workdir),
+        task,
+        data,
+        "cosine",
+        metric="loss",
+        stop_on_divergence=True,
+        max_grad_norm=config.max_grad_norm,
+        # The trainer's score is the negative loss, so that larger is better.
+        target_score=-config.target_loss_ratio * guess_loss,
       )
-      run = runner.train(own, task, data, "cosine", score="loss", stop_on_divergence=True, **how)
-      test, valid = map(run.test().get, ("test/loss", "valid/loss"))
-      losses[name].append(test)
-      scores |= {f"test/{name}_{T}": test, f"valid/loss_{name}_{T}": valid}
-    batch, cell = next(data.test.stream()), MEMORY_CELLS[name](config.hidden_size)
-    begin, _ = jax.random.split(jax.random.key(config.seed))  # as `training.start` does
-    both = task.init(begin, batch), run.best_params
-    start[name], end[name] = (
-      gradient_norms_by_lag(cell, params, batch["tokens"][:, :8]) for params in both
-    )
+      result = trainer.test()
+      losses[name].append(result["test/loss"])
+      scores[f"test/{name}_{length}"] = result["test/loss"]
+      scores[f"valid/loss_{name}_{length}"] = result["valid/loss"]
+    # Gradient norms at the last of the lengths, before and after training.
+    batch = next(data.test.stream())
+    cell = make_cell(name, config.hidden_size)
+    init_key, _ = jax.random.split(jax.random.key(config.seed))  # the split of training.init_state
+    xs = batch["tokens"][:, :8]
+    norms_before[name] = gradient_norms_by_lag(cell, task.init(init_key, batch), xs)
+    norms_after[name] = gradient_norms_by_lag(cell, trainer.best_params, xs)
   if config.workdir:
     plots.plot_loss_vs_length(
-      runner.figure_file(config.workdir, "lengths.png"), lengths, losses, guess
+      runner.figure_file(config.workdir, "lengths.png"), lengths, losses, guess_loss
     )
-    path, panels = runner.figure_file(config.workdir, "gradients.png"), {"at the start": start}
-    plots.plot_gradient_norms(path, panels | {"after training": end})
+    plots.plot_gradient_norms(
+      runner.figure_file(config.workdir, "gradients.png"),
+      {"before training": norms_before, "after training": norms_after},
+    )
   return scores
 
 

@@ -1,11 +1,12 @@
-"""Which keys sound next? Polyphonic music, a chord from the chords before it.
+"""Polyphonic music: predict the notes of each time step from the steps before it.
 
 python -m experiments.music                                 # generated progressions
 python -m experiments.music --preset=jsb --data_dir=JSB_Chorales.mat --workdir=runs/jsb
-python -m experiments.music --predict=runs/jsb --sample_file=chorale.mid
+python -m experiments.music --predict --workdir=runs/jsb --sample_file=chorale.mid
 """
 
 import dataclasses
+import functools
 import pathlib
 from types import SimpleNamespace
 
@@ -14,7 +15,8 @@ import numpy as np
 import optax
 
 from experiments.common import cli, runner, train_config
-from experiments.common.train_config import CELLS, PROBABILITY, field_spec
+from experiments.common.cells import make_cell
+from experiments.common.train_config import PROBABILITY, field_spec
 from experiments.polyphonic_music import data as music_data
 from experiments.polyphonic_music import midi, piano_roll, plots
 from experiments.polyphonic_music.model import RnnNade
@@ -41,83 +43,95 @@ PRESETS = {
 @dataclasses.dataclass(frozen=True)
 class Config(train_config.TrainConfig):
   cell: str = "gru"
-  dataset: str = field_spec("auto", "which pieces; in a folder the name of a .mat file")
+  dataset: str = field_spec("auto", "data set; if --data_dir is a folder, the name of a .mat file")
   batch_size: int = 16
   learning_rate: float = 2e-2
   epochs: int = 20
   nade_features: int = field_spec(
-    16, "features by which lower keys tell of higher ones; 0 for none", min_value=0
+    16, "hidden size of the NADE over the keys of a step; 0 for independent keys", min_value=0
   )
   max_train_length: int = field_spec(
-    200, "steps of a longer piece that are trained on at once", min_value=2
+    200, "steps of the random window that is cut from a longer training piece", min_value=2
   )
   max_transpose: int = field_spec(
-    0, "semitones by which pieces are trained on higher and lower", min_value=0
+    0, "largest transposition of the training pieces, up and down, in semitones", min_value=0
   )
-  dropout: float = field_spec(0.0, "rate between layers and before the last one", **PROBABILITY)
+  dropout: float = field_spec(
+    0.0, "dropout rate between layers and before the output layer", **PROBABILITY
+  )
   ema_decay: float = 0.99
-  predict: str = field_spec(
-    "", "folder of a finished run: only play with its model", affects_training=False
+  predict: bool = field_spec(
+    False, "sample from the model of the finished run in --workdir", affects_training=False
   )
-  sample_file: str = field_spec("", "a MIDI file that is written", affects_training=False)
+  sample_file: str = field_spec("", "MIDI file to write the sample to", affects_training=False)
   prompt_file: str = field_spec(
-    "", "a MIDI file that the sample continues", is_file=True, affects_training=False
+    "", "MIDI file that the sample continues", is_file=True, affects_training=False
   )
   sample_length: int = field_spec(64, "steps of the sample", min_value=1, affects_training=False)
   steps_per_quarter: int = field_spec(
-    1, "steps in a quarter note, in MIDI files", min_value=1, affects_training=False
+    1, "steps per quarter note in MIDI files", min_value=1, affects_training=False
   )
 
 
 def build(config: Config) -> RnnNade:
-  """The model alone."""
-  layer = forward(CELLS[config.cell](config.hidden_size), backend=config.backend)
+  """Return the model of a configuration."""
+  layer = forward(make_cell(config.cell, config.hidden_size), backend=config.backend)
   encoder = stack(*[layer] * config.num_layers, dropout=config.dropout)
   return RnnNade(encoder, piano_roll.NUM_KEYS, config.nade_features, config.dropout)
 
 
 def prepare(config: Config):
-  """The pieces as batches."""
+  """Return the name of the data set and its train, valid and test batches."""
   pieces = music_data.load(config.dataset, config.data_dir)
-  known = piano_roll.transpose_rolls(pieces.train, config.max_transpose)
+  train_rolls = piano_roll.transpose_rolls(pieces.train, config.max_transpose)
   train = BucketedBatches(
-    known, None, config.batch_size, config.max_train_length, "window", seed=config.seed
+    train_rolls, None, config.batch_size, config.max_train_length, "window", seed=config.seed
   )
   valid, test = (
-    BucketedBatches(part, None, config.batch_size) for part in (pieces.valid, pieces.test)
+    BucketedBatches(rolls, None, config.batch_size) for rolls in (pieces.valid, pieces.test)
   )
   return SimpleNamespace(name=pieces.name, train=train, valid=valid, test=test)
 
 
 def compute_metrics(logits, batch, first_step=1):
-  """Nats per step, of all steps of all pieces but each one's first: as Bai et al. 2018 count."""
+  """Return the mean negative log-likelihood in nats per step.
+
+  Args:
+    logits: [T, B, K], for each key of each step.
+    batch: {"tokens": rolls [T, B, K], "lengths": [B], "weights": [B]}.
+    first_step: the first step of each piece that is counted. The mean is over all other steps of
+      all pieces, as in Bai et al. 2018.
+  """
   nats = optax.sigmoid_binary_cross_entropy(logits, batch["tokens"]).sum(-1)
-  counted = padding_mask(logits, batch["lengths"]) * batch["weights"][None]
-  return {"loss": metrics.weighted_mean(nats[first_step:], counted[first_step:])}
+  weights = padding_mask(logits, batch["lengths"]) * batch["weights"][None]
+  return {"loss": metrics.weighted_mean(nats[first_step:], weights[first_step:])}
 
 
 def load(workdir: str):
-  """The model of a run's --workdir, and its parameters."""
+  """Return the model of a finished run and its best parameters."""
   saved, config = runner.load_run(Config, workdir, "pieces")
   return build(config), saved.params
 
 
 def load_prompt(config: Config) -> np.ndarray:
-  """The roll of --prompt_file, of no step where there is none; what could not be played is refused."""
+  """Return the roll [T, 88] of --prompt_file; without one, a roll of 0 steps.
+
+  Raises:
+    InvalidInputError: the folder of --sample_file does not exist, --predict is given without
+      --sample_file, or --prompt_file is not a valid MIDI file.
+  """
   folder = pathlib.Path(config.sample_file).expanduser().parent
   if not folder.is_dir() or (config.predict and not config.sample_file):
     raise InvalidInputError(
-      f"--sample_file must be a file in a folder that exists; got {config.sample_file!r}"
+      f"--sample_file must be a file in an existing folder; got {config.sample_file!r}"
     )
-  return (
-    midi.read_midi(config.prompt_file, config.steps_per_quarter)
-    if config.prompt_file
-    else piano_roll.pitches_to_roll([])
-  )
+  if not config.prompt_file:
+    return piano_roll.pitches_to_roll([])
+  return midi.read_midi(config.prompt_file, config.steps_per_quarter)
 
 
 def sample_roll(config: Config, model: RnnNade, params, prompt: np.ndarray) -> np.ndarray:
-  """Goes on from where a roll has begun; writes --sample_file and returns its roll."""
+  """Sample a continuation of a prompt [T, 88]; return both and write them to --sample_file."""
   roll = model.sample_roll(params, prompt, config.sample_length, jax.random.key(config.seed))
   if config.sample_file:
     midi.write_midi(pathlib.Path(config.sample_file).expanduser(), roll, config.steps_per_quarter)
@@ -127,29 +141,34 @@ def sample_roll(config: Config, model: RnnNade, params, prompt: np.ndarray) -> n
 def save_figures(
   workdir: str, model: RnnNade, params, true_roll: np.ndarray, sampled_roll: np.ndarray
 ):
-  """The picture OUT/figures/rolls.png."""
-  logits = jax.jit(model.apply)({"params": params}, true_roll[:, None], np.array([len(true_roll)]))[
-    :, 0
+  """Draw two rolls and the model's probabilities to WORKDIR/figures/rolls.png."""
+  lengths = np.array([len(true_roll)])
+  logits = jax.jit(model.apply)({"params": params}, true_roll[:, None], lengths)[:, 0]
+  panels = [
+    ("from the test set", true_roll),
+    ("predicted probability, given earlier steps and lower keys", jax.nn.sigmoid(logits)),
+    ("sampled from the model", sampled_roll),
   ]
-  likely = "how likely each key was, by what came before and the keys below", jax.nn.sigmoid(logits)
-  path = runner.figure_file(workdir, "rolls.png")
-  plots.plot_rolls(
-    path, [("of the test part", true_roll), likely, ("drawn from the net", sampled_roll)]
-  )
+  plots.plot_rolls(runner.figure_file(workdir, "rolls.png"), panels)
 
 
 def run(config: Config = Config()):
-  """Trains, chooses on the validation part, tests once; returns the scores."""
-  begun = load_prompt(config)
+  """Train and return the scores, or only write a sample if config.predict is set."""
+  # The prompt is read first, so that an invalid flag fails before the training.
+  prompt = load_prompt(config)
   if config.predict:
-    return {"steps": len(sample_roll(config, *load(config.predict), begun))}
-  data, model = prepare(config), build(config)
+    model, params = load(config.workdir)
+    return {"steps": len(sample_roll(config, model, params, prompt))}
+  data = prepare(config)
+  model = build(config)
+  # The training loss also counts the first step, which a sample without a prompt needs.
   task = tasks.supervised_task(
-    model, compute_metrics, lambda *args: compute_metrics(*args, first_step=0)
+    model, compute_metrics, functools.partial(compute_metrics, first_step=0)
   )
-  how = dict(score="loss", beside={"pieces": {"name": data.name}})
-  params, scores = runner.train_and_test(config, task, data, data.name, **how)
-  roll = sample_roll(config, model, params, begun)
+  params, scores = runner.train_and_test(
+    config, task, data, data.name, metric="loss", extras={"pieces": {"name": data.name}}
+  )
+  roll = sample_roll(config, model, params, prompt)
   if config.workdir:
     save_figures(config.workdir, model, params, data.test.sequences[0][:96], roll[:96])
   return scores

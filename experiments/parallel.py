@@ -1,14 +1,15 @@
-"""When is it faster to take all steps of time at once? Newton's method against the loop.
+"""Speed of Newton's method over time compared with the sequential loop.
 
-  python -m experiments.parallel --workdir=runs/parallel   # 2 min on 2 CPU cores, compiled before
+  python -m experiments.parallel --workdir=runs/parallel   # 2 min on 2 CPU cores, when compiled
 
-The inputs are random and D = H; the cells are as they start. Each way runs forward, and forward and
-backward of Σ ys²; all of one loop take turns, and medians count. A loop waits T times for one small
-step; Newton's method (`rnnjax.backends.newton.solver`) does more arithmetic, n³ where the loop has
-n², and several times over, in log T rounds: it can pay only where a step costs more to start than
-to do. On a CPU, which runs a small step in 0.1 to 1 µs, it does not: forward it reaches 0.07 (full)
-and 0.10 (diagonal) of the faster loop's speed, forward and backward 0.19 and 0.23; at best 1.07, a
-GRU with H = 4, B = 1, T = 10,000. Full Jacobians take 4 or 5 iterations, diagonals 12 to 31.
+The inputs are random, D = H, and the cells have their initial parameters. Each method runs the
+forward pass, and the forward and backward pass of Σ ys². The timed runs of all methods are
+interleaved, and medians are compared.
+
+The loop waits T times for one small step. Newton's method (`rnnjax.backends.newton.solver`) needs
+more arithmetic, n³ a step and iteration where the loop has n², but only log T sequential rounds. So
+it can be faster only where starting a step costs more than computing it. On a CPU, where a small
+step takes 0.1 to 1 µs, it is slower almost everywhere: rnnjax/backends/README.md has the results.
 """
 
 import dataclasses
@@ -17,6 +18,7 @@ import itertools
 import json
 import logging
 import pathlib
+from collections.abc import Iterable
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +28,8 @@ import tqdm
 from experiments.benchmarks.plots import plot_speedups
 from experiments.benchmarks.timing import median_seconds
 from experiments.common import cli
-from experiments.common.train_config import CELLS, field_spec
+from experiments.common.cells import CELLS, make_cell
+from experiments.common.train_config import field_spec
 from rnnjax import unroll
 from rnnjax.backends.newton.solver import JACOBIAN_FORMS, NewtonOptions, solve
 from rnnjax.training import run_dir
@@ -38,89 +41,122 @@ PASSES = {"forward": "forward", "both": "forward and backward"}
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-  cells: str = field_spec("gru,lstm", "cells, with commas")
-  lengths: str = field_spec("100,1000,10000", "T, with commas")
-  hidden_sizes: str = field_spec("4,16,32", "H, with commas")
-  batch_sizes: str = field_spec("1,8", "B, with commas")
+  cells: str = field_spec("gru,lstm", "cells, separated by commas")
+  lengths: str = field_spec("100,1000,10000", "sequence lengths T, separated by commas")
+  hidden_sizes: str = field_spec("4,16,32", "hidden sizes H, separated by commas")
+  batch_sizes: str = field_spec("1,8", "batch sizes B, separated by commas")
   max_jacobian_gib: float = field_spec(
-    0.1, "GiB of Jacobians beyond which a loop is left out", min_value=0
+    0.1, "GiB of Jacobians beyond which a loop is skipped", min_value=0
   )
-  num_trials: int = field_spec(5, "timed runs of each", min_value=1)
-  workdir: str = field_spec("", "folder for the table as JSON, and the figure")
+  num_trials: int = field_spec(5, "timed runs of each method", min_value=1)
+  workdir: str = field_spec("", "folder for the table (JSON) and the figure; empty for none")
 
 
-def parse_sizes(name: str, text: str) -> list[int]:
-  """The positive numbers of a text, in order."""
+def parse_sizes(flag: str, text: str) -> list[int]:
+  """Return the positive integers in a text such as "4,8,16", sorted.
+
+  Raises:
+    InvalidInputError: a part is not a positive integer; the message names the flag.
+  """
   parts = text.split(",")
   if not all(part.isdecimal() and int(part) for part in parts):
-    raise InvalidInputError(f"--{name} must be positive numbers such as 4,8,16; got {text!r}")
+    raise InvalidInputError(f"--{flag} must be positive numbers such as 4,8,16; got {text!r}")
   return sorted(map(int, parts))
 
 
 def measure(cell_name: str, T: int, H: int, B: int, num_trials: int) -> dict:
-  """Milliseconds of each way and pass, and what Newton's method took to converge."""
-  cell, xs = CELLS[cell_name](H), jax.random.normal(jax.random.key(1), (T, B, H))
-  params, row, runs = (
-    cell.init(jax.random.key(0), H),
-    {"cell": cell_name, "T": T, "H": H, "B": B},
-    {},
-  )
-  loop = lambda way, params, xs: (unroll(cell, params, xs, backend=way)[1], None)
-  newton = lambda form, params, xs: solve(cell, params, xs, options=NewtonOptions(form))[1:]
-  for way, net in [(way, loop) for way in SEQUENTIAL_BACKENDS] + [
-    (form, newton) for form in JACOBIAN_FORMS
-  ]:
-    forward = jax.jit(functools.partial(net, way))
-    both = jax.jit(jax.grad(lambda *args, f=forward: (f(*args)[0] ** 2).sum(), (0, 1)))
-    for each, f in zip(PASSES, (forward, both)):
-      runs[f"{way} {each}"] = lambda f=f: jax.block_until_ready(f(params, xs))
-    if found := forward(params, xs)[1]:
-      row |= {f"{way} iterations": int(found.num_iterations), f"{way} found": bool(found.converged)}
-  return row | {way: 1e3 * spent for way, spent in median_seconds(runs, num_trials).items()}
+  """Return the milliseconds of each method and pass, and Newton's number of iterations."""
+  cell, xs = make_cell(cell_name, H), jax.random.normal(jax.random.key(1), (T, B, H))
+  params = cell.init(jax.random.key(0), H)
+  row = {"cell": cell_name, "T": T, "H": H, "B": B}
+
+  def run_backend(backend, params, xs):
+    _, ys = unroll(cell, params, xs, backend=backend)
+    return ys, None
+
+  def run_newton(jacobian, params, xs):
+    _, ys, info = solve(cell, params, xs, options=NewtonOptions(jacobian))
+    return ys, info
+
+  methods = {name: functools.partial(run_backend, name) for name in SEQUENTIAL_BACKENDS}
+  methods |= {name: functools.partial(run_newton, name) for name in JACOBIAN_FORMS}
+  functions = {}
+  for method, apply_fn in methods.items():
+    forward = jax.jit(apply_fn)
+
+    def loss(params, xs, forward=forward):
+      ys, _ = forward(params, xs)
+      return (ys**2).sum()
+
+    for pass_name, f in zip(PASSES, (forward, jax.jit(jax.grad(loss, (0, 1))))):
+      functions[f"{method} {pass_name}"] = lambda f=f: jax.block_until_ready(f(params, xs))
+    _, info = forward(params, xs)
+    if info:
+      row[f"{method} iterations"] = int(info.num_iterations)
+      row[f"{method} found"] = bool(info.converged)
+  times = median_seconds(functions, num_trials)
+  return row | {name: 1e3 * seconds for name, seconds in times.items()}
 
 
 def speedup(row: dict, form: str, pass_name: str) -> float:
-  """How many times as fast as the faster loop."""
-  return min(row[f"{way} {pass_name}"] for way in SEQUENTIAL_BACKENDS) / row[f"{form} {pass_name}"]
+  """Return the speed of Newton's method relative to the faster sequential backend."""
+  fastest = min(row[f"{backend} {pass_name}"] for backend in SEQUENTIAL_BACKENDS)
+  return fastest / row[f"{form} {pass_name}"]
 
 
-def run(config: Config = Config()):
-  """Measures all; returns geometric means of the gains, and of the iterations."""
-  cells, rows = config.cells.split(","), []
+def geometric_mean(values: Iterable[float]) -> float:
+  """Return the geometric mean, rounded to three digits."""
+  return float(np.exp(np.mean(np.log(list(values)))).round(3))
+
+
+def run(config: Config = Config()) -> dict:
+  """Measure all loops whose Jacobians fit into the memory.
+
+  Returns:
+    The geometric means of the speedups and of the iterations.
+
+  Raises:
+    InvalidInputError: a flag is invalid, or no loop fits into the memory.
+  """
+  cells = config.cells.split(",")
   if not set(cells) <= set(CELLS):
     raise InvalidInputError(f"--cells must be some of {','.join(CELLS)}; got {config.cells!r}")
-  sizes = [parse_sizes(name, getattr(config, name)) for name in ("lengths", "hidden", "rows")]
-  for name, T, H, B in tqdm.tqdm(list(itertools.product(cells, *sizes)), disable=None):
-    n = sum(part.size for part in jax.eval_shape(CELLS[name](H).start, jnp.zeros(1)))
+  sizes = [
+    parse_sizes(flag, getattr(config, flag)) for flag in ("lengths", "hidden_sizes", "batch_sizes")
+  ]
+  rows = []
+  for cell_name, T, H, B in tqdm.tqdm(list(itertools.product(cells, *sizes)), disable=None):
+    carry = jax.eval_shape(make_cell(cell_name, H).initial_carry, jnp.zeros(1))
+    n = sum(part.size for part in carry)
     if 4 * T * B * n**2 <= config.max_jacobian_gib * 2**30:
-      rows.append(measure(name, T, H, B, config.num_trials))
+      rows.append(measure(cell_name, T, H, B, config.num_trials))
       logging.info(json.dumps(rows[-1]))
   if not rows:
     raise InvalidInputError(
       f"--max_jacobian_gib={config.max_jacobian_gib} GiB is too little for any of these loops"
     )
-  pairs = list(itertools.product(JACOBIAN_FORMS, PASSES))
   if config.workdir:
-    out = pathlib.Path(config.workdir).expanduser()
-    out.mkdir(parents=True, exist_ok=True)
+    workdir = pathlib.Path(config.workdir).expanduser()
+    workdir.mkdir(parents=True, exist_ok=True)
     about = run_dir.package_versions() | {"device": jax.devices()[0].device_kind}
-    (out / "parallel.json").write_text(json.dumps({"about": about, "rows": rows}, indent=2))
-    panels = {
-      (PASSES[each], f"{cell.upper()}, {form}"): {
-        (row["H"], row["B"], row["T"]): speedup(row, form, each)
+    (workdir / "parallel.json").write_text(json.dumps({"about": about, "rows": rows}, indent=2))
+    panels = {}
+    for pass_name, cell_name, form in itertools.product(PASSES, cells, JACOBIAN_FORMS):
+      panels[PASSES[pass_name], f"{cell_name.upper()}, {form}"] = {
+        (row["H"], row["B"], row["T"]): speedup(row, form, pass_name)
         for row in rows
-        if row["cell"] == cell
+        if row["cell"] == cell_name
       }
-      for each, cell, form in itertools.product(PASSES, cells, JACOBIAN_FORMS)
-    }
-    plot_speedups(out / "parallel.png", panels)
-  mean = lambda values: float(np.exp(np.mean(np.log(list(values)))).round(3))
-  means = {
-    f"gain/{form} {each}": mean(speedup(row, form, each) for row in rows) for form, each in pairs
+    plot_speedups(workdir / "parallel.png", panels)
+  speedups = {
+    f"gain/{form} {pass_name}": geometric_mean(speedup(row, form, pass_name) for row in rows)
+    for form, pass_name in itertools.product(JACOBIAN_FORMS, PASSES)
   }
-  return means | {
-    f"iterations/{form}": mean(row[f"{form} iterations"] for row in rows) for form in JACOBIAN_FORMS
+  iterations = {
+    f"iterations/{form}": geometric_mean(row[f"{form} iterations"] for row in rows)
+    for form in JACOBIAN_FORMS
   }
+  return speedups | iterations
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""How is it said? The letters of a word in, its sounds out.
+"""Grapheme-to-phoneme conversion: from the letters of a word to its phonemes.
 
 python -m experiments.pronounce                                       # generated words
 python -m experiments.pronounce --preset=cmudict --data_dir=cmudict.zip --workdir=runs/said
-python -m experiments.pronounce --ensemble=runs/said --predict=attention
+python -m experiments.pronounce --workdir=runs/said --predict=attention
 python -m experiments.pronounce --preset=cmudict --data_dir=cmudict.zip --ensemble=runs/a,runs/b
-    # what both of these say together, of the test part
+    # test two runs together: their probabilities are averaged
 """
 
 import dataclasses
@@ -12,7 +12,6 @@ import dataclasses
 import jiwer
 
 from experiments.common import cli
-from experiments.common.train_config import field_spec
 from experiments.seq2seq import data as pairs_data
 from experiments.seq2seq import seq2seq_common
 from rnnjax.models.seq2seq_predictor import Seq2SeqPredictor
@@ -35,46 +34,58 @@ PRESETS = {
 
 @dataclasses.dataclass(frozen=True)
 class Config(seq2seq_common.Seq2SeqConfig):
-  tokenizer: str = field_spec("character", "what a word is cut into", seq2seq_common.MODEL_TYPES)
-  target_tokenizer: str = field_spec(
-    "word", "what its sounds are cut into", seq2seq_common.MODEL_TYPES
-  )
-  predict: str = field_spec("", "a word to pronounce", affects_training=False)
+  """Configuration; each field is a flag. Letters are the source tokens, phonemes the target's."""
+
+  tokenizer: str = "character"
+  target_tokenizer: str = "word"
 
 
 def load(workdir: str) -> Seq2SeqPredictor:
-  """The speller of a run's --workdir: load("runs/said")(["attention"])."""
+  """Return the saved model of a run: load("runs/said")(["attention"])."""
   return seq2seq_common.load(workdir, Config)
 
 
-def error_rates(predictions, pronunciations) -> dict[str, float]:
-  """Shares of words and of their phonemes that are wrong, beside the nearest of the ways to say a
-  word."""
-  found = [
-    min((jiwer.process_words(way, one) for way in own), key=lambda it: it.wer)
-    for one, own in zip(predictions, pronunciations)
+def error_rates(predictions: list[str], pronunciations: list[list[str]]) -> dict[str, float]:
+  """Return the word error rate and the phoneme error rate, as shares.
+
+  Each prediction is compared with the pronunciation of its word that has the lowest error rate.
+
+  Args:
+    predictions: phonemes separated by spaces, one text a word.
+    pronunciations: the correct pronunciations of each word.
+  """
+  alignments = [
+    min(
+      (jiwer.process_words(variant, prediction) for variant in variants),
+      key=lambda alignment: alignment.wer,
+    )
+    for prediction, variants in zip(predictions, pronunciations)
   ]
-  edits = [it.substitutions + it.deletions + it.insertions for it in found]
-  spoken = sum(it.hits + it.substitutions + it.deletions for it in found)
-  return {"word_error": sum(map(bool, edits)) / len(edits), "phoneme_error": sum(edits) / spoken}
+  edits = [a.substitutions + a.deletions + a.insertions for a in alignments]
+  num_phonemes = sum(a.hits + a.substitutions + a.deletions for a in alignments)
+  return {
+    "word_error": sum(map(bool, edits)) / len(edits),
+    "phoneme_error": sum(edits) / num_phonemes,
+  }
 
 
-def run(config: Config = Config()):
-  """Trains, chooses on the validation part, tests once; returns the scores."""
-  if seq2seq_common.inference_only(config, "word"):
-    return seq2seq_common.print_prediction(config, load(config.ensemble), config.predict)
+def run(config: Config = Config()) -> dict:
+  """Train, select the parameters on the validation set, test once; return the scores."""
+  if config.predict:
+    return seq2seq_common.predict(config)
   text = pairs_data.load(config.dataset, config.data_dir, "", "", "pronunciations")
-  rewriter, scores = seq2seq_common.load_or_train(
-    config, text, "accuracy"
-  )  # what is judged: right or wrong
-  written = rewriter([word for word, _ in text.test], **config.search_options, batch=500)
-  seq2seq_common.write_predictions(config.workdir, text.test, written)
-  spelt = str.lower if config.lowercase else str
-  ways = [[*map(spelt, text.references.get(word, [way]))] for word, way in text.test]
-  scores |= {f"test/{name}": value for name, value in error_rates(written, ways).items()}
-  return scores | seq2seq_common.print_prediction(
-    config, rewriter, config.predict or text.test[0][0]
-  )
+  # The test scores count right and wrong outputs, so accuracy selects the parameters, not the loss.
+  predictor, scores = seq2seq_common.load_or_train(config, text, "accuracy")
+  predictions = predictor([word for word, _ in text.test], **config.search_options, batch_size=500)
+  seq2seq_common.write_predictions(config.workdir, text.test, predictions)
+  normalize = str.lower if config.lowercase else str
+  pronunciations = [
+    [*map(normalize, text.references.get(word, [pronunciation]))]
+    for word, pronunciation in text.test
+  ]
+  errors = error_rates(predictions, pronunciations)
+  scores |= {f"test/{name}": value for name, value in errors.items()}
+  return scores | seq2seq_common.print_prediction(config, predictor, text.test[0][0])
 
 
 if __name__ == "__main__":

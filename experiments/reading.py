@@ -1,4 +1,4 @@
-"""A story and a question in, an answer out: the bAbI tasks.
+"""Question answering on short stories: the bAbI tasks.
 
 python -m experiments.reading                                          # generated stories
 python -m experiments.reading --preset=1k --data_dir=tasks_1-20_v1-2_en.tar.gz --workdir=runs/babi
@@ -13,7 +13,8 @@ import jax
 import numpy as np
 
 from experiments.common import cli, runner, train_config
-from experiments.common.train_config import CELLS, PROBABILITY, field_spec
+from experiments.common.cells import make_cell
+from experiments.common.train_config import PROBABILITY, field_spec
 from experiments.question_answering import data as babi_data
 from experiments.question_answering.model import MemoryNetwork
 from rnnjax import attention, bidirectional, training
@@ -28,36 +29,38 @@ PRESETS = {
   "1k": dict(subset="en", epochs=8, learning_rate=2e-3),
   "10k": dict(subset="en-10k", epochs=3, learning_rate=2e-3),
 }
-# Accuracies of an LSTM on the 1k tasks, in their order: Weston et al. 2015.
+# Accuracies in percent of an LSTM on tasks 1 to 20, 1,000 questions each: Weston et al. 2015.
 PUBLISHED_LSTM = 50, 20, 20, 61, 70, 48, 49, 45, 64, 44, 72, 74, 94, 27, 21, 23, 51, 52, 8, 91
 INPUT_KEYS = ("tokens", "lengths", "targets", "target_lengths")
 
 
 @dataclasses.dataclass(frozen=True)
 class Config(train_config.TrainConfig):
-  dataset: str = field_spec("auto", "which stories", DATASETS)
-  subset: str = field_spec("en", "which folder of an archive that has several")
+  """Configuration; each field is a flag."""
+
+  dataset: str = field_spec("auto", "source of the stories", DATASETS)
+  subset: str = field_spec("en", "folder to read, if --data_dir has several")
   cell: str = "gru"
   hidden_size: int = 64
   batch_size: int = 32
   learning_rate: float = 5e-3
   epochs: int = 8
-  embed_dim: int = field_spec(64, "features of a word", min_value=1)
-  num_hops: int = field_spec(3, "how often the question looks at the story", min_value=1)
+  embed_dim: int = field_spec(64, "embedding size", min_value=1)
+  num_hops: int = field_spec(3, "attention hops over the story", min_value=1)
   max_sentences: int = field_spec(
-    70, "sentences of a longer story that are read, its last", min_value=1
+    70, "sentences of a story that are read; of longer stories, the last", min_value=1
   )
-  dropout: float = field_spec(0.1, "rate at which features vanish", **PROBABILITY)
+  dropout: float = field_spec(0.1, "dropout rate of features", **PROBABILITY)
 
 
 def build(config: Config, vocab_size: int, num_answers: int) -> MemoryNetwork:
-  """The model alone."""
-  cell = CELLS[config.cell](config.hidden_size)
-  both = bidirectional(cell, cell, "sum")
+  """Return the model without parameters."""
+  cell = make_cell(config.cell, config.hidden_size)
+  encoder = bidirectional(cell, cell, "sum")
   return MemoryNetwork(
     embedding.trainable_embedding(vocab_size, config.embed_dim),
-    both,
-    both,
+    encoder,
+    encoder,
     attention.general_attention(),
     num_answers,
     config.num_hops,
@@ -66,54 +69,67 @@ def build(config: Config, vocab_size: int, num_answers: int) -> MemoryNetwork:
 
 
 def prepare(config: Config):
-  """The stories as batches; those of the test part for each task."""
-  told = babi_data.load(config.dataset, config.data_dir, config.subset)
-  every = [*told.train, *told.valid, *told.test]
-  words = Vocabulary.from_texts(text for q in told.train for text in (*q.story, q.words))
-  answers = Vocabulary.from_texts([[q.answer] for q in told.train], specials=("<unk>",))
-  widest = max(len(sentence) for q in every for sentence in q.story)
+  """Return the splits as batches, the test set of each task, and both vocabularies."""
+  dataset = babi_data.load(config.dataset, config.data_dir, config.subset)
+  questions = [*dataset.train, *dataset.valid, *dataset.test]
+  words = Vocabulary.from_texts(text for q in dataset.train for text in (*q.story, q.words))
+  answers = Vocabulary.from_texts([[q.answer] for q in dataset.train], specials=("<unk>",))
+  max_words = max(len(sentence) for q in questions for sentence in q.story)
+
+  def encode_story(story):
+    """Return the ids [S, W] of a story, padded to the longest sentence of the dataset."""
+    rows = [words.encode(sentence) for sentence in story]
+    return np.array([np.pad(ids, (0, max_words - len(ids))) for ids in rows])
 
   def batches(questions, seed=None):
-    pad = lambda ids: np.pad(ids, (0, widest - len(ids)))
-    stories = [np.array([pad(words.encode(s)) for s in q.story]) for q in questions]
-    asked = [words.encode(q.words) for q in questions]
-    labels = [answers.encode([q.answer])[0] for q in questions]
-    how = dict(limit=config.max_sentences, keep="last", buckets=6)
-    return BucketedBatches(stories, labels, config.batch_size, **how, seed=seed, targets=asked)
+    return BucketedBatches(
+      [encode_story(q.story) for q in questions],
+      [answers.encode([q.answer])[0] for q in questions],
+      config.batch_size,
+      config.max_sentences,
+      truncation="last",
+      max_buckets=6,
+      seed=seed,
+      targets=[words.encode(q.words) for q in questions],
+    )
 
-  numbers = sorted({q.task for q in told.test})
-  by_task = {n: batches([q for q in told.test if q.task == n]) for n in numbers}
+  task_numbers = sorted({q.task for q in dataset.test})
   return SimpleNamespace(
-    name=told.name,
-    questions=told.test,
+    name=dataset.name,
+    questions=dataset.test,
     words=words,
     answers=answers,
-    by_task=by_task,
-    train=batches(told.train, config.seed),
-    valid=batches(told.valid),
-    test=batches(told.test),
+    by_task={n: batches([q for q in dataset.test if q.task == n]) for n in task_numbers},
+    train=batches(dataset.train, config.seed),
+    valid=batches(dataset.valid),
+    test=batches(dataset.test),
   )
 
 
 def save_figures(workdir: str, model: MemoryNetwork, params, data):
-  """Which sentences of a short story each hop looks at, for a question of the test part."""
-  i = min(range(len(data.questions)), key=lambda i: abs(len(data.questions[i].story_encoder) - 8))
+  """Plot the attention of each hop to the sentences of one test story, of about 8 sentences."""
+  lengths = [len(question.story) for question in data.questions]
+  i = min(range(len(lengths)), key=lambda i: abs(lengths[i] - 8))
   question, story = data.questions[i], data.test.sequences[i]
-  asked = data.words.encode(question.words)
-  n, ends = (np.array([len(one)]) for one in (story, asked))
-  look = jax.jit(functools.partial(model.apply, method="look"))
-  _, α = look({"params": params}, story[:, None], n, asked[:, None], ends)
+  question_ids = data.words.encode(question.words)
+  forward = jax.jit(functools.partial(model.apply, method="logits_and_attention"))
+  _, α = forward(
+    {"params": params},
+    story[:, None],
+    np.array([len(story)]),
+    question_ids[:, None],
+    np.array([len(question_ids)]),
+  )
   sentences = [" ".join(words) for words in question.story]
   hops = [f"{' '.join(question.words)}? hop {k}" for k in range(1, len(α) + 1)]
-  figures.plot_heatmap(
-    runner.figure_file(workdir, "attention.png"), sentences, hops, np.asarray(α[..., 0])
-  )
+  path = runner.figure_file(workdir, "attention.png")
+  figures.plot_heatmap(path, sentences, hops, np.asarray(α[..., 0]))
 
 
-def run(config: Config = Config()):
-  """Trains on all tasks at once, chooses on the validation part, tests once; returns the scores."""
+def run(config: Config = Config()) -> dict:
+  """Train one model on all tasks, select it on the validation set, test once; return the scores."""
   data = prepare(config)
-  model = build(config, len(data.words), len(data.num_answers))
+  model = build(config, len(data.words), len(data.answers))
   task = tasks.classification_task(model, input_names=INPUT_KEYS)
   params, scores = runner.train_and_test(config, task, data, data.name, "cosine")
   mesh = training.make_mesh(config.batch_size, config.mesh)

@@ -1,4 +1,4 @@
-"""Speech to text: which words were said, and nobody has told when.
+"""Speech recognition: transcribe strings of words with CTC, without word boundaries in training.
 
 python -m experiments.speech                                           # generated whistles
 python -m experiments.speech --preset=digits --data_dir=recordings.zip  # 0.993; WER 0.6 %
@@ -6,6 +6,7 @@ python -m experiments.speech --preset=digits --data_dir=recordings.zip --test_sp
 """
 
 import dataclasses
+import functools
 from types import SimpleNamespace
 
 import jax
@@ -34,86 +35,99 @@ PRESETS = {
     epochs=8,
   )
 }
-NUM_VALID_UTTERANCES, NUM_TEST_UTTERANCES = 400, 500  # strings that choose, and that are tested
+NUM_VALID_UTTERANCES = 400
+NUM_TEST_UTTERANCES = 500
 
 
 @dataclasses.dataclass(frozen=True)
 class Config(train_config.TrainConfig):
-  dataset: str = field_spec("auto", "which recordings", DATASETS)
-  test_speaker: str = field_spec("", "a speaker who is tested, and not heard before")
-  min_test_words: int = field_spec(3, "words of a string to test, at least", min_value=1)
+  dataset: str = field_spec("auto", "source of the recordings", DATASETS)
+  test_speaker: str = field_spec(
+    "", "speaker who is only in the test set; empty for the official split"
+  )
+  min_test_words: int = field_spec(3, "smallest number of words of a test utterance", min_value=1)
   max_words: int = field_spec(
-    7, "words of a string, at most; training has shorter ones, too", min_value=1
+    7, "largest number of words of an utterance; training utterances have 1 or more", min_value=1
   )
   num_train_utterances: int = field_spec(
-    2000, "strings made of the recordings to train on", min_value=1
+    2000, "training utterances sampled from the recordings", min_value=1
   )
   speed_perturbation: float = field_spec(
-    0.0, "share by which recordings to train on are sped up or down", min_value=0, less_than=0.5
+    0.0, "largest relative change of the speed of training recordings", min_value=0, less_than=0.5
   )
   hidden_size: int = 64
   batch_size: int = 32
   learning_rate: float = 5e-3
   epochs: int = 6
-  bidirectional: bool = field_spec(True, "listen in both directions")
-  dropout: float = field_spec(0.2, "rate between layers and before the last one", **PROBABILITY)
+  bidirectional: bool = field_spec(True, "bidirectional encoder")
+  dropout: float = field_spec(
+    0.2, "dropout rate between layers and before the output layer", **PROBABILITY
+  )
   ema_decay: float = 0.99
   beam_size: int = field_spec(
-    16, "texts that the search holds at once", min_value=1, affects_training=False
+    16, "prefixes kept by the beam search", min_value=1, affects_training=False
   )
 
 
 def build(config: Config, num_words: int) -> SequenceLabeler:
-  """The model alone: logits of the blank and of each word, at every step."""
+  """Return the model, which computes the logits of the blank and of each word at every step."""
   return SequenceLabeler(
     train_config.build_encoder(config), 1 + num_words, output_dropout=config.dropout
   )
 
 
 def prepare(config: Config):
-  """Strings of the recordings, as batches, and the recordings to test, each alone."""
-  spoken = fsdd_data.load(config.dataset, config.data_dir, config.test_speaker)
-  alone = [
-    fsdd_data.make_examples(fsdd_data.single_word_utterances(part))
-    for part in (spoken.train, spoken.valid, spoken.test)
+  """Return the recordings, the scaler of the features and the batches.
+
+  The batches `train` and `valid` contain sampled utterances and all single recordings, `test`
+  contains sampled utterances and `alone` the single recordings of the test set.
+  """
+  dataset = fsdd_data.load(config.dataset, config.data_dir, config.test_speaker)
+  single_words = [
+    fsdd_data.make_examples(fsdd_data.single_word_utterances(recordings))
+    for recordings in (dataset.train, dataset.valid, dataset.test)
   ]
-  made = lambda *how: fsdd_data.make_examples(fsdd_data.sample_utterances(*how))
-  test = made(spoken.test, NUM_TEST_UTTERANCES, config.min_test_words, config.max_words, 2)
-  train = (
-    made(
-      spoken.train,
-      config.num_train_utterances,
-      1,
-      config.max_words,
-      config.seed,
-      config.speed_perturbation,
+
+  def sample(recordings, num_utterances, min_words, seed, speed_perturbation=0.0):
+    utterances = fsdd_data.sample_utterances(
+      recordings, num_utterances, min_words, config.max_words, seed, speed_perturbation
     )
-    + alone[0]
+    return fsdd_data.make_examples(utterances)
+
+  test = sample(dataset.test, NUM_TEST_UTTERANCES, config.min_test_words, seed=2)
+  train = sample(
+    dataset.train, config.num_train_utterances, 1, config.seed, config.speed_perturbation
   )
-  valid = made(spoken.valid, NUM_VALID_UTTERANCES, 1, config.max_words, 1) + alone[1]
+  train += single_words[0]
+  valid = sample(dataset.valid, NUM_VALID_UTTERANCES, 1, seed=1) + single_words[1]
   scale = Standardizer.fit([xs for xs, _ in train])
-  batches = lambda rows: fsdd_data.make_batches(scale, 2 * config.batch_size, rows)
+  eval_batches = functools.partial(fsdd_data.make_batches, scale, 2 * config.batch_size)
   return SimpleNamespace(
-    spoken=spoken,
+    dataset=dataset,
     scale=scale,
     train=fsdd_data.make_batches(scale, config.batch_size, train, config.seed),
-    valid=batches(valid),
-    test=batches(test),
-    alone=batches(alone[2]),
+    valid=eval_batches(valid),
+    test=eval_batches(test),
+    alone=eval_batches(single_words[2]),
   )
 
 
 def compute_metrics(ys, batch):
-  """−log p(words | sound) per word, over all alignments (Graves et al. 2006)."""
-  live, said = padding_mask(ys, batch["lengths"]), batch["targets"]
-  spoken = padding_mask(said[..., None], batch["target_lengths"])
-  nats = optax.ctc_loss(jnp.moveaxis(ys, 1, 0), 1.0 - live.T, said.T, 1.0 - spoken.T)
-  words = batch["target_lengths"] @ batch["weights"]
-  return {"loss": metrics.Mean(nats @ batch["weights"], words)}
+  """Return the CTC loss, −log p(words | audio) summed over all alignments, in nats per word.
+
+  Connectionist temporal classification: Graves et al. 2006.
+  """
+  mask = padding_mask(ys, batch["lengths"])
+  labels = batch["targets"]
+  label_mask = padding_mask(labels[..., None], batch["target_lengths"])
+  # optax is batch-major and takes 1 for padding.
+  nats = optax.ctc_loss(jnp.moveaxis(ys, 1, 0), 1.0 - mask.T, labels.T, 1.0 - label_mask.T)
+  num_words = batch["target_lengths"] @ batch["weights"]
+  return {"loss": metrics.Mean(nats @ batch["weights"], num_words)}
 
 
 def log_probs_and_labels(model, params, batches):
-  """log p [T, 1 + K] and the labels [U] of each row."""
+  """Yield log p [T, 1 + K] and the labels [U] of each row, without padding."""
   apply = jax.jit(lambda xs, n: jax.nn.log_softmax(model.apply({"params": params}, xs, n)))
   for batch in batches:
     log_p = np.asarray(apply(batch["tokens"], batch["lengths"]))
@@ -122,39 +136,38 @@ def log_probs_and_labels(model, params, batches):
 
 
 def save_figures(workdir: str, model, params, data):
-  """A string of most words: what is heard, and what the net thinks when."""
-  words, i = data.spoken.words, data.test.target_lengths.argmax()
-  xs, said = data.test.sequences[i], " ".join(words[k - 1] for k in data.test.targets[i])
+  """Plot the word probabilities of the longest test utterance to WORKDIR/figures/alignment.png."""
+  words = data.dataset.words
+  i = data.test.target_lengths.argmax()
+  xs = data.test.sequences[i]
+  text = " ".join(words[k - 1] for k in data.test.targets[i])
   ys = model.apply({"params": params}, xs[:, None], np.array([len(xs)]))
   mel = data.scale.inverse(xs).reshape(fsdd_data.FRAME_STACK * len(xs), -1)
   path = runner.figure_file(workdir, "alignment.png")
-  plots.plot_alignment(
-    path,
-    mel,
-    jax.nn.softmax(ys)[:, 0],
-    words,
-    fsdd_data.HOP_LENGTH / fsdd_data.SAMPLE_RATE,
-    said,
-  )
+  frame_seconds = fsdd_data.HOP_LENGTH / fsdd_data.SAMPLE_RATE
+  plots.plot_alignment(path, mel, jax.nn.softmax(ys)[:, 0], words, frame_seconds, text)
 
 
 def run(config: Config = Config()):
-  """Trains, chooses on the validation part, tests once; returns the scores."""
+  """Train, select by validation loss, evaluate once on the test set; return the scores."""
   data = prepare(config)
-  words = data.spoken.words
+  words = data.dataset.words
   model = build(config, len(words))
-  task, name = tasks.supervised_task(model, compute_metrics), data.spoken.name
-  how = dict(score="loss", beside={"sounds": {"words": words} | data.scale.to_json()})
-  params, scores = runner.train_and_test(config, task, data, name, "cosine", **how)
-  ways = {
-    "greedy": ctc.greedy_decode,
-    "beam": lambda log_p: ctc.prefix_beam_search(log_p, config.beam_size)[0][0],
-  }
-  for part in ("test", "alone"):
-    rows = list(log_probs_and_labels(model, params, getattr(data, part)))
-    for way, decode in ways.items():
-      found = plots.word_error_scores(words, rows, decode)
-      scores |= {f"{part}/{way}/{name}": value for name, value in found.items()}
+  task = tasks.supervised_task(model, compute_metrics)
+  extras = {"sounds": {"words": words} | data.scale.to_json()}
+  params, scores = runner.train_and_test(
+    config, task, data, data.dataset.name, "cosine", metric="loss", extras=extras
+  )
+
+  def beam_decode(log_p):
+    return ctc.prefix_beam_search(log_p, config.beam_size)[0][0]
+
+  decoders = {"greedy": ctc.greedy_decode, "beam": beam_decode}
+  for split in ("test", "alone"):
+    examples = list(log_probs_and_labels(model, params, getattr(data, split)))
+    for decoder_name, decode in decoders.items():
+      split_scores = plots.word_error_scores(words, examples, decode)
+      scores |= {f"{split}/{decoder_name}/{name}": value for name, value in split_scores.items()}
   if config.workdir:
     save_figures(config.workdir, model, params, data)
   return scores

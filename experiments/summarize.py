@@ -1,8 +1,9 @@
-"""A short text from a long one: attention that can copy.
+"""Summarization of short texts: attention that can copy from the source.
 
 python -m experiments.summarize                                   # generated reports, headlines
-python -m experiments.summarize --preset=titles --data_dir=womens_clothing_reviews.csv.gz
-python -m experiments.summarize --preset=titles --ensemble=runs/titles --predict="..."
+python -m experiments.summarize --preset=titles --data_dir=womens_clothing_reviews.csv.gz \\
+    --workdir=runs/titles
+python -m experiments.summarize --preset=titles --workdir=runs/titles --predict="..."
 """
 
 import dataclasses
@@ -36,77 +37,86 @@ PRESETS = {
   ),
 }
 ROUGE_TYPES = ("rouge1", "rouge2", "rougeL")
-LEAD_LENGTHS = range(1, 16)  # words of a text that may stand for its summary
+LEAD_LENGTHS = range(1, 16)  # words; candidates for the baseline "first k words"
 
 
 @dataclasses.dataclass(frozen=True)
 class Config(seq2seq_common.Seq2SeqConfig):
-  source_column: str = field_spec("Review Text", "column of the texts, where they are a table")
-  target_column: str = field_spec("Title", "column of the summaries")
-  attention: str = field_spec(
-    "additive", "how the decoder sees the source", seq2seq_common.ATTENTIONS
-  )
-  shared_vocab: bool = field_spec(
-    True, "source and target have one vocabulary and one table of vectors"
-  )
-  copy_attention: bool = field_spec(True, "words of the source can be copied; needs --shared_vocab")
-  predict: str = field_spec("", "a text to summarize", affects_training=False)
+  """Configuration; each field is a flag."""
+
+  source_column: str = field_spec("Review Text", "column of the texts, if the data is a table")
+  target_column: str = field_spec("Title", "column of the summaries, if the data is a table")
+  attention: str = "additive"
+  shared_vocab: bool = True
+  copy_attention: bool = True
 
 
 def load(workdir: str) -> Seq2SeqPredictor:
-  """The summarizer of a run's --workdir: load("runs/titles")(["..."], block=2, steps=30)."""
+  """Return the saved model of a run: load("runs/titles")(["..."], max_length=30)."""
   return seq2seq_common.load(workdir, Config)
 
 
-def rouge_scores(predictions, rows) -> dict[str, float]:
-  """Mean F1 of ROUGE-1, 2 and L, on stems: Lin 2004."""
-  if unread := [true for _, true in rows if not re.search("[a-z0-9]", true.lower())]:
+def rouge_scores(predictions: list[str], rows: pairs_data.TextPairs) -> dict[str, float]:
+  """Return the mean F1 of ROUGE-1, ROUGE-2 and ROUGE-L (Lin 2004), with stemming."""
+  unscorable = [summary for _, summary in rows if not re.search("[a-z0-9]", summary.lower())]
+  if unscorable:
     logging.warning(
-      "ROUGE reads a-z and 0-9 alone, and %d of %d summaries have none of these: %r",
-      len(unread),
+      "ROUGE reads only a-z and 0-9; %d of %d summaries have none of these: %r",
+      len(unscorable),
       len(rows),
-      unread[0],
+      unscorable[0],
     )
   scorer = rouge_scorer.RougeScorer(ROUGE_TYPES, use_stemmer=True)
-  scores = [scorer.score(true, one) for one, (_, true) in zip(predictions, rows)]
-  return {kind: sum(score[kind].fmeasure for score in scores) / len(rows) for kind in ROUGE_TYPES}
+  scores = [
+    scorer.score(summary, prediction) for prediction, (_, summary) in zip(predictions, rows)
+  ]
+  return {name: sum(score[name].fmeasure for score in scores) / len(rows) for name in ROUGE_TYPES}
 
 
 def baseline_scores(text: pairs_data.PairDataset) -> dict[str, float]:
-  """ROUGE-L of what needs no net.
+  """Return ROUGE-L on the test set of three baselines without a model.
 
-  The first k words, k by the validation part; the commonest summary; and that of the text which is
-  nearest by TF-IDF, all of the training part.
+  The first k words of the text, with the k that is best on the validation set; the most common
+  summary of the training set; and the summary of the training text that is nearest by TF-IDF.
   """
-  lead = lambda rows, k: [" ".join(source.split()[:k]) for source, _ in rows]
-  k = max(LEAD_LENGTHS, key=lambda k: rouge_scores(lead(text.valid, k), text.valid)["rougeL"])
-  sources, targets = zip(*text.train)
-  table = TfidfVectorizer(sublinear_tf=True)
-  known = table.fit_transform(sources)
-  near = (table.transform([source for source, _ in text.test]) @ known.T).argmax(1)
-  written = {
-    f"first_{k}_words": lead(text.test, k),
-    "commonest": [Counter(targets).most_common(1)[0][0]] * len(text.test),
-    "nearest": [targets[i] for i in near.A1],
+
+  def first_words(rows, k):
+    return [" ".join(source.split()[:k]) for source, _ in rows]
+
+  def validation_score(k):
+    return rouge_scores(first_words(text.valid, k), text.valid)["rougeL"]
+
+  k = max(LEAD_LENGTHS, key=validation_score)
+  sources, summaries = zip(*text.train)
+  vectorizer = TfidfVectorizer(sublinear_tf=True)
+  train_vectors = vectorizer.fit_transform(sources)
+  test_vectors = vectorizer.transform([source for source, _ in text.test])
+  nearest = (test_vectors @ train_vectors.T).argmax(1)
+  predictions = {
+    f"first_{k}_words": first_words(text.test, k),
+    "commonest": [Counter(summaries).most_common(1)[0][0]] * len(text.test),
+    "nearest": [summaries[i] for i in nearest.A1],
   }
   return {
-    f"{name}/rougeL": rouge_scores(found, text.test)["rougeL"] for name, found in written.items()
+    f"{name}/rougeL": rouge_scores(texts, text.test)["rougeL"]
+    for name, texts in predictions.items()
   }
 
 
-def run(config: Config = Config()):
-  """Trains, chooses on the validation part, tests once; returns the scores."""
-  if seq2seq_common.inference_only(config, "text"):
-    return seq2seq_common.print_prediction(config, load(config.ensemble), config.predict)
+def run(config: Config = Config()) -> dict:
+  """Train, select the parameters on the validation set, test once; return the scores."""
+  if config.predict:
+    return seq2seq_common.predict(config)
   text = pairs_data.load(
     config.dataset, config.data_dir, config.source_column, config.target_column, "summaries"
   )
-  rewriter, scores = seq2seq_common.load_or_train(config, text)
-  written = rewriter([source for source, _ in text.test], **config.search_options)
-  seq2seq_common.write_predictions(config.workdir, text.test, written)
-  found = {f"test/{kind}": value for kind, value in rouge_scores(written, text.test).items()}
-  shown = seq2seq_common.print_prediction(config, rewriter, config.predict or text.test[0][0])
-  return scores | found | baseline_scores(text) | shown
+  predictor, scores = seq2seq_common.load_or_train(config, text)
+  summaries = predictor([source for source, _ in text.test], **config.search_options)
+  seq2seq_common.write_predictions(config.workdir, text.test, summaries)
+  rouge = rouge_scores(summaries, text.test)
+  scores |= {f"test/{name}": value for name, value in rouge.items()}
+  prediction = seq2seq_common.print_prediction(config, predictor, text.test[0][0])
+  return scores | baseline_scores(text) | prediction
 
 
 if __name__ == "__main__":

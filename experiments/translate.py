@@ -1,9 +1,9 @@
-"""A sentence in another language: encoder, attention, decoder, beam.
+"""Machine translation: recurrent encoder, attention, decoder, beam search.
 
 python -m experiments.translate                                # a generated pair of languages
 python -m experiments.translate --preset=multi30k --data_dir=multi30k --workdir=runs/ende
     # Multi30k, 2 CPU cores, 18 min: BLEU 37.6
-python -m experiments.translate --ensemble=runs/ende --predict="Two dogs play in the snow."
+python -m experiments.translate --workdir=runs/ende --predict="Two dogs play in the snow."
 """
 
 import dataclasses
@@ -33,42 +33,43 @@ PRESETS = {
 
 @dataclasses.dataclass(frozen=True)
 class Config(seq2seq_common.Seq2SeqConfig):
-  source_language: str = field_spec("en", "language of the source, as the ending of its files")
-  target_language: str = field_spec("de", "language of the target")
-  predict: str = field_spec("", "a sentence to translate", affects_training=False)
+  """Configuration; each field is a flag."""
+
+  source_language: str = field_spec("en", "source language, the suffix of its files")
+  target_language: str = field_spec("de", "target language, the suffix of its files")
 
 
 def load(workdir: str) -> Seq2SeqPredictor:
-  """The translator of a run's --workdir: load("runs/ende")(["Two dogs play in the snow."])."""
+  """Return the saved model of a run: load("runs/ende")(["Two dogs play in the snow."])."""
   return seq2seq_common.load(workdir, Config)
 
 
-def evaluate_bleu(config: Config, predictor: Seq2SeqPredictor, rows) -> dict:
-  """BLEU of the translations of rows, with its signature, and how long they took."""
-  sources, references = map(list, zip(*rows))
-  predictor(sources, **config.search_options)  # compiles
-  begun = time.perf_counter()
-  written = predictor(sources, **config.search_options)
-  seconds = time.perf_counter() - begun
+def evaluate_bleu(
+  config: Config, predictor: Seq2SeqPredictor, rows: pairs_data.TextPairs
+) -> dict[str, float | str]:
+  """Return BLEU of the translations, its sacrebleu signature, and the seconds of decoding."""
+  sources, targets = map(list, zip(*rows))
+  predictor(sources, **config.search_options)  # compile, so that only decoding is timed below
+  start_time = time.perf_counter()
+  translations = predictor(sources, **config.search_options)
+  seconds = time.perf_counter() - start_time
   score, signature = seq2seq_common.corpus_bleu(
-    written, [[one] for one in references], config.lowercase
+    translations, [[target] for target in targets], config.lowercase
   )
-  seq2seq_common.write_predictions(config.workdir, rows, written)
+  seq2seq_common.write_predictions(config.workdir, rows, translations)
   return {"test/bleu": score, "signature": signature, "search_seconds": seconds}
 
 
-def run(config: Config = Config()):
-  """Trains, chooses on the validation part, tests once; returns the scores."""
-  if seq2seq_common.inference_only(config, "translate"):
-    return seq2seq_common.print_prediction(config, load(config.ensemble), config.predict)
+def run(config: Config = Config()) -> dict:
+  """Train, select the parameters on the validation set, test once; return the scores."""
+  if config.predict:
+    return seq2seq_common.predict(config)
   text = pairs_data.load(
     config.dataset, config.data_dir, config.source_language, config.target_language, "translations"
   )
-  rewriter, scores = seq2seq_common.load_or_train(config, text)
-  scores |= evaluate_bleu(config, rewriter, text.test)
-  return scores | seq2seq_common.print_prediction(
-    config, rewriter, config.predict or text.test[0][0]
-  )
+  predictor, scores = seq2seq_common.load_or_train(config, text)
+  scores |= evaluate_bleu(config, predictor, text.test)
+  return scores | seq2seq_common.print_prediction(config, predictor, text.test[0][0])
 
 
 if __name__ == "__main__":

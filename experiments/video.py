@@ -1,4 +1,4 @@
-"""What is being done, frame by frame: noisy scores of single frames in, a label for each out.
+"""Action segmentation: label every frame of a video from noisy scores of single frames.
 
 python -m experiments.video                                       # generated recipes
 python -m experiments.video --preset=salads --data_dir=video      # 50 Salads: 0.640 of frames
@@ -25,109 +25,144 @@ from rnnjax.training import tasks
 from rnnjax.types import InvalidInputError
 
 PRESETS = {"salads": dict(fold=0, epochs=60, dropout=0.5, input_dropout=0.2)}
-VALIDATION_STRIDE, NUM_PLOTTED_VIDEOS, EPOCHS_PER_VALIDATION = (
-  7,
-  5,
-  5,
-)  # one in so many validates; videos in a figure; epochs per look
+VALIDATION_STRIDE = 7  # one of this many videos that are not tested is used for validation
+NUM_PLOTTED_VIDEOS = 5  # in the figure of a single fold
+EPOCHS_PER_VALIDATION = 5
 
 
 @dataclasses.dataclass(frozen=True)
 class Config(train_config.TrainConfig):
-  dataset: str = field_spec("auto", "which videos", DATASETS)
-  granularity: str = field_spec(
-    "mid", "how finely actions are told apart", video_data.GRANULARITIES
-  )
-  fold: int = field_spec(1, "the fold that tests; 0 for each in turn, and their mean", min_value=0)
+  dataset: str = field_spec("auto", "source of the videos", DATASETS)
+  granularity: str = field_spec("mid", "granularity of the actions", video_data.GRANULARITIES)
+  fold: int = field_spec(1, "test fold; 0 for the mean over all folds", min_value=0)
   cell: str = "gru"
   hidden_size: int = 64
   batch_size: int = 8
   learning_rate: float = 5e-3
   epochs: int = 20
-  bidirectional: bool = field_spec(True, "read in both directions")
-  crf: bool = field_spec(True, "labels of a video as a whole, instead of each by itself")
-  input_dropout: float = field_spec(0.0, "rate at which scores of a class vanish", **PROBABILITY)
-  dropout: float = field_spec(0.2, "rate between layers and before the last one", **PROBABILITY)
+  bidirectional: bool = field_spec(True, "bidirectional encoder")
+  crf: bool = field_spec(True, "CRF output layer instead of independent labels")
+  input_dropout: float = field_spec(0.0, "dropout rate of the input scores", **PROBABILITY)
+  dropout: float = field_spec(
+    0.2, "dropout rate between layers and before the output layer", **PROBABILITY
+  )
   ema_decay: float = 0.98
 
 
 def build(config: Config, num_classes: int) -> Tagger:
-  """The model alone."""
-  last = crf.linear_chain(num_classes) if config.crf else crf.independent(num_classes)
-  rates = dict(input_dropout=config.input_dropout, output_dropout=config.dropout)
-  return Tagger(jax.nn.identity, train_config.build_encoder(config), last, **rates)
+  """Return the model of a configuration."""
+  tag_layer = crf.linear_chain(num_classes) if config.crf else crf.independent(num_classes)
+  return Tagger(
+    jax.nn.identity,
+    train_config.build_encoder(config),
+    tag_layer,
+    input_dropout=config.input_dropout,
+    output_dropout=config.dropout,
+  )
 
 
 def make_batches(
   videos: list[video_data.Video], batch_size: int, seed: int | None = None
 ) -> BucketedBatches:
-  """Scores, and labels as tags."""
-  how = dict(seed=seed, buckets=1, beside={"tags": [one.labels for one in videos]})
-  return BucketedBatches([one.scores for one in videos], range(len(videos)), batch_size, **how)
+  """Return batches of scores, with the frame labels as "tags" and the video index as the label."""
+  return BucketedBatches(
+    [video.scores for video in videos],
+    range(len(videos)),
+    batch_size,
+    max_buckets=1,
+    seed=seed,
+    extras={"tags": [video.labels for video in videos]},
+  )
 
 
 def prepare(config: Config, data: video_data.VideoFolds):
-  """The fold that tests, and the others, of which some videos validate, as batches."""
-  rest = [one for n, fold in enumerate(data.folds, 1) if n != config.fold for one in fold]
-  if len(rest) < 2:
+  """Return the test batches of one fold, and train and valid batches of the other folds.
+
+  Raises:
+    InvalidInputError: the other folds contain fewer than two videos.
+  """
+  other_videos = [
+    video for n, fold in enumerate(data.folds, 1) if n != config.fold for video in fold
+  ]
+  if len(other_videos) < 2:
     raise InvalidInputError(
-      f"{data.name} must have two videos beside those that test; it has {len(rest)}"
+      f"{data.name} must have at least two videos outside the test fold; it has {len(other_videos)}"
     )
-  train = make_batches(
-    [one for n, one in enumerate(rest) if n % VALIDATION_STRIDE], config.batch_size, config.seed
+  train = [video for n, video in enumerate(other_videos) if n % VALIDATION_STRIDE]
+  return SimpleNamespace(
+    train=make_batches(train, config.batch_size, config.seed),
+    valid=make_batches(other_videos[::VALIDATION_STRIDE], config.batch_size),
+    test=make_batches(data.folds[config.fold - 1], config.batch_size),
   )
-  valid, test = (
-    make_batches(p, config.batch_size)
-    for p in (rest[::VALIDATION_STRIDE], data.folds[config.fold - 1])
-  )
-  return SimpleNamespace(train=train, valid=valid, test=test)
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def predict_labels(model: Tagger, params, batch):
-  """The likeliest labels [T, B]."""
-  last, scores = model.apply({"params": params}, batch["tokens"], batch["lengths"])
-  return model.tag_layer.best_tags(last, scores, batch["lengths"])
+  """Return the most likely labels [T, B]."""
+  tag_params, scores = model.apply({"params": params}, batch["tokens"], batch["lengths"])
+  return model.tag_layer.best_tags(tag_params, scores, batch["lengths"])
 
 
 def train_fold(config: Config, data: video_data.VideoFolds, model: Tagger, task: tasks.Task):
-  """Trains for one split; returns its scores, and the labels [T] found in each of its videos."""
-  parts, videos = prepare(config, data), data.folds[config.fold - 1]
-  run = runner.train(
-    config, task, parts, warmup_fraction=0.1, every=EPOCHS_PER_VALIDATION * len(parts.train)
+  """Train for one test fold.
+
+  Returns:
+    The scores ("test/..." of the model, "input/..." of the scores that it reads), and the predicted
+    labels [T] of each test video.
+  """
+  batches = prepare(config, data)
+  videos = data.folds[config.fold - 1]
+  trainer = runner.train(
+    config,
+    task,
+    batches,
+    warmup_fraction=0.1,
+    eval_every=EPOCHS_PER_VALIDATION * len(batches.train),
   )
-  scores = run.test()
-  whole = next(iter(make_batches(videos, len(videos))))  # by length
-  best = np.asarray(predict_labels(model, run.best_params, whole))
-  found = [best[: whole["lengths"][b], b] for b in np.argsort(whole["labels"])]
-  true, said = [one.labels for one in videos], [one.predictions for one in videos]
-  for name, labels in (("test", found), ("input", said)):
-    scores |= {
-      f"{name}/{key}": score
-      for key, score in segment_metrics.segmentation_scores(labels, true, 0).items()
-    }
-  return scores, found
+  scores = trainer.test()
+  test_batch = next(iter(make_batches(videos, len(videos))))  # all test videos, sorted by length
+  tags = np.asarray(predict_labels(model, trainer.best_params, test_batch))
+  predicted = [
+    tags[: test_batch["lengths"][b], b] for b in np.argsort(test_batch["labels"])
+  ]  # in the order of the fold
+  true = [video.labels for video in videos]
+  input_predicted = [video.predictions for video in videos]
+  for name, labels in (("test", predicted), ("input", input_predicted)):
+    segment_scores = segment_metrics.segmentation_scores(labels, true, 0)
+    scores |= {f"{name}/{key}": score for key, score in segment_scores.items()}
+  return scores, predicted
 
 
 def run(config: Config = Config()):
-  """Trains, chooses on the validation part, tests once, for each split; returns mean scores."""
+  """Train for each test fold, evaluate once on it; return the mean scores.
+
+  Raises:
+    InvalidInputError: the fold does not exist, or the data are invalid.
+  """
   data = video_data.load(config.dataset, config.data_dir, config.granularity)
   if config.fold > len(data.folds):
     raise InvalidInputError(
-      f"--fold must be one of {len(data.folds)}, or 0 for all; got {config.fold}"
+      f"--fold must be 1 to {len(data.folds)}, or 0 for all folds; got {config.fold}"
     )
-  out, model = pathlib.Path(config.workdir).expanduser(), build(config, data.num_classes)
-  task, rows, every = tasks.tagging_task(model), [], []
+  workdir = pathlib.Path(config.workdir).expanduser()
+  model = build(config, data.num_classes)
+  task = tasks.tagging_task(model)
+  panels = []
+  fold_scores = []
   for n in [config.fold] if config.fold else range(1, len(data.folds) + 1):
-    own = dataclasses.replace(config, fold=n, workdir=config.workdir and str(out / f"split_{n}"))
-    scores, found = train_fold(own, data, model, task)
-    every.append(scores)
-    for one, labels in [*zip(data.folds[n - 1], found)][: NUM_PLOTTED_VIDEOS if config.fold else 1]:
-      rows.append((f"split {n}", {"truth": one.labels, "input": one.predictions, "ours": labels}))
+    fold_config = dataclasses.replace(
+      config, fold=n, workdir=config.workdir and str(workdir / f"split_{n}")
+    )
+    scores, predicted = train_fold(fold_config, data, model, task)
+    fold_scores.append(scores)
+    num_shown = NUM_PLOTTED_VIDEOS if config.fold else 1
+    for video, labels in [*zip(data.folds[n - 1], predicted)][:num_shown]:
+      strips = {"truth": video.labels, "input": video.predictions, "ours": labels}
+      panels.append((f"split {n}", strips))
   if config.workdir:
-    plot_timelines(runner.figure_file(config.workdir, "timelines.png"), rows, data.num_classes)
-  mean = {name: float(np.mean([one[name] for one in every])) for name in every[0]}
-  mean["parameters"] = every[0]["parameters"]
+    plot_timelines(runner.figure_file(config.workdir, "timelines.png"), panels, data.num_classes)
+  mean = {name: float(np.mean([scores[name] for scores in fold_scores])) for name in fold_scores[0]}
+  mean["parameters"] = fold_scores[0]["parameters"]
   return {"dataset": data.name, "cell": config.cell, "seed": config.seed} | mean
 
 

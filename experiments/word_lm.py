@@ -1,9 +1,9 @@
-"""A word at a time: the Penn Treebank, or any text cut into words.
+"""Word-level language model: the Penn Treebank, or any tokenized text.
 
-python -m experiments.word_lm                                 # the text that comes along
+python -m experiments.word_lm                                 # the embedded text
 python -m experiments.word_lm --preset=small --data_dir=ptb --workdir=runs/ptb
-    # Penn Treebank, 2 CPU cores, 36 min: perplexity 84.6, with the cache 76.1
-python -m experiments.word_lm --predict=runs/ptb --prompt_file="the market"  # the likeliest next words
+    # Penn Treebank, 2 CPU cores, 36 min: perplexity 84.6, 76.1 with the neural cache
+python -m experiments.word_lm --predict="the market" --workdir=runs/ptb  # likely next words, a text
 """
 
 import dataclasses
@@ -12,19 +12,21 @@ from typing import ClassVar
 import optax
 
 from experiments.common import cli
-from experiments.common.train_config import CELLS, PROBABILITY, field_spec
+from experiments.common.cells import make_cell
+from experiments.common.train_config import field_spec
 from experiments.language_modeling import data as corpus_data
 from experiments.language_modeling import lm_common
 from experiments.language_modeling.neural_cache import neural_cache_task
 from experiments.language_modeling.text_generator import TextGenerator
-from rnnjax import backward, stack, training
+from rnnjax import backward, stack
+from rnnjax.models.language_model import LanguageModel
 from rnnjax.output_layers import adaptive_softmax, full_softmax
 from rnnjax.training import averaging
 from rnnjax.training.metrics import perplexity
 from rnnjax.types import InvalidInputError
 
 PRESETS = {
-  "small": dict(  # as many parameters as the small model of Zaremba et al. 2014
+  "small": dict(  # as many parameters as the small model of Zaremba et al. (2014)
     hidden_size=400,
     num_layers=2,
     embed_dim=200,
@@ -40,7 +42,7 @@ PRESETS = {
     state_reset_prob=0.0,
     cache_size=500,
   ),
-  "reviews": dict(  # what `imdb --preset=pretrained` starts from; 32 min
+  "reviews": dict(  # the language model for `imdb --preset=pretrained`; 32 min
     dataset="reviews",
     cell="gru",
     hidden_size=128,
@@ -56,7 +58,7 @@ PRESETS = {
     dropout=0.1,
     ema_decay=0.998,
   ),
-  "awd": dict(  # Merity, McCann & Socher 2017, but averaging from a fixed step; untried
+  "awd": dict(  # Merity, Keskar & Socher (2017), but averaging starts at a fixed step; untested
     hidden_size=1150,
     num_layers=3,
     embed_dim=400,
@@ -79,97 +81,116 @@ PRESETS = {
 @dataclasses.dataclass(frozen=True)
 class Config(lm_common.LanguageModelConfig):
   separator: ClassVar[str] = " "
-  dataset: str = field_spec("auto", "which text", corpus_data.DATASETS)
-  dropout: float = field_spec(
-    0.4, "rate between layers and before the softmax, locked", **PROBABILITY
+
+  # Data
+  dataset: str = field_spec("auto", "text to train on", corpus_data.DATASETS)
+  vocab_size: int = field_spec(
+    10_000, "vocabulary size: unknown and the most frequent words", min_value=2
   )
-  epochs: int = 40
-  batch_size: int = field_spec(8, "columns of the text that are read side by side", min_value=1)
-  bptt_length: int = field_spec(35, "steps through which the gradient goes back", min_value=1)
-  learning_rate: float = 4e-3
-  vocab_size: int = field_spec(10_000, "unknown, and the most frequent words", min_value=2)
-  adaptive_cutoffs: str = field_spec("", "ranks at which an adaptive softmax cuts, as 2000,10000")
+  batch_size: int = 8
+  bptt_length: int = 35
+
+  # Model
+  adaptive_cutoffs: str = field_spec(
+    "", "frequency ranks that separate the clusters of an adaptive softmax, e.g. 2000,10000"
+  )
   bidirectional_lm: bool = field_spec(
-    False, "learn to read backward, too, to start a bidirectional classifier"
+    False, "also train a backward model, to initialize a bidirectional classifier"
   )
-  optimizer: str = field_spec("adam", "asgd: plain steps, averaged late", ("adam", "asgd"))
+
+  # Optimization
+  dropout: float = 0.4
+  epochs: int = 40
+  learning_rate: float = 4e-3
+  optimizer: str = field_spec("adam", "optimizer; asgd is SGD averaged late", ("adam", "asgd"))
   asgd_start: float = field_spec(
-    0.5, "share of the steps after which asgd averages", min_value=0, less_than=1
+    0.5, "fraction of the steps after which asgd starts to average", min_value=0, less_than=1
   )
   weight_decay: float = field_spec(1.2e-6, "weight decay of asgd", min_value=0)
+
+  # Evaluation
   cache_size: int = field_spec(
-    0, "words that the neural cache remembers; 0 for none", min_value=0, affects_training=False
+    0, "steps in the neural cache; 0 for no cache", min_value=0, affects_training=False
   )
-  cache_theta: float = field_spec(2.0, "θ of the cache", min_value=0, affects_training=False)
+  cache_theta: float = field_spec(
+    2.0, "θ of the neural cache, its sharpness", min_value=0, affects_training=False
+  )
   cache_lambda: float = field_spec(
-    0.15, "λ of the cache", min_value=0, less_than=1, affects_training=False
+    0.15, "λ of the neural cache, its weight", min_value=0, less_than=1, affects_training=False
   )
+
+  # Generation
   sample_length: int = field_spec(
-    50, "words written after training; 0 for none", min_value=0, affects_training=False
+    50, "words to generate after training; 0 for none", min_value=0, affects_training=False
   )
 
 
-def build(config: Config, vocab_size: int):
-  """The model alone, of V words."""
+def build(config: Config, vocab_size: int) -> LanguageModel:
+  """Build the model for a vocabulary of V words.
+
+  Raises:
+    InvalidInputError: the cutoffs are malformed or do not increase, or flags exclude one another.
+  """
   softmax = full_softmax(vocab_size)
   if config.adaptive_cutoffs:
     if config.tied:
       raise InvalidInputError(
-        "--adaptive_cutoffs needs --tied=false: the adaptive softmax has tables of its own"
+        "--adaptive_cutoffs needs --tied=false: the adaptive softmax has weights of its own"
       )
     try:
       softmax = adaptive_softmax(vocab_size, tuple(map(int, config.adaptive_cutoffs.split(","))))
     except ValueError as error:
       raise InvalidInputError(f"--adaptive_cutoffs={config.adaptive_cutoffs}: {error}") from None
-  if config.bidirectional_lm and config.num_layers > 1:
-    raise InvalidInputError(f"--bidirectional_lm needs --num_layers=1; got {config.num_layers}")
-  back = stack(backward(CELLS[config.cell](config.hidden_size), backend=config.backend))
-  return lm_common.build(config, vocab_size, softmax, back if config.bidirectional_lm else None)
+  backward_encoder = None
+  if config.bidirectional_lm:
+    if config.num_layers > 1:
+      raise InvalidInputError(f"--bidirectional_lm needs --num_layers=1; got {config.num_layers}")
+    cell = make_cell(config.cell, config.hidden_size)
+    backward_encoder = stack(backward(cell, backend=config.backend))
+  return lm_common.build(config, vocab_size, softmax, backward_encoder)
 
 
 def make_optimizer_and_ema(config: Config, num_steps: int):
-  """AdamW with a decaying rate, or SGD that is averaged from its trigger on."""
+  """Return Adam with a decaying learning rate, or SGD with averaging from --asgd_start on."""
   if config.optimizer == "adam":
     return lm_common.make_optimizer_and_ema(config, num_steps)
-  parts = optax.clip_by_global_norm(0.25), optax.add_decayed_weights(config.weight_decay)
-  optimizer = optax.chain(*parts, optax.scale_by_learning_rate(config.learning_rate))
+  optimizer = optax.chain(
+    optax.clip_by_global_norm(0.25),
+    optax.add_decayed_weights(config.weight_decay),
+    optax.scale_by_learning_rate(config.learning_rate),
+  )
   return optimizer, averaging.polyak(round(config.asgd_start * num_steps))
 
 
 def load(workdir: str) -> TextGenerator:
-  """The writer of a run's --workdir: load("runs/ptb").likeliest("the market")."""
+  """Load the model of a finished run: load("runs/ptb").top_next_tokens("the market")."""
   return lm_common.load(workdir, Config, build)
 
 
-def print_samples(config: Config, generator: TextGenerator):
-  """Prints the words likeliest to follow the prompt, and a text."""
-  if config.prompt:
-    for word, p in generator.top_next_tokens(config.prompt):
-      print(f"  {p:6.3f}  {config.prompt} {word}")
-  return lm_common.print_samples(config, generator)
+def print_samples(config: Config, generator: TextGenerator, prompt: str) -> dict[str, float]:
+  """Print the most probable words after a prompt, and a continuation of it."""
+  if prompt:
+    for word, probability in generator.top_next_tokens(prompt):
+      print(f"  {probability:6.3f}  {prompt} {word}")
+  return lm_common.print_samples(config, generator, prompt)
 
 
-def run(config: Config = Config()):
-  """Trains, chooses on the validation part, tests once, and writes; returns the scores."""
+def run(config: Config = Config()) -> dict:
+  """Train, select parameters on the validation set, test once, and generate; return the scores."""
   if config.predict:
-    return print_samples(config, load(config.predict))
-  text = corpus_data.load_words(
+    return print_samples(config, load(config.workdir), config.predict)
+  corpus = corpus_data.load_words(
     config.dataset, config.text_file or config.data_dir, config.vocab_size
   )
-  model = build(config, len(text.vocabulary))
-  writer, scores = lm_common.train(config, text, model, make_optimizer_and_ema)
+  model = build(config, len(corpus.vocabulary))
+  generator, scores = lm_common.train(config, corpus, model, make_optimizer_and_ema)
   if config.cache_size:
-    alone, one = (
-      training.devices.first(),
-      corpus_data.make_batches(text, 1, config.bptt_length, config.seed),
-    )
     task = neural_cache_task(model, config.cache_size, config.cache_theta, config.cache_lambda)
-    for part in ("valid", "test"):
-      score = training.evaluate(task, writer.params, getattr(one, part), alone)
-      scores[f"{part}/cached_perplexity"] = perplexity(score["loss"])
-  for part in ("valid", "test"):
-    scores[f"{part}/perplexity"] = perplexity(scores[f"{part}/loss"])
-  return scores | print_samples(config, writer)
+    losses = lm_common.evaluate_single_column(config, corpus, task, generator.params)
+    scores |= {f"{split}/cached_perplexity": perplexity(loss) for split, loss in losses.items()}
+  for split in ("valid", "test"):
+    scores[f"{split}/perplexity"] = perplexity(scores[f"{split}/loss"])
+  return scores | print_samples(config, generator, config.prompt)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""rnnjax: recurrent networks as pure functions, scanned by jax."""
+"""Recurrent neural networks in JAX, as pure functions."""
 
 from rnnjax.cells import Cell, gru, lru, lstm, mingru, minlstm, vanilla
-from rnnjax.decoding import generate, make_sampler
+from rnnjax.decoding.sampling import generate, make_sampler
 from rnnjax.encoders import Encoder, backward, bidirectional, forward, stack
 from rnnjax.unroll import backend_status, unroll
 from rnnjax.version import __version__

@@ -1,12 +1,13 @@
-"""Attention: which steps of a sequence matter, as weights that sum to one.
+"""Attention: a weighted sum over a memory, with weights computed from a query.
 
-`words` makes one vector of a text; all else answers queries from a memory, which has S steps of M
-features, such as an encoder's outputs. What need not wait for a query is computed once:
+A memory has S steps of M features, such as the outputs of an encoder. The keys depend on the memory
+alone, so they are computed once and serve every query:
 
-    keys = attention.keys(params, memory, lengths)
+    keys = attention.compute_keys(params, memory, lengths)
     context, α = attend(attention, params, query, keys, memory, lengths)
 
-A query has Q features, and what compares the two has A.
+Axis letters of this module: Q features of a query, M features of the memory, A features in which
+the two are compared. Self-attentive pooling of a text is in `rnnjax.pooling`.
 """
 
 import functools
@@ -21,57 +22,31 @@ from rnnjax.masking import padding_mask
 from rnnjax.types import Array, Key, Params
 
 
-def init_attention_pooling(key: Key, features: int) -> Params:
-  """W [H, H] Glorot uniform, b [H] zero, u_w [H] ~ N(0, 1/H)."""
-  keys = jax.random.split(key)
-  return {
-    "W": jax.nn.initializers.glorot_uniform()(keys[0], (features, features)),
-    "b": jnp.zeros(features),
-    "u_w": jax.random.normal(keys[1], (features,)) * features**-0.5,
-  }
-
-
-def attention_pooling(
-  params: Params, hs: Array, lengths: Array | None = None
-) -> tuple[Array, Array]:
-  """Attention over the words of a text: Yang et al., Hierarchical Attention Networks, 2016.
-
-      uₜ = tanh(hₜ W + b)
-      αₜ = exp(uₜ · u_w) / Σₜ exp(uₜ · u_w)
-      s = Σₜ αₜ hₜ
-
-  Args:
-    params: {"W": [H, H], "b": [H], "u_w": [H]}.
-    hs: [T, ..., H].
-    lengths: [...]; None where all rows have T steps.
-
-  Returns:
-    s [..., H] and α [T, ...]; both 0 for a row of length 0.
-  """
-  u = jnp.tanh(hs @ params["W"] + params["b"])
-  α = jax.nn.softmax(u @ params["u_w"], axis=0, where=padding_mask(hs, lengths))
-  return jnp.einsum("t...,t...h->...h", α, hs), α
+def _memory_features(M: int) -> int:
+  """Return the width of a context that is a weighted sum of memory steps."""
+  return M
 
 
 class Attention(NamedTuple):
-  """How a memory answers queries, as pure functions.
+  """An attention mechanism, as pure functions.
 
   Attributes:
-    name: how it prints, e.g. additive(128).
-    init: key, Q, M -> params, a flat dict of arrays.
-    keys: params, memory [S, ..., M], lengths=None -> keys, arrays [S, ...]: all that need not wait
-      for the query. Padding is read as 0.
-    apply: params, query [..., Q], keys, memory, mask [S, ...], coverage -> context [..., features],
-      α [S, ...], given a memory that is 0 where the mask is False.
-    features: M -> the width of the context.
-    coverage: whether the sum of the weights so far is read.
+    name: what repr() prints, e.g. additive(128).
+    init: (key, Q, M) -> params, a flat dict of arrays.
+    compute_keys: (params, memory [S, ..., M], lengths=None) -> keys, arrays [S, ...]. Padded steps
+      of the memory are replaced by 0.
+    apply: (params, query [..., Q], keys, memory, mask [S, ...], coverage) -> context
+      [..., features] and α [S, ...]. The memory must be 0 where the mask is False. `attend` checks
+      the arguments and masks the memory, then calls it.
+    context_features: M -> the width of the context.
+    uses_coverage: whether `apply` uses `coverage`, the sum of the weights of all earlier queries.
   """
 
   name: str
   init: Callable[[Key, int, int], Params]
   compute_keys: Callable[..., Any]
   apply: Callable[..., tuple[Array, Array]]
-  context_features: Callable[[int], int] = lambda M: M
+  context_features: Callable[[int], int] = _memory_features
   uses_coverage: bool = False
 
   def __repr__(self):
@@ -87,41 +62,46 @@ def attend(
   lengths: Array | None = None,
   coverage: Array | None = None,
 ) -> tuple[Array, Array]:
-  """What a memory answers to one query a row.
+  """Attend to a memory with one query for each batch row.
 
-      αₛ = exp(eₛ) / Σₛ exp(eₛ)                     s < length, else 0
+      αₛ = exp(eₛ) / Σₛ exp(eₛ)    for s < length, else 0
       context = Σₛ αₛ memoryₛ
 
-  The scores e compare query and keys; their softmax is float32 at least. What stands past a row's
-  length, NaN even, changes neither outputs nor gradients.
+  The scores e compare the query with the keys. Their softmax is computed in float32 at least.
+  Padding of the memory never affects outputs or gradients, even if it holds NaN.
 
   Args:
-    attention: how a memory answers queries.
+    attention: the attention mechanism.
     params: its parameters.
     query: [..., Q].
-    keys: attention.keys(params, memory, lengths).
-    memory: [S, ..., M], floating; any number of batch axes.
-    lengths: [...], integer steps of each row of the memory; None where all have S.
-    coverage: [S, ...], the sum of the weights so far, 0 at first, where the attention reads it.
+    keys: attention.compute_keys(params, memory, lengths).
+    memory: [S, ..., M], floating point; any number of batch axes.
+    lengths: valid steps of each row of the memory [...], integer; None if every row has S.
+    coverage: the sum of the weights of all earlier queries [S, ...], 0 for the first query;
+      required if the attention uses coverage, None otherwise.
 
   Returns:
-    context [..., features], of the memory's type, and α [S, ...]; both 0 for a row of length 0.
+    context [..., features], in the memory's dtype, and α [S, ...]. Both are 0 for a row of length
+    0.
 
   Raises:
-    ValueError: query, lengths or coverage do not fit the memory or the attention.
+    ValueError: the shape of query, lengths or coverage does not fit the memory or the attention.
   """
   params, memory, mask = _mask_memory(params, memory, lengths)
-  batch, got = memory.shape[1:-1], None if coverage is None else coverage.shape
+  batch = memory.shape[1:-1]
   if query.shape[:-1] != batch:
     raise ValueError(
-      f"a query must have the batch shape {batch} of memory {memory.shape}, which is time-major "
+      f"query must have the batch shape {batch} of memory {memory.shape}, which is time-major "
       f"[S, *batch, M]; got {query.shape}. Is memory batch-major?"
     )
-  if got != (mask.shape if attention.uses_coverage else None):
+  coverage_shape = None if coverage is None else coverage.shape
+  if attention.uses_coverage and coverage_shape != mask.shape:
     raise ValueError(
-      f"{attention} reads {f'coverage {mask.shape}' if attention.uses_coverage else 'no coverage'}; "
-      f"got {got}. Coverage grows: attend to one query after another"
+      f"{attention} needs coverage of shape {mask.shape}; got {coverage_shape}. Coverage depends "
+      "on the earlier queries, so attend_all cannot be used: call attend once for each query"
     )
+  if not attention.uses_coverage and coverage is not None:
+    raise ValueError(f"{attention} does not use coverage; got coverage of shape {coverage_shape}")
   return attention.apply(params, query, keys, memory, mask, coverage)
 
 
@@ -133,19 +113,32 @@ def attend_all(
   memory: Array,
   lengths: Array | None = None,
 ) -> tuple[Array, Array]:
-  """`attend` for queries [T, ..., Q] at once, none of which waits for another's answer.
+  """Attend to a memory with T independent queries at once.
 
-  Dot products become products of matrices; additive(A) makes [T, S, ..., A].
+  The result equals `attend` for each query. Dot products become matrix products; additive(A) holds
+  an intermediate array [T, S, ..., A].
+
+  Args:
+    attention: the attention mechanism, without coverage.
+    params: its parameters.
+    queries: [T, ..., Q].
+    keys, memory, lengths: as for `attend`.
 
   Returns:
     context [T, ..., features] and α [T, S, ...].
+
+  Raises:
+    ValueError: as for `attend`.
   """
-  one = lambda query: attend(attention, params, query, keys, memory, lengths)
-  return jax.vmap(one)(queries)
+
+  def attend_one(query):
+    return attend(attention, params, query, keys, memory, lengths)
+
+  return jax.vmap(attend_one)(queries)
 
 
 def _mask_memory(params, memory, lengths):
-  """params in the memory's type, the memory with 0 for padding, and which of its steps live."""
+  """Return params in the memory's dtype, the memory with 0 in its padding, and the padding mask."""
   memory = jnp.asarray(memory)
   mask = padding_mask(memory, lengths, "memory", "S")
   params = jax.tree.map(lambda p: jnp.asarray(p, memory.dtype), params)
@@ -153,25 +146,28 @@ def _mask_memory(params, memory, lengths):
 
 
 def _with_masked_memory(compute_keys):
-  """Keys of the living steps, in the memory's type."""
-  return lambda params, memory, lengths=None: compute_keys(
-    *_mask_memory(params, memory, lengths)[:2]
-  )
+  """Wrap compute_keys(params, memory): mask the memory and cast params to its dtype first."""
+
+  def masked(params, memory, lengths=None):
+    params, memory, _ = _mask_memory(params, memory, lengths)
+    return compute_keys(params, memory)
+
+  return masked
 
 
 def _weighted_sum(e, values, mask):
-  """Σₛ αₛ valuesₛ [..., M] and α, the softmax of e [S, ...] over the living steps."""
+  """Return Σₛ αₛ valuesₛ [..., M] and α, the softmax of e [S, ...] over the unmasked steps."""
   α = jax.nn.softmax(e, axis=0, where=mask)
   return jnp.einsum("s...,s...m->...m", α.astype(values.dtype), values), α
 
 
 def _dot_scores(query, keys, scaled):
-  """query · keyₛ [S, ...], over √A if scaled, in float32 at least."""
+  """Return query · keyₛ [S, ...], divided by √A if `scaled`, in float32 at least."""
   Q, A = query.shape[-1], keys.shape[-1]
   if Q != A:
     raise ValueError(
-      f"a dot product needs a query as wide as the keys, {A}; got {Q}. Between different widths "
-      "general(), additive(A) and multi_head(heads, A) learn to compare"
+      f"a dot product needs queries as wide as the keys, {A}; got {Q}. general_attention(), "
+      "additive_attention(A) and multi_head_attention(num_heads, A) compare different widths"
     )
   e = jnp.einsum(
     "...a,s...a->s...", query, keys, preferred_element_type=accumulation_dtype(keys.dtype)
@@ -179,10 +175,16 @@ def _dot_scores(query, keys, scaled):
   return e / A**0.5 if scaled else e
 
 
-def _dot_product_attention(
-  name, scaled=False, init=lambda *_: {}, compute_keys=lambda params, memory: memory
-):
-  """A query and keys of one width, compared as they are."""
+def _no_params(key, Q, M):
+  return {}
+
+
+def _memory_keys(params, memory):
+  return memory
+
+
+def _dot_product_attention(name, scaled=False, init=_no_params, compute_keys=_memory_keys):
+  """Return an attention whose scores are dot products of the query with the keys."""
 
   def apply(params, query, keys, memory, mask, coverage):
     return _weighted_sum(_dot_scores(query, keys, scaled), memory, mask)
@@ -194,101 +196,150 @@ def _glorot(key, *shape):
   return jax.nn.initializers.glorot_uniform()(key, shape)
 
 
+# The factories are cached: a new Attention for each call would make jit recompile.
+
+
 @functools.cache
 def dot_attention() -> Attention:
-  """eₛ = q · mₛ, Q = M: Luong, Pham & Manning 2015. No parameters."""
+  """Return dot-product attention: eₛ = q · mₛ (Luong, Pham & Manning 2015).
+
+  It needs Q = M and has no parameters.
+  """
   return _dot_product_attention("dot()")
 
 
 @functools.cache
 def scaled_dot_attention() -> Attention:
-  """eₛ = q · mₛ / √M, Q = M: Vaswani et al. 2017. No parameters."""
+  """Return scaled dot-product attention: eₛ = q · mₛ / √M (Vaswani et al. 2017).
+
+  It needs Q = M and has no parameters.
+  """
   return _dot_product_attention("scaled_dot()", scaled=True)
 
 
 @functools.cache
 def general_attention() -> Attention:
-  """eₛ = q · W mₛ: Luong, Pham & Manning 2015. W [Q, M] Glorot uniform."""
-  init = lambda key, Q, M: {"W": _glorot(key, Q, M)}
-  return _dot_product_attention(
-    "general()", init=init, compute_keys=lambda params, memory: memory @ params["W"].T
-  )
+  """Return bilinear attention: eₛ = q · W mₛ (Luong, Pham & Manning 2015).
+
+  Parameters: W [Q, M], Glorot uniform.
+  """
+
+  def init(key, Q, M):
+    return {"W": _glorot(key, Q, M)}
+
+  def compute_keys(params, memory):
+    return memory @ params["W"].T
+
+  return _dot_product_attention("general()", init=init, compute_keys=compute_keys)
 
 
 @functools.cache
 def additive_attention(A: int, use_coverage: bool = False) -> Attention:
-  """A net of A hidden units compares: Bahdanau, Cho & Bengio 2015.
+  """Return additive attention: an MLP with A hidden units computes the scores.
 
-      eₛ = v · tanh(q W + mₛ U + b)
-      eₛ = v · tanh(q W + mₛ U + b + cₛ w_c)       with coverage: See, Liu & Manning 2017
+      eₛ = v · tanh(q W + mₛ U + b)               Bahdanau, Cho & Bengio 2015
+      eₛ = v · tanh(q W + mₛ U + b + cₛ w_c)      with coverage: See, Liu & Manning 2017
 
-  W [Q, A] and U [M, A] Glorot uniform, b [A] zero, v [A] ~ N(0, 1/A); with coverage, the sum c of
-  the weights so far, w_c [A] zero, so that it learns to matter. Raises ValueError for A < 1.
+  The coverage c is the sum of the weights of all earlier queries.
+
+  Parameters: W [Q, A] and U [M, A] Glorot uniform, b [A] zero, v [A] ~ N(0, 1/A); with coverage
+  also w_c [A], which starts at zero, so that coverage has no effect before training.
+
+  Args:
+    A: number of hidden units.
+    use_coverage: whether the scores depend on the coverage.
+
+  Raises:
+    ValueError: A < 1.
   """
   if A < 1:
-    raise ValueError(f"additive needs a positive number of hidden units; got {A!r}")
+    raise ValueError(f"additive_attention needs at least one hidden unit; got A={A!r}")
 
   def init(key, Q, M):
     keys = jax.random.split(key, 3)
-    params = {"W": _glorot(keys[0], Q, A), "U": _glorot(keys[1], M, A), "b": jnp.zeros(A)}
-    params["v"] = jax.random.normal(keys[2], (A,)) * A**-0.5
-    return params | ({"w_c": jnp.zeros(A)} if use_coverage else {})
+    params = {
+      "W": _glorot(keys[0], Q, A),
+      "U": _glorot(keys[1], M, A),
+      "b": jnp.zeros(A),
+      "v": jax.random.normal(keys[2], (A,)) * A**-0.5,
+    }
+    if use_coverage:
+      params["w_c"] = jnp.zeros(A)
+    return params
+
+  @_with_masked_memory
+  def compute_keys(params, memory):
+    return memory @ params["U"] + params["b"]
 
   def apply(params, query, keys, memory, mask, c):
     if use_coverage:
       keys = keys + jnp.asarray(c, keys.dtype)[..., None] @ params["w_c"][None]
     z = jnp.tanh((query @ params["W"])[None] + keys)
-    return _weighted_sum(
-      jnp.matmul(z, params["v"], preferred_element_type=accumulation_dtype(z.dtype)), memory, mask
-    )
+    e = jnp.matmul(z, params["v"], preferred_element_type=accumulation_dtype(z.dtype))
+    return _weighted_sum(e, memory, mask)
 
-  keys = _with_masked_memory(lambda params, memory: memory @ params["U"] + params["b"])
-  name = f"additive({A}, coverage=True)" if use_coverage else f"additive({A})"
-  return Attention(name, init, keys, apply, uses_coverage=use_coverage)
+  name = f"additive({A}, use_coverage=True)" if use_coverage else f"additive({A})"
+  return Attention(name, init, compute_keys, apply, uses_coverage=use_coverage)
 
 
 @functools.cache
 def multi_head_attention(num_heads: int, A: int) -> Attention:
-  """Scaled dot products, each of its own A / heads features: Vaswani et al. 2017.
+  """Return multi-head attention (Vaswani et al. 2017), A / num_heads features for each head.
 
-      eₛʰ = (q W_q)ʰ · (mₛ W_k)ʰ / √(A / heads)
+      eₛʰ = (q W_q)ʰ · (mₛ W_k)ʰ / √(A / num_heads)
       context = [Σₛ αₛ¹ (mₛ W_v)¹, Σₛ αₛ² (mₛ W_v)², ...] W_o
 
-  W_q [Q, A], W_k and W_v [M, A], W_o [A, A], Glorot uniform. The context has A features; the α that
-  comes back is the mean over heads. Raises ValueError where heads do not divide A.
+  Parameters: W_q [Q, A], W_k and W_v [M, A], W_o [A, A], Glorot uniform. The context has A
+  features. The weights α that `attend` returns are the mean over the heads.
+
+  Args:
+    num_heads: number of heads; must divide A.
+    A: features of all heads together.
+
+  Raises:
+    ValueError: num_heads does not divide A, or one of them is below 1.
   """
   if num_heads < 1 or A < 1 or A % num_heads:
-    raise ValueError(f"multi_head needs heads that divide its A features; got {num_heads} and {A}")
+    raise ValueError(
+      f"multi_head_attention needs a positive number of heads that divides A; got {num_heads} "
+      f"heads and A={A}"
+    )
 
   def init(key, Q, M):
     shapes = {"W_q": (Q, A), "W_k": (M, A), "W_v": (M, A), "W_o": (A, A)}
-    return {n: _glorot(k, *s) for k, (n, s) in zip(jax.random.split(key, 4), shapes.items())}
+    keys = jax.random.split(key, len(shapes))
+    return {name: _glorot(k, *shape) for k, (name, shape) in zip(keys, shapes.items())}
+
+  def split(x):
+    """Reshape [..., A] to [..., num_heads, A / num_heads]: the heads are one more batch axis."""
+    return x.reshape(*x.shape[:-1], num_heads, A // num_heads)
+
+  @_with_masked_memory
+  def compute_keys(params, memory):
+    return {"k": split(memory @ params["W_k"]), "v": split(memory @ params["W_v"])}
 
   def apply(params, query, keys, memory, mask, coverage):
     e = _dot_scores(split(query @ params["W_q"]), keys["k"], scaled=True)
     context, α = _weighted_sum(e, keys["v"], mask[..., None])
     return context.reshape(*context.shape[:-2], A) @ params["W_o"], α.mean(-1)
 
-  split = lambda x: x.reshape(
-    *x.shape[:-1], num_heads, A // num_heads
-  )  # heads are one more batch axis
-  keys = _with_masked_memory(
-    lambda params, memory: {n: split(memory @ params[f"W_{n}"]) for n in "kv"}
-  )
-  return Attention(f"multi_head({num_heads}, {A})", init, keys, apply, context_features=lambda M: A)
+  def context_features(M):
+    return A
+
+  return Attention(f"multi_head({num_heads}, {A})", init, compute_keys, apply, context_features)
 
 
 def coverage_loss(α: Array, lengths: Array | None = None) -> Array:
-  """How much each step attends to what was attended to before: See, Liu & Manning 2017.
+  """Return the coverage loss, which penalizes repeated attention (See, Liu & Manning 2017).
 
       lossₜ = Σₛ min(αₜₛ, cₜₛ),  cₜ = Σ αₜ' over t' < t
 
   Args:
-    α: [T, S, ...].
-    lengths: [...], integer steps of each row of the target; None where all have T.
+    α: attention weights [T, S, ...].
+    lengths: valid steps of each row of the target [...], integer; None if every row has T.
 
   Returns:
-    [T, ...]; 0 past a row's length.
+    The loss of each target step [T, ...]; 0 for padded steps.
   """
   α = jnp.moveaxis(α, 1, -1)
   α = jnp.where(padding_mask(α, lengths)[..., None], α, 0)

@@ -1,17 +1,17 @@
-"""The last layer of a tagger: scores of tags at each step to tags of the whole sequence.
+"""Tag layers: the output layer of a tagger, from tag scores to a distribution over tag sequences.
 
-A linear-chain conditional random field (Lafferty, McCallum & Pereira 2001) scores a sequence of
-tags y by its tags and by its neighbours,
+A linear-chain conditional random field (Lafferty, McCallum & Pereira 2001) scores a tag sequence y
+by its tags and by pairs of neighbouring tags:
 
-    s(y) = a[y₁] + Σₜ sₜ[yₜ] + Σₜ A[yₜ₋₁, yₜ] + e[y_T],    p(y) = exp s(y) / Z,
+    s(y) = a[y₁] + Σₜ sₜ[yₜ] + Σₜ A[yₜ₋₁, yₜ] + e[y_T],    p(y) = exp s(y) / Z
 
-and one recurrence, a cell like any other, sums over all Kᵀ of them:
+One recurrence sums over all Kᵀ sequences. It is a cell like any other, run by `unroll`:
 
     αₜ[j] = sₜ[j] + ⊕ᵢ (αₜ₋₁[i] + A[i, j])
 
-With ⊕ = log Σ exp it is the forward algorithm and ends in log Z; with ⊕ = max it is Viterbi's. No
-backward pass is written: ∂ log Z / ∂sₜ[k] is the marginal p(yₜ = k), and ∂ max s(y) / ∂sₜ the best
-path, one-hot (Eisner 2016; Mensch & Blondel 2018).
+With ⊕ = log Σ exp it is the forward algorithm, whose result is log Z. With ⊕ = max it is the
+Viterbi algorithm. The backward pass is left to autodiff: ∂ log Z / ∂sₜ[k] is the marginal
+p(yₜ = k), and ∂ max s(y) / ∂sₜ is the best path, one-hot (Eisner 2016; Mensch & Blondel 2018).
 """
 
 import functools
@@ -27,20 +27,21 @@ from rnnjax.masking import padding_mask
 from rnnjax.types import Array, Key, Params
 from rnnjax.unroll import first_input, unroll
 
-FORBIDDEN_SCORE = -1e9  # the score of what may not be; finite, for -∞ minus -∞ is no number
+FORBIDDEN_SCORE = -1e9  # the score of a forbidden transition; finite, because −∞ − (−∞) is NaN
 
 
 class TagLayer(NamedTuple):
-  """The last layer of a tagger, over K tags.
+  """The output layer of a tagger with K tags.
+
+  Padded steps have marginals 0 and tag 0. A row of length 0 has log p = 0.
 
   Attributes:
-    name: how it prints, e.g. linear_chain(9).
-    number: K.
+    name: what repr() prints, e.g. linear_chain(9).
+    num_tags: K.
     init: key -> params.
-    log_likelihood: params, scores [T, ..., K], tags [T, ...], lengths [...] -> log p(y) [...].
-    marginals: params, scores, lengths -> p(yₜ = k) [T, ..., K].
-    best: params, scores, lengths -> the likeliest y [T, ...].
-    What lies beyond a row's length has marginals 0 and tag 0; a row of length 0 has log p = 0.
+    log_likelihood: (params, scores [T, ..., K], tags [T, ...], lengths [...]) -> log p(tags) [...].
+    marginals: (params, scores, lengths) -> p(yₜ = k) [T, ..., K].
+    best_tags: (params, scores, lengths) -> the most likely tags [T, ...].
   """
 
   name: str
@@ -56,31 +57,42 @@ class TagLayer(NamedTuple):
 
 @functools.cache
 def independent(num_tags: int) -> TagLayer:
-  """Each step by itself: p(yₜ) = softmax(sₜ)."""
+  """Return a tag layer without transitions: p(yₜ) = softmax(sₜ) at each step.
+
+  Args:
+    num_tags: K.
+  """
 
   def log_likelihood(params, scores, tags, lengths=None):
-    live = padding_mask(scores, lengths)
-    scores = jnp.where(live[..., None], scores.astype(accumulation_dtype(scores.dtype)), 0)
+    mask = padding_mask(scores, lengths)
+    scores = jnp.where(mask[..., None], scores.astype(accumulation_dtype(scores.dtype)), 0)
     p = jnp.take_along_axis(jax.nn.log_softmax(scores), tags[..., None], -1)[..., 0]
-    return jnp.sum(p, 0, where=live)
+    return jnp.sum(p, 0, where=mask)
 
   def marginals(params, scores, lengths=None):
     return jnp.where(padding_mask(scores, lengths)[..., None], jax.nn.softmax(scores), 0)
 
-  def best(params, scores, lengths=None):
+  def best_tags(params, scores, lengths=None):
     return jnp.where(padding_mask(scores, lengths), jnp.argmax(scores, -1), 0)
 
-  init = lambda key: {}
-  return TagLayer(f"independent({num_tags})", num_tags, init, log_likelihood, marginals, best)
+  def init(key):
+    return {}
+
+  name = f"independent({num_tags})"
+  return TagLayer(name, num_tags, init, log_likelihood, marginals, best_tags)
 
 
 def linear_chain(num_tags: int, start=None, inner=None, end=None) -> TagLayer:
-  """A linear-chain conditional random field.
+  """Return a linear-chain conditional random field.
+
+  The boolean arguments restrict it to valid sequences, e.g. of the BIO or IOBES scheme. None allows
+  everything.
 
   Args:
-    number: K.
-    start, inner, end: [K], [K, K], [K], true where a tag may begin a sequence, may follow another
-      (inner[i, j]: j after i), may end it; None where all may. So BIO and IOBES stay legal.
+    num_tags: K.
+    start: [K], True for tags that may be the first.
+    inner: [K, K], inner[i, j] is True if tag j may follow tag i.
+    end: [K], True for tags that may be the last.
   """
   allowed = {"start": start, "inner": inner, "end": end}
   allowed = {name: np.asarray(a, bool) for name, a in allowed.items() if a is not None}
@@ -101,38 +113,59 @@ def linear_chain(num_tags: int, start=None, inner=None, end=None) -> TagLayer:
     params = constrained(params)
     return sequence_score(params, scores, tags, lengths) - log_partition(params, scores, lengths)
 
-  def slope(params, scores, lengths, use_max):
-    reached = lambda scores: log_partition(constrained(params), scores, lengths, use_max).sum()
-    return jax.grad(reached)(scores)
+  def partition_gradient(params, scores, lengths, use_max):
+    """Return the gradient of log_partition with respect to the scores."""
+
+    def total(scores):
+      return log_partition(constrained(params), scores, lengths, use_max).sum()
+
+    return jax.grad(total)(scores)
 
   def marginals(params, scores, lengths=None):
-    return slope(params, scores, lengths, False)
+    return partition_gradient(params, scores, lengths, False)
 
-  def best(params, scores, lengths=None):
-    return jnp.argmax(slope(params, scores, lengths, True), -1)
+  def best_tags(params, scores, lengths=None):
+    return jnp.argmax(partition_gradient(params, scores, lengths, True), -1)
 
-  return TagLayer(f"linear_chain({num_tags})", num_tags, init, log_likelihood, marginals, best)
+  name = f"linear_chain({num_tags})"
+  return TagLayer(name, num_tags, init, log_likelihood, marginals, best_tags)
 
 
 def sequence_score(
   params: Params, scores: Array, tags: Array, lengths: Array | None = None
 ) -> Array:
-  """s(y) of one sequence of tags [T, ...] in each row. [...]"""
-  live, scores = padding_mask(scores, lengths), scores.astype(accumulation_dtype(scores.dtype))
-  own = jnp.take_along_axis(scores, tags[..., None], -1)[..., 0]
-  after = jnp.pad(live[1:], [(0, 1)] + [(0, 0)] * (live.ndim - 1))
-  last = live & ~after
-  following = jnp.concatenate([tags[1:], tags[:1]])  # of the last step, which has none, unused
-  ahead = jnp.where(after, params["inner"][tags, following], 0)
-  ends = jnp.where(last, params["end"][tags], 0)
-  begins = jnp.where(live[:1], params["start"][tags[:1]], 0)
-  return jnp.sum(jnp.where(live, own, 0) + ahead + ends, 0) + begins.sum(0)
+  """Return s(y) [...] of one tag sequence for each row.
+
+  Args:
+    params: {"start": a [K], "inner": A [K, K], "end": e [K]}.
+    scores: [T, ..., K].
+    tags: y [T, ...], integer.
+    lengths: valid steps of each row [...]; None if every row has T.
+  """
+  mask = padding_mask(scores, lengths)
+  scores = scores.astype(accumulation_dtype(scores.dtype))
+  tag_scores = jnp.take_along_axis(scores, tags[..., None], -1)[..., 0]
+  has_next = jnp.pad(mask[1:], [(0, 1)] + [(0, 0)] * (mask.ndim - 1))
+  is_last = mask & ~has_next
+  # The last step has no next tag. `has_next` masks the first tag, which is there instead.
+  next_tags = jnp.concatenate([tags[1:], tags[:1]])
+  transitions = jnp.where(has_next, params["inner"][tags, next_tags], 0)
+  ends = jnp.where(is_last, params["end"][tags], 0)
+  starts = jnp.where(mask[:1], params["start"][tags[:1]], 0)
+  return jnp.sum(jnp.where(mask, tag_scores, 0) + transitions + ends, 0) + starts.sum(0)
 
 
 def log_partition(
   params: Params, scores: Array, lengths: Array | None = None, use_max: bool = False
 ) -> Array:
-  """log Z [...], or with `best` the highest s(y)."""
+  """Return log Z [...], or the highest s(y) if `use_max` is set.
+
+  Args:
+    params: as for `sequence_score`.
+    scores: [T, ..., K].
+    lengths: valid steps of each row [...]; None if every row has T. A row of length 0 gives 0.
+    use_max: whether ⊕ is max instead of log Σ exp.
+  """
   if lengths is None:
     lengths = jnp.full(scores.shape[1:-1], scores.shape[0])
   scores = scores.astype(accumulation_dtype(scores.dtype))  # a sum over time
@@ -147,7 +180,7 @@ def log_partition(
 
 @cell_factory
 def _crf_cell(features: int, use_max: bool):
-  """α′[j] = s[j] + ⊕ᵢ α[i] + A[i, j]."""
+  """α′[j] = s[j] + ⊕ᵢ (α[i] + A[i, j])."""
   reduce = _hard_max if use_max else jax.nn.logsumexp
 
   def step(params, carry, u):
@@ -156,11 +189,19 @@ def _crf_cell(features: int, use_max: bool):
     α = u + reduce(α[..., :, None] + A, -2)
     return (α,), α
 
-  start = lambda x: (zeros_like_batch(x, features),)
-  return {"init": None, "initial_carry": start, "project": lambda params, x: x, "step": step}
+  def initial_carry(x):
+    return (zeros_like_batch(x, features),)
+
+  def project(params, x):
+    return x
+
+  return {"init": None, "initial_carry": initial_carry, "project": project, "step": step}
 
 
 def _hard_max(values, axis):
-  """The maximum, whose gradient goes to one element even among equals: so a path is one path."""
-  at = jnp.argmax(values, axis, keepdims=True)
-  return jnp.take_along_axis(values, at, axis).squeeze(axis)
+  """Return the maximum, with its gradient at one element even if several are equal.
+
+  jnp.max would divide the gradient among equal elements, which is not the one-hot best path.
+  """
+  index = jnp.argmax(values, axis, keepdims=True)
+  return jnp.take_along_axis(values, index, axis).squeeze(axis)

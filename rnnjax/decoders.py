@@ -1,12 +1,15 @@
-"""Decoders: cells bound to a memory. `unroll` trains one, `generate` samples it, `beam` decodes it.
+"""Decoders: recurrent cells that attend to the outputs of an encoder.
 
-    two = decoder(lstm(256), lstm(256), attention=additive(256))
-    memory = two.remember(params, hs, lengths)            # what an encoder gave, prepared once
-    carry = two.start(params, last)                       # the bridge from where the encoder ended
-    carry, ys, α = two.apply(params, xs, memory, carry=carry)
+`unroll` runs a decoder in training, `generate` samples from it, `beam_search` searches its outputs.
 
-Without attention all that it knows of its source is that start: the bottleneck of Cho et al. 2014
-and Sutskever, Vinyals & Le 2014, which Bahdanau, Cho & Bengio 2015 remove.
+    dec = decoder(lstm(256), lstm(256), attention=additive_attention(256))
+    memory = dec.prepare_memory(params, hs, lengths)              # hs: the outputs of an encoder
+    carry = dec.initial_carry(params, final_hidden, memory)       # the bridge from the encoder
+    carry, ys, α = dec.apply(params, xs, memory, carry=carry)
+
+Without attention the initial carry is all that a decoder receives of its source. This is the
+bottleneck of Cho et al. 2014 and Sutskever, Vinyals & Le 2014, which Bahdanau, Cho & Bengio 2015
+remove.
 """
 
 from collections.abc import Callable
@@ -24,12 +27,12 @@ from rnnjax.unroll import unroll
 
 
 class EncoderMemory(NamedTuple):
-  """What a decoder attends to.
+  """The encoder outputs that a decoder attends to.
 
   Attributes:
-    values: [S, ..., M].
-    keys: what the attention made of them, arrays [S, ...].
-    lengths: [...].
+    values: the encoder outputs [S, ..., M].
+    keys: the attention keys computed from `values`, arrays [S, ...]; () without attention.
+    lengths: valid steps of each row [...].
   """
 
   values: Array
@@ -38,16 +41,18 @@ class EncoderMemory(NamedTuple):
 
 
 class Decoder(NamedTuple):
-  """A sequence from another one.
+  """A recurrent decoder, as pure functions.
 
   Attributes:
-    name: how it prints.
-    features: F, the width of its outputs.
-    init: key, D, M, L -> params: inputs of D features, a memory of M, a bridge from L.
-    remember: params, values [S, ..., M], lengths [...] -> Memory.
-    start: params, last [..., L], memory -> the first carry.
-    apply: params, xs [T, ..., D], memory, *, carry, key=None -> carry, ys [T, ..., F], and
-      α [T, S, ...], which is 0 without attention. Dropout acts where a key is given.
+    name: what repr() prints.
+    features: F, the width of the outputs.
+    init: (key, D, M, L) -> params, for inputs of D features, a memory of M features and an encoder
+      whose final hidden state has L features.
+    prepare_memory: (params, values [S, ..., M], lengths [...]) -> EncoderMemory.
+    initial_carry: (params, final_hidden [..., L], memory) -> the initial carry.
+    apply: (params, xs [T, ..., D], memory, *, carry, key=None) -> the final carry, ys [T, ..., F]
+      and the attention weights α [T, S, ...], which are 0 without attention. Dropout is applied
+      only if a key is given.
   """
 
   name: str
@@ -67,34 +72,40 @@ def decoder(
   input_feeding: bool = False,
   dropout: float = 0.0,
 ) -> Decoder:
-  """Cells on top of one another, and attention on top of them.
+  """Return a decoder of stacked cells with attention on top (Luong, Pham & Manning 2015).
 
-      carryₜ, hₜ = cells(carryₜ₋₁, xₜ)              with `feed` [xₜ, yₜ₋₁] instead of xₜ
+      carryₜ, hₜ = cells(carryₜ₋₁, xₜ)              with input feeding [xₜ, yₜ₋₁] instead of xₜ
       contextₜ, αₜ = attend(hₜ, memory)
       yₜ = tanh([hₜ, contextₜ] W + b)               without attention yₜ = hₜ
 
-  That is Luong, Pham & Manning 2015, `feed` their input feeding. Without it no step waits for
-  another's attention: the loop is that of the cells alone, and all steps attend at once.
+  Without input feeding the recurrence does not depend on the attention. Then `apply` unrolls the
+  cells first and attends with all steps at once.
 
-  The bridge starts each part of each carry as tanh(last W + b), where last is the encoder's end.
+  The bridge initializes each part of each carry to tanh(final_hidden W + b), where final_hidden is
+  the final hidden state of the encoder.
 
   Args:
-    *cells: the lowest first.
-    attention: how the memory answers; None for a decoder that has only its start.
-    feed: a step reads what the one before it has put out.
-    dropout: the rate between the cells.
+    *cells: the stacked cells, lowest first.
+    attention: the attention mechanism; None for a decoder that uses the initial carry only.
+    input_feeding: whether each step also takes the previous output as input.
+    dropout: dropout rate between the cells.
 
   Raises:
-    ValueError: no cell; feed without attention; attention with coverage, which grows from step to
-      step, without feed.
+    ValueError: there is no cell; input_feeding without attention; or attention with coverage, which
+      depends on the earlier steps, without input_feeding.
   """
   if not cells:
-    raise ValueError("a decoder needs at least one cell")
+    raise ValueError("a decoder needs at least one cell; got none")
   if input_feeding and not attention:
-    raise ValueError("feed=True needs attention: without, a step knows what the one before it did")
+    raise ValueError(
+      "input_feeding=True needs attention: without it the previous output is already in the carry"
+    )
   if attention and attention.uses_coverage and not input_feeding:
-    raise ValueError(f"{attention} needs feed=True: its coverage grows from step to step")
-  layers, F = stack(*map(forward, cells), dropout=dropout), cells[-1].features
+    raise ValueError(
+      f"{attention} needs input_feeding=True: its coverage depends on the earlier steps"
+    )
+  layers = stack(*map(forward, cells), dropout=dropout)
+  F = cells[-1].features
 
   def init(key, D, M, L):
     keys = jax.random.split(key, 4)
@@ -102,10 +113,10 @@ def decoder(
     params = {"layers": layers.init(keys[0], D + F if input_feeding else D), "bridge": {}}
     for i, cell in enumerate(cells):
       parts = cell.initial_carry(jnp.zeros(1))
-      drawn = jax.random.split(jax.random.fold_in(keys[1], i), len(parts))
+      part_keys = jax.random.split(jax.random.fold_in(keys[1], i), len(parts))
       params["bridge"][f"layer_{i}"] = {
         f"carry_{j}": {"W": glorot(k, (L, part.size)), "b": jnp.zeros(part.size)}
-        for j, (k, part) in enumerate(zip(drawn, parts))
+        for j, (k, part) in enumerate(zip(part_keys, parts))
       }
     if attention:
       params["attention"] = attention.init(keys[2], F, M)
@@ -113,16 +124,17 @@ def decoder(
       params["combine"] = {"W": glorot(keys[3], (C, F)), "b": jnp.zeros(F)}
     return params
 
-  def remember(params, values, lengths):
+  def prepare_memory(params, values, lengths):
     keys = attention.compute_keys(params["attention"], values, lengths) if attention else ()
     return EncoderMemory(values, keys, lengths)
 
-  def start(params, final_hidden, memory):
+  def initial_carry(params, final_hidden, memory):
     carry = {}
-    for cell, (name, parts) in zip(cells, params["bridge"].items()):
-      like = zip(parts.values(), cell.initial_carry(final_hidden))  # each part in its own type
-      made = [jnp.tanh(final_hidden @ p["W"] + p["b"]).astype(part.dtype) for p, part in like]
-      carry[name] = {"forward": tuple(made)}
+    for cell, (name, bridges) in zip(cells, params["bridge"].items()):
+      # The cell's own initial carry tells the dtype of each part, e.g. float32 for an LSTM's c.
+      pairs = zip(bridges.values(), cell.initial_carry(final_hidden))
+      parts = [jnp.tanh(final_hidden @ p["W"] + p["b"]).astype(part.dtype) for p, part in pairs]
+      carry[name] = {"forward": tuple(parts)}
     if input_feeding:
       carry["fed"] = zeros_like_batch(final_hidden, F)
     if input_feeding and attention.uses_coverage:
@@ -133,52 +145,64 @@ def decoder(
     p = params["combine"]
     return jnp.tanh(jnp.concatenate([h, context], -1) @ p["W"] + p["b"])
 
-  def at_once(params, xs, memory, *, carry, key=None):
+  def apply_in_parallel(params, xs, memory, *, carry, key=None):
+    """Unroll the cells, then attend with all steps at once."""
     carry, hs = layers.apply(params["layers"], xs, carry=carry, key=key)
     if not attention:
       return carry, hs, jnp.zeros((len(hs), *memory.values.shape[:-1]), hs.dtype)
-    asked = memory.keys, memory.values, memory.lengths
-    context, α = attend_all(attention, params["attention"], hs, *asked)
+    context, α = attend_all(
+      attention, params["attention"], hs, memory.keys, memory.values, memory.lengths
+    )
     return carry, combine(params, hs, context), α
 
-  def in_turn(params, xs, memory, *, carry, key=None):
+  def apply_step_by_step(params, xs, memory, *, carry, key=None):
+    """Unroll one cell that contains all layers and the attention (input feeding)."""
     keys = [None] * len(cells) if key is None else jax.random.split(key, len(cells))
-    full = lambda cell: jnp.ones((*xs.shape[1:-1], cell.features), xs.dtype)
-    masks = [drop.dropout(full(cell), dropout, k) for cell, k in zip(cells, keys)]  # locked
+    batch = xs.shape[1:-1]
+    # Variational dropout, as in `stack`: one mask for all steps.
+    masks = [
+      drop.dropout(jnp.ones((*batch, cell.features), xs.dtype), dropout, k)
+      for cell, k in zip(cells, keys)
+    ]
 
     def step(params, carry, x):
-      new, h = {}, jnp.concatenate([x, carry["fed"]], -1)
+      new = {}
+      h = jnp.concatenate([x, carry["fed"]], -1)
       for i, cell in enumerate(cells):
         name = f"layer_{i}"
-        p, h = params["layers"][name]["forward"], h * masks[i - 1] if i else h
-        inner, h = cell.step(p, carry[name]["forward"], cell.project(p, h))
-        new[name] = {"forward": inner}
-      seen = jnp.moveaxis(carry["coverage"], -1, 0) if attention.uses_coverage else None
-      asked = memory.keys, memory.values, memory.lengths
-      context, α = attend(attention, params["attention"], h, *asked, seen)
-      new["fed"], α = combine(params, h, context), _move_source_axis_last(α).astype(h.dtype)
+        p = params["layers"][name]["forward"]
+        if i:
+          h = h * masks[i - 1]
+        layer_carry, h = cell.step(p, carry[name]["forward"], cell.project(p, h))
+        new[name] = {"forward": layer_carry}
+      coverage = jnp.moveaxis(carry["coverage"], -1, 0) if attention.uses_coverage else None
+      context, α = attend(
+        attention, params["attention"], h, memory.keys, memory.values, memory.lengths, coverage
+      )
+      new["fed"] = combine(params, h, context)
+      α = _move_source_axis_last(α).astype(h.dtype)
       if attention.uses_coverage:
         new["coverage"] = carry["coverage"] + α
       return new, jnp.concatenate([new["fed"], α], -1)
 
-    bound = Cell(
-      f"bound({layers})",
-      F + memory.values.shape[0],
-      None,
-      lambda x: jax.tree.map(jnp.zeros_like, carry),
-      lambda params, x: x,
-      step,
+    decoder_cell = Cell(
+      name=f"bound({layers})",
+      features=F + memory.values.shape[0],
+      init=None,
+      initial_carry=lambda x: jax.tree.map(jnp.zeros_like, carry),
+      project=lambda params, x: x,
+      step=step,
     )
-    # The memory comes by closure, which the plain scan can differentiate.
-    carry, both = unroll(bound, params, xs, carry=carry, backend="scan")
-    return carry, both[..., :F], jnp.moveaxis(both[..., F:], -1, 1)
+    # `step` closes over the memory. Only the plain scan differentiates with respect to a closure.
+    carry, ys_and_α = unroll(decoder_cell, params, xs, carry=carry, backend="scan")
+    return carry, ys_and_α[..., :F], jnp.moveaxis(ys_and_α[..., F:], -1, 1)
 
-  name = (
-    f"decoder({', '.join(map(str, [*cells, attention]))}{', feed=True' if input_feeding else ''})"
-  )
-  return Decoder(name, F, init, remember, start, in_turn if input_feeding else at_once)
+  options = ", input_feeding=True" if input_feeding else ""
+  name = f"decoder({', '.join(map(str, [*cells, attention]))}{options})"
+  apply = apply_step_by_step if input_feeding else apply_in_parallel
+  return Decoder(name, F, init, prepare_memory, initial_carry, apply)
 
 
 def _move_source_axis_last(α):
-  """[S, ...] as [..., S], as what a carry holds of each row."""
+  """Transpose [S, ...] to [..., S]: carries and outputs of a cell have the batch axes first."""
   return jnp.moveaxis(α, 0, -1)

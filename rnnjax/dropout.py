@@ -1,6 +1,7 @@
-"""Dropout for sequences, as functions: what is dropped, and for how long it stays dropped.
+"""Dropout for sequences: of elements, features, words, word types and weights.
 
-Each keeps the expectation: what survives is scaled by 1/(1 − rate).
+All functions preserve the expectation: elements that are not dropped are scaled by 1/(1 − rate).
+Without a key, i.e. at evaluation, they return their input.
 """
 
 import zlib
@@ -12,37 +13,48 @@ from rnnjax.types import Array, Key, Params
 
 
 def dropout(xs: Array, rate: float, key: Key | None, axes: tuple[int, ...] = ()) -> Array:
-  """Zeroes each element with probability rate; one draw serves all positions of `axes`.
+  """Set each element to 0 with probability rate: Srivastava et al. 2014.
 
-  Srivastava et al. 2014. Without a key, at evaluation, xs passes unchanged.
+  Args:
+    xs: any array.
+    rate: dropout rate.
+    key: PRNG key; None to return xs.
+    axes: axes of xs along which the mask is constant.
 
   Raises:
-    ValueError: a rate outside [0, 1).
+    ValueError: the rate is outside [0, 1).
   """
   if not 0 <= rate < 1:
-    raise ValueError(f"a rate of dropout must lie in [0, 1); got {rate}")
+    raise ValueError(f"the dropout rate must lie in [0, 1); got {rate}")
   if key is None or rate == 0:
     return xs
-  shape = [1 if axis in axes else n for axis, n in enumerate(xs.shape)]
-  return jnp.where(jax.random.bernoulli(key, 1 - rate, shape), xs / (1 - rate), 0)
+  mask_shape = [1 if axis in axes else size for axis, size in enumerate(xs.shape)]
+  return jnp.where(jax.random.bernoulli(key, 1 - rate, mask_shape), xs / (1 - rate), 0)
 
 
 def variational_dropout(xs: Array, rate: float, key: Key | None) -> Array:
-  """The same features of xs [T, B, D] are dropped at every step: Gal & Ghahramani 2016."""
+  """Drop features of xs [T, B, D], the same ones at all steps: Gal & Ghahramani 2016."""
   return dropout(xs, rate, key, axes=(0,))
 
 
 def word_dropout(xs: Array, rate: float, key: Key | None) -> Array:
-  """Whole vectors of xs [T, B, D] are dropped, each step by itself: Iyyer et al. 2015."""
+  """Drop whole vectors of xs [T, B, D], independently at each step: Iyyer et al. 2015."""
   return dropout(xs, rate, key, axes=(xs.ndim - 1,))
 
 
 def word_type_dropout(
   xs: Array, tokens: Array, vocab_size: int, rate: float, key: Key | None
 ) -> Array:
-  """Some of V words vanish wherever they stand in tokens [T, B]: Gal & Ghahramani 2016.
+  """Drop words of the vocabulary, each one at all its positions: Gal & Ghahramani 2016.
 
-  The same as dropping rows of the embedding table; xs [T, B, D] is what it gave for the tokens.
+  This is the same as dropping rows of the embedding table.
+
+  Args:
+    xs: embeddings [T, B, D] of the tokens.
+    tokens: [T, B].
+    vocab_size: V.
+    rate: dropout rate.
+    key: PRNG key; None to return xs.
   """
   if key is None or rate == 0:
     return xs
@@ -50,17 +62,18 @@ def word_type_dropout(
 
 
 def dropconnect(params: Params, rate: float, key: Key | None, param_name: str = "U") -> Params:
-  """Elements of every matrix of that name vanish, for all steps: Wan et al. 2013 (DropConnect).
+  """Drop elements of all matrices with one name, the same ones at all steps: Wan et al. 2013.
 
-  On U it is the weight drop of Merity, McCann & Socher 2017.
+  With the recurrent matrices U this is the weight drop of Merity, McCann & Socher 2017.
   """
   if key is None or rate == 0:
     return params
 
   def drop(path, leaf):
-    where = zlib.crc32(jax.tree_util.keystr(path).encode())  # a draw of its own for each
-    return (
-      dropout(leaf, rate, jax.random.fold_in(key, where)) if path[-1].key == param_name else leaf
-    )
+    if path[-1].key != param_name:
+      return leaf
+    # Each matrix gets its own mask, which does not depend on the other parameters.
+    path_hash = zlib.crc32(jax.tree_util.keystr(path).encode())
+    return dropout(leaf, rate, jax.random.fold_in(key, path_hash))
 
   return jax.tree_util.tree_map_with_path(drop, params)

@@ -1,8 +1,8 @@
-"""Encoders: a sequence to a sequence, composed as plain functions.
+"""Encoders: functions from sequences to sequences, composed of cells.
 
     stack(bidirectional(lstm(256), lstm(256)), bidirectional(lstm(256), lstm(256)), dropout=0.3)
 
-Parameters are nested dicts with names a person reads, such as layer_0/forward/W.
+Parameters are nested dicts with readable names such as layer_0/forward/W.
 """
 
 import operator
@@ -12,8 +12,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from rnnjax import dropout as drop
 from rnnjax.cells.base import Cell
+from rnnjax.dropout import dropout as independent_dropout
+from rnnjax.dropout import variational_dropout
 from rnnjax.masking import padding_mask
 from rnnjax.types import Array, Carry, Key, Params
 from rnnjax.unroll import first_input, unroll, unroll_bidirectional
@@ -27,17 +28,17 @@ MERGE_MODES = {
 
 
 class Encoder(NamedTuple):
-  """A sequence to a sequence.
+  """A function from a sequence to a sequence, with parameters.
 
   Attributes:
-    name: how the encoder prints.
-    features: the width of its outputs.
-    init: key, D -> params.
-    apply: params, xs [T, ..., D], lengths=None, *, carry=None, key=None -> carry,
-      ys [T, ..., features]. Dropout acts where a key is given. The carry is a dict by direction
-      and layer.
-    last: carry -> [..., features], h of the highest layer at the end each direction comes to,
-      without what a residual adds.
+    name: printed form, the constructor calls.
+    features: size of the outputs.
+    init: (key, D) -> params.
+    apply: (params, xs [T, ..., D], lengths=None, *, carry=None, key=None) -> (carry,
+      ys [T, ..., features]). Dropout is active only if a key is given. The carry is a dict by layer
+      and direction.
+    final_hidden: carry -> [..., features], the final h of the last layer: of both directions if it
+      is bidirectional, and without the input that a residual connection adds.
   """
 
   name: str
@@ -51,53 +52,57 @@ class Encoder(NamedTuple):
 
 
 def _unidirectional(
-  name: str, cell: Cell, reverse: bool, learned_initial_carry: bool, options
+  direction: str, cell: Cell, learned_initial_carry: bool, unroll_options: dict
 ) -> Encoder:
-  """One cell in one direction; its parameters stand under the direction's name."""
+  """Return the encoder of one cell, with its parameters under the name of the direction."""
+  reverse = direction == "backward"
 
   def init(key, D):
-    params = {name: cell.init(key, D)}
+    params = {direction: cell.init(key, D)}
     if learned_initial_carry:
-      x = jax.eval_shape(cell.initial_carry, jnp.zeros(D))
-      params[f"{name}_start"] = {f"carry_{i}": jnp.zeros(c.shape) for i, c in enumerate(x)}
+      carry = jax.eval_shape(cell.initial_carry, jnp.zeros(D))
+      params[f"{direction}_start"] = {f"carry_{i}": jnp.zeros(c.shape) for i, c in enumerate(carry)}
     return params
 
   def apply(params, xs, lengths=None, *, carry=None, key=None):
     del key
-    carry = _initial_carry(name, cell, params, xs, carry)
-    carry, ys = unroll(cell, params[name], xs, lengths, carry=carry, reverse=reverse, **options)
-    return {name: carry}, ys
-
-  last = lambda carry: carry[name][0]
-  return Encoder(f"{name}({cell})", cell.features, init, apply, last)
-
-
-def _initial_carry(name, cell, params, xs, carry):
-  """The first carry of a direction: given, learned, or None for the cell's own."""
-  if carry is not None:
-    return carry[name]
-  if f"{name}_start" in params:
-    learned = params[f"{name}_start"]
-    return tuple(
-      c + learned[f"carry_{i}"] for i, c in enumerate(cell.initial_carry(first_input(xs)))
+    carry = _initial_carry(direction, cell, params, xs, carry)
+    carry, ys = unroll(
+      cell, params[direction], xs, lengths, carry=carry, reverse=reverse, **unroll_options
     )
-  return None
+    return {direction: carry}, ys
+
+  def final_hidden(carry):
+    return carry[direction][0]
+
+  return Encoder(f"{direction}({cell})", cell.features, init, apply, final_hidden)
 
 
-def forward(cell: Cell, *, learned_initial_carry: bool = False, **options) -> Encoder:
-  """The cell from the first step to the last.
+def _initial_carry(direction, cell, params, xs, carry):
+  """Return the given or learned initial carry of a direction; None if the cell's own applies."""
+  if carry is not None:
+    return carry[direction]
+  if f"{direction}_start" not in params:
+    return None
+  learned = params[f"{direction}_start"]
+  zeros = cell.initial_carry(first_input(xs))
+  return tuple(c + learned[f"carry_{i}"] for i, c in enumerate(zeros))
+
+
+def forward(cell: Cell, *, learned_initial_carry: bool = False, **unroll_options) -> Encoder:
+  """Run a cell from the first step to the last.
 
   Args:
-    cell: what is unrolled.
-    learned_start: the first carry is a parameter instead of zeros.
-    **options: remat and backend, as for `unroll`.
+    cell: the cell.
+    learned_initial_carry: whether the initial carry is a parameter instead of zeros.
+    **unroll_options: remat and backend, as for `unroll`.
   """
-  return _unidirectional("forward", cell, False, learned_initial_carry, options)
+  return _unidirectional("forward", cell, learned_initial_carry, unroll_options)
 
 
-def backward(cell: Cell, *, learned_initial_carry: bool = False, **options) -> Encoder:
-  """The cell from each row's last step to the first; arguments as for `forward`."""
-  return _unidirectional("backward", cell, True, learned_initial_carry, options)
+def backward(cell: Cell, *, learned_initial_carry: bool = False, **unroll_options) -> Encoder:
+  """Run a cell from each row's last step to the first; arguments as for `forward`."""
+  return _unidirectional("backward", cell, learned_initial_carry, unroll_options)
 
 
 def bidirectional(
@@ -106,89 +111,105 @@ def bidirectional(
   merge: str = "concat",
   *,
   learned_initial_carry: bool = False,
-  **options,
+  **unroll_options,
 ) -> Encoder:
-  """Two cells, one in each direction, their outputs merged: Schuster & Paliwal 1997.
+  """Run a cell in each direction and merge their outputs: Schuster & Paliwal 1997.
 
   Args:
-    ahead, back: the cells.
+    forward_cell, backward_cell: the cells.
     merge: "concat", "sum", "mean" or "product".
-    learned_start, **options: as for `forward`.
+    learned_initial_carry, **unroll_options: as for `forward`.
 
   Raises:
-    ValueError: merge is unknown, or needs cells of one width and they have two.
+    ValueError: merge is none of these, or needs equal sizes and the cells' sizes differ.
   """
   if merge not in MERGE_MODES:
     raise ValueError(f"merge must be one of {sorted(MERGE_MODES)}; got {merge!r}")
   if merge != "concat" and forward_cell.features != backward_cell.features:
     raise ValueError(
-      f"merge={merge!r} needs two cells of one width; got {forward_cell} and {backward_cell}"
+      f"merge={merge!r} needs two cells of equal size; got {forward_cell} and {backward_cell}"
     )
-  one = forward(forward_cell, learned_initial_carry=learned_initial_carry, **options)
-  two = backward(backward_cell, learned_initial_carry=learned_initial_carry, **options)
+  merge_outputs = MERGE_MODES[merge]
+  forward_encoder, backward_encoder = encoders = [
+    _unidirectional(direction, cell, learned_initial_carry, unroll_options)
+    for direction, cell in (("forward", forward_cell), ("backward", backward_cell))
+  ]
 
   def init(key, D):
-    keys = jax.random.split(key)
-    return one.init(keys[0], D) | two.init(keys[1], D)
+    forward_key, backward_key = jax.random.split(key)
+    return forward_encoder.init(forward_key, D) | backward_encoder.init(backward_key, D)
 
   def apply(params, xs, lengths=None, *, carry=None, key=None):
     del key
-    if forward_cell is backward_cell:  # in one launch, where the backend can
-      names = "forward", "backward"
-      starts = [_initial_carry(name, forward_cell, params, xs, carry) for name in names]
-      nets = [params[name] for name in names]
-      ends, ys = zip(
-        *unroll_bidirectional(forward_cell, nets, xs, lengths, carries=starts, **options)
+    if forward_cell is not backward_cell:
+      (carry_f, ys_f), (carry_b, ys_b) = (
+        encoder.apply(params, xs, lengths, carry=carry) for encoder in encoders
       )
-      return dict(zip(names, ends)), MERGE_MODES[merge](*ys)
-    ends = [e.apply(params, xs, lengths, carry=carry) for e in (one, two)]
-    return ends[0][0] | ends[1][0], MERGE_MODES[merge](ends[0][1], ends[1][1])
+      return carry_f | carry_b, merge_outputs(ys_f, ys_b)
+    # Some backends run both directions of one cell in one kernel launch.
+    directions = "forward", "backward"
+    carries = [_initial_carry(name, forward_cell, params, xs, carry) for name in directions]
+    param_sets = [params[name] for name in directions]
+    (carry_f, ys_f), (carry_b, ys_b) = unroll_bidirectional(
+      forward_cell, param_sets, xs, lengths, carries=carries, **unroll_options
+    )
+    return {"forward": carry_f, "backward": carry_b}, merge_outputs(ys_f, ys_b)
 
-  last = lambda carry: MERGE_MODES[merge](one.final_hidden(carry), two.final_hidden(carry))
+  def final_hidden(carry):
+    return merge_outputs(*[encoder.final_hidden(carry) for encoder in encoders])
+
+  name = f"bidirectional({forward_cell}, {backward_cell}, {merge!r})"
   features = forward_cell.features + (backward_cell.features if merge == "concat" else 0)
-  return Encoder(
-    f"bidirectional({forward_cell}, {backward_cell}, {merge!r})", features, init, apply, last
-  )
+  return Encoder(name, features, init, apply, final_hidden)
 
 
 def stack(*layers: Encoder, residual: bool = False, dropout: float = 0.0, variational: bool = True):
-  """Encoders on top of one another.
+  """Stack encoders, each of which reads the outputs of the previous one.
 
-      y⁰ = x,  yˡ = layerₗ(drop(yˡ⁻¹))  (+ yˡ⁻¹ with residual, where the widths agree)
+      y⁰ = x,  yˡ = layerₗ(dropout(yˡ⁻¹))  (+ yˡ⁻¹ if residual and of equal size)
 
   Args:
-    *layers: the encoders, the first one lowest.
-    residual: each layer adds to what it reads.
-    dropout: the rate between layers, not before the first nor after the last.
-    locked: one mask for all steps (Gal & Ghahramani 2016); False draws one for each.
+    *layers: the encoders, starting with the one that reads the inputs.
+    residual: whether the input of a layer is added to its output.
+    dropout: dropout rate between layers; neither before the first nor after the last.
+    variational: whether one dropout mask is used for all steps (Gal & Ghahramani 2016) instead of
+      one for each step.
 
   Raises:
-    ValueError: no layer, or a rate outside [0, 1).
+    ValueError: there is no layer, or the dropout rate is outside [0, 1).
   """
   if not layers:
     raise ValueError("stack needs at least one layer")
   if not 0 <= dropout < 1:
     raise ValueError(f"dropout must lie in [0, 1); got {dropout}")
   names = [f"layer_{i}" for i in range(len(layers))]
-  between = drop.variational_dropout if variational else drop.dropout
+  apply_dropout = variational_dropout if variational else independent_dropout
 
   def init(key, D):
-    widths = [D, *(layer.features for layer in layers)]
+    sizes = [D, *(layer.features for layer in layers)]
     keys = jax.random.split(key, len(layers))
-    return {n: e.init(k, w) for n, e, k, w in zip(names, layers, keys, widths)}
+    return {
+      name: layer.init(layer_key, size)
+      for name, layer, layer_key, size in zip(names, layers, keys, sizes)
+    }
 
   def apply(params, xs, lengths=None, *, carry=None, key=None):
-    ends = {}
+    carries = {}
     keys = [None] * 2 * len(layers) if key is None else jax.random.split(key, 2 * len(layers))
-    if residual and lengths is not None:  # what is past a row's end is no output
+    # A residual connection would copy the padding of xs to the outputs.
+    if residual and lengths is not None:
       xs = jnp.where(padding_mask(xs, lengths)[..., None], xs, 0)
     for i, (name, layer) in enumerate(zip(names, layers)):
-      read = between(xs, dropout, keys[2 * i]) if i else xs
-      start, inner = carry and carry[name], keys[2 * i + 1]
-      ends[name], ys = layer.apply(params[name], read, lengths, carry=start, key=inner)
+      dropout_key, layer_key = keys[2 * i], keys[2 * i + 1]
+      inputs = apply_dropout(xs, dropout, dropout_key) if i else xs
+      carries[name], ys = layer.apply(
+        params[name], inputs, lengths, carry=carry and carry[name], key=layer_key
+      )
       xs = ys + xs if residual and ys.shape == xs.shape else ys
-    return ends, xs
+    return carries, xs
 
-  last = lambda carry: layers[-1].final_hidden(carry[names[-1]])
+  def final_hidden(carry):
+    return layers[-1].final_hidden(carry[names[-1]])
+
   name = f"stack({', '.join(map(repr, layers))})"
-  return Encoder(name, layers[-1].features, init, apply, last)
+  return Encoder(name, layers[-1].features, init, apply, final_hidden)

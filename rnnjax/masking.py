@@ -1,4 +1,4 @@
-"""Rows of different length in one array: which steps are alive."""
+"""Padding masks of sequences with different lengths in one array."""
 
 import jax.numpy as jnp
 
@@ -6,23 +6,29 @@ from rnnjax.types import Array
 
 
 def padding_mask(xs: Array, lengths: Array | None, name: str = "xs", axis: str = "T") -> Array:
-  """Padding mask [T, ...] of xs [T, ..., D]: True at the steps before each row's length.
+  """Return the padding mask [T, ...] of xs [T, ..., D]: True at valid steps, False at padding.
 
-  True everywhere if lengths is None. Lengths of the leading batch axes alone, such as [B] for xs
-  [T, B, X, Y, D], hold for all further axes.
+  Args:
+    xs: sequences [T, ..., D]; only their shape is used.
+    lengths: valid steps of each row [...], integer; None if every row has T. If xs has further
+      axes that are not part of the batch, such as [T, B, X, Y, D], lengths [B] are enough.
+    name: name of xs in the error message.
+    axis: letter of the time axis in the error message.
 
   Raises:
-    ValueError: lengths are not integers, one for each row; it calls xs and T by name and axis.
+    ValueError: lengths are not integers, or not of the batch shape of xs.
   """
-  steps, batch = jnp.arange(xs.shape[0]).reshape(-1, *(1,) * (xs.ndim - 2)), xs.shape[1:-1]
+  batch_shape = xs.shape[1:-1]
+  steps = jnp.arange(xs.shape[0]).reshape(-1, *(1,) * len(batch_shape))
   if lengths is None:
     return jnp.broadcast_to(steps >= 0, xs.shape[:-1])
   lengths = jnp.asarray(lengths)
-  leading = batch[: max(1, lengths.ndim)]  # without lengths of a scalar for a batch
-  if lengths.shape != leading or not jnp.issubdtype(lengths.dtype, jnp.integer):
+  # max(1, ...) rejects a scalar length for a batch.
+  expected_shape = batch_shape[: max(1, lengths.ndim)]
+  if lengths.shape != expected_shape or not jnp.issubdtype(lengths.dtype, jnp.integer):
     raise ValueError(
-      f"lengths must be integers of the batch shape {batch} of {name} {xs.shape}, which is "
+      f"lengths must be integers of the batch shape {batch_shape} of {name} {xs.shape}, which is "
       f"time-major [{axis}, *batch, D]; got {lengths.dtype} {lengths.shape}. Is {name} batch-major?"
     )
-  lengths = lengths.reshape(*lengths.shape, *(1,) * (len(batch) - lengths.ndim))
+  lengths = lengths.reshape(*lengths.shape, *(1,) * (len(batch_shape) - lengths.ndim))
   return jnp.broadcast_to(steps < lengths[None], xs.shape[:-1])

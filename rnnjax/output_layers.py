@@ -1,4 +1,4 @@
-"""The last layer of a language model: from features to a distribution over a vocabulary."""
+"""Output layers of a language model: from features to a distribution over the vocabulary."""
 
 import functools
 import itertools
@@ -14,15 +14,15 @@ from rnnjax.types import Array, Key, Params
 
 
 class OutputLayer(NamedTuple):
-  """The last layer of a language model: features to a distribution over a vocabulary.
+  """The output layer of a language model, as pure functions.
 
   Attributes:
-    name: how it prints, e.g. full(10000).
-    vocabulary: V, the number of words.
-    init: key, D -> params, a flat dict of arrays.
-    loss: params, hs [T, ..., D], labels [T, ...], weights [T, ...] -> Σ weights · (−log p(label)),
-      a scalar in nats.
-    logits: params, hs [..., D] -> [..., V], log p up to a constant.
+    name: what repr() prints, e.g. full(10000).
+    vocab_size: V.
+    init: (key, D) -> params, a flat dict of arrays.
+    loss: (params, hs [T, ..., D], labels [T, ...], weights [T, ...]) ->
+      Σ weights · (−log p(label)), a scalar in nats.
+    logits: (params, hs [..., D]) -> log p up to a constant [..., V].
   """
 
   name: str
@@ -36,20 +36,27 @@ class OutputLayer(NamedTuple):
 
 
 def _uniform(key, shape, D):
-  """±1/√D, for D features that enter."""
+  """Sample from U(−1/√D, 1/√D), where D is the number of input features."""
   return jax.random.uniform(key, shape, minval=-1, maxval=1) / math.sqrt(D)
 
 
 @functools.cache
 def full_softmax(vocab_size: int) -> OutputLayer:
-  """Every word has its own row of W.
+  """Return a softmax layer with one row of W for each word.
 
       p(w) = softmax(h Wᵀ + b)_w
 
-  W is [V, D], so it may be tied to the table of an embedding: {"W": table, "b": b}.
+  Parameters: W [V, D] uniform in ±1/√D, b [V] zero. W has the shape of an embedding table, so the
+  two can be tied: {"W": table, "b": b}.
+
+  Args:
+    vocab_size: V.
+
+  Raises:
+    ValueError: vocab_size < 1.
   """
   if vocab_size < 1:
-    raise ValueError(f"full needs a positive integer as its vocabulary; got {vocab_size!r}")
+    raise ValueError(f"vocab_size must be a positive integer; got {vocab_size!r}")
 
   def init(key, D):
     return {"W": _uniform(key, (vocab_size, D), D), "b": jnp.zeros(vocab_size)}
@@ -66,56 +73,76 @@ def full_softmax(vocab_size: int) -> OutputLayer:
 
 @functools.cache
 def adaptive_softmax(vocab_size: int, cutoffs: tuple[int, ...], div_value: int = 4) -> OutputLayer:
-  """Frequent words at once, rare words in two steps and of fewer features (Grave et al. 2017).
+  """Return an adaptive softmax layer (Grave et al. 2017).
 
-      p(w) = softmax(h Wᵀ + b)_w                                     where w < cutoffs[0]
-      p(w) = softmax(h Wᵀ + b)_(cutoffs[0]+i) · softmax(h Pᵢ Wᵢᵀ + bᵢ)_w    where w is in tail i
+  Frequent words are in the head. Rare words are in tail clusters: they are predicted in two steps,
+  the cluster and then the word, and have fewer features.
 
-  Words are numbered by falling frequency; tail i holds those from cutoffs[i] up to the next.
+      p(w) = softmax(h Wᵀ + b)_w                                          if w < cutoffs[0]
+      p(w) = softmax(h Wᵀ + b)_(cutoffs[0]+i) · softmax(h Pᵢ Wᵢᵀ + bᵢ)_w    if w is in tail i
+
+  Words must be numbered by descending frequency. Tail i holds the words from cutoffs[i] up to the
+  next cutoff.
+
+  Parameters: W [cutoffs[0] + number of tails, D] and b; for tail i of Vᵢ words Pᵢ [D, Dᵢ],
+  Wᵢ [Vᵢ, Dᵢ] and bᵢ [Vᵢ], where Dᵢ = max(1, D // div_value^(i+1)). Weights are uniform in
+  ±1/√(input features), biases zero.
+
+  Args:
+    vocab_size: V.
+    cutoffs: first word of each tail, strictly increasing, from 1 to V − 1.
+    div_value: factor by which the features shrink from one cluster to the next.
+
+  Raises:
+    ValueError: the cutoffs do not increase or are out of range, or div_value < 1.
   """
   edges = (*cutoffs, vocab_size)
   if not cutoffs or edges[0] < 1 or any(a >= b for a, b in itertools.pairwise(edges)):
     raise ValueError(
-      f"adaptive needs cutoffs that rise, from 1 to less than the vocabulary of {vocab_size}; "
+      f"cutoffs must be strictly increasing, at least 1 and less than vocab_size={vocab_size}; "
       f"got {cutoffs!r}"
     )
   if div_value < 1:
-    raise ValueError(f"adaptive needs a factor of at least 1; got {div_value!r}")
-  first, sizes = cutoffs[0], [b - a for a, b in itertools.pairwise(edges)]
+    raise ValueError(f"div_value must be at least 1; got {div_value!r}")
+  head_size = cutoffs[0]
+  tail_sizes = [b - a for a, b in itertools.pairwise(edges)]
 
   def init(key, D):
-    keys, rows = iter(jax.random.split(key, 1 + 2 * len(sizes))), first + len(sizes)
+    keys = iter(jax.random.split(key, 1 + 2 * len(tail_sizes)))
+    rows = head_size + len(tail_sizes)
     params = {"W": _uniform(next(keys), (rows, D), D), "b": jnp.zeros(rows)}
-    for i, size in enumerate(sizes):
-      narrow = max(1, D // div_value ** (i + 1))
+    for i, size in enumerate(tail_sizes):
+      features = max(1, D // div_value ** (i + 1))
       params |= {
-        f"P{i}": _uniform(next(keys), (D, narrow), D),
-        f"W{i}": _uniform(next(keys), (size, narrow), narrow),
+        f"P{i}": _uniform(next(keys), (D, features), D),
+        f"W{i}": _uniform(next(keys), (size, features), features),
         f"b{i}": jnp.zeros(size),
       }
     return params
 
   @sum_over_steps
   def loss(params, hs, labels, weights):
-    tail = sum(labels >= edge for edge in cutoffs)
-    among = jnp.where(tail > 0, first + tail - 1, labels)
-    total = linear_cross_entropy(params["W"], params["b"], hs, among, weights)
-    order = jnp.argsort(labels)  # brings together the rows of a tail, and few chunks have any
-    for i, (begin, size) in enumerate(zip(cutoffs, sizes)):
-      within = jnp.clip(labels - begin, 0, size - 1)
-      own = jnp.where(tail == i + 1, weights, 0)
-      narrow = hs @ params[f"P{i}"].astype(hs.dtype)
-      terms = (a[order] for a in (narrow, within, own))
-      total += linear_cross_entropy(params[f"W{i}"], params[f"b{i}"], *terms)
+    cluster = sum(labels >= edge for edge in cutoffs)  # 0 is the head, i + 1 is tail i
+    head_labels = jnp.where(cluster > 0, head_size + cluster - 1, labels)
+    total = linear_cross_entropy(params["W"], params["b"], hs, head_labels, weights)
+    # Sorting makes the rows of a tail contiguous, so that only few chunks of rows are computed.
+    order = jnp.argsort(labels)
+    for i, (begin, size) in enumerate(zip(cutoffs, tail_sizes)):
+      tail_labels = jnp.clip(labels - begin, 0, size - 1)
+      tail_weights = jnp.where(cluster == i + 1, weights, 0)
+      projected = hs @ params[f"P{i}"].astype(hs.dtype)
+      inputs = (a[order] for a in (projected, tail_labels, tail_weights))
+      total += linear_cross_entropy(params[f"W{i}"], params[f"b{i}"], *inputs)
     return total
 
   def logits(params, hs):
     head = jax.nn.log_softmax(hs @ params["W"].T + params["b"])
-    parts = [head[..., :first]]
-    for i in range(len(sizes)):
+    clusters = [head[..., :head_size]]
+    for i in range(len(tail_sizes)):
       z = hs @ params[f"P{i}"] @ params[f"W{i}"].T + params[f"b{i}"]
-      parts.append(head[..., first + i, None] + jax.nn.log_softmax(z))
-    return jnp.concatenate(parts, -1)
+      clusters.append(head[..., head_size + i, None] + jax.nn.log_softmax(z))
+    return jnp.concatenate(clusters, -1)
 
-  name = f"adaptive({vocab_size}, {cutoffs}" + (f", factor={div_value})" if div_value != 4 else ")")
+  options = f", div_value={div_value}" if div_value != 4 else ""
+  name = f"adaptive({vocab_size}, {cutoffs}{options})"
   return OutputLayer(name, vocab_size, init, loss, logits)

@@ -1,21 +1,22 @@
-"""Poolings: the outputs of an encoder to one vector (many to one)."""
+"""Pooling of an encoder's outputs over time, from a sequence to one vector."""
 
 from collections.abc import Callable
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 
-from rnnjax import attention
 from rnnjax.masking import padding_mask
 from rnnjax.types import Array, Key, Params
 
 
 class Pooling(NamedTuple):
-  """A sequence to a vector.
+  """A function from a sequence to a vector, with parameters.
 
   Attributes:
-    init: key, features -> params.
-    apply: params, last [..., H], ys [T, ..., H], lengths -> s [..., nH].
+    init: (key, H) -> params; {} for a pooling without parameters.
+    apply: (params, final_hidden [..., H], ys [T, ..., H], lengths) -> s [..., H] or, for max_mean,
+      [..., 2H].
   """
 
   init: Callable[[Key, int], Params]
@@ -23,37 +24,74 @@ class Pooling(NamedTuple):
 
 
 def mean_pooling(ys: Array, lengths: Array | None = None) -> Array:
-  """s = Σₜ yₜ / length over the living steps of ys [T, ..., H]; 0 for length 0."""
-  mask = _mask(ys, lengths)
+  """Return s = Σₜ yₜ / length over the valid steps of ys [T, ..., H]; 0 for length 0."""
+  mask = _feature_mask(ys, lengths)
   return jnp.sum(ys, 0, where=mask) / jnp.maximum(jnp.sum(mask, 0), 1).astype(ys.dtype)
 
 
 def max_pooling(ys: Array, lengths: Array | None = None) -> Array:
-  """s = maxₜ yₜ over the living steps of ys [T, ..., H]; 0 for length 0."""
-  mask = _mask(ys, lengths)
-  top = jnp.max(ys, 0, where=mask, initial=-jnp.inf)
-  return jnp.where(jnp.any(mask, 0), top, 0)
+  """Return s = maxₜ yₜ over the valid steps of ys [T, ..., H]; 0 for length 0."""
+  mask = _feature_mask(ys, lengths)
+  maximum = jnp.max(ys, 0, where=mask, initial=-jnp.inf)
+  return jnp.where(jnp.any(mask, 0), maximum, 0)
 
 
-def _mask(ys, lengths):
+def max_mean_pooling(ys: Array, lengths: Array | None = None) -> Array:
+  """Return `max_pooling` and `mean_pooling`, concatenated to [..., 2H]."""
+  return jnp.concatenate([max_pooling(ys, lengths), mean_pooling(ys, lengths)], -1)
+
+
+def _feature_mask(ys, lengths):
+  """Return the padding mask [T, ..., 1]."""
   return padding_mask(ys, lengths, "ys")[..., None]
 
 
-def _without_params(apply) -> Pooling:
+def init_attention_pooling(key: Key, features: int) -> Params:
+  """Return W [H, H] (Glorot uniform), b [H] (zero) and u_w [H] ~ N(0, 1/H)."""
+  W_key, u_key = jax.random.split(key)
+  return {
+    "W": jax.nn.initializers.glorot_uniform()(W_key, (features, features)),
+    "b": jnp.zeros(features),
+    "u_w": jax.random.normal(u_key, (features,)) * features**-0.5,
+  }
+
+
+def attention_pooling(
+  params: Params, hs: Array, lengths: Array | None = None
+) -> tuple[Array, Array]:
+  """Return the mean of a sequence weighted by attention, and the attention weights.
+
+      uₜ = tanh(hₜ W + b)
+      αₜ = exp(uₜ · u_w) / Σₜ exp(uₜ · u_w)
+      s = Σₜ αₜ hₜ
+
+  Yang et al., Hierarchical Attention Networks for Document Classification, 2016.
+
+  Args:
+    params: {"W": [H, H], "b": [H], "u_w": [H]}.
+    hs: the sequence [T, ..., H].
+    lengths: valid steps of each row [...], integer; None if every row has T.
+
+  Returns:
+    s [..., H] and α [T, ...]; both 0 for length 0.
+  """
+  u = jnp.tanh(hs @ params["W"] + params["b"])
+  α = jax.nn.softmax(u @ params["u_w"], axis=0, where=padding_mask(hs, lengths))
+  return jnp.einsum("t...,t...h->...h", α, hs), α
+
+
+def _without_params(apply: Callable) -> Pooling:
+  """Return the `Pooling` of a function of (final_hidden, ys, lengths)."""
   return Pooling(lambda key, features: {}, lambda params, *args: apply(*args))
 
 
 POOLINGS = {
-  "last": _without_params(lambda last, ys, lengths: last),
-  "mean": _without_params(lambda last, ys, lengths: mean_pooling(ys, lengths)),
-  "max": _without_params(lambda last, ys, lengths: max_pooling(ys, lengths)),
-  "max_mean": _without_params(
-    lambda last, ys, lengths: jnp.concatenate(
-      [max_pooling(ys, lengths), mean_pooling(ys, lengths)], -1
-    )
-  ),
+  "last": _without_params(lambda final_hidden, ys, lengths: final_hidden),
+  "mean": _without_params(lambda final_hidden, ys, lengths: mean_pooling(ys, lengths)),
+  "max": _without_params(lambda final_hidden, ys, lengths: max_pooling(ys, lengths)),
+  "max_mean": _without_params(lambda final_hidden, ys, lengths: max_mean_pooling(ys, lengths)),
   "attention": Pooling(
-    attention.init_attention_pooling,
-    lambda params, last, ys, lengths: attention.attention_pooling(params, ys, lengths)[0],
+    init_attention_pooling,
+    lambda params, final_hidden, ys, lengths: attention_pooling(params, ys, lengths)[0],
   ),
 }

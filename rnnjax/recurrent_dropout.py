@@ -1,6 +1,6 @@
-"""Encoders whose recurrence itself is disturbed in training: weight drop and zoneout.
+"""Encoders with dropout in the recurrence itself: weight drop and zoneout.
 
-They compose with all others: `weight_drop(stack(zoneout(lstm(256)), forward(lstm(256))), 0.5)`.
+They compose with all others: `weight_drop(stack(zoneout(lstm(8), 0.1), forward(lstm(8))), 0.5)`.
 """
 
 import functools
@@ -15,60 +15,61 @@ from rnnjax.types import Key
 
 
 def weight_drop(encoder: Encoder, rate: float) -> Encoder:
-  """The encoder with elements of its recurrent matrices U dropped, the same at every step.
+  """Drop elements of an encoder's recurrent matrices U, the same ones at all steps.
 
-  Merity, McCann & Socher 2017 (AWD-LSTM). Acts where a key is given.
+  Merity, McCann & Socher 2017 (AWD-LSTM). Active only if a key is given.
 
   Raises:
-    ValueError: a rate outside [0, 1); an encoder without U, when its parameters are made.
+    ValueError: the rate is outside [0, 1); or, from `init`, the encoder has no matrix U.
   """
   if not 0 <= rate < 1:
-    raise ValueError(f"a rate of weight drop must lie in [0, 1); got {rate}")
+    raise ValueError(f"the weight drop rate must lie in [0, 1); got {rate}")
 
   def init(key, D):
     params = encoder.init(key, D)
     if not any(path[-1].key == "U" for path, _ in jax.tree_util.tree_leaves_with_path(params)):
-      raise ValueError(f"weight drop is of recurrent matrices U, and {encoder} has none")
+      raise ValueError(f"weight drop needs recurrent matrices U, and {encoder} has none")
     return params
 
   def apply(params, xs, lengths=None, *, carry=None, key=None):
-    keys = [None] * 2 if key is None else jax.random.split(key)
-    params = dropout.dropconnect(params, rate, keys[0])
-    return encoder.apply(params, xs, lengths, carry=carry, key=keys[1])
+    weight_key, encoder_key = [None] * 2 if key is None else jax.random.split(key)
+    params = dropout.dropconnect(params, rate, weight_key)
+    return encoder.apply(params, xs, lengths, carry=carry, key=encoder_key)
 
   return encoder._replace(name=f"weight_drop({encoder}, {rate})", init=init, apply=apply)
 
 
 def zoneout(cell: Cell, *rates: float, remat: int | None = None, backend: str = "auto") -> Encoder:
-  """The cell, forward in time, with parts of its carry kept as they were: Krueger et al. 2017.
+  """Run a cell forward and randomly keep elements of its previous carry: Krueger et al. 2017.
 
       carryₜ = mₜ ⊙ carryₜ₋₁ + (1 − mₜ) ⊙ stepₜ,   yₜ = hₜ
-      mₜ ~ Bernoulli(rate) where a key is given, else its expectation, the rate
+      mₜ ~ Bernoulli(rate) if a key is given, else mₜ = rate, its expectation
 
   Args:
-    cell: whose y is its h.
-    *rates: one for each array of the carry, as (h, c) of an LSTM; one alone is that of h.
+    cell: a cell whose output is its h.
+    *rates: probability of keeping an element, for each array of the carry, e.g. (h, c) of an LSTM;
+      0 for arrays without a rate.
     remat, backend: as for `unroll`.
 
   Raises:
-    ValueError: more rates than arrays, a rate outside [0, 1]; a linear cell, no step of which
-      reads h.
+    ValueError: there are more rates than arrays, a rate is outside [0, 1], or the cell is a linear
+      recurrence, whose steps do not read h.
   """
   if cell.coefficients:
-    raise ValueError(f"zoneout is of a state that goes on; the h of {cell} is read by no step")
-  if len(rates) > len(_carry_sizes(cell)) or not all(0 <= rate <= 1 for rate in rates):
+    raise ValueError(f"zoneout needs a cell whose step reads h; the step of {cell} does not")
+  sizes = _carry_sizes(cell)
+  if len(rates) > len(sizes) or not all(0 <= rate <= 1 for rate in rates):
     raise ValueError(
-      f"zoneout needs a rate in [0, 1] for each of the {len(_carry_sizes(cell))} arrays that {cell} "
-      f"carries, or for the first of them; got {rates}"
+      f"zoneout needs rates in [0, 1], at most one for each of the {len(sizes)} arrays in the "
+      f"carry of {cell}; got {rates}"
     )
-  zoned = _zoneout_cell(cell)
-  encoder = forward(zoned, remat=remat, backend=backend)
+  encoder = forward(_zoneout_cell(cell), remat=remat, backend=backend)
 
   def init(key, D):
     return {"forward": cell.init(key, D)}
 
   def apply(params, xs, lengths=None, *, carry=None, key=None):
-    masks = _zoneout_masks(_carry_sizes(cell), rates, xs, key)
+    masks = _zoneout_masks(sizes, rates, xs, key)
     return encoder.apply(params, jnp.concatenate([xs, masks], -1), lengths, carry=carry)
 
   name = f"zoneout({', '.join(map(str, [cell, *rates]))})"
@@ -76,39 +77,42 @@ def zoneout(cell: Cell, *rates: float, remat: int | None = None, backend: str = 
 
 
 def _carry_sizes(cell: Cell) -> list[int]:
-  """The features of each array of the carry."""
+  """Return the feature sizes of the arrays in the carry."""
   carry = jax.eval_shape(cell.initial_carry, jnp.zeros(1))
   return [c.shape[-1] for c in carry]
 
 
 def _zoneout_masks(sizes, rates, xs, key: Key | None):
-  """m [T, ..., ΣH], what is kept of each array of the carry."""
-  full = accumulation_dtype(xs.dtype)  # in bfloat16 a draw would have 7 bits
-  rate = jnp.concatenate(
-    [jnp.full(n, rate, full) for n, rate in zip(sizes, (*rates, *[0] * len(sizes)))]
-  )
-  rate = zeros_like_batch(xs, rate.size, full) + rate.reshape(
-    *(1,) * (xs.ndim - 1), -1
-  )  # placed as xs is
+  """Return m [T, ..., ΣH]: the fraction of each element of the previous carry that is kept."""
+  dtype = accumulation_dtype(xs.dtype)  # bfloat16 would draw from only 128 values
+  padded_rates = (*rates, *[0] * (len(sizes) - len(rates)))
+  rate = jnp.concatenate([jnp.full(n, rate, dtype) for n, rate in zip(sizes, padded_rates)])
+  rate = rate.reshape(*(1,) * (xs.ndim - 1), -1)
+  rate = zeros_like_batch(xs, rate.size, dtype) + rate  # with the sharding of xs
   return (rate if key is None else jax.random.bernoulli(key, rate)).astype(xs.dtype)
 
 
 @functools.cache
 def _zoneout_cell(cell: Cell) -> Cell:
-  """The cell that reads [x, m]: the randomness enters as data, so the step stays a function."""
-  widths = _carry_sizes(cell)
-  split = lambda x: (x[..., : -sum(widths)], x[..., -sum(widths) :])
+  """Return the cell with inputs [x, m]: its step stays deterministic, the masks are data."""
+  sizes = _carry_sizes(cell)
+  boundaries = [sum(sizes[: i + 1]) for i in range(len(sizes) - 1)]
+
+  def split_masks(a):
+    return a[..., : -sum(sizes)], a[..., -sum(sizes) :]
 
   def project(params, x):
-    x, m = split(x)
+    x, m = split_masks(x)
     return jnp.concatenate([cell.project(params, x), m], -1)
 
   def step(params, carry, u):
-    u, m = split(u)
-    new, _ = cell.step(params, carry, u)
-    ends = [sum(widths[: i + 1]) for i in range(len(widths) - 1)]
-    parts = zip(jnp.split(m, ends, -1), carry, new)
-    kept = tuple((m * old + (1 - m) * c).astype(c.dtype) for m, old, c in parts)
-    return kept, kept[0]
+    u, m = split_masks(u)
+    new_carry, _ = cell.step(params, carry, u)
+    masks = jnp.split(m, boundaries, -1)
+    carry = tuple(
+      (mask * old + (1 - mask) * new).astype(new.dtype)
+      for mask, old, new in zip(masks, carry, new_carry)
+    )
+    return carry, carry[0]
 
-  return Cell(f"zoned({cell})", cell.features, cell.init, cell.initial_carry, project, step)
+  return Cell(f"zoneout({cell})", cell.features, cell.init, cell.initial_carry, project, step)

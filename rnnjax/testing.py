@@ -1,10 +1,10 @@
-"""The laws that a cell keeps so that stacking, lengths, training and every backend work with it.
+"""`check_cell`: the laws of a cell, on which stacking, lengths, training and all backends rely.
 
     from rnnjax.testing import check_cell
-    check_cell(mine(5))
+    check_cell(my_cell(5))
 
-All is computed in float64 on small random numbers. What `unroll` refuses by itself, such as a step
-that returns a carry of another shape, it says itself.
+The laws are checked in float64 on small random arrays. Errors that `unroll` detects itself, such as
+a step that returns a carry of another shape, are raised by `unroll`.
 """
 
 import functools
@@ -23,157 +23,177 @@ T, D = 6, 4
 
 
 class CellCase:
-  """A cell with random parameters, inputs and a random first carry."""
+  """A cell with random parameters, inputs and initial carry.
+
+  Attributes:
+    cell: the cell.
+    mixes_rows: whether a step may compute a row from other rows of the batch.
+    batch_shape: axes between time and features.
+    xs: inputs [T, *batch_shape, D].
+    lengths: T, 0, T/2, ... along the first batch axis.
+    params: the parameters, float64.
+    carry: the initial carry.
+  """
 
   def __init__(self, cell: Cell, batch_shape: tuple[int, ...] = (3,), mixes_rows: bool = False):
-    draw = np.random.default_rng(0)
-    random = lambda a: jnp.asarray(draw.normal(0, 0.5, a.shape), a.dtype)
+    rng = np.random.default_rng(0)
+
+    def random_like(a):
+      return jnp.asarray(rng.normal(0, 0.5, a.shape), a.dtype)
+
+    def to_float64(p):
+      return jnp.float64(p) if jnp.issubdtype(jnp.asarray(p).dtype, jnp.floating) else p
+
     self.cell, self.mixes_rows = cell, mixes_rows
     self.batch_shape = tuple(batch_shape)
-    self.xs = jnp.asarray(draw.normal(size=(T, *batch_shape, D)))
-    # A full row, an empty one, and shorter ones; the further batch axes share these lengths.
+    self.xs = jnp.asarray(rng.normal(size=(T, *batch_shape, D)))
+    # A full row, an empty row, and a partly padded row.
     self.lengths = np.resize([T, 0, T // 2], batch_shape[0])
-    self.params = jax.tree.map(random, jax.eval_shape(lambda: cell.init(jax.random.key(0), D)))
-    floating = lambda p: jnp.issubdtype(jnp.asarray(p).dtype, jnp.floating)
-    self.params = jax.tree.map(lambda p: jnp.float64(p) if floating(p) else p, self.params)
-    self.carry = jax.tree.map(random, cell.initial_carry(self.xs[0]))
+    shapes = jax.eval_shape(lambda: cell.init(jax.random.key(0), D))
+    self.params = jax.tree.map(to_float64, jax.tree.map(random_like, shapes))
+    self.carry = jax.tree.map(random_like, cell.initial_carry(self.xs[0]))
 
   @functools.cached_property
   def expected(self):
-    """What the plain loop gives for rows of `lengths`."""
+    """Final carry and outputs of the reference loop, with padding."""
     return self(lengths=self.lengths)
 
   @functools.cached_property
   def expected_gradients(self):
-    """The gradients of that."""
+    """Gradients of the reference loop, with padding."""
     return self.gradients(lengths=self.lengths)
 
   def __call__(self, xs=None, lengths=None, carry=None, backend="scan"):
-    """The last carry and all outputs."""
+    """Return the final carry and the outputs; `xs` and `carry` default to the attributes."""
     xs, carry = self.xs if xs is None else xs, self.carry if carry is None else carry
     return unroll(self.cell, self.params, xs, lengths, carry=carry, backend=backend)
 
   def gradients(self, xs=None, lengths=None, backend="scan"):
-    """Of a sum of all that comes out, for parameters, inputs and the first carry."""
+    """Return the gradients for params, xs and carry of a loss that depends on every output."""
 
     def loss(params, xs, carry):
-      out = unroll(self.cell, params, xs, lengths, carry=carry, backend=backend)
-      return sum(jnp.sin(leaf).sum() for leaf in jax.tree.leaves(out))
+      outputs = unroll(self.cell, params, xs, lengths, carry=carry, backend=backend)
+      return sum(jnp.sin(leaf).sum() for leaf in jax.tree.leaves(outputs))
 
     return jax.grad(loss, (0, 1, 2))(self.params, self.xs if xs is None else xs, self.carry)
 
 
 def assert_close(actual, expected, message: str, atol: float = 1e-9):
-  """Two trees agree.
+  """Check that two trees agree.
 
   Raises:
-    AssertionError: they do not; by how much, and why that may be.
+    AssertionError: they do not; with the message and the largest difference.
   """
   for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
-    # Not jnp.max: XLA's maximum of thousands of numbers passes NaN by on a CPU (jaxlib 0.10).
-    gap = float(np.max(np.abs(np.asarray(a) - np.asarray(b)), initial=0.0))
-    assert gap <= atol, f"{message} (they differ by {gap:.2g})"
+    # Not jnp.max: XLA's maximum of thousands of numbers ignores NaN on a CPU (jaxlib 0.10).
+    difference = float(np.max(np.abs(np.asarray(a) - np.asarray(b)), initial=0.0))
+    assert difference <= atol, f"{message} (they differ by {difference:.2g})"
 
 
 def carry_starts_with_output(case: CellCase):
-  """The carry begins with h, of H features in the type of x; batch axes come first."""
-  first, batch, x = case.cell.initial_carry(case.xs[0]), case.batch_shape, case.xs.shape[1:]
-  h = (*batch, case.cell.features)
-  assert isinstance(first, tuple) and first[0].shape == h, (
-    f"start(x) must be a tuple of arrays whose first is h {h} for x {x}; "
-    f"got {jax.tree.map(jnp.shape, first)}"
+  """The carry is a tuple of arrays [..., *F], starting with h [..., H] in the dtype of x."""
+  carry, batch_shape, x = case.cell.initial_carry(case.xs[0]), case.batch_shape, case.xs.shape[1:]
+  h_shape = (*batch_shape, case.cell.features)
+  assert isinstance(carry, tuple) and carry[0].shape == h_shape, (
+    f"initial_carry(x) must be a tuple of arrays, the first of which is h {h_shape} for x {x}; "
+    f"got {jax.tree.map(jnp.shape, carry)}"
   )
-  for part in first:
-    assert part.shape[: len(batch)] == batch, (
-      f"each part of start(x) must have the batch axes of x in front; got {part.shape} for x "
-      f"{x}. Is it made with zeros(x, H)?"
+  for part in carry:
+    assert part.shape[: len(batch_shape)] == batch_shape, (
+      f"each array of initial_carry(x) must start with the batch axes of x; got {part.shape} for "
+      f"x {x}. Create it with zeros_like_batch(x, H)"
     )
-  low = case.cell.initial_carry(case.xs[0].astype(jnp.bfloat16))
-  assert low[0].dtype == jnp.bfloat16, (
-    f"start(x)[0] must have the type of x; it is {low[0].dtype} for bfloat16. jnp.zeros(...) has a "
-    "type of its own"
+  low_precision = case.cell.initial_carry(case.xs[0].astype(jnp.bfloat16))
+  assert low_precision[0].dtype == jnp.bfloat16, (
+    f"initial_carry(x)[0] must have the dtype of x; it is {low_precision[0].dtype} for bfloat16. "
+    "Is it jnp.zeros(...) without a dtype?"
   )
 
 
 def preserves_dtypes(case: CellCase):
-  """bfloat16 in, bfloat16 out, with parameters of any type."""
+  """bfloat16 inputs give bfloat16 outputs, with parameters of any dtype."""
   _, ys = unroll(case.cell, case.params, case.xs.astype(jnp.bfloat16), backend="scan")
   assert ys.dtype == jnp.bfloat16, (
-    f"bfloat16 inputs must give bfloat16 outputs; got {ys.dtype}. A NumPy array or a wide part of "
-    "the carry in the step makes all that it meets wider"
+    f"bfloat16 inputs must give bfloat16 outputs; got {ys.dtype}. A NumPy array or a float32 part "
+    "of the carry promotes everything that is computed from it"
   )
 
 
 def is_pure(case: CellCase):
-  """Asked twice it answers the same, at once or in two halves: the carry is all that it keeps."""
-  why = "asked twice, it answers in two ways. Does the step keep something outside the carry"
-  assert_close(case(), case(), f"{why}?")
-  carry, one = case(case.xs[:2])
-  carry, two = case(case.xs[2:], carry=carry)
-  assert_close((carry, jnp.concatenate([one, two])), case(), f"{why}, or count steps?")
+  """The same inputs give the same outputs, in one call or two: the carry is the only state."""
+  message = "two calls with the same inputs differ. Does the step have state outside the carry"
+  assert_close(case(), case(), f"{message}?")
+  carry, first_half = case(case.xs[:2])
+  carry, second_half = case(case.xs[2:], carry=carry)
+  assert_close(
+    (carry, jnp.concatenate([first_half, second_half])), case(), f"{message}, or count steps?"
+  )
 
 
 def batch_rows_independent(case: CellCase):
-  """The result of a row does not depend on the other rows, unless the cell mixes rows."""
+  """The result of a row does not depend on the other rows, unless mixes_rows is set."""
   if case.mixes_rows:
     return
   carry, ys = case()
-  picks = [slice(b, b + 1) for b in range(case.batch_shape[0])]
-  # With one batch axis also without it: any number of batch axes must work.
-  picks += range(case.batch_shape[0]) if len(case.batch_shape) == 1 else []
-  for pick in picks:
-    start, end = jax.tree.map(lambda c, pick=pick: c[pick], (case.carry, carry))
+  rows = [slice(b, b + 1) for b in range(case.batch_shape[0])]
+  # A single batch axis is also removed, because any number of batch axes must work.
+  rows += range(case.batch_shape[0]) if len(case.batch_shape) == 1 else []
+  for row in rows:
+    initial, final = jax.tree.map(lambda c, row=row: c[row], (case.carry, carry))
     assert_close(
-      (end, ys[:, pick]),
-      case(case.xs[:, pick], carry=start),
+      (final, ys[:, row]),
+      case(case.xs[:, row], carry=initial),
       (
-        f"row {pick} of a batch depends on the other rows. Does step or project reduce over all "
+        f"row {row} of a batch depends on the other rows. Does step or project reduce over all "
         "axes, or over axis 0, instead of axis -1? If rows are to be mixed, pass mixes_rows=True"
       ),
     )
 
 
 def ignores_padding(case: CellCase):
-  """What stands past a row's length, NaN even, changes neither outputs nor gradients."""
-  past = ~padding_mask(case.xs, case.lengths)[..., None]
-  padded = jnp.where(past, jnp.nan, case.xs)
-  why = "what stands past a row's length changes "
-  assert_close(case(padded, case.lengths), case.expected, why + "its outputs")
-  got = case.gradients(padded, case.lengths)
-  whole = all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(got))
-  assert whole, (
-    why + "gradients to NaN. Is a derivative of the step infinite where x is 0, as that of sqrt or "
-    "of a norm is?"
+  """Padding, even NaN, changes neither outputs nor gradients."""
+  padding = ~padding_mask(case.xs, case.lengths)[..., None]
+  xs = jnp.where(padding, jnp.nan, case.xs)
+  assert_close(case(xs, case.lengths), case.expected, "NaN in the padding changes the outputs")
+  gradients = case.gradients(xs, case.lengths)
+  assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(gradients)), (
+    "NaN in the padding changes gradients to NaN. Is a derivative of the step infinite at x = 0, "
+    "like that of sqrt or of a norm?"
   )
-  assert_close(got, case.expected_gradients, why + "gradients")
+  assert_close(gradients, case.expected_gradients, "NaN in the padding changes the gradients")
 
 
 def gradients_are_correct(case: CellCase):
-  """Gradients are those of finite differences, of numbers that are no kinks."""
+  """Gradients agree with finite differences, at points where the step is smooth."""
+
+  def run(params, xs, carry):
+    return unroll(case.cell, params, xs, carry=carry, backend="scan")
+
   try:
-    run = lambda *args: unroll(case.cell, args[0], args[1], carry=args[2], backend="scan")
     args = case.params, case.xs, case.carry
     check_grads(run, args, order=1, modes=["rev"], eps=1e-5, atol=1e-5, rtol=1e-5)
   except AssertionError as error:
     raise AssertionError(
-      "gradients are not those of finite differences. Is there a stop_gradient, a rounding or a "
-      f"custom derivative in the step? {error}"
+      "gradients differ from finite differences. Does the step contain stop_gradient, rounding or "
+      f"a custom derivative? {error}"
     ) from None
 
 
 def backends_agree(case: CellCase):
-  """Every backend that can computes what the plain loop does, gradients too."""
-  for backend, why in backend_status(case.cell, case.params, case.xs, case.carry).items():
-    if why or backend in ("scan", "newton"):  # the latter asks the step alone, and compiles long
+  """Every backend that can run the cell agrees with the reference loop, gradients included."""
+  for backend, reason in backend_status(case.cell, case.params, case.xs, case.carry).items():
+    # Newton's method only calls `step`, and takes long to compile.
+    if reason or backend in ("scan", "newton"):
       continue
-    why = f"backend {backend!r} and 'scan' disagree on "
-    cure = (
-      ". Does step say what pointwise says, on gates(u, h U), or what linear and read say? Make "
-      "them by `additive` or `linear`"
+    message = f"backend {backend!r} and 'scan' disagree on "
+    fix = (
+      ". Does step compute the same as pointwise, or as coefficients and readout? Build the cell "
+      "with `additive` or `linear_recurrence`"
     )
-    assert_close(case(lengths=case.lengths, backend=backend), case.expected, why + "outputs" + cure)
+    actual = case(lengths=case.lengths, backend=backend)
+    assert_close(actual, case.expected, message + "outputs" + fix)
     gradients = case.gradients(lengths=case.lengths, backend=backend)
-    assert_close(gradients, case.expected_gradients, why + "gradients" + cure)
+    assert_close(gradients, case.expected_gradients, message + "gradients" + fix)
 
 
 LAWS: tuple[Callable[[CellCase], None], ...] = (
@@ -188,24 +208,24 @@ LAWS: tuple[Callable[[CellCase], None], ...] = (
 
 
 def check_cell(cell: Cell, *, batch_shape: tuple[int, ...] = (3,), mixes_rows: bool = False):
-  """Check a cell against every law.
+  """Check that a cell satisfies all `LAWS`.
 
   Args:
     cell: the cell; its carry must be floating point.
-    batch_shape: the axes between time and features of the inputs xs [T, *batch_shape, D]. A cell
-      with spatial axes, such as a convolutional LSTM, needs all of them, e.g. (3, 5, 5).
+    batch_shape: axes between time and features of the inputs xs [T, *batch_shape, D]. A cell with
+      spatial axes, such as a convolutional LSTM, needs all of them, e.g. (3, 5, 5).
     mixes_rows: whether a step may compute a row from other rows of the batch, e.g. by a mean over
-      the batch. The law `keeps_rows_apart` is then skipped.
+      the batch. The law `batch_rows_independent` is then skipped.
 
   Raises:
-    AssertionError: a law is broken; the message names it, and the likely cause.
-    TypeError: the cell has no hash, which jit needs; `rnnjax.cells.factory` gives it one.
+    AssertionError: the cell violates a law; the message names the law and the likely cause.
+    TypeError: the cell is not hashable, as jit requires; cells of `cell_factory` are.
   """
   hash(cell)
   with jax.enable_x64(True):
-    subject = CellCase(cell, batch_shape, mixes_rows)
+    case = CellCase(cell, batch_shape, mixes_rows)
     for law in LAWS:
       try:
-        law(subject)
+        law(case)
       except AssertionError as error:
-        raise AssertionError(f"{cell} breaks the law {law.__name__}: {error}") from None
+        raise AssertionError(f"{cell} violates the law {law.__name__}: {error}") from None

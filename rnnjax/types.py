@@ -1,9 +1,9 @@
-"""The types of rnnjax, and the letters of its axes.
+"""Types, the legend of axis letters, and the error for invalid input.
 
-  T  time            D  input features     V  vocabulary     S  source time
-  B  batch           H  hidden features    K  classes        G  gates
+  T  time steps      D  input features     V  vocabulary size    S  source time steps
+  B  batch           H  hidden features    K  classes            G  gates
 
-Sequences are time-major: [T, B, D]. `...` stands for any number of batch axes, none included.
+Sequences are time-major: [T, B, D]. `...` stands for any number of batch axes, including none.
 """
 
 from typing import Any
@@ -11,15 +11,15 @@ from typing import Any
 import jax
 
 Array = jax.Array
-Key = jax.Array  # a typed key, as jax.random.key makes it
-Params = dict[str, Any]  # nested dicts of arrays, with names a person reads
-Carry = Any  # what a recurrence remembers; a tuple of arrays whose first is h
+Key = jax.Array  # typed PRNG key, as returned by jax.random.key
+Params = dict[str, Any]  # nested dicts of arrays, with readable names
+Carry = Any  # state of a recurrence: a tuple of arrays, the first of which is h
 
 
 def flatten_with_names(tree: Any) -> dict[str, Any]:
-  """The leaves of a tree by their paths, whose parts stand between slashes.
+  """Return the leaves of a tree, keyed by their paths joined with slashes.
 
-  >>> named({"layer_0": {"forward": {"W": 1, "b": 2}}})
+  >>> flatten_with_names({"layer_0": {"forward": {"W": 1, "b": 2}}})
   {'layer_0/forward/W': 1, 'layer_0/forward/b': 2}
   """
   leaves, _ = jax.tree.flatten_with_path(tree)
@@ -27,4 +27,8 @@ def flatten_with_names(tree: Any) -> dict[str, Any]:
 
 
 class InvalidInputError(ValueError):
-  """What the user gave cannot be used; the message says what was expected, what came, and why."""
+  """Invalid input from the user: data, files, flags or arguments.
+
+  Its message states what was expected, what was given, and the likely cause. The command line
+  prints it without a traceback.
+  """

@@ -1,3 +1,3 @@
-"""The version, read by setup.cfg without importing jax."""
+"""Version number, which setup.cfg reads without importing jax."""
 
 __version__ = "0.1.0"

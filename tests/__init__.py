@@ -1,1 +1,1 @@
-"""The tests mirror the library: one concept a file, one law a test."""
+"""Tests, in folders that mirror rnnjax/ and experiments/."""

@@ -1,4 +1,4 @@
-"""All cells and their variants, in one table against which every law is held."""
+"""Cells, their NumPy references and random data: the cases of all tests of cells and backends."""
 
 import functools
 from typing import NamedTuple
@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 
 from rnnjax import backend_status, gru, lru, lstm, mingru, minlstm, unroll, vanilla
-from rnnjax.cells import Cell, cell_factory
-from rnnjax.cells.base import (
-  accumulation_dtype,
+from rnnjax.cells import (
+  Cell,
   additive,
+  cell_factory,
   init_dense,
   init_gates,
   linear_recurrence,
-  zeros_like_batch,
+  zero_carry,
 )
 from rnnjax.unroll import BACKENDS
 from tests import numpy_reference
@@ -27,10 +27,13 @@ LENGTHS = np.array([6, 0, 3])
 
 @cell_factory
 def normed(features: int):
-  """A user's own step: LayerNorm inside, no bias in project, and y is not h."""
+  """Build a cell of no special form: LayerNorm in step, no bias in project, and y is not h."""
 
-  def begin(key, D):
+  def init(key, D):
     return init_gates(key, D, features, 1) | {"gain": jnp.ones(features)}
+
+  def project(params, x):
+    return x @ params["W"]
 
   def step(params, carry, u):
     (h,) = carry
@@ -39,9 +42,8 @@ def normed(features: int):
     h = jnp.tanh(z * params["gain"] + params["b"])
     return (h,), h * h
 
-  start = lambda x: (zeros_like_batch(x, features),)
-  project = lambda params, x: x @ params["W"]
-  return {"init": begin, "initial_carry": start, "project": project, "step": step}
+  functions = {"init": init, "initial_carry": zero_carry(features)}
+  return functions | {"project": project, "step": step}
 
 
 def normed_reference(params, x, state):
@@ -52,16 +54,18 @@ def normed_reference(params, x, state):
 
 @cell_factory
 def leaky(features: int):
-  """A user's own additive cell: one more parameter, one block kept apart, and y is not h."""
+  """Build an additive cell with an extra parameter, a split gate, and y different from h."""
+
+  def init(key, D):
+    return init_gates(key, D, features, 2) | {"leak": jnp.ones(features)}
 
   def pointwise(params, carry, gates):
     z, u, v = gates
     h = params["leak"] * carry[0] + jnp.tanh(z)
     return (h,), h * u + v
 
-  begin = lambda key, D: init_gates(key, D, features, 2) | {"leak": jnp.ones(features)}
-  start = lambda x: (zeros_like_batch(x, features),)
-  return {"init": begin, "initial_carry": start, **additive(pointwise, 2, num_split_gates=1)}
+  functions = {"init": init, "initial_carry": zero_carry(features)}
+  return functions | additive(pointwise, 2, num_split_gates=1)
 
 
 def leaky_reference(params, x, state):
@@ -73,22 +77,21 @@ def leaky_reference(params, x, state):
 
 @cell_factory
 def quasi(features: int):
-  """A user's own linear cell, a quasi-recurrent net's: a real state behind an output gate."""
+  """Build a linear recurrence with an output gate: a quasi-recurrent network (QRNN)."""
+
+  def init(key, D):
+    return init_dense(jax.random.split(key, 3), D, features)
 
   def coefficients(params, u):
     z, f, _ = jnp.split(u, 3, -1)
     f = jax.nn.sigmoid(f)
     return f, (1 - f) * jnp.tanh(z)
 
-  def read(params, s, u):
+  def readout(params, s, u):
     return jax.nn.sigmoid(u[..., 2 * features :]) * s
 
-  begin = lambda key, D: init_dense(jax.random.split(key, 3), D, features)
-  start = lambda x: (
-    zeros_like_batch(x, features),
-    zeros_like_batch(x, features, accumulation_dtype(x.dtype)),
-  )
-  return {"init": begin, "initial_carry": start, **linear_recurrence(coefficients, read)}
+  functions = {"init": init, "initial_carry": zero_carry(features, features)}
+  return functions | linear_recurrence(coefficients, readout)
 
 
 def quasi_reference(params, x, state):
@@ -106,9 +109,9 @@ jit_unroll = jax.jit(unroll, static_argnames=STATIC)
 def value_and_gradients(
   cell, params, xs, lengths, carry, reverse=False, remat=None, backend="auto"
 ):
-  """((loss, (last carry, ys)), gradients for params, xs and carry).
+  """Return ((loss, (final carry, ys)), gradients for params, xs and carry).
 
-  The loss is Σ sin(ys) + Σ cos(carry), so that every output has a gradient of its own.
+  The loss is Σ sin(ys) + Σ cos(carry), so that each output has a different gradient.
   """
 
   def loss(params, xs, carry):
@@ -120,33 +123,39 @@ def value_and_gradients(
 
 
 class Case(NamedTuple):
-  """A cell, its oracle, and the widths of its carry."""
+  """A cell and its reference.
+
+  Attributes:
+    cell: the cell.
+    reference: one step in NumPy, (params, x [D], state) -> (state, y).
+    carry_sizes: feature sizes of the arrays in the carry.
+  """
 
   cell: Cell
   reference: object
   carry_sizes: tuple[int, ...]
 
   def params(self, dtype=np.float64):
-    """Random parameters: no bias, gain or peephole is zero, behind which an error could hide."""
-    draw = np.random.default_rng(0)
+    """Return random parameters. None is zero, because a zero bias or gain would hide errors."""
+    rng = np.random.default_rng(0)
     shapes = jax.eval_shape(lambda: self.cell.init(jax.random.key(0), D))
-    return {name: draw.normal(0, 0.6, p.shape).astype(dtype) for name, p in shapes.items()}
+    return {name: rng.normal(0, 0.6, p.shape).astype(dtype) for name, p in shapes.items()}
 
   def carry(self, batch=(B,), dtype=np.float64):
-    """A random first carry."""
-    draw = np.random.default_rng(1)
-    return tuple(draw.normal(0, 1, (*batch, width)).astype(dtype) for width in self.carry_sizes)
+    """Return a random initial carry."""
+    rng = np.random.default_rng(1)
+    return tuple(rng.normal(0, 1, (*batch, size)).astype(dtype) for size in self.carry_sizes)
 
 
 def random_inputs(steps=T, batch=(B,), dtype=np.float64):
-  """Random xs [steps, *batch, D]."""
+  """Return random xs [steps, *batch, D]."""
   return np.random.default_rng(2).normal(0, 1, (steps, *batch, D)).astype(dtype)
 
 
 def _lstm_case(**options):
   switches = {k: v for k, v in options.items() if k in ("coupled", "output_tanh")}
-  tick = lambda *args: numpy_reference.lstm(*args, **switches)
-  return Case(lstm(H, **options), tick, (H, options.get("cell_size", H)))
+  reference = functools.partial(numpy_reference.lstm, **switches)
+  return Case(lstm(H, **options), reference, (H, options.get("cell_size", H)))
 
 
 CASES = (
@@ -168,9 +177,9 @@ CASES = (
   Case(quasi(H), quasi_reference, (H, H)),
 )
 NAMES = [case.cell.name for case in CASES]
-# The laws of the loop are held by one cell of each form, on every backend that runs it, and on the
-# reference by a simple one and by those whose step is longest; all options are in test_cells.py.
-LINEAR = [case for case in CASES if case.cell.coefficients]
+# The laws of the loop are tested with one cell of each form, on every backend that runs it. The
+# reference loop is also tested with a simple cell and those with the longest steps. test_cells.py
+# tests all options of cells.
 FORMS = [
   CASES[NAMES.index(name)]
   for name in "lstm(5)|gru(5)|normed(5)|leaky(5)|mingru(5)|lru(5, num_states=3)|quasi(5)".split("|")
@@ -179,9 +188,9 @@ LONGEST = [case for case in CASES if len(case.cell.name) > 30 or "before" in cas
 
 
 def is_supported(case, backend, dtype=np.float64):
-  """Whether a backend takes a case in a type here; what it refuses it need not get right.
+  """Return whether a backend can run a case in a dtype here.
 
-  Newton's method, which knows no form of a cell and takes long to compile, is tried on two.
+  Newton's method does not use the form of a cell and takes long to compile, so it runs two cases.
   """
   if backend == "newton" and case not in (FORMS[0], FORMS[2]):
     return False

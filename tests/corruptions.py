@@ -1,7 +1,7 @@
-"""Damaged files: seeds of `tests.reader_cases`, changed.
+"""Random corruptions of valid files, for `tests.fuzz`.
 
-Bits flip, pieces are lost, said again or taken from elsewhere, numbers become absurd, and JSON
-another value where it stood; what is packed is changed before it is packed, or after.
+Bits flip, spans are deleted, repeated or spliced in from other files, numbers become extreme, and
+JSON values are replaced. Archives are corrupted either before or after packing.
 """
 
 import json
@@ -10,239 +10,170 @@ import re
 
 from tests.reader_cases import Seed, pack_file
 
-MAX_FILE_BYTES = 1 << 17  # bytes of a file, before it is packed
-NUMBERS = [0, 1, 2, 127, 128, 255, 256, 65535, 65536, 10**6]
-NUMBERS += [2**n - k for n in (31, 32, 63, 64) for k in (0, 1)]
-TOKENS = [
+MAX_FILE_BYTES = 1 << 17  # before packing
+NUMBERS = [0, 1, 127, 128, 255, 65536, 10**6] + [2**n - k for n in (31, 32, 63, 64) for k in (0, 1)]
+DECIMALS = [*map(str, NUMBERS), "-1", "1e999", "9" * 5000, "0.5", "nan", ""]
+TOKENS = b'\\ " , # { ] null nan -1 1e999 0.5 ../../up /etc/passwd'.split()
+TOKENS += [
+  "\u2028é😀".encode(),
   b"\0",
   b"\n",
   b"\t",
-  b'"',
-  b",",
   b" ",
+  b"\r\n",
   b"\xff\xfe",
   b"\xef\xbb\xbf",
-  b"\r\n",
-  b"nan",
-  b"-1",
-  b"1e999",
-  b"0.5",
-  "\u2028é😀".encode(),
   b"\xed\xa0\x80",
-  b"../../up",
-  b"/etc/passwd",
-  b"#",
-  b"{",
-  b"]",
-  b"null",
 ]
-LONG_TOKENS = [
-  b"\xff" * 300,
-  b"9" * 5000,
-  b"[" * 100_000,
-  b"a" * 200_000,
-  b"\n" * 50_000,
-  b"\xff" * 10_000,
-  b'{"a":' * 2000,
-]
-VALUES = [
-  None,
-  True,
-  -1,
-  0,
-  0.5,
-  1e308,
-  10**30,
-  2**31,
-  "",
-  "a",
-  "\ud800",
-  "<unk>",
-  "../../up",
-  [],
-  {},
-  [[]],
-  [None],
-  {"a": 1},
-  float("nan"),
-  float("inf"),
-  "9" * 5000,
-  [1] * 10_000,
-  [["a"] * 3] * 1000,
-]
+LONG_TOKENS = [b"\xff" * 10_000, b"9" * 5000, b"[" * 100_000, b"a" * 200_000, b"\n" * 50_000]
+VALUES = [None, True, -1, 0, 0.5, 1e308, 10**30, 2**31, float("nan"), "", "a", "\ud800", "<unk>"]
+VALUES += ["../../up", "9" * 5000, [], {}, [[]], [None], {"a": 1}, [1] * 10_000, [["a"] * 3] * 1000]
 NAMES = ["../up", "/up", "a/../../up", "", "\0", "x" * 5000, "9" * 5000]
-DEEP = "[" * 90 + "]" * 90
 
 
 def corrupt_files(seeds: list[Seed], seed: int, n: int) -> dict[str, bytes]:
-  """The files of the n-th input, by their paths."""
-  draw = random.Random(f"{seed} {n}")
-  chosen = draw.choice(seeds)
-  other = lambda: _random_leaf_bytes(draw, draw.choice(seeds))
-  files = dict(chosen)
-  for name in draw.sample([*files], min(len(files), draw.choice((1, 1, 1, 2)))):
+  """Return the n-th corrupted input: file contents by path."""
+  rng = random.Random(f"{seed} {n}")
+  files = dict(rng.choice(seeds))
+  splice_source = _random_leaf(rng, rng.choice(seeds))
+  for name in rng.sample([*files], min(len(files), rng.choice((1, 1, 1, 2)))):
     content = files.pop(name)
-    if draw.random() < 0.02 and files:
-      continue  # it is missing
-    if isinstance(content, dict) and draw.random() < 0.8:
-      files[name] = _corrupt_archive(draw, name, content, other)
+    if rng.random() < 0.02 and files:
+      continue  # a missing file
+    if isinstance(content, dict) and rng.random() < 0.8:
+      files[name] = _corrupt_archive(rng, name, content, splice_source)
     else:
-      files[name] = _corrupt_bytes(draw, pack_file(name, content), other)
+      files[name] = _corrupt_bytes(rng, pack_file(name, content), splice_source)
   return {name: pack_file(name, content) for name, content in files.items()}
 
 
-def _random_leaf_bytes(draw, content):
+def _random_leaf(rng, content) -> bytes:
   while isinstance(content, dict):
-    content = draw.choice([*content.values()])
+    content = rng.choice([*content.values()])
   return content
 
 
-def _corrupt_archive(draw, name, parts, other):
-  """What is packed of parts, one of them changed, or its name."""
-  parts = dict(parts)
-  own = draw.choice([*parts])
-  content = parts.pop(own)
-  if draw.random() < 0.1:
-    own = draw.choice(NAMES) + draw.choice(("", own))
+def _corrupt_archive(rng, name, members, splice_source) -> bytes:
+  """Pack an archive after corrupting the content or the name of one member."""
+  members = dict(members)
+  member_name = rng.choice([*members])
+  content = members.pop(member_name)
+  if rng.random() < 0.1:
+    member_name = rng.choice(NAMES) + rng.choice(("", member_name))
   else:
-    content = _corrupt_bytes(draw, content, other)
+    content = _corrupt_bytes(rng, content, splice_source)
   try:
-    return pack_file(name, parts | {own: content})
-  except ValueError:  # what is not allowed as a name
-    return pack_file(name, parts)
+    return pack_file(name, members | {member_name: content})
+  except ValueError:  # the archive format does not allow this name
+    return pack_file(name, members)
 
 
-def _corrupt_bytes(draw, data, other):
-  """Bytes with one to some changes."""
+def _corrupt_bytes(rng, data, splice_source) -> bytes:
+  """Apply one or more random corruptions."""
   while True:
-    value = draw.random() < 0.5 and _corrupt_json(draw, data)
-    data = value or draw.choice(CORRUPTIONS)(draw, data, other)
+    corrupted = _corrupt_json(rng, data) if rng.random() < 0.5 else None
+    data = corrupted or rng.choice(CORRUPTIONS)(rng, data, splice_source)
     data = data[:MAX_FILE_BYTES]
-    if draw.random() < 0.6:
+    if rng.random() < 0.6:
       return data
 
 
-def _random_span(draw, data):
-  """A start and an end, mostly near each other."""
-  start = draw.randrange(len(data) + 1)
-  return start, min(len(data), start + int(draw.expovariate(1 / 16)) + 1)
+def _random_span(rng, data) -> tuple[int, int]:
+  start = rng.randrange(len(data) + 1)
+  return start, min(len(data), start + int(rng.expovariate(1 / 16)) + 1)
 
 
-def _flip_bit(draw, data, other):
-  if not data:
-    return data
-  i = draw.randrange(len(data))
-  return data[:i] + bytes([data[i] ^ 1 << draw.randrange(8)]) + data[i + 1 :]
+def _flip_bit(rng, data, _):
+  i = rng.randrange(max(len(data), 1))
+  return data[:i] + bytes(byte ^ 1 << rng.randrange(8) for byte in data[i : i + 1]) + data[i + 1 :]
 
 
-def _replace_byte(draw, data, other):
-  i = draw.randrange(len(data) + 1)
-  return data[:i] + bytes([draw.choice((0, 1, 127, 128, 255, draw.randrange(256)))]) + data[i + 1 :]
+def _truncate(rng, data, _):
+  return data[: rng.randrange(len(data) + 1)]
 
 
-def _truncate(draw, data, other):
-  return data[: draw.randrange(len(data) + 1)]
-
-
-def _delete_span(draw, data, other):
-  start, end = _random_span(draw, data)
+def _delete_span(rng, data, _):
+  start, end = _random_span(rng, data)
   return data[:start] + data[end:]
 
 
-def _repeat_span(draw, data, other):
-  start, end = _random_span(draw, data)
-  return (
-    data[:end] + data[start:end] * draw.choice((1, 1, 1, 2, 2, 2, 10, 10, 100, 1000)) + data[end:]
-  )
+def _repeat_span(rng, data, _):
+  start, end = _random_span(rng, data)
+  return data[:end] + data[start:end] * rng.choice((1, 1, 2, 2, 10, 100, 1000)) + data[end:]
 
 
-def _splice_other_file(draw, data, other):
-  theirs, at = other(), draw.randrange(len(data) + 1)
-  start, end = _random_span(draw, theirs)
-  return data[:at] + theirs[start:end] + data[draw.choice((at, at + end - start)) :]
+def _splice(rng, data, splice_source):
+  """Insert a span of another file, or overwrite with it."""
+  i = rng.randrange(len(data) + 1)
+  start, end = _random_span(rng, splice_source)
+  return data[:i] + splice_source[start:end] + data[i + rng.choice((0, end - start)) :]
 
 
-def _replace_binary_number(draw, data, other):
-  """A number in binary becomes an absurd one."""
-  size, order = draw.choice((1, 2, 4, 4, 8)), draw.choice(("little", "big"))
-  value = draw.choice((*NUMBERS, draw.randrange(1 << 64))) % (1 << 8 * size)
-  # Numbers mostly stand where their own size divides.
-  at = draw.randrange(len(data) + 1) // size * size
-  return data[:at] + value.to_bytes(size, order) + data[at + size :]
+def _replace_binary_number(rng, data, _):
+  size, byte_order = rng.choice((1, 2, 4, 4, 8)), rng.choice(("little", "big"))
+  value = rng.choice((*NUMBERS, rng.randrange(1 << 64))) % (1 << 8 * size)
+  start = rng.randrange(len(data) + 1) // size * size  # numbers are mostly aligned
+  return data[:start] + value.to_bytes(size, byte_order) + data[start + size :]
 
 
-def _replace_decimal_number(draw, data, other):
-  """A number in text becomes an absurd one."""
-  found = [*re.finditer(rb"\d+", data[:10_000])]
-  if not found:
-    return _replace_binary_number(draw, data, other)
-  start, end = draw.choice(found).span()
-  value = draw.choice((*map(str, NUMBERS), "-1", "1e999", "9" * 5000, "0.5", "nan", "")).encode()
-  return data[:start] + value + data[end:]
+def _replace_decimal_number(rng, data, _):
+  matches = [*re.finditer(rb"\d+", data[:10_000])]
+  if not matches:
+    return _replace_binary_number(rng, data, _)
+  start, end = rng.choice(matches).span()
+  return data[:start] + rng.choice(DECIMALS).encode() + data[end:]
 
 
-def _insert_token(draw, data, other):
-  at = draw.randrange(len(data) + 1)
-  return (
-    data[:at]
-    + draw.choice(TOKENS if draw.random() < 0.9 else LONG_TOKENS)
-    + data[at + draw.choice((0, 1)) :]
-  )
+def _insert_token(rng, data, _):
+  i = rng.randrange(len(data) + 1)
+  token = rng.choice(TOKENS if rng.random() < 0.9 else LONG_TOKENS)
+  return data[:i] + token + data[i + rng.choice((0, 1)) :]
 
 
-def _move_line(draw, data, other):
-  """A line is lost, or stands elsewhere, too or instead."""
+def _delete_or_repeat_line(rng, data, _):
   lines = data.split(b"\n")
-  line = lines.pop(draw.randrange(len(lines)))
-  for _ in range(draw.choice((0, 1, 1, 2, 3))):
-    lines.insert(draw.randrange(len(lines) + 1), line)
+  line = lines.pop(rng.randrange(len(lines)))
+  for _ in range(rng.choice((0, 1, 2, 3))):
+    lines.insert(rng.randrange(len(lines) + 1), line)
   return b"\n".join(lines)
 
 
 CORRUPTIONS = (
   _flip_bit,
-  _replace_byte,
   _truncate,
   _delete_span,
   _repeat_span,
-  _splice_other_file,
+  _splice,
   _replace_binary_number,
   _replace_decimal_number,
   _insert_token,
-  _move_line,
+  _delete_or_repeat_line,
 )
 
 
-def _corrupt_json(draw, data):
-  """A value in JSON, or in a line of it, becomes another; None where there is no JSON."""
-  if data[:1] not in (b"{", b"["):
-    return None
-  lines = [data] if draw.random() < 0.5 else data.split(b"\n")
-  i = draw.randrange(len(lines))
+def _corrupt_json(rng, data) -> bytes | None:
+  """Corrupt one value of a JSON text or of one of its lines; None if it is not JSON."""
+  lines = [data] if rng.random() < 0.5 else data.split(b"\n")
+  i = rng.randrange(len(lines))
   try:
     value = json.loads(lines[i])
   except (ValueError, RecursionError):
     return None
-  lines[i] = json.dumps(_corrupt_json_value(draw, value)).replace('"DEEP"', DEEP).encode()
+  lines[i] = json.dumps(_corrupt_json_value(rng, value)).encode()
   return b"\n".join(lines)
 
 
-def _corrupt_json_value(draw, value):
-  inner = value if isinstance(value, dict | list) else ()
-  if not inner or draw.random() < 0.15:
-    return draw.choice((*VALUES, "DEEP"))
-  if isinstance(value, dict):
-    key = draw.choice([*value])
-    how = draw.random()
-    rest = {k: v for k, v in value.items() if how > 0.15 or k != key}
-    return (
-      rest
-      if how < 0.1
-      else rest | {"a" if how < 0.15 else key: _corrupt_json_value(draw, value[key])}
-    )
-  i, how = draw.randrange(len(value)), draw.random()
-  if how < 0.1:
-    return value[:i] + value[i + 1 :]
-  if how < 0.2:
-    return value[: i + 1] + value[i:]
-  return [*value[:i], _corrupt_json_value(draw, value[i]), *value[i + 1 :]]
+def _corrupt_json_value(rng, value):
+  """Replace a random inner value, or delete it, or repeat an item of a list."""
+  if not isinstance(value, dict | list) or not value or rng.random() < 0.15:
+    return rng.choice(VALUES)
+  value = dict(value) if isinstance(value, dict) else [*value]
+  key = rng.choice([*value]) if isinstance(value, dict) else rng.randrange(len(value))
+  action = rng.random()
+  if action < 0.1:
+    del value[key]
+  elif action < 0.2 and isinstance(value, list):
+    value.insert(key, value[key])
+  else:
+    value[key] = _corrupt_json_value(rng, value[key])
+  return value

@@ -1,13 +1,12 @@
-"""Readers are handed damaged files, which they must read or refuse, at no one's cost.
+"""Fuzz test of all readers: corrupted files must be read, or raise InvalidInputError.
 
-  python -m tests.fuzz --inputs=100000                      # all readers, one after the other
+  python -m tests.fuzz --inputs=100000                      # all readers
   python -m tests.fuzz --reader=midi --seed=1
   python -m tests.fuzz --reader=midi --replay=runs/fuzz/midi_1234
 
-Which input is the n-th is decided by the seed and n. It must be read, or refused as BadInput with a
-message. All else is a finding, and kept in --workdir: another error, more than SECONDS of computing,
-more than MEMORY, the end of the process; and that the reader unpickles, runs code or a program,
-opens a connection or writes outside of its folder.
+The n-th input is a function of the seed and n. It is a finding, which is saved in --workdir, if
+the reader raises any other error, gives no message, takes more than SECONDS of CPU time or MEMORY,
+crashes, unpickles, runs code or a program, opens a connection, or writes outside of its folder.
 """
 
 import argparse
@@ -32,43 +31,46 @@ from rnnjax.types import InvalidInputError
 from tests.corruptions import corrupt_files
 from tests.reader_cases import READERS, Reader, pack_file
 
-SECONDS, MEMORY = 10, 1 << 30  # that one input may take
-INPUTS_PER_PROCESS = 5_000  # inputs of one process: libraries may leak a little
+SECONDS, MEMORY = 10, 1 << 30  # limits for one input: CPU time, and bytes
+INPUTS_PER_PROCESS = 5_000  # libraries may leak a little
 ACCEPTED, REJECTED = "read", "refused"
-FORBIDDEN_EVENTS = re.compile(  # what Python tells an audit hook
+FORBIDDEN_EVENTS = re.compile(  # of Python's audit hooks
   r"pickle\.find_class|exec$|marshal\.load|ctypes\.dlopen|socket\.(connect|bind)|"
   r"subprocess\.Popen|os\.(system|exec|spawn|posix_spawn|fork|symlink|link|remove|rename|chmod)"
 )
 
 
 class FuzzViolation(BaseException):
-  """An end that no `except Exception` holds back."""
+  """A violation by a reader; not an Exception, so that readers cannot catch it."""
 
 
 @contextlib.contextmanager
 def resource_limits() -> Iterator[None]:
-  """Whatever is tried in here has SECONDS and MEMORY."""
+  """Limit memory to MEMORY, and make SIGPROF raise FuzzViolation."""
 
-  def stop(*_):
+  def raise_timeout(*_):
     raise FuzzViolation(f"it takes more than {SECONDS} s")
 
-  held = resource.getrlimit(resource.RLIMIT_AS)
+  soft_limit, hard_limit = resource.getrlimit(resource.RLIMIT_AS)
   pages = int(pathlib.Path("/proc/self/statm").read_text().split()[0])
-  former = signal.signal(signal.SIGPROF, stop)
-  resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + MEMORY, held[1]))
+  handler = signal.signal(signal.SIGPROF, raise_timeout)
+  resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + MEMORY, hard_limit))
   try:
     yield
   finally:
-    signal.signal(signal.SIGPROF, former)
-    resource.setrlimit(resource.RLIMIT_AS, held)
+    signal.signal(signal.SIGPROF, handler)
+    resource.setrlimit(resource.RLIMIT_AS, (soft_limit, hard_limit))
 
 
 @functools.cache
 def _writable_folders() -> list[pathlib.Path]:
-  """Where one may write, at the end of the list; while it is empty, all may be done."""
+  """Install the audit hook; return a stack whose top is the folder that a reader may write to.
+
+  While the stack is empty, everything is allowed: an audit hook cannot be removed.
+  """
   folders: list[pathlib.Path] = []
 
-  def hear(event, args):
+  def audit(event, args):
     if not folders:
       return
     if event == "open" and isinstance(args[2], int) and args[2] & (os.O_WRONLY | os.O_RDWR):
@@ -78,7 +80,7 @@ def _writable_folders() -> list[pathlib.Path]:
     elif FORBIDDEN_EVENTS.match(event) and not _is_importing():
       raise FuzzViolation(f"it does {event} {args!r:.200}")
 
-  sys.addaudithook(hear)
+  sys.addaudithook(audit)
   return folders
 
 
@@ -89,17 +91,22 @@ def _is_importing() -> bool:
   return frame is not None
 
 
-def run_reader(reader: Reader, files: dict[str, bytes], folder: pathlib.Path) -> str:
-  """READ or REFUSED, of an input that is written to a folder, where alone the reader may write.
-
-  Raises:
-    whatever else comes of it.
-  """
+def write_files(folder: pathlib.Path, files: dict[str, bytes]) -> None:
+  """Write files by path to a new folder."""
   shutil.rmtree(folder, ignore_errors=True)
   for name, content in files.items():
     path = folder / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
+
+
+def run_reader(reader: Reader, files: dict[str, bytes], folder: pathlib.Path) -> str:
+  """Write files to a folder and run a reader on it; return ACCEPTED or REJECTED.
+
+  Raises:
+    Exception, FuzzViolation: any error of the reader except an InvalidInputError with a message.
+  """
+  write_files(folder, files)
   folders = _writable_folders()
   folders.append(folder.resolve())
   signal.setitimer(signal.ITIMER_PROF, SECONDS)
@@ -111,7 +118,7 @@ def run_reader(reader: Reader, files: dict[str, bytes], folder: pathlib.Path) ->
     while cause := cause.__cause__ or cause.__context__:
       if isinstance(cause, MemoryError):
         raise cause from None
-    assert str(error), "it is refused without a message"
+    assert str(error), "it is rejected without a message"
     return REJECTED
   finally:
     signal.setitimer(signal.ITIMER_PROF, 0)
@@ -119,19 +126,24 @@ def run_reader(reader: Reader, files: dict[str, bytes], folder: pathlib.Path) ->
 
 
 def fuzz_inputs(
-  name: str, seed: int, inputs: range, folder: pathlib.Path, out: pathlib.Path, counts
-):
-  """Tries inputs of a reader one after the other; findings are kept in `out`.
+  name: str, seed: int, inputs: range, folder: pathlib.Path, workdir: pathlib.Path, counts
+) -> None:
+  """Run a reader on corrupted inputs in this process; save findings in `workdir`.
 
   Args:
-    counts: [n, read, refused, findings, KiB], which are kept up to date.
+    name: key of READERS.
+    seed: seed of the inputs.
+    inputs: indices of the inputs.
+    folder: temporary folder of the inputs.
+    workdir: folder of the findings.
+    counts: [n, read, refused, findings, KiB of memory], updated in place.
   """
-  reader, peak = READERS[name], lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+  reader = READERS[name]
   seeds = reader.seeds()
-  for whole in seeds:
-    files = {path: pack_file(path, content) for path, content in whole.items()}
-    assert run_reader(reader, files, folder) == ACCEPTED, f"a seed is refused: {[*files]}"
-  before = peak()
+  for seed_files in seeds:
+    files = {path: pack_file(path, content) for path, content in seed_files.items()}
+    assert run_reader(reader, files, folder) == ACCEPTED, f"a valid input is rejected: {[*files]}"
+  initial_memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
   with resource_limits():
     for n in inputs:
       files, counts[0] = corrupt_files(seeds, seed, n), n
@@ -139,70 +151,66 @@ def fuzz_inputs(
         counts[1 if run_reader(reader, files, folder) == ACCEPTED else 2] += 1
       except (Exception, FuzzViolation):
         counts[3] += 1
-        save_finding(folder, out / f"{name}_{n}", traceback.format_exc())
-      counts[4] = max(counts[4], peak() - before)
+        save_finding(folder, workdir / f"{name}_{n}", traceback.format_exc())
+      peak_memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+      counts[4] = max(counts[4], peak_memory - initial_memory)
   counts[0] = inputs.stop
 
 
-def save_finding(folder: pathlib.Path, place: pathlib.Path, why: str):
-  """Keeps an input, and what it led to."""
-  shutil.rmtree(place, ignore_errors=True)
-  shutil.copytree(folder, place)
-  (place / "why.txt").write_text(why)
+def save_finding(folder: pathlib.Path, finding: pathlib.Path, reason: str) -> None:
+  """Copy an input to the folder of a finding, with the reason."""
+  shutil.rmtree(finding, ignore_errors=True)
+  shutil.copytree(folder, finding)
+  (finding / "why.txt").write_text(reason)
 
 
-def _worker_main(*given):
-  """`check` in a process of its own, which is as quiet as a user's."""
+def _worker_main(*args):
+  """Run `fuzz_inputs` in a process of its own, without output."""
   logging.disable(logging.CRITICAL)
   warnings.simplefilter("ignore")
   sys.stderr = open(os.devnull, "w")
-  fuzz_inputs(*given)
+  fuzz_inputs(*args)
 
 
-def fuzz_reader(name: str, inputs: int, seed: int, out: pathlib.Path) -> dict[str, str | int]:
-  """Tries so many inputs on a reader: a row of the table. A process that ends is begun anew."""
-  from tqdm import tqdm
-
-  context, begun = multiprocessing.get_context("spawn"), time.monotonic()
+def fuzz_reader(
+  name: str, num_inputs: int, seed: int, workdir: pathlib.Path
+) -> dict[str, str | int]:
+  """Fuzz a reader in worker processes, and restart them after a crash; return a row of results."""
+  context, start_time = multiprocessing.get_context("spawn"), time.monotonic()
   counts, start = context.Array("q", 5, lock=False), 0
-  base = "/dev/shm" if pathlib.Path("/dev/shm").is_dir() else None  # a disk would be slower
-  with tempfile.TemporaryDirectory(dir=base) as place, tqdm(total=inputs, desc=name) as bar:
-    folder = pathlib.Path(place) / "input"
-    while start < inputs:
-      counts[0], stop = -1, min(start + INPUTS_PER_PROCESS, inputs)
-      given = name, seed, range(start, stop), folder, out, counts
-      worker = context.Process(target=_worker_main, args=given, daemon=True)
+  base = "/dev/shm" if pathlib.Path("/dev/shm").is_dir() else None  # faster than a disk
+  with tempfile.TemporaryDirectory(dir=base) as temporary:
+    folder = pathlib.Path(temporary) / "input"
+    while start < num_inputs:
+      counts[0], stop = -1, min(start + INPUTS_PER_PROCESS, num_inputs)
+      args = name, seed, range(start, stop), folder, workdir, counts
+      worker = context.Process(target=_worker_main, args=args, daemon=True)
       worker.start()
-      why, n = _watch_worker(worker, counts, bar), counts[0]
-      if why and n < 0:
-        raise RuntimeError(f"{name} could not begin: {why}")
-      if why:
+      reason = _wait_for_worker(worker, counts)
+      start = stop
+      if reason:
+        if counts[0] < 0:
+          raise RuntimeError(f"{name} did not start: {reason}")
         counts[3] += 1
-        save_finding(folder, out / f"{name}_{n}", why)
-      start = n + 1 if why else stop
-  seconds = round(time.monotonic() - begun)
+        save_finding(folder, workdir / f"{name}_{counts[0]}", reason)
+        start = counts[0] + 1
   return {
     "reader": name,
-    "inputs": inputs,
+    "inputs": num_inputs,
     "read": counts[1],
     "refused": counts[2],
     "findings": counts[3],
-    "seconds": seconds,
+    "seconds": round(time.monotonic() - start_time),
     "MiB": counts[4] >> 10,
   }
 
 
-def _watch_worker(worker, counts, bar) -> str:
-  """Waits for a process; why it ended before its work did, or ""."""
-  last, still = None, 0.0
+def _wait_for_worker(worker, counts) -> str:
+  """Wait for a process; return the reason why it stopped early, or ""."""
   while worker.is_alive():
-    worker.join(0.2)
-    now = [*counts]
-    bar.update(max(now[0], bar.n) - bar.n)
-    bar.set_postfix(findings=now[3], refresh=False)
-    still = 0.2 + still if now[:4] == last else 0.0  # of waiting: not while both are stopped
-    last = now[:4]
-    if now[0] >= 0 and still > 6 * SECONDS:  # others may need the processor
+    previous_counts = [*counts]
+    worker.join(12 * SECONDS)  # wall-clock time, of which another process may take a part
+    if worker.is_alive() and counts[0] >= 0 and [*counts] == previous_counts:
       worker.kill()
       worker.join()
       return "it hangs, and could not be interrupted"
@@ -210,32 +218,41 @@ def _watch_worker(worker, counts, bar) -> str:
 
 
 def format_table(rows: list[dict]) -> str:
-  """Rows in columns, beneath their names."""
-  text = lambda value: f"{value:,}" if isinstance(value, int) else value
-  cells = [[*rows[0]], *([text(value) for value in row.values()] for row in rows)]
+  """Return rows in aligned columns below their names."""
+  cells = [[*rows[0]]]
+  for row in rows:
+    cells.append([f"{value:,}" if isinstance(value, int) else value for value in row.values()])
   widths = [max(map(len, column)) for column in zip(*cells)]
   return "\n".join("  ".join(cell.rjust(w) for cell, w in zip(row, widths)) for row in cells)
 
 
 def main():
-  how = {"description": __doc__, "formatter_class": argparse.RawDescriptionHelpFormatter}
-  parser = argparse.ArgumentParser(**how)
-  parser.add_argument("--reader", default=",".join(READERS), help="names, with commas between")
-  parser.add_argument("--inputs", type=int, default=100_000, help="of each")
-  parser.add_argument("--seed", type=int, default=0, help="of the inputs")
-  parser.add_argument("--workdir", type=pathlib.Path, default=pathlib.Path("runs/fuzz"))
-  parser.add_argument("--replay", type=pathlib.Path, help="the folder of a finding")
-  given = parser.parse_args()
-  names = given.reader.split(",")
-  if strange := {*names} - {*READERS}:
-    parser.error(f"--reader must be of {', '.join(READERS)}; got {', '.join(strange)}")
-  if given.replay:
-    with tempfile.TemporaryDirectory() as place:
-      folder = pathlib.Path(place) / "input"
-      shutil.copytree(given.replay, folder, ignore=shutil.ignore_patterns("why.txt"))
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
+  parser.add_argument(
+    "--reader", default=",".join(READERS), help="comma-separated names of readers"
+  )
+  parser.add_argument("--inputs", type=int, default=100_000, help="number of inputs of each reader")
+  parser.add_argument("--seed", type=int, default=0, help="seed of the inputs")
+  parser.add_argument(
+    "--workdir", type=pathlib.Path, default=pathlib.Path("runs/fuzz"), help="folder of findings"
+  )
+  parser.add_argument("--replay", type=pathlib.Path, help="folder of a finding to run again")
+  args = parser.parse_args()
+  names = args.reader.split(",")
+  if unknown := {*names} - {*READERS}:
+    parser.error(f"--reader must be of {', '.join(READERS)}; got {', '.join(unknown)}")
+  if args.replay:
+    with tempfile.TemporaryDirectory() as temporary:
+      folder = pathlib.Path(temporary) / "input"
+      shutil.copytree(args.replay, folder, ignore=shutil.ignore_patterns("why.txt"))
       print(READERS[names[0]].read(folder))
     return
-  rows = [fuzz_reader(name, given.inputs, given.seed, given.out) for name in names]
+  rows = []
+  for name in names:
+    print(f"fuzzing {name}", file=sys.stderr)
+    rows.append(fuzz_reader(name, args.inputs, args.seed, args.workdir))
   print(format_table(rows))
   sys.exit(any(row["findings"] for row in rows))
 

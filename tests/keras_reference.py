@@ -1,11 +1,11 @@
-"""Keras' outputs for its recurrent layers, written to golden/keras.json.
+"""Outputs of Keras' recurrent layers, written to golden/keras.json.
 
-In an environment of its own, which needs only keras (3.15.1 wrote the file) and jax:
+Run it in a separate environment with keras (3.15.1 wrote the file) and jax:
 
   KERAS_BACKEND=jax python tests/keras_reference.py
 
-All numbers are float32, for Keras on JAX knows no wider ones, and batch-major; no weight is zero.
-Weights are those of get_weights(), layer by layer, and their paths stand beside them.
+All numbers are float32, the widest dtype of Keras on JAX, and batch-major. No weight is zero.
+Weights and their paths are in the order of get_weights(), layer by layer.
 """
 
 import json
@@ -16,34 +16,40 @@ PATH = pathlib.Path(__file__).parent / "golden" / "keras.json"
 
 
 def build_networks(layers):
-  """The layers of each network that is compared, the lowest first."""
-  every = dict(return_sequences=True)
-  both = lambda layer, **options: layers.Bidirectional(layer(H, **every), **options)
+  """Return the layers of each network to compare, the first layer first."""
+  sequences = dict(return_sequences=True)
+
+  def bidirectional(layer, **options):
+    return layers.Bidirectional(layer(H, **sequences), **options)
+
   return {
-    "rnn_tanh": [layers.SimpleRNN(H, **every)],
-    "rnn_relu": [layers.SimpleRNN(H, activation="relu", **every)],
-    "lstm": [layers.LSTM(H, **every)],
-    "lstm_unbiased": [layers.LSTM(H, use_bias=False, **every)],
-    "gru": [layers.GRU(H, **every)],
-    "gru_before": [layers.GRU(H, reset_after=False, **every)],
-    "lstm_bidirectional": [both(layers.LSTM), both(layers.LSTM)],
-    "gru_bidirectional": [both(layers.GRU, merge_mode="ave"), layers.GRU(H, **every)],
+    "rnn_tanh": [layers.SimpleRNN(H, **sequences)],
+    "rnn_relu": [layers.SimpleRNN(H, activation="relu", **sequences)],
+    "lstm": [layers.LSTM(H, **sequences)],
+    "lstm_unbiased": [layers.LSTM(H, use_bias=False, **sequences)],
+    "gru": [layers.GRU(H, **sequences)],
+    "gru_before": [layers.GRU(H, reset_after=False, **sequences)],
+    "lstm_bidirectional": [bidirectional(layers.LSTM), bidirectional(layers.LSTM)],
+    "gru_bidirectional": [bidirectional(layers.GRU, merge_mode="ave"), layers.GRU(H, **sequences)],
   }
 
 
-def reference_values(keras, net):
-  """One network's inputs, weights and outputs, as nested lists."""
+def reference_values(keras, network):
+  """Return a network's inputs, weights and outputs, as nested lists."""
   seeds = keras.random.SeedGenerator(0)
-  draw = lambda *shape: 0.5 * keras.random.normal(shape, seed=seeds)
-  xs = ys = draw(B, T, D)
-  for layer in net:
+
+  def random(*shape):
+    return 0.5 * keras.random.normal(shape, seed=seeds)
+
+  xs = ys = random(B, T, D)
+  for layer in network:
     layer.build(ys.shape)
-    layer.set_weights([draw(*w.shape) for w in layer.weights])
+    layer.set_weights([random(*w.shape) for w in layer.weights])
     ys = layer(ys)
   return {
     "xs": xs.tolist(),
-    "weights": [[w.tolist() for w in layer.get_weights()] for layer in net],
-    "paths": [[w.path for w in layer.weights] for layer in net],
+    "weights": [[w.tolist() for w in layer.get_weights()] for layer in network],
+    "paths": [[w.path for w in layer.weights] for layer in network],
     "ys": ys.tolist(),
   }
 
@@ -51,8 +57,9 @@ def reference_values(keras, net):
 def main():
   import keras
 
-  made = {name: reference_values(keras, net) for name, net in build_networks(keras.layers).items()}
-  PATH.write_text(json.dumps(made) + "\n")
+  networks = build_networks(keras.layers)
+  values = {name: reference_values(keras, network) for name, network in networks.items()}
+  PATH.write_text(json.dumps(values) + "\n")
 
 
 if __name__ == "__main__":

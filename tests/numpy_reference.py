@@ -1,7 +1,8 @@
-"""Recurrences as NumPy float64 loops over rows and steps, straight from the papers.
+"""Reference implementations of the cells in NumPy float64, written from the papers.
 
-Each tick takes params, one row's x [D] and its state, a list [h] or [h, c], and returns the new
-state and y. Gates are read out of W, U and b by their place in the order the papers give them.
+Each step takes params, one row's x [D] and its state, a list [h] or [h, c], and returns the new
+state and y. `unroll` loops over rows and steps. Gates are columns of W, U and b, by their index in
+the papers' order.
 """
 
 import functools
@@ -14,7 +15,7 @@ def σ(z):
 
 
 def gate_preactivation(params, x, h, index, width):
-  """z_j = Σ_d x_d W_dj + Σ_k h_k U_kj + b_j for the columns j of one gate."""
+  """Return z_j = Σ_d x_d W_dj + Σ_k h_k U_kj + b_j for the columns j of one gate."""
   columns = range(index * width, (index + 1) * width)
   W, U, b = (np.asarray(params[name], np.float64) for name in ("W", "U", "b"))
   return np.array([x @ W[:, j] + h @ U[:, j] + b[j] for j in columns])
@@ -29,24 +30,24 @@ def vanilla(params, x, state, activation=np.tanh):
 relu_rnn = functools.partial(vanilla, activation=lambda z: np.maximum(z, 0))
 
 
-def lstm(params, x, state, coupled=False, squash=True):
-  """Gers & Schmidhuber 2000, equations 1 to 8, with peepholes where there is a "p"."""
+def lstm(params, x, state, coupled=False, output_tanh=True):
+  """Gers & Schmidhuber 2000, equations 1 to 8, with peepholes if there is a "p"."""
   h, c = state
   C = len(c)
-  peep = np.asarray(params.get("p", np.zeros((3 - coupled, C))), np.float64)
+  peepholes = np.asarray(params.get("p", np.zeros((3 - coupled, C))), np.float64)
   names = "fgo" if coupled else "ifgo"
-  z = {name: gate_preactivation(params, x, h, place, C) for place, name in enumerate(names)}
-  forget = σ(z["f"] + peep[-2] * c)
-  admit = 1 - forget if coupled else σ(z["i"] + peep[0] * c)
-  c = forget * c + admit * np.tanh(z["g"])
-  h = σ(z["o"] + peep[-1] * c) * (np.tanh(c) if squash else c)
+  z = {name: gate_preactivation(params, x, h, index, C) for index, name in enumerate(names)}
+  f = σ(z["f"] + peepholes[-2] * c)
+  i = 1 - f if coupled else σ(z["i"] + peepholes[0] * c)
+  c = f * c + i * np.tanh(z["g"])
+  h = σ(z["o"] + peepholes[-1] * c) * (np.tanh(c) if output_tanh else c)
   if "P" in params:
     h = np.asarray(params["P"], np.float64).T @ h
   return [h, c], h
 
 
 def gru_reset_before(params, x, state):
-  """Cho et al. 2014: the reset gate acts before the product."""
+  """Cho et al. 2014: the reset gate is applied before the product."""
   (h,) = state
   H = len(h)
   r, z = σ(gate_preactivation(params, x, h, 0, H)), σ(gate_preactivation(params, x, h, 1, H))
@@ -56,7 +57,7 @@ def gru_reset_before(params, x, state):
 
 
 def gru_reset_after(params, x, state):
-  """cuDNN's: the reset gate acts on the product and on a bias inside it."""
+  """The GRU of cuDNN: the reset gate is applied to the product and its inner bias."""
   (h,) = state
   H = len(h)
   r, z = σ(gate_preactivation(params, x, h, 0, H)), σ(gate_preactivation(params, x, h, 1, H))
@@ -70,7 +71,7 @@ def gru_reset_after(params, x, state):
 
 
 def mingru(params, x, state):
-  """Feng et al. 2024, appendix B: the gate from the input alone, the candidate made positive."""
+  """Feng et al. 2024, appendix B: a gate of the input alone and a positive candidate."""
   _, h = state
   H = len(h)
   z, n = (x @ params["W"][:, j : j + H] + params["b"][j : j + H] for j in (0, H))
@@ -79,7 +80,7 @@ def mingru(params, x, state):
 
 
 def minlstm(params, x, state):
-  """Feng et al. 2024, appendix B: gates that are divided by their sum."""
+  """Feng et al. 2024, appendix B: gates divided by their sum."""
   _, h = state
   H = len(h)
   f, i, n = (x @ params["W"][:, j : j + H] + params["b"][j : j + H] for j in (0, H, 2 * H))
@@ -104,7 +105,7 @@ def lru(params, x, state):
 
 
 def unroll(step, params, xs, carry_sizes, lengths=None, reverse=False):
-  """Rows one by one, steps one by one, from zeros; what lies past a row's length is never read."""
+  """Return final states and outputs of a loop over rows and valid steps, from zero states."""
   T, B, _ = xs.shape
   ends = [np.zeros((B, width)) for width in carry_sizes]
   ys = np.zeros((T, B, carry_sizes[0]))
@@ -119,7 +120,7 @@ def unroll(step, params, xs, carry_sizes, lengths=None, reverse=False):
 
 
 def word_attention(params, hs, lengths):
-  """Yang et al. 2016, equations 5 to 7: s [B, H] and α [T, B]."""
+  """Return s [B, H] and α [T, B] of Yang et al. 2016, equations 5 to 7."""
   T, B, H = hs.shape
   s, α = np.zeros((B, H)), np.zeros((T, B))
   for b in range(B):

@@ -1,4 +1,4 @@
-"""Encoders, poolings, attention and dropout: against NumPy, and by their laws."""
+"""Encoders, pooling and dropout: NumPy references and laws."""
 
 import json
 import pathlib
@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from rnnjax import (
-  attention,
   backward,
   bidirectional,
   dropout,
@@ -25,7 +24,8 @@ from rnnjax import (
 )
 from rnnjax.encoders import MERGE_MODES
 from rnnjax.models.classifier import Classifier
-from rnnjax.pooling import POOLINGS
+from rnnjax.pooling import POOLINGS, attention_pooling
+from rnnjax.types import flatten_with_names
 from tests import numpy_reference
 from tests.cell_cases import CASES, LENGTHS, NAMES, B, D, H, T, random_inputs
 
@@ -44,28 +44,26 @@ MASK = np.arange(T)[:, None, None] < LENGTHS[:, None]
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("merge", sorted(MERGE_MODES))
 def test_bidirectional_equals_reference(merge):
-  """Both directions over each row's own steps, merged; `last` is where each direction ends."""
+  """Outputs and `final_hidden` merge both directions over each row's valid steps."""
   encoder = bidirectional(FORWARD_CASE.cell, BACKWARD_CASE.cell, merge)
-  params, xs = (
-    {"forward": FORWARD_CASE.params(), "backward": BACKWARD_CASE.params()},
-    random_inputs(),
-  )
+  params = {"forward": FORWARD_CASE.params(), "backward": BACKWARD_CASE.params()}
+  xs = random_inputs()
   carry, ys = encoder.apply(params, xs, LENGTHS)
-  ((h, c), a), ((g,), b) = (
+  ((h_f, c_f), ys_f), ((h_b,), ys_b) = (
     numpy_reference.unroll(case.reference, case.params(), xs, case.carry_sizes, LENGTHS, reverse)
     for case, reverse in ((FORWARD_CASE, False), (BACKWARD_CASE, True))
   )
-  np.testing.assert_allclose(ys, NUMPY[merge](a, b), atol=1e-12)
-  np.testing.assert_allclose(encoder.final_hidden(carry), NUMPY[merge](h, g), atol=1e-12)
-  np.testing.assert_allclose(carry["forward"][1], c, atol=1e-12)
+  np.testing.assert_allclose(ys, NUMPY[merge](ys_f, ys_b), atol=1e-12)
+  np.testing.assert_allclose(encoder.final_hidden(carry), NUMPY[merge](h_f, h_b), atol=1e-12)
+  np.testing.assert_allclose(carry["forward"][1], c_f, atol=1e-12)
   assert encoder.features == ys.shape[-1]
 
 
-def test_last_is_output_at_row_end():
-  """Forward ends at each row's last step, backward at its first; without steps it is 0."""
+def test_final_hidden_is_output_at_row_end():
+  """It is the output at the last valid step (forward) or first step (backward); 0 for length 0."""
   xs = random_inputs(dtype=np.float32)
-  for make, steps in ((forward, LENGTHS - 1), (backward, np.zeros(B, int))):
-    encoder = make(lstm(H))
+  for make_encoder, steps in ((forward, LENGTHS - 1), (backward, np.zeros(B, int))):
+    encoder = make_encoder(lstm(H))
     carry, ys = encoder.apply(encoder.init(KEY, D), xs, LENGTHS)
     expected = np.where(LENGTHS[:, None] > 0, ys[steps, np.arange(B)], 0)
     np.testing.assert_array_equal(encoder.final_hidden(carry), expected)
@@ -73,47 +71,50 @@ def test_last_is_output_at_row_end():
 
 @pytest.mark.parametrize("residual", [False, True])
 def test_stack_applies_layers_in_order(residual):
-  """Each layer reads the one below; a residual is added where the widths agree, and only there."""
+  """Each layer reads the previous one; a residual is added only if the sizes are equal."""
   layers = [forward(gru(H)), bidirectional(lstm(2), lstm(3)), backward(vanilla(3))]
   encoder, xs = stack(*layers, residual=residual), random_inputs(dtype=np.float32)
   params = encoder.init(KEY, D)
-  _, got = encoder.apply(params, xs, LENGTHS)
+  _, actual = encoder.apply(params, xs, LENGTHS)
   for i, layer in enumerate(layers):
     _, ys = layer.apply(params[f"layer_{i}"], xs, LENGTHS)
     xs = ys + xs if residual and i == 1 else ys
-  np.testing.assert_allclose(got, xs, atol=1e-6)
+  np.testing.assert_allclose(actual, xs, atol=1e-6)
 
 
 def test_residual_output_is_zero_at_padding():
-  """Where a row is over the output is 0, whatever stood there in the inputs."""
+  """Outputs at padding are 0 for any padding of the inputs."""
   encoder = stack(forward(lstm(D)), forward(gru(D)), residual=True)
-  xs, over = random_inputs(dtype=np.float32), np.arange(T)[:, None] >= LENGTHS
+  xs, padding = random_inputs(dtype=np.float32), np.arange(T)[:, None] >= LENGTHS
   params = encoder.init(KEY, D)
-  found = [
-    encoder.apply(params, jnp.where(over[..., None], filled, xs), LENGTHS)[1]
-    for filled in (0.0, jnp.nan)
-  ]
-  np.testing.assert_array_equal(*found)
-  assert not found[1][over].any() and found[1][~over].all()
+  with_zeros, with_nan = (
+    encoder.apply(params, jnp.where(padding[..., None], value, xs), LENGTHS)[1]
+    for value in (0.0, jnp.nan)
+  )
+  np.testing.assert_array_equal(with_zeros, with_nan)
+  assert not with_nan[padding].any() and with_nan[~padding].all()
 
 
 def test_stack_dropout_only_between_layers():
-  """Dropout needs a key and a rate, acts on what a later layer reads, and on nothing else."""
+  """Dropout needs a key and a rate, and is applied only to the inputs of later layers."""
   xs, layer = random_inputs(dtype=np.float32), forward(gru(H))
   plain, dropped = stack(layer, layer), stack(layer, layer, dropout=0.5)
   params = plain.init(KEY, D)
-  apply = lambda encoder, **keys: np.asarray(encoder.apply(params, xs, **keys)[1])
+
+  def apply(encoder, **keys):
+    return np.asarray(encoder.apply(params, xs, **keys)[1])
+
   np.testing.assert_array_equal(apply(dropped), apply(plain))
   np.testing.assert_array_equal(apply(plain, key=KEY), apply(plain))
   np.testing.assert_array_equal(apply(dropped, key=KEY), apply(dropped, key=KEY))
   assert abs(apply(dropped, key=KEY) - apply(dropped)).max() > 1e-3
-  one = stack(layer, dropout=0.5)
-  only = {"layer_0": params["layer_0"]}
-  np.testing.assert_array_equal(one.apply(only, xs, key=KEY)[1], one.apply(only, xs)[1])
+  single = stack(layer, dropout=0.5)
+  params = {"layer_0": params["layer_0"]}
+  np.testing.assert_array_equal(apply(single, key=KEY), apply(single))
 
 
 def test_residual_adds_input_without_dropout():
-  """A layer that says nothing leaves what it was to read as it stood."""
+  """If a layer's output is 0, the residual output is its input before dropout."""
   xs, layer = random_inputs(dtype=np.float32), forward(gru(H))
   encoder = stack(layer, layer, residual=True, dropout=0.5)
   params = encoder.init(KEY, D)
@@ -126,16 +127,17 @@ def test_residual_adds_input_without_dropout():
   "drop", [dropout.dropout, dropout.variational_dropout, dropout.word_dropout]
 )
 def test_dropout_keeps_the_expectation(drop):
-  """What survives is scaled by 1/(1 − rate), a share of 1 − rate survives, by the mask's shape."""
+  """A fraction 1 − rate of the elements stays, scaled by 1/(1 − rate); masks have their shapes."""
   xs = np.ones((40, 30, 20), np.float32)
   ys = np.asarray(drop(xs, DROPOUT_RATE, KEY))
   np.testing.assert_allclose(np.unique(ys), [0, 1 / (1 - DROPOUT_RATE)], rtol=1e-6)
-  draws = {
+  independent_values = {
     dropout.dropout: ys,
     dropout.variational_dropout: ys[0],
     dropout.word_dropout: ys[..., 0],
   }[drop]
-  assert abs(draws.mean() - 1) < 5 * np.sqrt(DROPOUT_RATE / (1 - DROPOUT_RATE) / draws.size)
+  std = np.sqrt(DROPOUT_RATE / (1 - DROPOUT_RATE) / independent_values.size)
+  assert abs(independent_values.mean() - 1) < 5 * std
   if drop is dropout.variational_dropout:
     np.testing.assert_array_equal(ys, np.broadcast_to(ys[:1], ys.shape))
   if drop is dropout.word_dropout:
@@ -144,65 +146,75 @@ def test_dropout_keeps_the_expectation(drop):
   np.testing.assert_array_equal(drop(xs, 0.0, KEY), xs)
 
 
-@pytest.mark.parametrize("make", [forward, backward])
+@pytest.mark.parametrize("make_encoder", [forward, backward])
 @pytest.mark.parametrize("cell", [lstm(H), gru(H)], ids=str)
-def test_learned_initial_carry(make, cell):
-  """It starts as zeros do, the gradient reaches each of its parts, and T = 0 gives it back."""
-  encoder, plain, xs = make(cell, learned_start=True), make(cell), random_inputs(dtype=np.float32)
+def test_learned_initial_carry(make_encoder, cell):
+  """It is initialized to zeros, all its parts have gradients, and T = 0 returns it."""
+  encoder, plain = make_encoder(cell, learned_initial_carry=True), make_encoder(cell)
+  xs = random_inputs(dtype=np.float32)
   params = encoder.init(KEY, D)
   np.testing.assert_array_equal(
     encoder.apply(params, xs, LENGTHS)[1], plain.apply(params, xs, LENGTHS)[1]
   )
-  loss = lambda params: jnp.sum(encoder.apply(params, xs, LENGTHS)[1] ** 2)
-  (start,) = (v for k, v in jax.grad(loss)(params).items() if k.endswith("_start"))
-  assert len(start) == len(cell.initial_carry(xs[0]))
-  assert all(abs(d).min() > 0 for d in start.values())
+
+  def loss(params):
+    return jnp.sum(encoder.apply(params, xs, LENGTHS)[1] ** 2)
+
+  (gradients,) = (v for k, v in jax.grad(loss)(params).items() if k.endswith("_start"))
+  assert len(gradients) == len(cell.initial_carry(xs[0]))
+  assert all(abs(gradient).min() > 0 for gradient in gradients.values())
   carry, _ = encoder.apply(jax.tree.map(jnp.ones_like, params), xs[:0])
   np.testing.assert_array_equal(encoder.final_hidden(carry), np.ones((B, H)))
 
 
 @pytest.mark.parametrize("name", ["last", "mean", "max", "max_mean"])
 def test_pooling_ignores_padding(name):
-  """Each row's own steps and no others, were the rest NaN; a row without steps gives zeros."""
+  """Only valid steps are pooled, even if the padding is NaN; a row of length 0 gives zeros."""
   ys = np.where(MASK, random_inputs(dtype=np.float32) - 3, np.nan)
-  last = np.ones((B, D), np.float32)
+  final_hidden = np.ones((B, D), np.float32)
   rows = [ys[:n, b] if n else np.zeros((1, D)) for b, n in enumerate(LENGTHS)]
-  mean, top = (np.stack([f(row, 0) for row in rows]) for f in (np.mean, np.max))
-  expected = {"last": last, "mean": mean, "max": top, "max_mean": np.concatenate([top, mean], -1)}
-  got = POOLINGS[name].apply(POOLINGS[name].init(KEY, D), last, ys, LENGTHS)
-  np.testing.assert_allclose(got, expected[name], rtol=1e-6)
+  mean, maximum = (np.stack([f(row, 0) for row in rows]) for f in (np.mean, np.max))
+  expected = {
+    "last": final_hidden,
+    "mean": mean,
+    "max": maximum,
+    "max_mean": np.concatenate([maximum, mean], -1),
+  }
+  actual = POOLINGS[name].apply(POOLINGS[name].init(KEY, D), final_hidden, ys, LENGTHS)
+  np.testing.assert_allclose(actual, expected[name], rtol=1e-6)
 
 
 @pytest.mark.usefixtures("float64")
-def test_word_attention_equals_reference():
-  """s and α are the paper's; α sums to one over the living steps and is 0 elsewhere."""
-  hs, draw = random_inputs(), np.random.default_rng(5)
+def test_attention_pooling_equals_reference():
+  """α sums to one over the valid steps and is 0 at padding."""
+  hs, rng = random_inputs(), np.random.default_rng(5)
   shapes = {"W": (D, D), "b": D, "u_w": D}
-  params = {name: draw.normal(size=shape) for name, shape in shapes.items()}
-  for got, expected in zip(
-    attention.attention_pooling(params, hs, LENGTHS),
-    numpy_reference.word_attention(params, hs, LENGTHS),
-    strict=True,
-  ):
-    np.testing.assert_allclose(got, expected, atol=1e-12)
-  _, α = attention.attention_pooling(params, np.where(MASK, hs, 0), LENGTHS)
+  params = {name: rng.normal(size=shape) for name, shape in shapes.items()}
+  actual = attention_pooling(params, hs, LENGTHS)
+  expected = numpy_reference.word_attention(params, hs, LENGTHS)
+  for a, b in zip(actual, expected, strict=True):
+    np.testing.assert_allclose(a, b, atol=1e-12)
+  _, α = attention_pooling(params, np.where(MASK, hs, 0), LENGTHS)
   np.testing.assert_allclose(α.sum(0), LENGTHS > 0, atol=1e-12)
   assert not np.where(MASK[..., 0], 0, α).any()
 
 
 @pytest.mark.parametrize("name", sorted(POOLINGS))
 def test_pooling_of_empty_row_is_zero(name):
-  """A row of length 0 gives zeros, and no gradient is NaN."""
+  """A row of length 0 gives zeros and finite gradients."""
   pooling = POOLINGS[name]
   params, ys = pooling.init(KEY, D), random_inputs(dtype=np.float32)
-  pool = lambda params, ys: pooling.apply(params, jnp.zeros((B, D)), ys, np.zeros(B, int))
+
+  def pool(params, ys):
+    return pooling.apply(params, jnp.zeros((B, D)), ys, np.zeros(B, int))
+
   assert not pool(params, ys).any()
   gradients = jax.grad(lambda *args: jnp.sum(jnp.cos(pool(*args))), (0, 1))(params, ys)
   assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradients))
 
 
 def parameter_layouts():
-  """Names and shapes of the parameters of a few encoders and of a classifier."""
+  """Return the names and shapes of the parameters of some encoders and a classifier."""
   encoders = [
     forward(vanilla(3), learned_initial_carry=True),
     bidirectional(lstm(3, peepholes=True, cell_size=2), gru(4), learned_initial_carry=True),
@@ -210,14 +222,13 @@ def parameter_layouts():
     forward(lru(3, num_states=2), learned_initial_carry=True),
     stack(bidirectional(gru(3), gru(3, reset="before")), backward(lstm(2, coupled=True))),
   ]
-  made = {repr(encoder): jax.eval_shape(lambda e=encoder: e.init(KEY, D)) for encoder in encoders}
+  trees = {repr(encoder): jax.eval_shape(lambda e=encoder: e.init(KEY, D)) for encoder in encoders}
   model = Classifier(nn.Embed(9, D), encoders[-1], 3, pooling="attention")
   tokens = jnp.zeros((T, B), int)
-  made["Classifier"] = jax.eval_shape(lambda: model.init(KEY, tokens, LENGTHS))["params"]
-  name = lambda path: "/".join(entry.key for entry in path)
+  trees["Classifier"] = jax.eval_shape(lambda: model.init(KEY, tokens, LENGTHS))["params"]
   return {
-    title: {name(path): list(p.shape) for path, p in jax.tree.leaves_with_path(tree)}
-    for title, tree in made.items()
+    title: {name: list(p.shape) for name, p in flatten_with_names(tree).items()}
+    for title, tree in trees.items()
   }
 
 
@@ -225,10 +236,10 @@ LAYOUT = pathlib.Path(__file__).parent / "golden" / "layout.json"
 
 
 def test_parameter_layout_is_unchanged():
-  """Names and shapes stay, for checkpoints are read by them."""
+  """Names and shapes do not change, because checkpoints are loaded by them."""
   assert parameter_layouts() == json.loads(LAYOUT.read_text()), (
-    "parameters changed their names or shapes: old checkpoints become unreadable. "
-    "If that is meant: python -m tests.test_encoders"
+    "names or shapes of parameters changed: old checkpoints cannot be loaded. "
+    "If this is intended, run python -m tests.test_encoders"
   )
 
 

@@ -1,4 +1,4 @@
-"""What unroll says to input that does not fit: what was expected, what came, the likely cause."""
+"""Error messages of `unroll`: what was expected, what was given, and the likely cause."""
 
 import re
 
@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 from rnnjax import lstm, unroll
-from rnnjax.cells import cell_factory
+from rnnjax.cells import cell_factory, zero_carry
 from rnnjax.cells.base import zeros_like_batch
 from tests.cell_cases import CASES, NAMES, B, D, H, T, random_inputs
 
 CASE = CASES[NAMES.index("lstm(5)")]
 XS = random_inputs(dtype=np.float32)
 CARRY = CASE.carry(dtype=np.float32)
-WRONG = {
+INVALID_INPUTS = {
   "token ids": (dict(xs=np.ones((T, B), int)), TypeError, "xs must be floating", "embedded?"),
   "one axis": (dict(xs=XS[0, 0]), ValueError, "at least two axes", "(4,)"),
   "batch-major": (
@@ -32,7 +32,7 @@ WRONG = {
     "((3, 5), (3, 5))",
     "((2, 5), (2, 5))",
   ),
-  "carry of a GRU": (dict(carry=CARRY[:1]), ValueError, "lstm(5).start", "another cell?"),
+  "carry of a GRU": (dict(carry=CARRY[:1]), ValueError, "lstm(5).initial_carry", "another cell?"),
   "carry as a list": (dict(carry=list(CARRY)), ValueError, "carry must", "[(3, 5), (3, 5)]"),
   "backend": (dict(backend="cuda"), ValueError, "'auto' or one of", "'scan'", "got 'cuda'"),
   "remat": (dict(remat=0), ValueError, "remat must be a positive number", "got 0"),
@@ -40,10 +40,12 @@ WRONG = {
 
 
 @pytest.mark.parametrize(
-  "changed, error, phrases", [(w[0], w[1], w[2:]) for w in WRONG.values()], ids=WRONG
+  "changed, error, phrases",
+  [(case[0], case[1], case[2:]) for case in INVALID_INPUTS.values()],
+  ids=INVALID_INPUTS,
 )
 def test_invalid_input_raises(changed, error, phrases):
-  """Each mistake has a message of its own, with the shapes that explain it."""
+  """The message has the shapes that explain the mistake."""
   with pytest.raises(error) as raised:
     unroll(CASE.cell, CASE.params(np.float32), **{"xs": XS} | changed)
   assert all(phrase in str(raised.value) for phrase in phrases), raised.value
@@ -51,7 +53,7 @@ def test_invalid_input_raises(changed, error, phrases):
 
 @cell_factory
 def broken_cell(features: int, fault: str):
-  """A user's cell with a mistake in its step."""
+  """Build a cell whose step returns a wrong carry or output."""
 
   def step(params, carry, u):
     h = carry[0] + u
@@ -65,7 +67,7 @@ def broken_cell(features: int, fault: str):
 
   return {
     "init": lambda key, D: {},
-    "start": lambda x: (zeros_like_batch(x, features),),
+    "initial_carry": zero_carry(features),
     "project": lambda params, x: x,
     "step": step,
   }
@@ -81,16 +83,16 @@ def broken_cell(features: int, fault: str):
   ],
 )
 def test_invalid_step_output_raises(fault, phrase):
-  """A step that returns another carry, or another width, than it should is shown the two."""
-  name = f"the step of broken({D}, fault={fault!r}) must return"
-  with pytest.raises(ValueError, match=re.escape(name)) as raised:
+  """The message has the expected and the returned dtypes and shapes."""
+  message = f"the step of broken_cell({D}, fault={fault!r}) must return"
+  with pytest.raises(ValueError, match=re.escape(message)) as raised:
     unroll(broken_cell(D, fault), {}, XS)
   assert phrase in str(raised.value)
 
 
 @cell_factory
 def unusual_cell(features: int, fault: str):
-  """A user's cell that counts its steps in an integer, or that cannot be differentiated."""
+  """Build a cell with an integer counter in its carry, or with a step without derivative."""
 
   def step(params, carry, u):
     h, n = carry
@@ -98,46 +100,55 @@ def unusual_cell(features: int, fault: str):
       h = jax.lax.while_loop(lambda h: h.sum() < 1, lambda h: h + 1, h)
     return (jnp.tanh(h + u), n + 1), h
 
-  count = jnp.int32 if fault == "count" else jnp.float32
+  count_dtype = jnp.int32 if fault == "count" else jnp.float32
   return {
     "init": lambda key, D: {},
-    "start": lambda x: (zeros_like_batch(x, features), zeros_like_batch(x, 1, count)),
+    "initial_carry": lambda x: (
+      zeros_like_batch(x, features),
+      zeros_like_batch(x, 1, count_dtype),
+    ),
     "project": lambda params, x: x,
     "step": step,
   }
 
 
 def test_integer_carry_runs_and_is_differentiable():
-  """A counter in the carry runs, and is differentiated; a backend that cannot says why."""
+  """An integer in the carry does not affect gradients; a backend without it raises the reason."""
   cell = unusual_cell(D, "count")
   (_, n), _ = unroll(cell, {}, XS, np.array([T, 0, 3]))
   np.testing.assert_array_equal(n[:, 0], [T, 0, 3])
-  loss = lambda xs, cell: unroll(cell, {}, xs)[1].sum()
+
+  def loss(xs, cell):
+    return unroll(cell, {}, xs)[1].sum()
+
   np.testing.assert_allclose(
     jax.grad(loss)(XS, cell), jax.grad(loss)(XS, unusual_cell(D, "")), rtol=1e-6
   )
-  with pytest.raises(ValueError, match=r"odd\(4, fault='count'\) holds .*int32.*'scan' runs it"):
+  with pytest.raises(ValueError, match=r"unusual_cell\(4, fault='count'\) .*int32.*'scan' runs it"):
     unroll(cell, {}, XS, backend="deferred")
 
 
 def test_non_differentiable_step_raises_in_backward_pass():
-  """It runs forward; backward, the error names the cell."""
+  """The forward pass runs; the error of the backward pass has a note with the cell."""
   cell = unusual_cell(D, "loop")
-  loss = lambda xs: unroll(cell, {}, xs)[1].sum()
+
+  def loss(xs):
+    return unroll(cell, {}, xs)[1].sum()
+
   assert np.isfinite(loss(XS))
   with pytest.raises(ValueError, match="while_loop") as raised:
     jax.grad(loss)(XS)
-  assert "one step of odd(4, fault='loop')" in "".join(raised.value.__notes__)
+  assert "one step of unusual_cell(4, fault='loop')" in "".join(raised.value.__notes__)
 
 
 def test_forward_mode_raises_on_fast_backends():
-  """It is refused in words by the fast backends, which have a backward pass of their own."""
+  """Backends with a custom backward pass have no forward mode."""
   cell, params = CASE.cell, CASE.params(np.float32)
   with pytest.raises(TypeError, match=r"forward-mode .* custom_vjp"):
     jax.jvp(lambda xs: unroll(cell, params, xs)[1], (XS,), (XS,))
 
 
 def test_parameters_of_other_input_size_raise():
-  """Parameters made for another width of input fail, rather than broadcast."""
+  """Parameters for another input size raise instead of being broadcast."""
   with pytest.raises(TypeError, match=r"dot_general|contracting"):
     unroll(lstm(H), CASE.params(np.float32), XS[..., :3])

@@ -1,4 +1,4 @@
-"""The loop over time on several devices: explicit sharding and shard_map change nothing."""
+"""`unroll` on several devices: sharding does not change results."""
 
 import functools
 import re
@@ -16,68 +16,72 @@ pytestmark = [pytest.mark.usefixtures("float64"), over_cells_and_backends]
 LENGTHS = np.array([T, 0, 3, 1])
 
 
-def assert_trees_close(got, expected):
-  for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
+def assert_trees_close(actual, expected):
+  for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
     np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12)
 
 
 def test_explicit_sharding_equals_single_device(case, backend):
-  """On a mesh of explicit axes outputs, carry and gradients are those of one device, also where
-  lengths and carry lie elsewhere, in chunks of which the last is filled up."""
+  """On a mesh of explicit axes the outputs, carry and gradients equal those of one device.
+
+  They also do if lengths and carry are unsharded, and with remat chunks, the last of them padded.
+  """
   args = case.params(), random_inputs(batch=(4,)), LENGTHS, case.carry((4,))
   expected = value_and_gradients(case.cell, *args, backend=backend)
   mesh = jax.make_mesh((4,), ("batch",), axis_types=(AxisType.Explicit,))
   P = PartitionSpec
   specs = P(), P(None, "batch"), P("batch"), P("batch")
   with jax.set_mesh(mesh):
-    placed = [jax.device_put(tree, spec) for tree, spec in zip(args, specs)]
-    got = value_and_gradients(case.cell, *placed, backend=backend)
-    start, ys = jax.jit(functools.partial(unroll, case.cell, backend=backend))(*placed[:3])
-    elsewhere = value_and_gradients(case.cell, *placed[:2], *args[2:], remat=2, backend=backend)
-  assert_trees_close(got, expected)
-  assert_trees_close(elsewhere, expected)
+    sharded = [jax.device_put(tree, spec) for tree, spec in zip(args, specs)]
+    actual = value_and_gradients(case.cell, *sharded, backend=backend)
+    carry, ys = jax.jit(functools.partial(unroll, case.cell, backend=backend))(*sharded[:3])
+    partly_sharded = value_and_gradients(
+      case.cell, *sharded[:2], *args[2:], remat=2, backend=backend
+    )
+  assert_trees_close(actual, expected)
+  assert_trees_close(partly_sharded, expected)
   assert jax.typeof(ys).sharding.spec == P(None, "batch", None)
-  assert all(jax.typeof(c).sharding.spec == P("batch", None) for c in start)
+  assert all(jax.typeof(c).sharding.spec == P("batch", None) for c in carry)
 
 
 def test_auto_mesh_equals_single_device(case, backend):
-  """A mesh with an automatic axis "batch" changes no result; deferred devices meet once a loop."""
+  """A mesh with an automatic axis changes no result; only `scan` has an all-reduce in its loops."""
   args = case.params(), random_inputs(batch=(4,)), LENGTHS, case.carry((4,))
   expected = value_and_gradients(case.cell, *args, backend=backend)
   P = PartitionSpec
   specs = P(), P(None, "batch"), P("batch"), P("batch")
   with jax.set_mesh(jax.make_mesh((4,), ("batch",), axis_types=(AxisType.Auto,))):
-    placed = [jax.device_put(tree, spec) for tree, spec in zip(args, specs)]
-    compiled = value_and_gradients.lower(case.cell, *placed, backend=backend).compile()
-  assert_trees_close(compiled(*placed), expected)
-  text = compiled.as_text()
-  loops = [
-    part
-    for part in re.split(r"\n(?=%|ENTRY)", text)
-    if part.split(" ")[0] in set(re.findall(r"body=(%[\w.-]+)", text))
+    sharded = [jax.device_put(tree, spec) for tree, spec in zip(args, specs)]
+    compiled = value_and_gradients.lower(case.cell, *sharded, backend=backend).compile()
+  assert_trees_close(compiled(*sharded), expected)
+  hlo = compiled.as_text()
+  loop_bodies = [
+    computation
+    for computation in re.split(r"\n(?=%|ENTRY)", hlo)
+    if computation.split(" ")[0] in set(re.findall(r"body=(%[\w.-]+)", hlo))
   ]
-  assert (len(loops) >= 2) == (backend != "associative") and "all-reduce" in text
-  assert any("all-reduce(" in loop for loop in loops) == (backend == "scan")
+  assert (len(loop_bodies) >= 2) == (backend != "associative") and "all-reduce" in hlo
+  assert any("all-reduce(" in body for body in loop_bodies) == (backend == "scan")
 
 
 def test_shard_map_equals_single_device(case, backend):
-  """Each device unrolls its own rows; outputs and the gradients of shared parameters agree."""
+  """shard_map over rows gives the same outputs and gradients of the shared parameters."""
   args = case.params(), random_inputs(batch=(4,)), LENGTHS
-  alone = functools.partial(unroll, case.cell, backend=backend)
+  run = functools.partial(unroll, case.cell, backend=backend)
   P = PartitionSpec
-  each = jax.shard_map(
-    alone,
+  sharded_run = jax.shard_map(
+    run,
     mesh=jax.make_mesh((4,), ("batch",), axis_types=(AxisType.Auto,)),
     in_specs=(P(), P(None, "batch"), P("batch")),
     out_specs=(P("batch"), P(None, "batch")),
   )
 
-  def loss(f, params, xs, lengths):
-    carry, ys = f(params, xs, lengths)
+  def loss(function, params, xs, lengths):
+    carry, ys = function(params, xs, lengths)
     return jnp.sin(ys).sum(), (carry, ys)
 
-  values = [
-    jax.jit(jax.value_and_grad(functools.partial(loss, f), (0, 1), has_aux=True))(*args)
-    for f in (each, alone)
-  ]
-  assert_trees_close(*values)
+  actual, expected = (
+    jax.jit(jax.value_and_grad(functools.partial(loss, function), (0, 1), has_aux=True))(*args)
+    for function in (sharded_run, run)
+  )
+  assert_trees_close(actual, expected)

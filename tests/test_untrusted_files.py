@@ -142,7 +142,7 @@ def test_checkpoint_of_other_structure_raises(tmp_path):
     training.load_saved_run(str(out))
   checkpoints = Checkpoints(out / "checkpoints")
   with pytest.raises(InvalidInputError, match="none of the checkpoints of steps"):
-    checkpoints.restore({"best": {"w": jnp.zeros(3)}})
+    checkpoints.restore({"best_params": {"w": jnp.zeros(3)}})
   with pytest.raises(InvalidInputError, match="none of the checkpoints of steps"):
     checkpoints.restore({"weights": jnp.zeros(4)})
   checkpoints.close()
@@ -186,7 +186,7 @@ def test_large_incompressible_checkpoint_is_read(tmp_path, monkeypatch):
 
 def test_checkpoint_with_symlink_raises(tmp_path):
   """A link in it is refused, and so are descriptions of a version that is not written."""
-  out = write_run(tmp_path / "own", {"best": {"w": jnp.zeros(3)}})
+  out = write_run(tmp_path / "own", {"best_params": {"w": jnp.zeros(3)}})
   inside = out / "checkpoints" / "1" / "default"
   inside.rename(tmp_path / "elsewhere")
   inside.symlink_to(tmp_path / "elsewhere")
@@ -203,7 +203,7 @@ def test_checkpoint_with_symlink_raises(tmp_path):
 @pytest.mark.parametrize(
   "text, words",
   [
-    ("[]", "is not a configuration this library wrote"),
+    ("[]", "is not a configuration that this library wrote"),
     ('{"config": 1}', "is not a configuration"),
     ("{", "is not JSON"),
     ("[" * 100_000, "is not JSON"),

@@ -1,11 +1,11 @@
-"""PyTorch's outputs and gradients for a few recurrent layers, written to golden/torch.json.
+"""Outputs and gradients of PyTorch's recurrent layers, written to golden/torch.json.
 
-In an environment of its own, which needs only torch (2.13.0 wrote the file) and numpy:
+Run it in a separate environment with torch (2.13.0 wrote the file) and numpy:
 
   python tests/torch_reference.py
 
-All numbers are float64. The loss is Σ sin(ys) + Σ cos(final h) (+ Σ cos(final c)), in which every
-output and every step has a gradient of its own; torch's names for weights are kept.
+All numbers are float64. The loss is Σ sin(ys) + Σ cos(final h) (+ Σ cos(final c)), so that each
+output at each step has a different gradient. Weights have PyTorch's names.
 """
 
 import json
@@ -16,7 +16,7 @@ PATH = pathlib.Path(__file__).parent / "golden" / "torch.json"
 
 
 def build_layers(nn):
-  """Each layer that is compared, and whether its rows have lengths."""
+  """Return the layers to compare, and whether each gets sequence lengths."""
   return {
     "rnn_tanh": (nn.RNN(D, H), False),
     "rnn_relu": (nn.RNN(D, H, nonlinearity="relu"), False),
@@ -28,11 +28,11 @@ def build_layers(nn):
 
 
 def reference_values(torch, layer, packed):
-  """One layer's inputs, weights, outputs and gradients, as nested lists."""
+  """Return a layer's inputs, weights, outputs and gradients, as nested lists."""
   xs = torch.randn(max(LENGTHS), len(LENGTHS), D, requires_grad=True)
   rnn = torch.nn.utils.rnn
-  given = rnn.pack_padded_sequence(xs, LENGTHS, enforce_sorted=False) if packed else xs
-  ys, ends = layer(given)
+  inputs = rnn.pack_padded_sequence(xs, LENGTHS, enforce_sorted=False) if packed else xs
+  ys, ends = layer(inputs)
   if packed:
     ys, _ = rnn.pad_packed_sequence(ys)
   ends = ends if isinstance(ends, tuple) else (ends,)
@@ -55,8 +55,8 @@ def main():
 
   torch.manual_seed(0)
   torch.set_default_dtype(torch.float64)
-  made = {name: reference_values(torch, *args) for name, args in build_layers(torch.nn).items()}
-  PATH.write_text(json.dumps(made) + "\n")
+  values = {name: reference_values(torch, *args) for name, args in build_layers(torch.nn).items()}
+  PATH.write_text(json.dumps(values) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Labels of frames judged as segments: Lea et al., Temporal Convolutional Networks for Action
-Segmentation and Detection, 2017.
+"""Segment metrics of frame labels: F1@k and edit score.
 
-A segment is a run of frames of one label; those of the background are none. A label that flickers
-costs few frames, but makes many segments.
+Lea et al., Temporal Convolutional Networks for Action Segmentation and Detection, 2017. A segment
+is a run of frames with one label; the background has no segments. Labels that flicker cost little
+frame accuracy but create many segments, which these metrics penalize.
 """
 
 import itertools
@@ -15,7 +15,13 @@ IOU_THRESHOLDS = (0.10, 0.25, 0.50)
 
 
 class Segment(NamedTuple):
-  """The frames [start, end) of one label."""
+  """A run of frames with one label.
+
+  Attributes:
+    label: of all its frames.
+    start: the first frame.
+    end: the frame after the last one.
+  """
 
   label: int
   start: int
@@ -23,9 +29,9 @@ class Segment(NamedTuple):
 
 
 def to_segments(labels: np.ndarray, background: int | None = None) -> list[Segment]:
-  """The runs of equal labels [T], but those of the background.
+  """Return the runs of equal labels [T], without those of the background.
 
-  >>> segments([0, 2, 2, 1, 0], background=0)
+  >>> to_segments([0, 2, 2, 1, 0], background=0)
   [Segment(label=2, start=1, end=3), Segment(label=1, start=3, end=4)]
   """
   labels = np.asarray(labels)
@@ -35,56 +41,62 @@ def to_segments(labels: np.ndarray, background: int | None = None) -> list[Segme
 
 
 def edit_score(predicted: np.ndarray, target: np.ndarray, background: int | None = None) -> float:
-  """1 − d/max(n, m) of the labels of n and m segments, d Levenshtein's distance.
+  """Return 1 − d/max(n, m), where d is the Levenshtein distance of the labels of n and m segments.
 
-  It asks for the order of the segments alone, not when they are. 1 where there are none.
+  It depends on the order of the segments only, not on their times. It is 1 if there are no
+  segments.
   """
-  one, other = (
-    [s.label for s in to_segments(labels, background)] for labels in (predicted, target)
+  predicted_labels, target_labels = (
+    [segment.label for segment in to_segments(labels, background)] for labels in (predicted, target)
   )
-  row = np.arange(len(other) + 1)
-  for i, label in enumerate(one, 1):
+  # row[j] is the distance of the first i predicted labels to the first j target labels.
+  row = np.arange(len(target_labels) + 1)
+  for i, predicted_label in enumerate(predicted_labels, 1):
     above, row = row, np.full_like(row, i)
-    for j, its in enumerate(other, 1):
-      row[j] = min(above[j] + 1, row[j - 1] + 1, above[j - 1] + (label != its))
-  return float(1 - row[-1] / max(len(one), len(other), 1))
+    for j, target_label in enumerate(target_labels, 1):
+      row[j] = min(above[j] + 1, row[j - 1] + 1, above[j - 1] + (predicted_label != target_label))
+  return float(1 - row[-1] / max(len(predicted_labels), len(target_labels), 1))
 
 
 def segment_f1(
   predicted: np.ndarray, target: np.ndarray, iou_threshold: float, background: int | None = None
 ) -> float:
-  """2 TP/(n + m) of n segments found and m true ones.
+  """Return the F1 score 2 TP/(n + m) of n predicted and m true segments.
 
-  A segment found is right (TP) if the true one of its label whose intersection over union with it
-  is the largest reaches the overlap, and no segment before has taken that one. 1 where there are
-  none.
+  A predicted segment is a true positive (TP) if the true segment of its label with the largest
+  intersection over union reaches the threshold and is not matched with an earlier one. The score
+  is 1 if there are no segments.
   """
-  one, other = (to_segments(labels, background) for labels in (predicted, target))
-  taken = set()
-  for segment in one:
-    ious = [_iou(segment, its) for its in other]
+  predicted_segments, target_segments = (
+    to_segments(labels, background) for labels in (predicted, target)
+  )
+  matched = set()
+  for segment in predicted_segments:
+    ious = [_iou(segment, target_segment) for target_segment in target_segments]
     best = int(np.argmax(ious)) if ious else -1
     if best >= 0 and ious[best] >= iou_threshold:
-      taken.add(best)
-  return 2 * len(taken) / (len(one) + len(other)) if one or other else 1.0
+      matched.add(best)
+  if not predicted_segments and not target_segments:
+    return 1.0
+  return 2 * len(matched) / (len(predicted_segments) + len(target_segments))
 
 
-def _iou(one: Segment, other: Segment) -> float:
-  """Intersection over union; 0 of segments of two labels."""
-  both = max(min(one.end, other.end) - max(one.start, other.start), 0)
-  union = one.end - one.start + other.end - other.start - both
-  return both / union if one.label == other.label else 0.0
+def _iou(a: Segment, b: Segment) -> float:
+  """Return the intersection over union; 0 if the labels differ."""
+  intersection = max(min(a.end, b.end) - max(a.start, b.start), 0)
+  union = a.end - a.start + b.end - b.start - intersection
+  return intersection / union if a.label == b.label else 0.0
 
 
 def segmentation_scores(
   predicted: Sequence[np.ndarray], target: Sequence[np.ndarray], background: int | None = None
 ) -> dict[str, float]:
-  """The accuracy over all frames, and the means over videos of edit score and F1."""
+  """Return the accuracy over all frames, and the edit score and F1@k averaged over videos."""
   pairs = list(zip(predicted, target))
   scores = {"accuracy": np.mean(np.concatenate(predicted) == np.concatenate(target))}
   scores["edit"] = np.mean([edit_score(*pair, background) for pair in pairs])
-  for overlap in IOU_THRESHOLDS:
-    scores[f"f1@{100 * overlap:.0f}"] = np.mean(
-      [segment_f1(*pair, overlap, background) for pair in pairs]
+  for iou_threshold in IOU_THRESHOLDS:
+    scores[f"f1@{100 * iou_threshold:.0f}"] = np.mean(
+      [segment_f1(*pair, iou_threshold, background) for pair in pairs]
     )
   return {name: float(score) for name, score in scores.items()}

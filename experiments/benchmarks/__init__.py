@@ -1,1 +1,1 @@
-"""Speed benchmarks: timing, peer libraries and plots of `experiments.benchmark`."""
+"""Implementations, timing and plots that the speed benchmarks share."""

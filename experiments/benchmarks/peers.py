@@ -1,7 +1,8 @@
-"""The loop over time as others write it: each peer makes a function of (params, xs) -> ys.
+"""Implementations of the loop over time that the benchmark compares.
 
-A peer is name -> make(cell, xs, H), which returns the function and its parameters; one that is not
-installed raises ImportError when it is made. All compute an LSTM or GRU over xs [T, B, D].
+Each `make_<name>(cell_name, xs, H)` returns the function (params, xs) -> ys of an LSTM, GRU or
+vanilla RNN over xs [T, B, D], and its parameters. It raises ImportError if the library is not
+installed, and KeyError if it does not have the cell.
 """
 
 import functools
@@ -10,131 +11,158 @@ import os
 import jax
 import jax.numpy as jnp
 
-from experiments.common.train_config import CELLS
-from rnnjax import backend_status, unroll
-from rnnjax.cells.base import Cell, additive, init_gates, zeros_like_batch
+from experiments.benchmarks import cudnn
+from experiments.common.cells import make_cell
+from rnnjax import unroll
+from rnnjax.cells.base import Cell, additive, zeros_like_batch
+from rnnjax.cells.initializers import init_gates
 
 
 def make_from_cell(cell, xs, backend="auto"):
-  """A cell of ours or of a user as a peer."""
+  """Return the unrolled cell, and its parameters."""
   params = cell.init(jax.random.key(0), xs.shape[-1])
-  return lambda params, xs: unroll(cell, params, xs, backend=backend)[1], params
+
+  def apply_fn(params, xs):
+    _, ys = unroll(cell, params, xs, backend=backend)
+    return ys
+
+  return apply_fn, params
 
 
 def make_rnnjax(cell_name, xs, H, backend="auto"):
-  return make_from_cell(CELLS[cell_name](H), xs, backend)
+  return make_from_cell(make_cell(cell_name, H), xs, backend)
 
 
 def make_custom_cell(cell_name, xs, H):
-  """A cell as a user writes it, of the form of `additive`."""
+  """Return a cell as a user writes it with `additive`."""
 
-  def lstm(params, carry, gates):
+  def lstm_step(params, carry, gates):
     i, f, g, o = gates
     c = jax.nn.sigmoid(f) * carry[1] + jax.nn.sigmoid(i) * jnp.tanh(g)
     h = jax.nn.sigmoid(o) * jnp.tanh(c)
     return (h, c), h
 
-  def gru(params, carry, gates):
+  def gru_step(params, carry, gates):
     r, z, un, vn = gates
     n, z = jnp.tanh(un + jax.nn.sigmoid(r) * vn), jax.nn.sigmoid(z)
     h = n + z * (carry[0] - n)
     return (h,), h
 
-  tick, gates, apart = {"lstm": (lstm, 4, 0), "gru": (gru, 3, 1)}[cell_name]
-  made = Cell(
-    "own",
-    H,
-    lambda key, D: init_gates(key, D, H, gates),
-    lambda x: (zeros_like_batch(x, H),) * (2 if cell_name == "lstm" else 1),
-    **additive(tick, gates, apart),
-  )
-  return make_from_cell(made, xs)
+  pointwise, num_gates, num_split, carry_size = {
+    "lstm": (lstm_step, 4, 0, 2),
+    "gru": (gru_step, 3, 1, 1),
+  }[cell_name]
+
+  def init(key, D):
+    return init_gates(key, D, H, num_gates)
+
+  def initial_carry(x):
+    return (zeros_like_batch(x, H),) * carry_size
+
+  cell = Cell("own", H, init, initial_carry, **additive(pointwise, num_gates, num_split))
+  return make_from_cell(cell, xs)
 
 
 def make_peephole_cell(cell_name, xs, H):
-  """A peephole LSTM as a user writes it, with parameters that its pointwise function reads."""
+  """Return a peephole LSTM as a user writes it; its pointwise function reads parameters."""
   if cell_name != "lstm":
     raise KeyError(cell_name)
 
-  def tick(params, carry, gates):
+  def pointwise(params, carry, gates):
     i, f, g, o = gates
     c = jax.nn.sigmoid(f + params["pf"] * carry[1]) * carry[1]
     c = c + jax.nn.sigmoid(i + params["pi"] * carry[1]) * jnp.tanh(g)
     h = jax.nn.sigmoid(o + params["po"] * c) * jnp.tanh(c)
     return (h, c), h
 
-  def begin(key, D):
+  def init(key, D):
     return init_gates(key, D, H, 4) | {name: jnp.zeros(H) for name in ("pi", "pf", "po")}
 
-  made = Cell("peephole", H, begin, lambda x: (zeros_like_batch(x, H),) * 2, **additive(tick, 4))
-  return make_from_cell(made, xs)
+  def initial_carry(x):
+    return (zeros_like_batch(x, H),) * 2
 
-
-def make_cudnn(cell_name, xs, H):
-  """NVIDIA's LSTM through jax."""
-  made = CELLS[cell_name](H)
-  if backend_status(made, made.init(jax.random.key(0), xs.shape[-1]), xs)["cudnn"]:
-    raise KeyError(cell_name)
-  return make_rnnjax(cell_name, xs, H, "cudnn")
+  cell = Cell("peephole", H, init, initial_carry, **additive(pointwise, 4))
+  return make_from_cell(cell, xs)
 
 
 def make_step_only(cell_name, xs, H):
-  """A cell of which only the step is known."""
-  return make_from_cell(CELLS[cell_name](H)._replace(pointwise=None, coefficients=None), xs)
+  """Return a cell that defines nothing but its step."""
+  return make_from_cell(make_cell(cell_name, H)._replace(pointwise=None, coefficients=None), xs)
+
+
+def make_cudnn(cell_name, xs, H):
+  """Return NVIDIA's LSTM, called through jax."""
+  cell = make_cell(cell_name, H)
+  params = cell.init(jax.random.key(0), xs.shape[-1])
+  if cudnn.why_unavailable(cell, xs):
+    raise KeyError(cell_name)
+
+  def apply_fn(params, xs):
+    _, ys = cudnn.cudnn(cell, params, xs, None, cell.initial_carry(xs[0]), False)
+    return ys
+
+  return apply_fn, params
 
 
 def make_flax(cell_name, xs, H):
   import flax.linen as nn
 
-  made = {"lstm": nn.OptimizedLSTMCell, "gru": nn.GRUCell, "vanilla": nn.SimpleCell}[cell_name]
-  net = nn.RNN(made(H), time_major=True)
-  return net.apply, net.init(jax.random.key(0), xs)
+  cell_class = {"lstm": nn.OptimizedLSTMCell, "gru": nn.GRUCell, "vanilla": nn.SimpleCell}
+  model = nn.RNN(cell_class[cell_name](H), time_major=True)
+  return model.apply, model.init(jax.random.key(0), xs)
 
 
 def make_haiku(cell_name, xs, H):
   import haiku as hk
 
-  def net(xs):
-    core = {"lstm": hk.LSTM, "gru": hk.GRU, "vanilla": hk.VanillaRNN}[cell_name](H)
-    return hk.dynamic_unroll(core, xs, core.initial_state(xs.shape[1]))[0]
+  core_class = {"lstm": hk.LSTM, "gru": hk.GRU, "vanilla": hk.VanillaRNN}[cell_name]
 
-  net = hk.without_apply_rng(hk.transform(net))
-  return net.apply, net.init(jax.random.key(0), xs)
+  def unroll_core(xs):
+    core = core_class(H)
+    ys, _ = hk.dynamic_unroll(core, xs, core.initial_state(xs.shape[1]))
+    return ys
+
+  model = hk.without_apply_rng(hk.transform(unroll_core))
+  return model.apply, model.init(jax.random.key(0), xs)
 
 
 def make_equinox(cell_name, xs, H):
   import equinox as eqx
 
-  made = {"lstm": eqx.nn.LSTMCell, "gru": eqx.nn.GRUCell}[cell_name]
-  net = made(xs.shape[-1], H, key=jax.random.key(0))
-  params, static = eqx.partition(net, eqx.is_array)
+  cell_class = {"lstm": eqx.nn.LSTMCell, "gru": eqx.nn.GRUCell}[cell_name]
+  cell = cell_class(xs.shape[-1], H, key=jax.random.key(0))
+  params, static = eqx.partition(cell, eqx.is_array)
 
-  def run(params, xs):
-    step = jax.vmap(eqx.combine(params, static))
-    zero = jnp.zeros((xs.shape[1], H))
+  def apply_fn(params, xs):
+    batched_cell = jax.vmap(eqx.combine(params, static))
+    zeros = jnp.zeros((xs.shape[1], H))
 
-    def tick(carry, x):
-      carry = step(x, carry)
+    def step(carry, x):
+      carry = batched_cell(x, carry)
       return carry, carry[0] if cell_name == "lstm" else carry
 
-    return jax.lax.scan(tick, (zero, zero) if cell_name == "lstm" else zero, xs)[1]
+    _, ys = jax.lax.scan(step, (zeros, zeros) if cell_name == "lstm" else zeros, xs)
+    return ys
 
-  return run, params
+  return apply_fn, params
 
 
 def make_keras(cell_name, xs, H):
   os.environ["KERAS_BACKEND"] = "jax"
   import keras
 
-  made = {"lstm": keras.layers.LSTM, "gru": keras.layers.GRU, "vanilla": keras.layers.SimpleRNN}
-  layer = made[cell_name](H, return_sequences=True)
+  layers = keras.layers
+  layer_class = {"lstm": layers.LSTM, "gru": layers.GRU, "vanilla": layers.SimpleRNN}[cell_name]
+  layer = layer_class(H, return_sequences=True)
   layer.build((xs.shape[1], xs.shape[0], xs.shape[2]))
-  rest = [v.value for v in layer.non_trainable_variables]
+  non_trainable = [v.value for v in layer.non_trainable_variables]
 
-  def net(params, xs):
-    return layer.stateless_call(params, rest, xs.swapaxes(0, 1))[0].swapaxes(0, 1)
+  def apply_fn(params, xs):
+    # Keras is batch-major.
+    ys, _ = layer.stateless_call(params, non_trainable, xs.swapaxes(0, 1))
+    return ys.swapaxes(0, 1)
 
-  return net, [v.value for v in layer.trainable_variables]
+  return apply_fn, [v.value for v in layer.trainable_variables]
 
 
 JAX_IMPLEMENTATIONS = {
@@ -152,26 +180,30 @@ JAX_IMPLEMENTATIONS = {
 
 
 def make_torch(cell_name, xs, H):
-  """A function without arguments that runs forward, and one that runs forward and backward."""
+  """Return two functions without arguments: PyTorch's forward pass, and forward and backward."""
   import torch
 
   torch.set_num_threads(os.cpu_count())
   device = "cpu" if jax.default_backend() == "cpu" else "cuda"
-  wait = torch.cuda.synchronize if device == "cuda" else lambda: None
-  net = {"lstm": torch.nn.LSTM, "gru": torch.nn.GRU, "vanilla": torch.nn.RNN}[cell_name](
-    xs.shape[-1], H
-  )
-  net, xs = net.to(device), torch.randn(xs.shape, device=device).requires_grad_()
+
+  def synchronize():
+    if device == "cuda":
+      torch.cuda.synchronize()
+
+  layer_class = {"lstm": torch.nn.LSTM, "gru": torch.nn.GRU, "vanilla": torch.nn.RNN}[cell_name]
+  layer = layer_class(xs.shape[-1], H).to(device)
+  xs = torch.randn(xs.shape, device=device).requires_grad_()
 
   def forward():
     with torch.no_grad():
-      net(xs)
-    wait()
+      layer(xs)
+    synchronize()
 
   def both():
-    net.zero_grad()
+    layer.zero_grad()
     xs.grad = None
-    (net(xs)[0] ** 2).sum().backward()
-    wait()
+    ys, _ = layer(xs)
+    (ys**2).sum().backward()
+    synchronize()
 
   return forward, both

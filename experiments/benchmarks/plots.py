@@ -1,4 +1,4 @@
-"""How many times as fast, over the length: curves above and below 1."""
+"""Plots of speedups over the sequence length."""
 
 from collections.abc import Mapping
 
@@ -8,44 +8,51 @@ LINE_STYLES = ("-", ":", "--", "-.")
 
 
 def plot_speedups(path, panels: Mapping[tuple[str, str], Mapping[tuple[int, int, int], float]]):
-  """Draw gains over T, both logarithmic: a colour for each H, a line style for each B. A PNG.
+  """Write a PNG of speedups over T (log-log): a color for each H, a line style for each B.
 
   Args:
-    path: where to.
-    panels: {(row, column): {(H, B, T): gain}}; a title for each row and column of panels.
+    path: the file to write.
+    panels: {(row title, column title): {(H, B, T): speedup}}.
   """
   from matplotlib import colormaps
   from matplotlib.figure import Figure
   from matplotlib.lines import Line2D
 
-  downs, acrosses = (list(dict.fromkeys(key[i] for key in panels)) for i in (0, 1))
-  widths, rows = (sorted({key[i] for values in panels.values() for key in values}) for i in (0, 1))
-  colours = {H: colormaps["viridis"](0.85 * i / len(widths)) for i, H in enumerate(widths)}
-  style = dict(zip(rows, LINE_STYLES))
-  figure = Figure((2.1 * len(acrosses) + 0.6, 2 * len(downs) + 0.6), dpi=DPI, layout="constrained")
-  grid = figure.subplots(len(downs), len(acrosses), sharex=True, sharey=True, squeeze=False)
-  for (down, across), values in panels.items():
-    axes = grid[downs.index(down)][acrosses.index(across)]
+  row_titles, column_titles = (list(dict.fromkeys(key[i] for key in panels)) for i in (0, 1))
+  hidden_sizes, batch_sizes = (
+    sorted({key[i] for speedups in panels.values() for key in speedups}) for i in (0, 1)
+  )
+  viridis = colormaps["viridis"]
+  colors = {H: viridis(0.85 * i / len(hidden_sizes)) for i, H in enumerate(hidden_sizes)}
+  styles = dict(zip(batch_sizes, LINE_STYLES))
+  num_rows, num_columns = len(row_titles), len(column_titles)
+  figure = Figure((2.1 * num_columns + 0.6, 2 * num_rows + 0.6), dpi=DPI, layout="constrained")
+  grid = figure.subplots(num_rows, num_columns, sharex=True, sharey=True, squeeze=False)
+  for (row_title, column_title), speedups in panels.items():
+    axes = grid[row_titles.index(row_title)][column_titles.index(column_title)]
     axes.axhline(1, color=TEXT_COLOR, linewidth=0.8)
-    for H in widths:
-      for B in rows:
-        points = sorted((T, gain) for (h, b, T), gain in values.items() if (h, b) == (H, B))
-        axes.plot(*zip(*points), style[B], color=colours[H], marker="o", markersize=3)
+    for H in hidden_sizes:
+      for B in batch_sizes:
+        points = sorted((T, value) for (h, b, T), value in speedups.items() if (h, b) == (H, B))
+        axes.plot(*zip(*points), styles[B], color=colors[H], marker="o", markersize=3)
     axes.set(xscale="log", yscale="log")
     axes.tick_params(labelsize=8)
     axes.grid(alpha=0.25, linewidth=0.5)
     axes.spines[["top", "right"]].set_visible(False)
-  for axes, across in zip(grid[0], acrosses):
-    axes.set_title(across, size=9, color=TEXT_COLOR)
+  for axes, title in zip(grid[0], column_titles):
+    axes.set_title(title, size=9, color=TEXT_COLOR)
   for axes in grid[-1]:
     axes.set_xlabel("T, steps", size=8)
-  for axes, down in zip(grid[:, 0], downs):
-    axes.set_ylabel(f"{down}\ntimes as fast as the loop", size=8)
-  lines = [
-    Line2D([], [], color=colours[H], marker="o", markersize=3, label=f"H = {H}") for H in widths
+  for axes, title in zip(grid[:, 0], row_titles):
+    axes.set_ylabel(f"{title}\nspeed relative to the loop", size=8)
+  handles = [
+    Line2D([], [], color=colors[H], marker="o", markersize=3, label=f"H = {H}")
+    for H in hidden_sizes
   ]
-  lines += [Line2D([], [], color=TEXT_COLOR, linestyle=style[B], label=f"B = {B}") for B in rows]
+  handles += [
+    Line2D([], [], color=TEXT_COLOR, linestyle=styles[B], label=f"B = {B}") for B in batch_sizes
+  ]
   figure.legend(
-    handles=lines, loc="outside lower center", ncols=len(lines), frameon=False, fontsize=8
+    handles=handles, loc="outside lower center", ncols=len(handles), frameon=False, fontsize=8
   )
   figure.savefig(path, format="png")

@@ -1,97 +1,132 @@
-"""How peers are timed and compared: what a loop takes, fair medians, ceilings, ratios, a figure."""
+"""Compilation, timing and comparison of implementations of the loop."""
 
 import contextlib
 import time
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from experiments.benchmarks import peers
+from rnnjax.cells.base import Cell
 from rnnjax.training import device_mesh, sharding
 from rnnjax.unroll import unroll_bidirectional
 
 
-def time_call(fn) -> float:
-  """How long run() takes."""
-  begun = time.perf_counter()
+def time_call(fn: Callable[[], object]) -> float:
+  """Return the seconds that fn() takes."""
+  start = time.perf_counter()
   fn()
-  return time.perf_counter() - begun
+  return time.perf_counter() - start
 
 
-def compile_passes(apply_fn, params, xs, num_compiles: int = 3):
-  """{pass: run} of ys = net(params, xs), and what its gradient takes.
+def compile_passes(apply_fn: Callable, params, xs, num_compiles: int = 3) -> tuple[dict, dict]:
+  """Compile the forward pass of ys = apply_fn(params, xs), and its forward and backward pass.
 
   Args:
-    net, params, xs: as said.
-    repeats: how often compilation is timed; 0 for not at all.
+    apply_fn, params, xs: the function and its arguments.
+    num_compiles: timed compilations; 0 does not time compilation.
 
   Returns:
-    {"forward": run, "both": run}, and {"devices", "compile_s": seconds, "MiB": temporaries,
-    "bytes": arguments, results and, written and read, temporaries}.
+    The functions without arguments {"forward": run, "both": run}, and the numbers {"devices",
+    "compile_s": seconds, "MiB": temporary memory, "bytes": size of arguments, results, and twice
+    the temporary memory, which is written and read}.
   """
-  # A new function each time, for jax remembers what it traced.
-  loss = lambda: jax.grad(lambda params, xs: (apply_fn(params, xs) ** 2).sum(), (0, 1))
-  build = lambda f: jax.jit(f).lower(params, xs).compile()
-  made = {"forward": build(apply_fn), "both": build(loss())}
-  times = [time_call(lambda: build(loss())) for _ in range(num_compiles)]
-  use, devices = made["both"].memory_analysis(), len(xs.sharding.device_set)
-  moved = use.argument_size_in_bytes + use.output_size_in_bytes + 2 * use.temp_size_in_bytes
-  runs = {name: lambda f=f: jax.block_until_ready(f(params, xs)) for name, f in made.items()}
-  MiB = devices * use.temp_size_in_bytes / 2**20
-  took = {"compile_s": min(times)} if times else {}
-  return runs, {"devices": devices, "MiB": MiB, "bytes": devices * moved} | took
+
+  def new_gradient():
+    # A new function each time, since jax caches the trace of a function.
+    return jax.grad(lambda params, xs: (apply_fn(params, xs) ** 2).sum(), (0, 1))
+
+  def compile_fn(f):
+    return jax.jit(f).lower(params, xs).compile()
+
+  compiled = {"forward": compile_fn(apply_fn), "both": compile_fn(new_gradient())}
+  times = [time_call(lambda: compile_fn(new_gradient())) for _ in range(num_compiles)]
+  memory, num_devices = compiled["both"].memory_analysis(), len(xs.sharding.device_set)
+  num_bytes = (
+    memory.argument_size_in_bytes + memory.output_size_in_bytes + 2 * memory.temp_size_in_bytes
+  )
+  functions = {
+    name: lambda f=f: jax.block_until_ready(f(params, xs)) for name, f in compiled.items()
+  }
+  stats = {
+    "devices": num_devices,
+    "MiB": num_devices * memory.temp_size_in_bytes / 2**20,
+    "bytes": num_devices * num_bytes,
+  }
+  if times:
+    stats["compile_s"] = min(times)
+  return functions, stats
 
 
-def compile_all(cell, shape, names):
-  """{(name, devices): (runs, facts)} of all peers of these names that are installed."""
+def compile_all(cell: str, shape: tuple[int, ...], names) -> dict:
+  """Compile the implementations that are installed and have the cell.
+
+  Args:
+    cell: name of the cell.
+    shape: (B, T, D, H).
+    names: names of the implementations.
+
+  Returns:
+    {(name, number of devices): (functions, stats)}, as returned by `compile_passes`.
+  """
   B, T, D, H = shape
   xs = jax.random.normal(jax.random.key(0), (T, B, D))
-  made, mesh = {}, device_mesh.make_mesh()
-  repeats = 3 if jax.default_backend() == "cpu" else 0  # elsewhere many compile at once
+  compiled, mesh = {}, device_mesh.make_mesh()
+  # On a GPU several threads compile at once, so compilation is not timed.
+  num_compiles = 3 if jax.default_backend() == "cpu" else 0
   for name, make in peers.JAX_IMPLEMENTATIONS.items():
     if name not in names:
       continue
     try:
-      net, params = make(cell, xs, H)
+      apply_fn, params = make(cell, xs, H)
     except (ImportError, KeyError):
       continue
-    made[name, 1] = compile_passes(net, params, xs, repeats)
+    compiled[name, 1] = compile_passes(apply_fn, params, xs, num_compiles)
     if mesh.size > 1 and B % mesh.size == 0:
       with jax.set_mesh(mesh):
-        placed = sharding.replicate(mesh, params), sharding.shard_batch(mesh, xs)
-        made[name, mesh.size] = compile_passes(net, *placed, repeats)
+        sharded = sharding.replicate(mesh, params), sharding.shard_batch(mesh, xs)
+        compiled[name, mesh.size] = compile_passes(apply_fn, *sharded, num_compiles)
   if "torch" in names:
     with contextlib.suppress(ImportError):
-      made["torch", 1] = (
-        dict(zip(("forward", "both"), peers.make_torch(cell, xs, H))),
-        {"devices": 1},
-      )
-  return made
+      forward, both = peers.make_torch(cell, xs, H)
+      compiled["torch", 1] = {"forward": forward, "both": both}, {"devices": 1}
+  return compiled
 
 
-def median_seconds(runs: dict, num_trials: int) -> dict:
-  """{name: median seconds} of runs that take turns, in a new order each time; two warm up."""
-  times, order = {name: [] for name in runs}, np.random.default_rng(0)
+def median_seconds(functions: dict, num_trials: int) -> dict:
+  """Return {name: median seconds} of functions that are run in turn.
+
+  The order is random in each trial, so that a slow phase of the machine affects all of them. Two
+  more trials at the start are not counted.
+  """
+  times, draw = {name: [] for name in functions}, np.random.default_rng(0)
+  names = list(functions)
   for _ in range(num_trials + 2):
-    for i in order.permutation(len(runs)):
-      name = list(runs)[i]
-      times[name].append(time_call(runs[name]))
-  return {name: float(np.median(each[2:])) for name, each in times.items()}
+    for i in draw.permutation(len(names)):
+      times[names[i]].append(time_call(functions[names[i]]))
+  return {name: float(np.median(seconds[2:])) for name, seconds in times.items()}
 
 
 def hardware_peaks() -> dict:
-  """GFLOP/s of one product [n, n] [n, n], and GB/s of one copy of n² numbers, read and written."""
+  """Return GFLOP/s of a product [n, n] [n, n], and GB/s (read and write) of a copy of [n, n]."""
   n = 4096 if jax.default_backend() == "cpu" else 16_384
   a = jax.random.normal(jax.random.key(0), (n, n))
-  fastest = lambda f: min(time_call(lambda: f(a).block_until_ready()) for _ in range(9))
-  product, copy = fastest(jax.jit(lambda a: a @ a)), fastest(jax.jit(lambda a: a + 1))
+
+  def min_seconds(f):
+    return min(time_call(lambda: f(a).block_until_ready()) for _ in range(9))
+
+  product, copy = min_seconds(jax.jit(lambda a: a @ a)), min_seconds(jax.jit(lambda a: a + 1))
   return {"gflops": round(2e-9 * n**3 / product, 1), "GBs": round(2e-9 * a.nbytes / copy, 1)}
 
 
-def max_relative_error(cell, T: int = 37, B: int = 20, D: int = 24) -> float:
-  """How far outputs and gradients of what `auto` chooses are from those of the plain loop, both in
-  full precision, on rows of random lengths in both directions; relative to the largest number."""
+def max_relative_error(cell: Cell, T: int = 37, B: int = 20, D: int = 24) -> float:
+  """Return the error of the backend that "auto" selects, relative to `scan`.
+
+  Outputs and gradients are compared in full precision, on rows of random lengths in both
+  directions; differences are relative to the largest number.
+  """
   draw = np.random.default_rng(0)
   xs, lengths = draw.normal(size=(T, B, D)).astype(np.float32), draw.integers(0, T + 1, B)
   params = jax.tree.map(
@@ -99,52 +134,56 @@ def max_relative_error(cell, T: int = 37, B: int = 20, D: int = 24) -> float:
   )
 
   def loss(params, xs, backend):
-    ends = unroll_bidirectional(cell, (params, params), xs, lengths, backend=backend)
-    return sum(jnp.sin(leaf).sum() for leaf in jax.tree.leaves(ends)), ends
+    results = unroll_bidirectional(cell, (params, params), xs, lengths, backend=backend)
+    return sum(jnp.sin(leaf).sum() for leaf in jax.tree.leaves(results)), results
 
   run = jax.jit(jax.grad(loss, (0, 1), has_aux=True), static_argnums=2)
   with jax.default_matmul_precision("highest"):
-    ends = [run(params, xs, backend) for backend in ("auto", "scan")]
-  ours, plain = (jax.device_get(jax.tree.leaves(end)) for end in ends)
-  return float(np.max([abs(a - b).max() / max(1, abs(b).max()) for a, b in zip(ours, plain)]))
+    results = [run(params, xs, backend) for backend in ("auto", "scan")]
+  actual, expected = (jax.device_get(jax.tree.leaves(result)) for result in results)
+  errors = [abs(a - b).max() / max(1, abs(b).max()) for a, b in zip(actual, expected)]
+  return float(np.max(errors))
 
 
 def fastest_rows(rows) -> dict:
-  """{(cell, shape): {peer: its fastest row}}."""
-  found = {}
+  """Return {(cell, shape): {implementation: its fastest row}}."""
+  groups = {}
   for row in rows:
-    group = found.setdefault((row["cell"], row["shape"]), {})
-    group[row["peer"]] = min(row, group.get(row["peer"], row), key=lambda row: row["both_ms"])
-  return found
+    group = groups.setdefault((row["cell"], row["shape"]), {})
+    rows_of_peer = row, group.get(row["peer"], row)
+    group[row["peer"]] = min(rows_of_peer, key=lambda row: row["both_ms"])
+  return groups
 
 
 def mean_ratios(rows, column="both_ms") -> dict:
-  """{peer: geometric mean of its value over that of rnnjax}."""
-  logs = {}
+  """Return {implementation: geometric mean of its column relative to that of rnnjax}."""
+  log_ratios = {}
   for group in fastest_rows(rows).values():
-    for peer, row in group.items():
+    for name, row in group.items():
       if column in row:
-        logs.setdefault(peer, []).append(np.log(row[column] / group["rnnjax"][column]))
-  return {peer: float(np.exp(np.mean(each)).round(3)) for peer, each in logs.items()}
+        ratio = row[column] / group["rnnjax"][column]
+        log_ratios.setdefault(name, []).append(np.log(ratio))
+  return {name: float(np.exp(np.mean(logs)).round(3)) for name, logs in log_ratios.items()}
 
 
 def plot_ratios(rows, path):
-  """Time of each peer over that of rnnjax, a group of bars for each loop."""
+  """Write a bar plot of each implementation's time relative to rnnjax, a group for each loop."""
   from matplotlib import pyplot as plt
 
   groups, names = fastest_rows(rows), list(dict.fromkeys(row["peer"] for row in rows))
   figure, axes = plt.subplots(figsize=(12, 4), layout="constrained")
+  width = 1 / (len(names) + 1)
   for i, name in enumerate(names):
     heights = [
       group[name]["both_ms"] / group["rnnjax"]["both_ms"] if name in group else 0
       for group in groups.values()
     ]
-    places = np.arange(len(groups)) + (i - len(names) / 2) / (len(names) + 1)
-    axes.bar(places, heights, 1 / (len(names) + 1), label=name, align="edge", color=f"C{i}")
+    positions = np.arange(len(groups)) + (i - len(names) / 2) * width
+    axes.bar(positions, heights, width, label=name, align="edge", color=f"C{i}")
   labels = ["{}\nB {}\nT {}\nD {}\nH {}".format(cell.upper(), *shape) for cell, shape in groups]
   axes.set_xticks(range(len(groups)), labels, fontsize=8)
   axes.axhline(1, color="black", linewidth=0.5)
-  axes.set_ylabel("time, forward and backward, over rnnjax's")
+  axes.set_ylabel("forward and backward time relative to rnnjax")
   figure.legend(loc="outside upper center", ncols=len(names), fontsize=8)
   figure.savefig(path, dpi=120)
   plt.close(figure)

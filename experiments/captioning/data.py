@@ -1,9 +1,9 @@
-"""Pictures and sentences that say what is on them.
+"""Images with captions.
 
-embedded   drawn shapes: "a red disc above a blue square"
+embedded   generated shapes: "a red disc above a blue square"
 files      a folder with one .npz of "images" [N, height, width, 3], uint8, their "names" and
            "split" (train, dev or test), and one file ...token.txt (also .gz) of lines
-           "name#0<TAB>a caption", as Flickr8k has them (Hodosh, Young & Hockenmaier 2013)
+           "name#0<TAB>a caption", as in Flickr8k (Hodosh, Young & Hockenmaier 2013)
 """
 
 import pathlib
@@ -17,32 +17,45 @@ from rnnjax.data.npy import read_npz
 from rnnjax.types import InvalidInputError
 
 SPLITS = ("train", "dev", "test")
-SPLIT_SIZES = 1200, 150, 150  # of the generated parts
-IMAGE_SIZE = 32  # pixels of a generated picture
+SPLIT_SIZES = 1200, 150, 150  # generated images
+IMAGE_SIZE = 32  # pixels, height and width of a generated image
 COLORS = {"red": (220, 40, 40), "green": (40, 170, 60), "blue": (50, 80, 220)}
 SHAPES = ("disc", "square", "cross")
+# {relation: direction (y, x) from the second shape to the first}
 RELATIONS = {"above": (-1, 0), "below": (1, 0), "left of": (0, -1), "right of": (0, 1)}
 
 
 class CaptionedImage(NamedTuple):
-  """A picture [height, width, 3], uint8, and its captions."""
+  """An image and its captions.
+
+  Attributes:
+    image: pixels [height, width, 3], uint8.
+    captions: one or more captions.
+  """
 
   image: np.ndarray
   captions: list[str]
 
   @property
   def pixel_rows(self) -> np.ndarray:
-    """The picture as a sequence of its rows, [height, width · 3]."""
+    """The image as a sequence of pixel rows [height, width · 3]."""
     return self.image.reshape(len(self.image), -1)
 
   @property
   def flipped(self) -> "CaptionedImage":
-    """The picture from right to left."""
+    """The image mirrored horizontally."""
     return self._replace(image=self.image[:, ::-1])
 
 
 class CaptionDataset(NamedTuple):
-  """Pictures in three parts."""
+  """Captioned images in three splits.
+
+  Attributes:
+    name: the name of the dataset.
+    train: the training set.
+    valid: the validation set.
+    test: the test set.
+  """
 
   name: str
   train: list[CaptionedImage]
@@ -51,68 +64,88 @@ class CaptionDataset(NamedTuple):
 
 
 def load(dataset: str, data_dir: str) -> CaptionDataset:
-  """Loads pictures; "auto" is files where data_dir is given, else embedded.
+  """Load captioned images.
+
+  Args:
+    dataset: one of `files.DATASETS`; "auto" reads files if data_dir is set, else uses the embedded
+      data.
+    data_dir: the folder of the files.
 
   Raises:
-    BadInput: files that are missing or malformed, each named with its line or picture.
+    InvalidInputError: files are missing or malformed; the message names the line or image.
   """
-  if use_files(dataset, data_dir, "small drawn pictures", "FOLDER reads real ones"):
+  if use_files(dataset, data_dir, "small generated images", "FOLDER reads real ones"):
     return load_files(data_dir)
-  draw = np.random.default_rng(0)
-  return CaptionDataset(
-    "embedded", *([_generate_image(draw) for _ in range(size)] for size in SPLIT_SIZES)
-  )
+  rng = np.random.default_rng(0)
+  splits = ([_generate_image(rng) for _ in range(size)] for size in SPLIT_SIZES)
+  return CaptionDataset("embedded", *splits)
 
 
 def load_files(data_dir: str) -> CaptionDataset:
-  """Reads a folder of files."""
-  present = list_files(data_dir)
-  arrays = [file for file in present if file.name.endswith(".npz")]
-  texts = [file for file in present if re.search(r"token\.txt(\.gz)?$", file.name)]
-  if len(arrays) != 1 or len(texts) != 1:
+  """Read a folder with one .npz file of images and one file of captions.
+
+  Raises:
+    InvalidInputError: a file is missing or malformed, an image has no caption, or a split is empty.
+  """
+  files = list_files(data_dir)
+  array_files = [file for file in files if file.name.endswith(".npz")]
+  caption_files = [file for file in files if re.search(r"token\.txt(\.gz)?$", file.name)]
+  if len(array_files) != 1 or len(caption_files) != 1:
     raise InvalidInputError(
-      f"{data_dir} must hold one .npz of pictures and one ...token.txt (also .gz) of captions; it "
-      f"holds {[file.name for file in present][:12]}"
+      f"{data_dir} must hold one .npz file of images and one ...token.txt file (also .gz) of "
+      f"captions; it holds {[file.name for file in files][:12]}"
     )
-  images, names, split = _read_arrays(arrays[0])
-  said: dict[str, list[str]] = {}
-  for place, line in read_lines(texts[0]):
+  images, names, split = _read_arrays(array_files[0])
+  captions: dict[str, list[str]] = {}
+  for location, line in read_lines(caption_files[0]):
     name, tab, caption = line.partition("\t")
     if not tab or "#" not in name or not caption.strip():
-      raise InvalidInputError(f'{place} must be like "name.jpg#0<TAB>a caption"; got {line[:60]!r}')
-    said.setdefault(name.split("#")[0], []).append(" ".join(caption.split()))
-  silent = [name for name in names if name not in said]
-  if silent:
+      raise InvalidInputError(
+        f'{location} must be like "name.jpg#0<TAB>a caption"; got {line[:60]!r}'
+      )
+    captions.setdefault(name.split("#")[0], []).append(" ".join(caption.split()))
+  missing = [name for name in names if name not in captions]
+  if missing:
     raise InvalidInputError(
-      f"{texts[0]} has no caption of {silent[0]} in {arrays[0]}, nor of "
-      f"{len(silent) - 1} more. Are they of one data set?"
+      f"{caption_files[0]} has no caption of {missing[0]} in {array_files[0]}, nor of "
+      f"{len(missing) - 1} more. Are both files of the same dataset?"
     )
-  rows = list(zip(split, map(CaptionedImage, images, (said[name] for name in names))))
-  parts = [[picture for own, picture in rows if own == part] for part in SPLITS]
-  if not all(parts):
+  examples = [CaptionedImage(image, captions[name]) for image, name in zip(images, names)]
+  splits = [
+    [example for example, part in zip(examples, split) if part == wanted] for wanted in SPLITS
+  ]
+  if not all(splits):
     raise InvalidInputError(
-      f'{arrays[0]}: "split" must name {[*SPLITS]}; it has {sorted({*split})}'
+      f'{array_files[0]}: "split" must contain each of {[*SPLITS]}; it has {sorted({*split})}'
     )
-  return CaptionDataset(pathlib.Path(data_dir).name, *parts)
+  return CaptionDataset(pathlib.Path(data_dir).name, *splits)
 
 
 def nearest_images(
   candidates: list[CaptionedImage], queries: list[CaptionedImage]
 ) -> list[CaptionedImage]:
-  """Of those known the one whose pixels, a sixteenth of them, are nearest to each picture's."""
-  thin = [
-    np.array([p.image[::4, ::4].ravel() for p in part], float) for part in (candidates, queries)
+  """Return the nearest candidate of each query, by squared distance of every 16th pixel."""
+  candidate_pixels, query_pixels = (
+    np.array([example.image[::4, ::4].ravel() for example in examples], float)
+    for examples in (candidates, queries)
+  )
+  return [
+    candidates[np.square(candidate_pixels - pixels).sum(1).argmin()] for pixels in query_pixels
   ]
-  return [candidates[np.square(thin[0] - own).sum(1).argmin()] for own in thin[1]]
 
 
 def _read_arrays(file: File):
-  found = read_npz(file)
-  if not found.keys() >= {"images", "names", "split"}:
+  """Return images [N, height, width, 3], and the name and split of each as lists.
+
+  Raises:
+    InvalidInputError: an array is missing or has the wrong dtype or shape.
+  """
+  arrays = read_npz(file)
+  if not arrays.keys() >= {"images", "names", "split"}:
     raise InvalidInputError(
-      f'{file} must hold "images", "names" and "split"; it holds {[*found][:12]}'
+      f'{file} must hold "images", "names" and "split"; it holds {[*arrays][:12]}'
     )
-  images, names, split = (found[name] for name in ("images", "names", "split"))
+  images, names, split = (arrays[name] for name in ("images", "names", "split"))
   if not names.ndim == split.ndim == 1 or {names.dtype.kind, split.dtype.kind} != {"U"}:
     raise InvalidInputError(
       f"{file}: names and split must be text [N]; got {names.dtype} {names.shape} and "
@@ -125,27 +158,33 @@ def _read_arrays(file: File):
   if not len(images) == len(names) == len(split):
     raise InvalidInputError(
       f"{file} must have a name and a split for each image; it has {len(images)} images, "
-      f"{len(names)} names and {len(split)} in split"
+      f"{len(names)} names and {len(split)} splits"
     )
   with reraise_decode_errors(file, "as text"):
     return images, names.tolist(), split.tolist()
 
 
 def _generate_image(rng: np.random.Generator) -> CaptionedImage:
-  """Two shapes, of unlike colours, beside or above each other."""
-  one = lambda names: [*names][rng.integers(len(names))]
-  where, (colour, other) = one(RELATIONS), rng.permutation([*COLORS])[:2]
-  shape, its = one(SHAPES), one(SHAPES)
-  down, right = RELATIONS[where]
+  """Return a noisy background with two shapes of different colors, beside or above each other."""
+
+  def choose(names):
+    return [*names][rng.integers(len(names))]
+
+  relation = choose(RELATIONS)
+  first_color, second_color = rng.permutation([*COLORS])[:2]
+  first_shape, second_shape = choose(SHAPES), choose(SHAPES)
   image = rng.integers(190, 250, (IMAGE_SIZE, IMAGE_SIZE, 3)).astype(np.uint8)
-  centre = rng.integers(12, 20, 2)
-  for sign, how, what in ((1, colour, shape), (-1, other, its)):
-    y, x = centre + sign * 7 * np.array([down, right])
+  center = rng.integers(12, 20, 2)
+  offset = 7 * np.array(RELATIONS[relation])
+  shapes = ((offset, first_color, first_shape), (-offset, second_color, second_shape))
+  for shift, color, shape in shapes:
+    y, x = center + shift
     ys, xs = np.mgrid[:IMAGE_SIZE, :IMAGE_SIZE] - np.array([y, x])[:, None, None]
-    drawn = {
+    masks = {
       "disc": ys**2 + xs**2 <= 22,
       "square": np.maximum(abs(ys), abs(xs)) <= 4,
       "cross": (np.minimum(abs(ys), abs(xs)) <= 1) & (np.maximum(abs(ys), abs(xs)) <= 5),
-    }[what]
-    image[drawn] = COLORS[how]
-  return CaptionedImage(image, [f"a {colour} {shape} {where} a {other} {its}"])
+    }
+    image[masks[shape]] = COLORS[color]
+  caption = f"a {first_color} {first_shape} {relation} a {second_color} {second_shape}"
+  return CaptionedImage(image, [caption])

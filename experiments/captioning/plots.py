@@ -1,4 +1,4 @@
-"""Pages of pictures, each with what was said of it, and with where each word looked."""
+"""Plots of images with captions, and of the image regions that each word attends to."""
 
 import math
 import textwrap
@@ -8,72 +8,88 @@ import numpy as np
 
 from rnnjax.analysis.figures import DPI, TEXT_COLOR
 
-IMAGES_PER_ROW, CHARS_PER_LINE = (
-  4,
-  30,
-)  # pictures beside one another, and letters in a line under each
+IMAGES_PER_ROW = 4
+CHARS_PER_LINE = 30  # of a caption
 
 
 def plot_captions(path, images: Sequence[np.ndarray], captions: Sequence[str]):
-  """Draw pictures [height, width, 3], uint8, with a text under each. A PNG.
+  """Plot images with a caption below each; write a PNG.
+
+  Args:
+    path: the file to write.
+    images: [height, width, 3], uint8.
+    captions: one text an image.
 
   Raises:
-    ValueError: there are no pictures, or not as many texts.
+    ValueError: there are no images, or the number of captions differs.
   """
   from matplotlib.figure import Figure
 
   if not len(images) or len(images) != len(captions):
     raise ValueError(
-      f"each picture needs a text; got {len(images)} pictures, {len(captions)} texts"
+      f"each image needs a caption; got {len(images)} images and {len(captions)} captions"
     )
-  lines = -(-len(images) // IMAGES_PER_ROW)
-  figure = Figure(figsize=(2.2 * IMAGES_PER_ROW, 2.7 * lines), dpi=DPI, layout="constrained")
-  for place, axes in enumerate(figure.subplots(lines, IMAGES_PER_ROW, squeeze=False).flat):
+  num_rows = math.ceil(len(images) / IMAGES_PER_ROW)
+  figure = Figure(figsize=(2.2 * IMAGES_PER_ROW, 2.7 * num_rows), dpi=DPI, layout="constrained")
+  for i, axes in enumerate(figure.subplots(num_rows, IMAGES_PER_ROW, squeeze=False).flat):
     axes.axis("off")
-    if place < len(images):
-      axes.imshow(images[place])
-      written = "\n".join(textwrap.wrap(captions[place], CHARS_PER_LINE))
+    if i < len(images):
+      axes.imshow(images[i])
+      text = "\n".join(textwrap.wrap(captions[i], CHARS_PER_LINE))
       style = dict(size=8, color=TEXT_COLOR, ha="center", va="top", parse_math=False)
-      axes.text(0.5, -0.04, written, transform=axes.transAxes, **style)
+      axes.text(0.5, -0.04, text, transform=axes.transAxes, **style)
   figure.savefig(path, format="png")
 
 
 def plot_word_attention(
   path, images: Sequence[np.ndarray], words: Sequence[Sequence[str]], α: Sequence
 ):
-  """Draw pictures [height, width, 3], uint8, one a line, each once again for each of its words,
-  bright where the word attended: α [T, S] of a picture's T words to the places of a grid of the
-  picture's proportions, line by line. A PNG.
+  """Plot each image once and again for each word, bright where the word attends; write a PNG.
+
+  Args:
+    path: the file to write.
+    images: [height, width, 3], uint8; one row of the figure each.
+    words: the T words of each image's caption.
+    α: attention weights [T, S] of each image, S the positions of a grid with the image's
+      proportions, row by row.
 
   Raises:
-    ValueError: there are no pictures, or not as many texts or α; a grid does not fit its picture.
+    ValueError: there are no images, the numbers of images, words and α differ, or a grid does not
+      fit its image.
   """
   from matplotlib.figure import Figure
 
   if not len(images) or not len(images) == len(words) == len(α):
     raise ValueError(
-      f"each picture needs words and α; got {len(images)} pictures, {len(words)} texts, {len(α)} α"
+      f"each image needs words and α; got {len(images)} images, {len(words)} lists of words and "
+      f"{len(α)} α"
     )
-  columns = 1 + max(map(len, words))
-  size = 1.1 * columns, 1.3 * len(images)
-  figure = Figure(figsize=size, dpi=DPI, layout="constrained")
-  places = figure.subplots(len(images), columns, squeeze=False)
-  for line, image, own, looks in zip(places, images, words, α):
-    bright = [image] + [dim_unattended(image, one) for one in looks]
-    for axes in line:
+  num_columns = 1 + max(map(len, words))
+  figsize = 1.1 * num_columns, 1.3 * len(images)
+  figure = Figure(figsize=figsize, dpi=DPI, layout="constrained")
+  grid = figure.subplots(len(images), num_columns, squeeze=False)
+  for row, image, image_words, weights in zip(grid, images, words, α):
+    panels = [image] + [dim_unattended(image, step_weights) for step_weights in weights]
+    for axes in row:
       axes.axis("off")
-    for axes, shown, word in zip(line, bright, ["", *own]):
-      axes.imshow(shown)
-      axes.set_title(word, size=8, color=TEXT_COLOR, parse_math=False)
+    for axes, panel, title in zip(row, panels, ["", *image_words]):
+      axes.imshow(panel)
+      axes.set_title(title, size=8, color=TEXT_COLOR, parse_math=False)
   figure.savefig(path, format="png")
 
 
-def dim_unattended(image, α):
-  """A picture, dark where α [S] is small beside the largest."""
+def dim_unattended(image: np.ndarray, α: np.ndarray) -> np.ndarray:
+  """Return the image [height, width, 3], darker where α [S] is small relative to its maximum.
+
+  Raises:
+    ValueError: S positions do not form a grid of squares over the image.
+  """
   height, width = image.shape[:2]
-  side = math.isqrt(height * width // len(α))
+  side = math.isqrt(height * width // len(α))  # pixels of a grid cell
   if len(α) * side**2 != height * width:
-    raise ValueError(f"{len(α)} places are no grid over a picture of {height} x {width} pixels")
+    raise ValueError(
+      f"{len(α)} positions do not form a grid over an image of {height} x {width} pixels"
+    )
   grid = (α / α.max()).reshape(height // side, width // side)
-  light = np.kron(grid, np.ones((side, side)))[..., None]
-  return (image * (0.15 + 0.85 * light)).astype(np.uint8)
+  brightness = np.kron(grid, np.ones((side, side)))[..., None]
+  return (image * (0.15 + 0.85 * brightness)).astype(np.uint8)

@@ -1,1 +1,1 @@
-"""Configuration, command line and training loop that all experiments share."""
+"""Configuration, command line, cells and training that all experiments share."""

@@ -1,4 +1,4 @@
-"""How an experiment learns what it describes, and restores it; where the files of a run go."""
+"""Training and testing of a configuration, loading of saved runs, and paths of output files."""
 
 import atexit
 import dataclasses
@@ -15,7 +15,7 @@ from rnnjax.types import InvalidInputError
 
 
 def trainer_options(config) -> dict:
-  """What every run is told by its configuration; with --log_gradients it records the radii of U."""
+  """Return the arguments of `Trainer` that a `TrainConfig` contains."""
   return {
     "mesh_spec": config.mesh,
     "dtype": config.dtype,
@@ -26,7 +26,7 @@ def trainer_options(config) -> dict:
   }
 
 
-@functools.cache  # what is compiled for one training serves others like it
+@functools.cache  # jit recompiles for every new optimizer object
 def make_optimizer(
   learning_rate: float,
   num_steps: int,
@@ -35,7 +35,7 @@ def make_optimizer(
   weight_decay: float,
   max_grad_norm: float,
 ):
-  """Adam, with a learning rate of such a course."""
+  """Return AdamW with gradient clipping and the given learning-rate schedule."""
   learning_rate = optimizers.make_schedule(learning_rate, num_steps, schedule, warmup_fraction)
   return training.adam(
     learning_rate, weight_decay=weight_decay, max_grad_norm=max_grad_norm or math.inf
@@ -55,53 +55,75 @@ def train(
   stop_on_divergence: bool = False,
   **trainer_kwargs,
 ) -> training.Trainer:
-  """Trains as a configuration says, and chooses on the validation part; returns what can be tested.
+  """Train a task as its configuration says, and return the trainer, whose `test` can be called.
 
   Args:
-    config, task, data, **own: as for `training.Run`.
-    decay, warmup: of the learning rate, as for `optimizers.schedule`.
-    weight_decay, clip: as for `optimizers.adam`; clip 0 for none.
-    enough: the score on the validation part, a loss negative, that ends the training.
-    lenient: a step that would not be finite ends the training, too, and not the program.
+    config: a `TrainConfig`.
+    task, data, **trainer_kwargs: as for `Trainer`.
+    schedule, warmup_fraction: of the learning rate, as for `optimizers.make_schedule`.
+    weight_decay: as for `optimizers.adam`.
+    max_grad_norm: as for `optimizers.adam`; 0 for no clipping.
+    target_score: the validation score, a loss negated, at which training stops early.
+    stop_on_divergence: end training at a step that would not be finite, instead of raising
+      DivergedError.
   """
-  steps = config.epochs * len(data.train)
-  adam = make_optimizer(
-    config.learning_rate, steps, schedule, warmup_fraction, weight_decay, max_grad_norm
+  num_steps = config.epochs * len(data.train)
+  optimizer = make_optimizer(
+    config.learning_rate, num_steps, schedule, warmup_fraction, weight_decay, max_grad_norm
   )
-  average = averaging.ema(config.ema_decay)
   with training.Trainer(
-    config, task, data, adam, steps, averaging=average, **trainer_options(config), **trainer_kwargs
-  ) as run:
+    config,
+    task,
+    data,
+    optimizer,
+    num_steps,
+    averaging=averaging.ema(config.ema_decay),
+    **trainer_options(config),
+    **trainer_kwargs,
+  ) as trainer:
     try:
-      for _ in run.train():
-        if run.state.best_score >= target_score:
+      for _ in trainer.train():
+        if trainer.state.best_score >= target_score:
           break
     except FloatingPointError as error:
       if not stop_on_divergence:
         raise
       logging.warning("%s", error)
-  return run
+  return trainer
 
 
 def train_and_test(config, task, data, dataset_name: str, *args, **trainer_kwargs):
-  """As `fit`, and tests once, on a data set of that name; returns the parameters that did best, and
-  the scores."""
-  run = train(config, task, data, *args, **trainer_kwargs)
-  scores = {"dataset": dataset_name, "cell": config.cell, "seed": config.seed} | run.test()
-  return run.best_params, scores
+  """Train as `train` does, and test once.
+
+  Returns:
+    The parameters with the best validation score, and the scores, which start with the name of the
+    data set, the cell and the seed.
+  """
+  trainer = train(config, task, data, *args, **trainer_kwargs)
+  scores = {"dataset": dataset_name, "cell": config.cell, "seed": config.seed} | trainer.test()
+  return trainer.best_params, scores
 
 
 def load_run(config_class, workdir: str, required_extra: str, **overrides):
-  """What a run with --workdir has saved, and its configuration, of this class; changes win.
+  """Load the run in a --workdir.
+
+  Args:
+    config_class: the class of its configuration.
+    workdir: the run directory.
+    required_extra: the name of an extra file that the run must have.
+    **overrides: fields of the configuration to replace.
+
+  Returns:
+    The `SavedRun`, and its configuration.
 
   Raises:
-    BadInput: there is none, or of another experiment, or version of it: of other fields, or without
-      what its parameters need beside them.
+    InvalidInputError: there is no run, or it is of another experiment or of another version of this
+      one, with other fields or without `required_extra`.
   """
-  saved, own = training.load_saved_run(workdir), run_dir.experiment_name(config_class)
-  if saved.experiment not in ("", own):
+  saved, experiment = training.load_saved_run(workdir), run_dir.experiment_name(config_class)
+  if saved.experiment not in ("", experiment):
     raise InvalidInputError(
-      f"{workdir!r} is the --workdir of another experiment, {saved.experiment}, not of {own}"
+      f"{workdir!r} is the --workdir of another experiment, {saved.experiment}, not of {experiment}"
     )
   names = {field.name for field in dataclasses.fields(config_class)}
   if not names >= set(saved.config) or required_extra not in saved.extras:
@@ -112,22 +134,24 @@ def load_run(config_class, workdir: str, required_extra: str, **overrides):
 
 
 def figure_file(workdir: str, name: str) -> pathlib.Path:
-  """Where a run's figure goes, OUT/figures/NAME; the folder is made."""
+  """Return the path WORKDIR/figures/NAME; its folder is created."""
   return run_file(workdir, f"figures/{name}")
 
 
 def run_file(workdir: str, name: str) -> pathlib.Path:
-  """Where a file of a run goes, OUT/NAME; on hosts that do not write, in a folder that will go."""
-  path = (
-    pathlib.Path(workdir if distributed.is_primary_host() else _temporary_dir()).expanduser() / name
-  )
+  """Return the path WORKDIR/NAME; its folder is created.
+
+  Hosts other than the primary one get a temporary path, so that only one host writes the file.
+  """
+  folder = workdir if distributed.is_primary_host() else _temporary_dir()
+  path = pathlib.Path(folder).expanduser() / name
   path.parent.mkdir(parents=True, exist_ok=True)
   return path
 
 
 @functools.cache
 def _temporary_dir() -> str:
-  """A folder that goes when the process ends."""
-  made = tempfile.TemporaryDirectory()
-  atexit.register(made.cleanup)
-  return made.name
+  """Return a folder that is deleted when the process ends."""
+  folder = tempfile.TemporaryDirectory()
+  atexit.register(folder.cleanup)
+  return folder.name

@@ -1,4 +1,4 @@
-"""python -m experiments.export DIR: the model of a run with --workdir=DIR as DIR/model.zip."""
+"""Export of the run in a --workdir: `python -m experiments.export DIR` writes DIR/model.zip."""
 
 import argparse
 import json
@@ -11,17 +11,18 @@ from rnnjax.types import InvalidInputError
 
 
 def main():
-  """Exports; the last line of stdout is one JSON object."""
+  """Export a run; the last line of stdout is one JSON object."""
   parser = argparse.ArgumentParser(
     "python -m experiments.export",
-    description="Writes DIR/model.zip, the model of a run as one file that needs jax alone: a "
+    description="Write DIR/model.zip, the model of a run as one file that needs only jax: a "
     "program for cpu, cuda and tpu, its parameters, its vocabulary, and a signature.",
   )
-  parser.add_argument("DIR", help="where the run lies: its --workdir")
-  out = parser.parse_args().DIR
-  jax.config.update("jax_platforms", "cpu")  # where float32 is multiplied as float32
+  parser.add_argument("DIR", help="run directory: the --workdir of the run")
+  workdir = parser.parse_args().DIR
+  # The check compares float32 results; GPUs and TPUs may multiply float32 with lower precision.
+  jax.config.update("jax_platforms", "cpu")
   try:
-    print(json.dumps(export_run(out)))
+    print(json.dumps(export_run(workdir)))
   except InvalidInputError as error:
     sys.exit(f"error: {error}")
 

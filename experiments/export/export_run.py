@@ -1,4 +1,4 @@
-"""The model of a run, exported, read again, and held against itself."""
+"""Export of a run's model, and the check that the exported file gives the same outputs."""
 
 import pathlib
 from typing import Any
@@ -9,80 +9,86 @@ import numpy as np
 from experiments.export import programs
 from rnnjax.export.archive import LoadedProgram, load, save
 from rnnjax.export.program import ArraySpec, Program, make_unflatten
-from rnnjax.training import saved_run
+from rnnjax.training import run_dir
 from rnnjax.types import InvalidInputError, flatten_with_names
 
 MODEL_FILE = "model.zip"
-CHECK_SIZES = {"T": (1, 7, 40), "B": (1, 4, 3)}  # other letters take their turns as T does
+# Sizes of the axes in each check. Axes other than B have the sizes of T.
+CHECK_SIZES = {"T": (1, 7, 40), "B": (1, 4, 3)}
 TOLERANCE = 1e-6
 
 
 def export_run(workdir: str) -> dict[str, Any]:
-  """Writes OUT/model.zip, the model of a run with --workdir=OUT, and checks it.
+  """Write WORKDIR/model.zip, the model of a run, and check it. A previous file is kept on failure.
 
   Returns:
-    What was written: its file, bytes, inputs, outputs, platforms, and the largest difference.
+    The file, its size in bytes, inputs, outputs, platforms, and the largest difference from the
+    model.
 
   Raises:
-    BadInput: there is no run or no checkpoint, its experiment exports nothing, or what was written
-      is not equal to the model.
+    InvalidInputError: there is no run or no checkpoint, its experiment has no export, or the
+      exported program differs from the model.
   """
   folder = pathlib.Path(workdir).expanduser()
-  about = run_metadata(folder)
-  program = programs.build_program(about["experiment"], workdir)
-  path, new = folder / MODEL_FILE, folder / f"unchecked.{MODEL_FILE}"
-  signature = save(new, program, about)
+  metadata = run_metadata(folder)
+  program = programs.build_program(metadata["experiment"], workdir)
+  path, unchecked_path = folder / MODEL_FILE, folder / f"unchecked.{MODEL_FILE}"
+  signature = save(unchecked_path, program, metadata)
   try:
-    gap = max_difference(program, load(new))
-    if not gap <= TOLERANCE:
+    difference = max_difference(program, load(unchecked_path))
+    if not difference <= TOLERANCE:  # also for NaN
       raise InvalidInputError(
-        f"what was exported of {workdir!r} differs from the model by {gap:.2g}; deleted"
+        f"the export of {workdir!r} differs from the model by {difference:.2g}; it is deleted"
       )
-    new.replace(path)
+    unchecked_path.replace(path)
   finally:
-    new.unlink(missing_ok=True)
+    unchecked_path.unlink(missing_ok=True)
   shown = {name: signature[name] for name in ("inputs", "outputs", "platforms")}
-  return {"file": str(path), "bytes": path.stat().st_size, **shown, "difference": gap}
+  return {"file": str(path), "bytes": path.stat().st_size, **shown, "difference": difference}
 
 
 def run_metadata(workdir: pathlib.Path) -> dict[str, Any]:
-  """A run's experiment, configuration and versions.
+  """Return the experiment, configuration and package versions of a run.
 
   Raises:
-    BadInput: there is no run, or it does not say of which experiment.
+    InvalidInputError: there is no run, or its config.json does not name the experiment.
   """
   path = workdir / "config.json"
   if not path.is_file():
     raise InvalidInputError(
       f"{str(workdir)!r} is not the --workdir of a run: it has no config.json"
     )
-  kept = saved_run.read_json(path)
+  content = run_dir.read_json(path)
   names = ("experiment", "config", "versions")
-  if not isinstance(kept, dict) or not kept.keys() >= {*names}:
+  if not isinstance(content, dict) or not content.keys() >= {*names}:
     raise InvalidInputError(
-      f"{path} does not say which experiment it is of; was it written by an earlier version?"
+      f"{path} must have the entries {', '.join(names)}; was it written by an earlier version?"
     )
-  return {name: kept[name] for name in names} | {"experiment": str(kept["experiment"])}
+  return {name: content[name] for name in names} | {"experiment": str(content["experiment"])}
 
 
 def max_difference(program: Program, loaded: LoadedProgram) -> float:
-  """The largest difference, relative to what is larger than 1, of what a program and what was read
-  of it say of random inputs of several sizes, of rows of no step and of one among them."""
-  random, gaps = np.random.default_rng(0), [0.0]
-  forms = {name: ArraySpec.parse(text) for name, text in loaded.signature["inputs"].items()}
-  letters = {axis for form in forms.values() for axis in form.axes if not axis.isdecimal()}
+  """Return the largest difference between the outputs of a program and of its loaded export.
+
+  The inputs are random, of the sizes CHECK_SIZES, with rows of length 0 and 1. Differences are
+  relative to values larger than 1. If an output is NaN, the result is NaN.
+  """
+  random, differences = np.random.default_rng(0), [0.0]
+  specs = {name: ArraySpec.parse(text) for name, text in loaded.signature["inputs"].items()}
+  letters = {axis for spec in specs.values() for axis in spec.axes if not axis.isdecimal()}
   predict = jax.jit(program.predict)
-  for turn in range(len(CHECK_SIZES["T"])):
-    sizes = {axis: CHECK_SIZES.get(axis, CHECK_SIZES["T"])[turn] for axis in letters}
-    inputs = {name: form.sample(sizes, random) for name, form in forms.items()}
-    read = loaded(inputs)
-    begun = {name: inputs[name] for name in program.inputs}
-    carry = jax.eval_shape(predict, program.params, begun).get("carry")
+  for check in range(len(CHECK_SIZES["T"])):
+    sizes = {axis: CHECK_SIZES.get(axis, CHECK_SIZES["T"])[check] for axis in letters}
+    inputs = {name: spec.sample(sizes, random) for name, spec in specs.items()}
+    loaded_outputs = loaded(inputs)
+    program_inputs = {name: inputs[name] for name in program.inputs}
+    carry = jax.eval_shape(predict, program.params, program_inputs).get("carry")
     if carry is not None:
-      begun["carry"] = make_unflatten({"carry": carry})(inputs)["carry"]
-    for name, true in flatten_with_names(predict(program.params, begun)).items():
-      ours, true = np.float64(read[name]), np.float64(true)
-      with np.errstate(invalid="ignore"):  # ∞ − ∞, which are equal
-        gap = np.abs(ours - true) / np.maximum(1, np.abs(true))
-      gaps.append(np.max(np.where(ours == true, 0, gap), initial=0.0))
-  return float(np.max(gaps))  # NaN, where there is one
+      program_inputs["carry"] = make_unflatten({"carry": carry})(inputs)["carry"]
+    outputs = flatten_with_names(predict(program.params, program_inputs))
+    for name, output in outputs.items():
+      actual, expected = np.float64(loaded_outputs[name]), np.float64(output)
+      with np.errstate(invalid="ignore"):  # ∞ − ∞, where both are equal
+        difference = np.abs(actual - expected) / np.maximum(1, np.abs(expected))
+      differences.append(np.max(np.where(actual == expected, 0, difference), initial=0.0))
+  return float(np.max(differences))

@@ -1,155 +1,161 @@
-"""What `python -m experiments.export` writes of each experiment's runs: its model as a Program."""
+"""The programs that `python -m experiments.export` writes: the model of a run as a Program."""
 
 import functools
-import importlib
-import pathlib
 
 import jax
 import jax.numpy as jnp
 
-from experiments import word_lm
-from experiments.common import runner
-from experiments.forecasting.quantiles import denormalize
+from experiments.common import commands, runner
+from experiments.forecasting.quantiles import denormalize, forecast_metrics
 from experiments.language_modeling import lm_common
 from experiments.polyphonic_music import piano_roll
 from experiments.seq2seq import seq2seq_common
 from experiments.sequence_tagging import lexicon
-from experiments.text_classification.ngram_lookup import NgramTrie
-from rnnjax.data.vocabulary import UNKNOWN, Vocabulary
+from rnnjax.data.vocabulary import UNKNOWN
 from rnnjax.export import Program
-from rnnjax.models import embedding
 from rnnjax.models.seq2seq_predictor import beam_search_batch
 from rnnjax.training import tasks
 from rnnjax.types import InvalidInputError
 
 LENGTHS_SPEC = "int32[B] <= T"
-AUTO_BACKEND = {"backend": "auto"}  # in the program, whose sizes are letters, it is the reference
+# Sizes of an exported program are symbolic; for those "auto" selects the reference backend.
+AUTO_BACKEND = {"backend": "auto"}
 
 
 def build_program(experiment_name: str, workdir: str) -> Program:
-  """The model of a run's --workdir; name is that of its experiment.
+  """Return the model of a run as a program.
+
+  Args:
+    experiment_name: the name of its experiment, a key of EXPORTERS.
+    workdir: the run directory.
 
   Raises:
-    BadInput: it is of no experiment that exports one, or there is no such run.
+    InvalidInputError: the experiment has no export, or there is no such run.
   """
   if experiment_name not in EXPORTERS:
-    known = ", ".join(sorted(EXPORTERS))
     raise InvalidInputError(
-      f"{workdir!r} is of the experiment {experiment_name!r}; exported is what {known} have learnt"
+      f"{workdir!r} is a run of {experiment_name!r}, which has no export; these have one: "
+      f"{', '.join(sorted(EXPORTERS))}"
     )
-  return EXPORTERS[experiment_name](
-    importlib.import_module(f"experiments.{experiment_name}"), workdir
-  )
+  return EXPORTERS[experiment_name](commands.load_command(experiment_name), workdir)
 
 
 def export_classifier(experiment, workdir: str) -> Program:
-  """Probabilities of classes; the n-grams' evidence is looked up on the way."""
-  saved, config = runner.load_run(
-    experiment.Config, workdir, "words", vectors="", init_from="", **AUTO_BACKEND
-  )
-  words, params = Vocabulary.from_json(saved.extras["words"], ()), saved.params
-  classes, known = len(saved.extras["classes"]), None
-  if config.frozen:
-    known = word_lm.Config(**saved.extras["language"] | AUTO_BACKEND)
-  model = experiment.build(config, words.truncate(config.vocab_size), classes, known)
-  if "embedding" in params:  # as wide as the vectors of a file may have been
-    model = model.clone(embedding=embedding.embedding_from_array(params["embedding"]["embedding"]))
-  predict = tasks.classification_task(model).predict
-  if config.evidence:
-    tree = NgramTrie.load(pathlib.Path(workdir).expanduser() / experiment.EVIDENCE)
-    params = {"model": params, "evidence": tree}
-    predict = functools.partial(predict_with_ngrams, predict, config.vocab_size)
+  """Return the program for class probabilities; n-gram features are computed in the program."""
+  predictor = experiment.load(workdir, **AUTO_BACKEND)
+  words, params = predictor.vocabulary.words, predictor.params
+  predict = tasks.classification_task(predictor.model).predict
+  if predictor.ngrams is not None:
+    params = {"model": params, "ngrams": predictor.ngrams}
+    predict = functools.partial(predict_with_ngrams, predict, predictor.vocab_size)
   inputs = {"tokens": f"int32[T, B] < {len(words)}", "lengths": LENGTHS_SPEC}
-  return Program(predict, params, inputs, saved.extras)
+  return Program(predict, params, inputs, {"words": words, "classes": list(predictor.classes)})
+
+
+def predict_with_ngrams(predict, vocab_size: int, params, inputs):
+  """Return the predictions for tokens, of which the model knows the first `vocab_size` and the
+  n-gram features all."""
+  tokens = inputs["tokens"]
+  features = params["ngrams"](tokens, inputs["lengths"])
+  model_tokens = jnp.where(tokens < vocab_size, tokens, UNKNOWN)
+  return predict(params["model"], inputs | {"tokens": model_tokens, "features": features})
 
 
 def export_tagger(experiment, workdir: str) -> Program:
-  """The likeliest tags, and the probabilities of all."""
-  labeller = experiment.load(workdir, **AUTO_BACKEND)
-  words, characters, columns, _ = known = labeller.lexicon
+  """Return the program for the best tags and the probabilities of all tags."""
+  predictor = experiment.load(workdir, **AUTO_BACKEND)
+  words, characters, columns, _ = predictor.lexicon
   inputs = {
     "tokens": f"int32[T, B] < {len(words)}",
     "lengths": LENGTHS_SPEC,
     "characters": f"int32[T, B, {lexicon.MAX_WORD_LENGTH}] < {len(characters)}",
     "columns": f"int32[T, B, {len(columns)}] < {min(map(len, columns))}",
   }
-  predict = tasks.tagging_task(labeller.model).predict
-  return Program(predict, labeller.params, inputs, {"lexicon": known.to_json()})
+  predict = tasks.tagging_task(predictor.model).predict
+  extras = {"lexicon": predictor.lexicon.to_json()}
+  return Program(predict, predictor.params, inputs, extras)
 
 
 def export_language_model(experiment, workdir: str) -> Program:
-  """What may follow each symbol, and what to go on from."""
-  writer = lm_common.load(workdir, experiment.Config, experiment.build, **AUTO_BACKEND)
-  words = writer.vocabulary.words
+  """Return the program for the log-probabilities of the next token, and the carry."""
+  generator = lm_common.load(workdir, experiment.Config, experiment.build, **AUTO_BACKEND)
+  words = generator.vocabulary.words
   inputs = {"tokens": f"int32[T, B] < {len(words)}"}
-  return Program(
-    tasks.language_modeling_task(writer.model).predict, writer.params, inputs, {"vocabulary": words}
-  )
+  predict = tasks.language_modeling_task(generator.model).predict
+  return Program(predict, generator.params, inputs, {"vocabulary": words})
 
 
 def export_seq2seq(experiment, workdir: str) -> Program:
-  """The best text that beam search finds, of the width and so on that the run had by default."""
-  rewriter, how = (
-    seq2seq_common.load(workdir, experiment.Config, **AUTO_BACKEND),
-    experiment.Config().search_options,
+  """Return the program for beam search, with the default search options of the experiment."""
+  predictor = seq2seq_common.load(workdir, experiment.Config, **AUTO_BACKEND)
+  source, target = predictor.source_tokenizer, predictor.target_tokenizer
+  extras = {"subwords": {"source": source.to_json(), "target": target.to_json()}}
+  inputs = {"tokens": f"int32[S, B] < {len(source)}", "lengths": "int32[B] <= S"}
+  predict = functools.partial(
+    beam_search_batch, predictor.model, **experiment.Config().search_options
   )
-  sides = {name: getattr(rewriter, name) for name in ("source", "target")}
-  beside = {"subwords": {name: side.to_json() for name, side in sides.items()}}
-  inputs = {"tokens": f"int32[S, B] < {len(rewriter.source_tokenizer)}", "lengths": "int32[B] <= S"}
-  return Program(
-    functools.partial(beam_search_batch, rewriter.model, **how), rewriter.params, inputs, beside
-  )
+  return Program(predict, predictor.params, inputs, extras)
 
 
 def export_forecaster(experiment, workdir: str) -> Program:
-  """A mean and quantiles of each variable, scaled, at each step ahead of the last one."""
+  """Return the program for the normalized mean and quantiles of each variable at each step of the
+  horizon after the last input step."""
   saved, config = runner.load_run(experiment.Config, workdir, "series", **AUTO_BACKEND)
   D = 1 if config.per_variable else len(saved.extras["series"]["columns"])
-  answer = lambda ys, batch: {"forecast": denormalize(ys, batch)[-1]}
-  task = tasks.supervised_task(experiment.build(config, D), experiment.measure, predict_fn=answer)
-  known = {"base": f"float32[T, B, {D}, {config.horizon}]", "pace": f"float32[T, B, {D}, 1]"}
-  inputs = {"tokens": f"float32[T, B, {5 * D}]", "lengths": LENGTHS_SPEC} | known
+
+  def predict(ys, batch):
+    return {"forecast": denormalize(ys, batch)[-1]}
+
+  model = experiment.build(config, D)
+  task = tasks.supervised_task(model, forecast_metrics, predict_fn=predict)
+  inputs = {
+    "tokens": f"float32[T, B, {5 * D}]",
+    "lengths": LENGTHS_SPEC,
+    "baseline": f"float32[T, B, {D}, {config.horizon}]",
+    "scale": f"float32[T, B, {D}, 1]",
+  }
   return Program(task.predict, saved.params, inputs, saved.extras)
 
 
 def export_digits(experiment, workdir: str) -> Program:
-  """Probabilities of digits."""
+  """Return the program for the probabilities of digits."""
   saved, config = runner.load_run(experiment.Config, workdir, "digits", **AUTO_BACKEND)
-  seen, classes = saved.extras["digits"]["features"], saved.extras["digits"]["classes"]
-  task = tasks.classification_task(experiment.build(config, classes))
-  inputs = {"tokens": f"float32[T, B, {seen}]", "lengths": LENGTHS_SPEC}
+  features, num_classes = (saved.extras["digits"][name] for name in ("features", "classes"))
+  task = tasks.classification_task(experiment.build(config, num_classes))
+  inputs = {"tokens": f"float32[T, B, {features}]", "lengths": LENGTHS_SPEC}
   return Program(task.predict, saved.params, inputs, saved.extras)
 
 
 def export_speech(experiment, workdir: str) -> Program:
-  """log p of the blank and of each word at every step; what is heard comes scaled."""
+  """Return the program for log p of the blank and of each word at each step, from standardized
+  features."""
   saved, config = runner.load_run(experiment.Config, workdir, "sounds", **AUTO_BACKEND)
   words, F = saved.extras["sounds"]["words"], len(saved.extras["sounds"]["mean"])
-  answer = lambda ys, batch: {"log_p": jax.nn.log_softmax(ys)}
-  task = tasks.supervised_task(
-    experiment.build(config, len(words)), experiment.measure, predict_fn=answer
-  )
+
+  def predict(ys, batch):
+    return {"log_p": jax.nn.log_softmax(ys)}
+
+  model = experiment.build(config, len(words))
+  task = tasks.supervised_task(model, experiment.compute_metrics, predict_fn=predict)
   inputs = {"tokens": f"float32[T, B, {F}]", "lengths": LENGTHS_SPEC}
   return Program(task.predict, saved.params, inputs, saved.extras)
 
 
 def export_music(experiment, workdir: str) -> Program:
-  """The probability of each key, given the chords before it and the keys below."""
+  """Return the program for the probability of each key, given the earlier chords and the lower
+  keys."""
   saved, config = runner.load_run(experiment.Config, workdir, "pieces", **AUTO_BACKEND)
-  answer = lambda logits, batch: {"probabilities": jax.nn.sigmoid(logits)}
-  task = tasks.supervised_task(experiment.build(config), experiment.measure, predict_fn=answer)
+
+  def predict(logits, batch):
+    return {"probabilities": jax.nn.sigmoid(logits)}
+
+  model = experiment.build(config)
+  task = tasks.supervised_task(model, experiment.compute_metrics, predict_fn=predict)
   inputs = {"tokens": f"float32[T, B, {piano_roll.NUM_KEYS}]", "lengths": LENGTHS_SPEC}
   return Program(task.predict, saved.params, inputs, saved.extras)
 
 
-def predict_with_ngrams(predict, vocab_size: int, params, inputs):
-  """`predict` of tokens of which the first so many are known, and of the evidence of all."""
-  tokens = inputs["tokens"]
-  features = params["evidence"](tokens, inputs["lengths"])
-  known = jnp.where(tokens < vocab_size, tokens, UNKNOWN)
-  return predict(params["model"], inputs | {"tokens": known, "features": features})
-
-
+# An experiment that can be exported is one line here.
 EXPORTERS = {
   "imdb": export_classifier,
   "tagging": export_tagger,

@@ -1,10 +1,10 @@
-"""Time series: columns of numbers over time, and what is to be foretold of them.
+"""Time series: columns of numbers over time, split chronologically and standardized.
 
-  embedded   generated: two seasons, a trend, and noise that lasts
+  embedded   generated: two seasons, a trend, and autoregressive noise
   files      .csv (also .gz): a header, dates in the first column, numbers in the others
 
-The first rows teach, the next choose and the last judge; means and deviations are of the first
-alone.
+The first rows are the training set, the next ones the validation set, then comes the test set. Mean
+and standard deviation are those of the training set.
 """
 
 import logging
@@ -19,19 +19,20 @@ from rnnjax.data.standardize import Standardizer
 from rnnjax.data.tables import read_csv
 from rnnjax.types import InvalidInputError
 
-GENERATED_LENGTH, SEASONS = 4000, (24, 168)  # of the embedded series
+GENERATED_LENGTH = 4000  # rows of the embedded series
+SEASONS = (24, 168)  # steps of its seasons
 
 
 class Series(NamedTuple):
-  """A series, N rows of D variables.
+  """A time series of N rows of D variables.
 
   Attributes:
     name: of the data set.
     columns: the names of the variables.
-    dates: what stands in the first column, [N].
+    dates: the text of the first column [N].
     values: [N, D].
-    parts: the rows of the three parts, which follow one another; what is left over is not used.
-    log: logarithms are foretold.
+    split_sizes: consecutive rows of the training, validation and test set; later rows are unused.
+    log_transform: whether the logarithms of the values are forecast.
   """
 
   name: str
@@ -43,16 +44,16 @@ class Series(NamedTuple):
 
   @property
   def scaled(self) -> np.ndarray:
-    """The values, or their logarithms, in deviations from the mean of the training part. [N, D]."""
+    """The values or their logarithms [N, D], standardized by the training set."""
     return self._scaler()(self._transformed_values())
 
   def unscale(self, scaled: np.ndarray) -> np.ndarray:
-    """The values that some scaled ones [..., D] stand for."""
+    """Return the values of standardized ones [..., D], the inverse of `scaled`."""
     values = self._scaler().inverse(scaled)
     return np.exp(values) if self.log_transform else values
 
   def to_json(self) -> dict:
-    """What turns values into scaled ones, as what JSON can hold."""
+    """Return what is needed to scale and unscale values, as a JSON object."""
     return {"columns": self.columns, "log": self.log_transform} | self._scaler().to_json()
 
   def _transformed_values(self):
@@ -62,10 +63,15 @@ class Series(NamedTuple):
     return Standardizer.fit([self._transformed_values()[: self.split_sizes[0]]])
 
   def window_ends(self, split_index: int, context_length: int, horizon: int) -> np.ndarray:
-    """The last known row of each window: all that it foretells lies in the part, 0, 1 or 2.
+    """Return the last input row of each window whose whole forecast is in one split.
+
+    Args:
+      split_index: 0, 1 or 2 for the training, validation or test set.
+      context_length: input steps of a window.
+      horizon: steps of the forecast.
 
     Raises:
-      BadInput: there is no such window.
+      InvalidInputError: there is no such window.
     """
     bounds = np.cumsum((0, *self.split_sizes))
     ends = np.arange(
@@ -73,8 +79,9 @@ class Series(NamedTuple):
     )
     if not len(ends):
       raise InvalidInputError(
-        f"{self.name} has too few rows: its parts have {', '.join(map(str, self.split_sizes))}, and each "
-        f"needs the {horizon} of --horizon, of training beside the {context_length} of --window"
+        f"{self.name} has too few rows: its splits have {', '.join(map(str, self.split_sizes))} "
+        f"rows. Each needs the {horizon} of --horizon, and the training set also the "
+        f"{context_length} of --context_length"
       )
     return ends
 
@@ -82,28 +89,30 @@ class Series(NamedTuple):
 def load(
   data_dir: str, columns: str = "", split: str = "0.7,0.1,0.2", log_transform: bool = False
 ) -> Series:
-  """Loads a series.
+  """Load a series.
 
   Args:
     data_dir: a .csv file (also .gz), or "" for the embedded series.
-    columns: names of the columns that are read, between commas; all where it is empty.
-    split: shares or rows of the three parts, between commas.
-    log: logarithms are foretold.
+    columns: comma-separated names of the columns to read; "" for all.
+    split: comma-separated fractions or numbers of rows of the three splits.
+    log_transform: whether the logarithms of the values are forecast.
 
   Raises:
-    BadInput: a file that is missing or malformed, named with its row; a split that does not fit;
-      logarithms of what is not positive.
+    InvalidInputError: the file is missing or malformed, the split does not fit, or a value that is
+      not positive has no logarithm.
   """
   if data_dir:
     name, names, dates, values = read_table(pathlib.Path(data_dir).expanduser(), columns)
   else:
     logging.warning("training on a generated series; --data_dir=FILE.csv reads a real one")
-    name, names, values = "embedded", ["x"], generate_series(GENERATED_LENGTH)
+    name = "embedded"
+    names = ["x"]
+    values = generate_series(GENERATED_LENGTH)
     dates = [str(t) for t in range(GENERATED_LENGTH)]
   if log_transform and not (values > 0).all():
     n, d = np.argwhere(values <= 0)[0]
     raise InvalidInputError(
-      f"--log_transform needs numbers above 0; {name}, row {n + 1} of numbers, column {names[d]!r}, has "
+      f"--log_transform needs values above 0; {name}, data row {n + 1}, column {names[d]!r}, has "
       f"{values[n, d]}"
     )
   return Series(name, names, dates, values, parse_split(split, len(values)), log_transform)
@@ -112,22 +121,35 @@ def load(
 def read_table(
   path: pathlib.Path, columns: str = ""
 ) -> tuple[str, list[str], list[str], np.ndarray]:
-  """Reads a CSV file: its name, columns, dates [N] and values [N, D]; arguments as for `load`."""
+  """Read a CSV file.
+
+  Args:
+    path: a .csv file (also .gz).
+    columns: comma-separated names of the columns to read; "" for all.
+
+  Returns:
+    The name of the file, the names of the columns [D], the dates [N], and the values [N, D].
+
+  Raises:
+    InvalidInputError: the file is missing or malformed, or lacks a column.
+  """
   if not path.is_file():
     raise InvalidInputError(
-      f"--data_dir must be a .csv file (also .gz); there is none at {str(path)!r}"
+      f"--data_dir must be a .csv file (also .gz); {str(path)!r} does not exist"
     )
-  (_, header), *rest = [*read_csv(path)] or [("", [])]
+  (_, header), *rows = [*read_csv(path)] or [("", [])]
   names = [name.strip() for name in columns.split(",")] if columns else header[1:]
   if not names or not {*names} <= {*header[1:]}:
     raise InvalidInputError(
       f"{path} must have a header with dates first and the columns {names or 'of numbers'}; it has "
       f"{header}"
     )
-  places, dates, values = [header.index(name) for name in names], [], []
-  for where, row in rest:
+  indices = [header.index(name) for name in names]
+  dates = []
+  values = []
+  for location, row in rows:
     dates.append(row[0])
-    values.append([_parse_number(row[place], header[place], where) for place in places])
+    values.append([_parse_number(row[index], header[index], location) for index in indices])
   return path.name.split(".")[0], names, dates, np.array(values).reshape(-1, len(names))
 
 
@@ -138,37 +160,44 @@ def _parse_number(text: str, column: str, location: str) -> float:
     number = math.nan
   if not math.isfinite(number):
     raise InvalidInputError(
-      f"{location}, column {column!r}, must be a number; got {text!r}. Is it a gap? Fill it before, "
-      "or leave the column out by --use_extra_columns"
+      f"{location}, column {column!r}, must be a number; got {text!r}. Is the value missing? Fill "
+      "it in, or leave the column out by --columns"
     )
   return number
 
 
 def parse_split(split: str, num_rows: int) -> tuple[int, int, int]:
-  """The rows of the three parts.
+  """Return the number of rows of each split.
+
+  Args:
+    split: three comma-separated fractions (their sum at most 1) or numbers of rows.
+    num_rows: rows of the series.
 
   Raises:
-    BadInput: the split is no three shares or numbers of rows, or there are not so many.
+    InvalidInputError: the text is not of this form, or there are too few rows.
   """
   try:
     sizes = [float(size) for size in split.split(",")]
-    sizes = [int(size * num_rows + 1e-9) if sum(sizes) <= 1 + 1e-9 else int(size) for size in sizes]
+    are_fractions = sum(sizes) <= 1 + 1e-9
+    sizes = [int(size * num_rows + 1e-9) if are_fractions else int(size) for size in sizes]
   except (ValueError, OverflowError):
     sizes = []
   if len(sizes) != 3 or min(sizes) < 1 or sum(sizes) > num_rows:
     raise InvalidInputError(
-      "--fold must be three shares, such as 0.7,0.1,0.2, or three numbers of rows, of training, "
-      f"validation and test part, no more than the {num_rows} there are; got {split!r}"
+      "--split must be three fractions, such as 0.7,0.1,0.2, or three numbers of rows of the "
+      f"training, validation and test set, with a sum of at most {num_rows}, the rows of the "
+      f"series; got {split!r}"
     )
   return tuple(sizes)
 
 
 def generate_series(N: int, seed: int = 0) -> np.ndarray:
-  """Two seasons, of which one decides how strong the other is, a trend, and noise that lasts.
+  """Return a series with a trend, a daily season whose amplitude varies weekly, and AR(1) noise.
 
   xₜ = t/1000 + (1.5 + sin 2πt/168) sin 2πt/24 + nₜ,   nₜ = 0.8 nₜ₋₁ + 0.2 εₜ        [N, 1]
   """
-  t, draw = np.arange(N), np.random.default_rng(seed)
+  t = np.arange(N)
+  rng = np.random.default_rng(seed)
   day, week = (np.sin(2 * np.pi * t / season) for season in SEASONS)
-  noise = scipy.signal.lfilter([0.2], [1, -0.8], draw.normal(size=N))
+  noise = scipy.signal.lfilter([0.2], [1, -0.8], rng.normal(size=N))
   return (t / 1000 + (1.5 + week) * day + noise)[:, None]

@@ -1,4 +1,4 @@
-"""Forecasts as a mean and quantiles of what may come, and how good they are."""
+"""Probabilistic forecasts: a mean and quantiles, with their loss and metrics."""
 
 from collections.abc import Mapping
 
@@ -8,22 +8,23 @@ import optax
 from rnnjax.training import metrics
 from rnnjax.types import Array
 
-QUANTILES = (0.1, 0.5, 0.9)  # of which the outer ones are an interval
-NUM_OUTPUTS = 1 + len(QUANTILES)
-HUBER_DELTA = 0.01  # how far from the truth the pinball loss is a square, in the series' deviations
+QUANTILES = (0.1, 0.5, 0.9)  # the outer ones are an 80 % interval
+NUM_OUTPUTS = 1 + len(QUANTILES)  # per variable and step ahead: a mean and the quantiles
+HUBER_DELTA = 0.01  # κ, in standard deviations of the series
 
 
 def pinball_loss(target: Array, predicted: Array) -> Array:
-  """Pinball loss (Koenker & Bassett 1978), round where it had a kink (Dabney et al. 2018).
+  """Return the pinball loss (Koenker & Bassett 1978) in its smooth form (Dabney et al. 2018).
 
-      Σ |q − [e < 0]| h(e) over q in QUANTILES,   e = true − made
-      h(e) = e²/2κ where |e| < κ, else |e| − κ/2
+      Σ |q − [e < 0]| h(e) over q in QUANTILES,   e = target − predicted
+      h(e) = e²/2κ if |e| < κ, else |e| − κ/2
 
-  At a kink the last bit of an error turns the gradient round: no two devices would learn the same.
+  At the kink of the original loss, a rounding error changes the sign of the gradient, so that
+  training would differ between devices.
 
   Args:
-    true: [...].
-    made: [..., Q]; the loss is least where they are the quantiles, but for κ.
+    target: [...].
+    predicted: [..., Q]; the expected loss is minimal at the quantiles, up to the effect of κ.
 
   Returns:
     [...].
@@ -33,36 +34,41 @@ def pinball_loss(target: Array, predicted: Array) -> Array:
 
 
 def denormalize(ys: Array, batch: Mapping[str, Array]) -> Array:
-  """x̂ = base + pace · y: a mean and QUANTILES.
+  """Return the forecasts x̂ = baseline + scale · y: a mean and QUANTILES.
 
   Args:
-    ys: [T, B, D · L · OUTPUTS].
-    batch: {"base": [T, B, D, L], "pace": [T, B, D, 1]}.
+    ys: the outputs of the model [T, B, D · L · NUM_OUTPUTS].
+    batch: {"baseline": [T, B, D, L], "scale": [T, B, D, 1]}.
 
   Returns:
-    [T, B, D, L, OUTPUTS].
+    [T, B, D, L, NUM_OUTPUTS].
   """
-  base = batch["base"][..., None]
-  return base + batch["pace"][..., None] * ys.reshape(*base.shape[:-1], NUM_OUTPUTS)
+  baseline = batch["baseline"][..., None]
+  return baseline + batch["scale"][..., None] * ys.reshape(*baseline.shape[:-1], NUM_OUTPUTS)
 
 
 def forecast_metrics(
   ys: Array, batch: Mapping[str, Array], last_step_only: bool = True
 ) -> dict[str, metrics.Mean]:
-  """Squared and absolute error of the mean; how often truth lies in the interval; and the loss, the
-  squared error and the pinball loss together.
+  """Return the metrics of forecasts.
 
   Args:
-    ys: as for `forecast`.
-    batch: as for `forecast`, and {"future": [T, B, D, L], "weights": [B]}.
-    last: what is foretold at the last step alone counts, else that at all of them.
+    ys: as for `denormalize`.
+    batch: as for `denormalize`, with {"future": [T, B, D, L], "weights": [B]}.
+    last_step_only: whether only the forecasts at the last step of a window are evaluated, or those
+      at all steps.
+
+  Returns:
+    {"loss": the sum of squared error and pinball loss, "mse": the squared error of the mean,
+    "mae": its absolute error, "coverage": how often the true value is in the interval}.
   """
   if last_step_only:
-    ys, batch = ys[-1:], batch | {name: batch[name][-1:] for name in ("base", "pace", "future")}
-  made, true = denormalize(ys, batch), batch["future"]
-  error, low, high = true - made[..., 0], made[..., 1], made[..., -1]
+    ys = ys[-1:]
+    batch = batch | {name: batch[name][-1:] for name in ("baseline", "scale", "future")}
+  forecasts, true = denormalize(ys, batch), batch["future"]
+  error, low, high = true - forecasts[..., 0], forecasts[..., 1], forecasts[..., -1]
   measures = {
-    "loss": error**2 + pinball_loss(true, made[..., 1:]),
+    "loss": error**2 + pinball_loss(true, forecasts[..., 1:]),
     "mse": error**2,
     "mae": abs(error),
     "coverage": (low <= true) & (true <= high),

@@ -1,13 +1,13 @@
-"""Texts for language models: one file, or a folder with a training, validation and test part.
+"""Texts for language models: one file, or a folder with a training, validation and test set.
 
-  embedded   a small text that comes with the library
-  files      FOLDER with files whose names end in train.txt, valid.txt and test.txt (also .gz), as
-             the Penn Treebank has them; or with a single .txt; or one file by its own name
-  reviews    film reviews, as `experiments.text_classification.data` reads them, one after the
-             other; those without a label, too, in training
+  embedded   a small text that is part of the package
+  files      a folder with files whose names end in train.txt, valid.txt and test.txt (also .gz), as
+             in the Penn Treebank; a folder with a single .txt; or the path of one file
+  reviews    film reviews in a folder, as `rnnjax.data.labeled_texts` reads them; unlabeled reviews
+             are added to the training set
 
-Of a single text the last 10 % are the test part; of the rest, five pieces of 1 % each, far apart,
-are the validation part.
+Of a single text, the last 10 % are the test set. Five pieces of 1 % each, distributed over the
+rest, are the validation set.
 """
 
 import pathlib
@@ -18,8 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from experiments.text_classification import data as imdb_data
-from rnnjax.data import files
+from rnnjax.data import files, labeled_texts
 from rnnjax.data.bptt_batches import BpttBatches
 from rnnjax.data.files import File, list_files, read_bytes, read_text, use_files
 from rnnjax.data.vocabulary import Vocabulary, tokenize_lower
@@ -27,12 +26,20 @@ from rnnjax.types import InvalidInputError
 
 DATASETS = (*files.DATASETS, "reviews")
 SPLITS = ("train", "valid", "test")
-VALID_PERCENTS = range(8, 90, 18)  # hundredths of a single text that are held out to choose with
-EOS_TOKEN = "<eos>"  # of a line, or of a review
+VALID_PERCENTS = range(8, 90, 18)  # the hundredths of a single text that are the validation set
+EOS_TOKEN = "<eos>"  # end of a line or of a review
 
 
 class Corpus(NamedTuple):
-  """A text as ids [N], in three parts."""
+  """A text as token ids, in three sets.
+
+  Attributes:
+    name: the name of the text.
+    vocabulary: its symbols.
+    train: token ids [N] of the training set.
+    valid: token ids of the validation set.
+    test: token ids of the test set.
+  """
 
   name: str
   vocabulary: Vocabulary
@@ -42,7 +49,7 @@ class Corpus(NamedTuple):
 
 
 class CorpusBatches(NamedTuple):
-  """A corpus as batches."""
+  """The three sets of a corpus as batches for truncated backpropagation."""
 
   train: BpttBatches
   valid: BpttBatches
@@ -50,38 +57,40 @@ class CorpusBatches(NamedTuple):
 
 
 def make_batches(corpus: Corpus, batch_size: int, bptt_length: int, seed: int) -> CorpusBatches:
-  """The parts as `batch` columns each, through which a window of so many steps moves.
+  """Arrange each set in `batch_size` columns that are read in windows of `bptt_length` steps.
 
   Raises:
-    BadInput: a part is too short for so many columns.
+    InvalidInputError: a set is too short for `batch_size` columns.
   """
   try:
-    ahead = BpttBatches(corpus.train, batch_size, bptt_length, seed)
-    warm = bptt_length if batch_size > 1 else 0  # before a single column there is nothing
-    rest = [
-      BpttBatches(part, batch_size, bptt_length, context_len=warm)
-      for part in (corpus.valid, corpus.test)
+    train = BpttBatches(corpus.train, batch_size, bptt_length, seed)
+    # Each column of an evaluation set first reads the end of the column before it, unscored. A
+    # single column has no text before it.
+    context_len = bptt_length if batch_size > 1 else 0
+    evaluation = [
+      BpttBatches(ids, batch_size, bptt_length, context_len=context_len)
+      for ids in (corpus.valid, corpus.test)
     ]
   except ValueError as error:
     raise InvalidInputError(
       f"{corpus.name}: {error}. A smaller --batch_size needs less text"
     ) from None
-  return CorpusBatches(ahead, *rest)
+  return CorpusBatches(train, *evaluation)
 
 
 def load_characters(
   dataset: str, data_dir: str, strip_lines: bool = False, byte_level: bool = False
 ) -> Corpus:
-  """A text as characters.
+  """Load a text as characters.
 
   Args:
-    dataset: one of DATASETS but reviews; "auto" is files where data_dir is given, else embedded.
-    data_dir: a folder, or one file.
-    strip: blanks at both ends of each line are dropped.
-    raw: each byte is a character, whatever its encoding.
+    dataset: "embedded", "files", or "auto": files if `data_dir` is given, else embedded.
+    data_dir: a folder or one file.
+    strip_lines: whether to strip spaces, tabs and carriage returns at both ends of each line.
+    byte_level: whether each byte is a symbol, regardless of the encoding of the text.
 
   Raises:
-    BadInput: files that are missing, empty or not UTF-8.
+    InvalidInputError: a file is missing, empty or not UTF-8.
   """
   name, texts = _read_texts(dataset, data_dir, byte_level)
   if strip_lines:
@@ -90,47 +99,56 @@ def load_characters(
 
 
 def load_words(dataset: str, data_dir: str, vocab_size: int | None = None) -> Corpus:
-  """A text as words, with <eos> after each line or review.
+  """Load a text as words, with <eos> after each line or review.
 
-  Files are cut at blanks: they are taken as tokenised. Other texts become lower-case words and
-  marks. What is not among the `size` most frequent of the training part is "<unk>".
+  Files are split at whitespace: they are expected to be tokenized. The embedded text and reviews
+  are tokenized into lower-case words and punctuation. A word that is not among the `vocab_size`
+  most frequent of the training set is "<unk>".
 
   Args:
-    dataset, data_dir: as for `characters`, and "reviews".
-    size: of the vocabulary.
+    dataset: as for `load_characters`, or "reviews".
+    data_dir: a folder or one file.
+    vocab_size: the size of the vocabulary; None for all words.
+
+  Raises:
+    InvalidInputError: a file is missing, empty or not UTF-8.
   """
   if dataset == "reviews":
-    reviews = imdb_data.load_files(data_dir)
-    parts = [[text for text, _ in getattr(reviews, part)] for part in SPLITS]
-    parts[0] += imdb_data.load_unlabeled(data_dir)
-    texts = [
-      [word for text in part for word in [*tokenize_lower(text), EOS_TOKEN]] for part in parts
+    reviews = labeled_texts.load_folder(data_dir)
+    reviews_by_split = [[text for text, _ in getattr(reviews, split)] for split in SPLITS]
+    reviews_by_split[0] += labeled_texts.load_unlabeled(data_dir)
+    splits = [
+      [word for text in texts for word in [*tokenize_lower(text), EOS_TOKEN]]
+      for texts in reviews_by_split
     ]
-    return _make_corpus(
-      reviews.name, Vocabulary.from_texts(texts[:1], vocab_size, ("<unk>",)), texts
-    )
+    vocabulary = Vocabulary.from_texts(splits[:1], vocab_size, ("<unk>",))
+    return _make_corpus(reviews.name, vocabulary, splits)
   name, texts = _read_texts(dataset, data_dir)
-  cut, least = (tokenize_lower, 2) if name == "embedded" else (str.split, 1)
-  lines = [text.removesuffix("\n").split("\n") for text in texts]
-  parts = _split_texts([[w for line in text for w in [*cut(line), EOS_TOKEN]] for text in lines])
-  return _make_corpus(name, Vocabulary.from_texts(parts[:1], vocab_size, ("<unk>",), least), parts)
+  # The embedded text is so small that rare words become "<unk>": otherwise it would have none.
+  tokenize, min_count = (tokenize_lower, 2) if name == "embedded" else (str.split, 1)
+  lines_by_text = [text.removesuffix("\n").split("\n") for text in texts]
+  splits = _split_texts(
+    [[word for line in lines for word in [*tokenize(line), EOS_TOKEN]] for lines in lines_by_text]
+  )
+  vocabulary = Vocabulary.from_texts(splits[:1], vocab_size, ("<unk>",), min_count)
+  return _make_corpus(name, vocabulary, splits)
 
 
 def _make_corpus(name: str, vocabulary: Vocabulary, texts: Iterable) -> Corpus:
-  parts = [vocabulary.encode(text) for text in texts]
-  for part, ids in zip(SPLITS, parts):
+  ids_by_split = [vocabulary.encode(text) for text in texts]
+  for split, ids in zip(SPLITS, ids_by_split):
     if len(ids) < 2:
       raise InvalidInputError(
-        f"the {part} part of {name} has {len(ids)} tokens, and 2 are the least. "
-        "Is the text empty, or too short to be cut into three parts?"
+        f"the {split} set of {name} must have at least 2 tokens; got {len(ids)}. Is the text "
+        "empty, or too short to be split into three sets?"
       )
-  return Corpus(name, vocabulary, *parts)
+  return Corpus(name, vocabulary, *ids_by_split)
 
 
 def _read_texts(dataset: str, data_dir: str, byte_level: bool = False) -> tuple[str, list[str]]:
-  """The name of a text, and the text, or its three parts where they are files."""
-  others = "FOLDER or --text_file=FILE reads another"
-  if not use_files(dataset, data_dir, "the small text that comes with rnnjax", others):
+  """Return the name of a text and a list of the whole text, or of its three sets."""
+  hint = "FOLDER or --text_file=FILE reads another"
+  if not use_files(dataset, data_dir, "the small text that comes with rnnjax", hint):
     return "embedded", [_read_file(pathlib.Path(__file__).with_name("hello.txt"), byte_level)]
   if not data_dir:
     raise InvalidInputError(
@@ -140,35 +158,42 @@ def _read_texts(dataset: str, data_dir: str, byte_level: bool = False) -> tuple[
   if path.is_file():
     return path.name, [_read_file(path, byte_level)]
   if not path.is_dir():
-    raise InvalidInputError(f"there is neither a file nor a folder {data_dir!r}")
+    raise InvalidInputError(f"--data_dir must be a file or a folder that exists; got {data_dir!r}")
   ending = r"\.txt(\.gz)?$"
   texts = [file for file in list_files(path) if re.search(ending, file.name)]
-  parts = [[file for file in texts if re.search(part + ending, file.name)] for part in SPLITS]
-  chosen = parts if all(len(own) == 1 for own in parts) else [texts]
-  if len(chosen[0]) != 1:
+  groups = [[file for file in texts if re.search(split + ending, file.name)] for split in SPLITS]
+  if any(len(group) != 1 for group in groups):
+    groups = [texts]
+  if len(groups[0]) != 1:
     raise InvalidInputError(
       f"{path} must hold either one text, or one file each that ends in train.txt, valid.txt and "
       f"test.txt (also .gz); it holds {[file.name for file in texts]}"
     )
-  return path.name, [_read_file(file, byte_level) for (file,) in chosen]
+  return path.name, [_read_file(file, byte_level) for (file,) in groups]
 
 
 def _read_file(file: File, byte_level: bool) -> str:
   if byte_level:
-    return read_bytes(file).decode("latin-1")
+    return read_bytes(file).decode("latin-1")  # maps each byte to the character of its number
   return read_text(file, "char_lm reads any bytes with --byte_level")
 
 
 def _split_texts(texts: list[Sequence]) -> list[Sequence]:
-  """Three parts as they are; or of one text, in 100 pieces, HELD for validation, the last 10 for
-  the test, the others to learn from."""
+  """Return three texts unchanged; split a single text into three sets.
+
+  The single text is cut into 100 pieces: VALID_PERCENTS are the validation set, the last 10 the
+  test set, and the others the training set.
+  """
   if len(texts) == 3:
     return texts
   (text,) = texts
-  piece = lambda n: text[len(text) * n // 100 : len(text) * (n + 1) // 100]
-  join = lambda ns: list(chain.from_iterable(map(piece, ns)))
+
+  def join_pieces(numbers):
+    bounds = ((len(text) * n // 100, len(text) * (n + 1) // 100) for n in numbers)
+    return list(chain.from_iterable(text[start:end] for start, end in bounds))
+
   return [
-    join(n for n in range(90) if n not in VALID_PERCENTS),
-    join(VALID_PERCENTS),
-    join(range(90, 100)),
+    join_pieces(n for n in range(90) if n not in VALID_PERCENTS),
+    join_pieces(VALID_PERCENTS),
+    join_pieces(range(90, 100)),
   ]

@@ -1,6 +1,6 @@
-"""Dynamic evaluation: the parameters go on learning from the text that was just predicted.
+"""Dynamic evaluation: the model is trained on each window of the text after predicting it.
 
-Mikolov et al. 2010; Krause et al. 2018.
+Mikolov et al. (2010); Krause et al. (2018).
 """
 
 from typing import Any
@@ -15,34 +15,39 @@ from rnnjax.training.tasks import Task, language_modeling_task
 def dynamic_eval_task(
   model: Any, optimizer: optax.GradientTransformation, decay: float = 0.0
 ) -> Task:
-  """The task of `language`, scored window by window with parameters that adapt in between.
+  """Return a language modeling task whose `score` adapts the parameters between windows.
 
       θ₀ = θ;   predict window n with θₙ;   θₙ₊₁ = θₙ − optimizer(∇lossₙ(θₙ)) + λ (θ − θₙ)
 
-  Each window is predicted before it is learnt from. The text must be a single column: of several,
-  one would learn from what comes later in another's text.
+  The parameters are adapted to a window only after it is predicted. Evaluate with batch size 1:
+  with several columns, a column would be predicted by parameters adapted to text that follows it.
 
   Args:
-    model: a LanguageModel.
-    optimizer: with a small rate.
-    decay: λ, how fast what was learnt is forgotten.
+    model: a `LanguageModel`.
+    optimizer: an optimizer with a small learning rate.
+    decay: λ, the rate at which the parameters return to those of training.
   """
   task = language_modeling_task(model)
 
-  def start(params, batch):
+  def initial_carry(params, batch):
     return task.initial_carry(params, batch), params, optimizer.init(params)
 
   def score(params, carry, batch):
-    inner, adapted, state = carry
+    model_carry, adapted_params, optimizer_state = carry
 
-    def total(adapted):
-      after, scores = task.score(adapted, inner, batch)
-      return scores["loss"].total, (after, scores)
+    def total_loss(adapted_params):
+      next_carry, scores = task.score(adapted_params, model_carry, batch)
+      return scores["loss"].total, (next_carry, scores)
 
-    grads, (inner, scores) = jax.grad(total, has_aux=True)(adapted)
+    grads, (model_carry, scores) = jax.grad(total_loss, has_aux=True)(adapted_params)
+    # The mean over the window; a window of weight 0 must not divide by 0.
     grads = jax.tree.map(lambda g: g / jnp.maximum(scores["loss"].weight, 1), grads)
-    updates, state = optimizer.update(grads, state, adapted)
-    move = lambda a, u, p: a + u + decay * (p - a)
-    return (inner, jax.tree.map(move, adapted, updates, params), state), scores
+    updates, optimizer_state = optimizer.update(grads, optimizer_state, adapted_params)
 
-  return task._replace(initial_carry=start, score=score)
+    def adapt(adapted_param, update, param):
+      return adapted_param + update + decay * (param - adapted_param)
+
+    adapted_params = jax.tree.map(adapt, adapted_params, updates, params)
+    return (model_carry, adapted_params, optimizer_state), scores
+
+  return task._replace(initial_carry=initial_carry, score=score)

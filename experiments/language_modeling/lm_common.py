@@ -1,4 +1,4 @@
-"""What the language models of characters and of words share: flags, training, writing."""
+"""Flags, model, training and generation shared by `char_lm` and `word_lm`."""
 
 import dataclasses
 import logging
@@ -8,73 +8,92 @@ from typing import ClassVar
 import optax
 
 from experiments.common import runner, train_config
-from experiments.common.train_config import CELLS, PROBABILITY, field_spec
+from experiments.common.cells import make_cell
+from experiments.common.train_config import PROBABILITY, field_spec
 from experiments.language_modeling import data as corpus_data
 from experiments.language_modeling.dynamic_eval import dynamic_eval_task
 from experiments.language_modeling.text_generator import TextGenerator
-from rnnjax import forward, stack, training
+from rnnjax import forward, make_sampler, stack, training
 from rnnjax.data.vocabulary import Vocabulary
-from rnnjax.decoding import make_sampler
 from rnnjax.models import embedding
 from rnnjax.models.language_model import LanguageModel
 from rnnjax.output_layers import full_softmax
 from rnnjax.recurrent_dropout import weight_drop, zoneout
-from rnnjax.training import averaging, optimizers, tasks
+from rnnjax.training import averaging, device_mesh, optimizers, tasks
 from rnnjax.types import InvalidInputError
 
-DEFAULT_PROMPTS = (
-  "\n",
-  corpus_data.EOS_TOKEN,
-)  # after one of which a text begins, where there is no prompt
+LINE_ENDS = ("\n", corpus_data.EOS_TOKEN)  # default prompts: a text begins after one of these
 
 
 @dataclasses.dataclass(frozen=True)
 class LanguageModelConfig(train_config.TrainConfig):
-  separator: ClassVar[str] = ""  # as for a Writer
+  separator: ClassVar[str] = ""  # as for a TextGenerator
   byte_level: ClassVar[bool] = False
-  text_file: str = field_spec("", "a text file, instead of a folder of them", is_file=True)
+
+  # Data
+  text_file: str = field_spec(
+    "", "text file to read instead of the folder --data_dir", is_file=True
+  )
+  batch_size: int = field_spec(64, "columns of a batch: parallel streams of text", min_value=1)
+  bptt_length: int = field_spec(100, "steps of truncated backpropagation", min_value=1)
+  state_reset_prob: float = field_spec(
+    0.02, "probability that a column starts a window from the zero state", **PROBABILITY
+  )
+
+  # Model
   embed_dim: int = field_spec(64, "features of the embedding", min_value=1)
-  bptt_length: int = field_spec(100, "steps through which the gradient goes back", min_value=1)
+  tied: bool = field_spec(False, "share the weights of the embedding and the softmax")
+
+  # Optimization
   epochs: int = 30
+  ema_decay: float = 0.99
   dropout: float = field_spec(
-    0.0, "rate between layers and before the softmax, locked", **PROBABILITY
+    0.0, "variational dropout rate between layers and before the softmax", **PROBABILITY
   )
   input_dropout: float = field_spec(
-    0.0, "rate at which features of the embedding vanish", **PROBABILITY
+    0.0, "variational dropout rate of the embedding's features", **PROBABILITY
   )
   word_type_dropout: float = field_spec(
-    0.0, "rate at which symbols vanish, wherever they stand", **PROBABILITY
+    0.0, "dropout rate of symbols, for all occurrences in a batch at once", **PROBABILITY
   )
-  weight_drop: float = field_spec(0.0, "rate at which recurrent weights vanish", **PROBABILITY)
-  zoneout: float = field_spec(0.0, "rate at which hidden units keep their state", **PROBABILITY)
-  activation_reg: float = field_spec(0.0, "α of the penalty on activations", min_value=0)
-  temporal_reg: float = field_spec(0.0, "β of the penalty on their change over time", min_value=0)
-  state_reset_prob: float = field_spec(
-    0.02, "rate at which a column starts anew with a window", **PROBABILITY
+  weight_drop: float = field_spec(0.0, "dropout rate of the recurrent weights", **PROBABILITY)
+  zoneout: float = field_spec(
+    0.0, "probability that a hidden unit keeps its previous state", **PROBABILITY
   )
-  tied: bool = field_spec(False, "the softmax shares the table of the embedding")
-  ema_decay: float = 0.99
+  activation_reg: float = field_spec(0.0, "α of the activation penalty", min_value=0)
+  temporal_reg: float = field_spec(0.0, "β of the temporal activation penalty", min_value=0)
+
+  # Evaluation
   dynamic_eval_lr: float = field_spec(
-    0.0, "Adam's rate in dynamic evaluation; 0 for none", min_value=0, affects_training=False
+    0.0,
+    "learning rate of Adam in dynamic evaluation; 0 for none",
+    min_value=0,
+    affects_training=False,
   )
+
+  # Generation
   predict: str = field_spec(
-    "", "folder of a finished run: only write with its model", affects_training=False
+    "", "prompt to continue with the model of --workdir; empty trains", affects_training=False
   )
   sample_length: int = field_spec(
-    500, "symbols written after training; 0 for none", min_value=0, affects_training=False
+    500, "symbols to generate after training; 0 for none", min_value=0, affects_training=False
   )
-  prompt: str = field_spec("", "what comes before them", affects_training=False)
+  prompt: str = field_spec(
+    "", "prompt of the text generated after training; empty for a line end", affects_training=False
+  )
   temperature: float = field_spec(
-    0.8, "sharpness of what is drawn; 0 takes the likeliest", affects_training=False
+    0.8, "sampling temperature; 0 takes the most probable symbol", affects_training=False
   )
   num_samples: int = field_spec(
-    1, "texts written at once; the first is shown", min_value=1, affects_training=False
+    1, "texts to generate at once; the first is shown", min_value=1, affects_training=False
   )
   top_k: int = field_spec(
-    0, "draw among the k likeliest; 0 for all", min_value=0, affects_training=False
+    0, "sample among the k most probable symbols; 0 for all", min_value=0, affects_training=False
   )
   top_p: float = field_spec(
-    1.0, "draw among the likeliest of this probability together", affects_training=False
+    1.0,
+    "sample among the most probable symbols with this total probability",
+    affects_training=False,
   )
 
   def __post_init__(self):
@@ -88,15 +107,25 @@ class LanguageModelConfig(train_config.TrainConfig):
 def build(
   config: LanguageModelConfig, vocab_size: int, output_layer=None, backward_encoder=None
 ) -> LanguageModel:
-  """The model alone, of V symbols."""
-  cell = CELLS[config.cell](config.hidden_size)
+  """Build the model.
+
+  Args:
+    config: the configuration.
+    vocab_size: V, the number of symbols.
+    output_layer: the softmax; None for a full softmax.
+    backward_encoder: the encoder of an additional backward language model, or None.
+
+  Raises:
+    InvalidInputError: weight drop or zoneout is set for a cell without recurrent weights.
+  """
+  cell = make_cell(config.cell, config.hidden_size)
   if config.weight_drop and cell.coefficients:
     raise InvalidInputError(
-      f"--weight_drop is of U, which {cell} has none of; --weight_drop=0 is none"
+      f"--weight_drop needs a cell with recurrent weights U; {cell} has none. Use --weight_drop=0"
     )
   if config.zoneout and cell.coefficients:
     raise InvalidInputError(
-      f"--zoneout is of h, which {cell} does not read again; --zoneout=0 is none"
+      f"--zoneout needs a cell that reads its hidden state; {cell} does not. Use --zoneout=0"
     )
   layer = forward(cell, backend=config.backend)
   if config.zoneout:
@@ -115,87 +144,119 @@ def build(
 
 
 def make_optimizer_and_ema(config: LanguageModelConfig, num_steps: int):
-  """The optimizer, and how its parameters are averaged."""
-  rate = optimizers.make_schedule(config.learning_rate, num_steps, "cosine", warmup_fraction=0.02)
-  return training.adam(rate), averaging.ema(config.ema_decay)
+  """Return the optimizer and the averaging of the parameters."""
+  schedule = optimizers.make_schedule(
+    config.learning_rate, num_steps, "cosine", warmup_fraction=0.02
+  )
+  return training.adam(schedule), averaging.ema(config.ema_decay)
 
 
 def train(
   config: LanguageModelConfig,
-  text: corpus_data.Corpus,
+  corpus: corpus_data.Corpus,
   model: LanguageModel,
   make_optimizer_and_ema=make_optimizer_and_ema,
-):
-  """Trains, shows on the way what it would write; returns the best writer and the scores."""
-  data = corpus_data.make_batches(text, config.batch_size, config.bptt_length, config.seed)
-  steps = config.epochs * len(data.train)
-  optimizer, average = make_optimizer_and_ema(config, steps)
+) -> tuple[TextGenerator, dict]:
+  """Train, logging samples, and test once; return a generator with the best model, and the scores.
+
+  Raises:
+    InvalidInputError: the prompt has a symbol that is not in the vocabulary (before training).
+  """
+  data = corpus_data.make_batches(corpus, config.batch_size, config.bptt_length, config.seed)
+  num_steps = config.epochs * len(data.train)
+  optimizer, averaging_schedule = make_optimizer_and_ema(config, num_steps)
   task = tasks.language_modeling_task(
     model, config.activation_reg, config.temporal_reg, config.state_reset_prob
   )
-  how = runner.trainer_options(config) | {"beside": {"vocabulary": text.vocabulary.words}}
-  writer = lambda params: TextGenerator(
-    model, params, text.vocabulary, config.separator, config.byte_level
-  )
-  writer(None).validate_prompt(
-    _prompt_or_default(config, text.vocabulary), config.top_k
-  )  # before any long work
-  every = -(-config.epochs // 10) * len(data.train)
+
+  def make_generator(params):
+    return TextGenerator(model, params, corpus.vocabulary, config.separator, config.byte_level)
+
+  prompt = config.prompt or _default_prompt(corpus.vocabulary)
+  make_generator(None).validate_prompt(prompt, config.top_k)
+  sample_every = -(-config.epochs // 10) * len(data.train)  # at most ten samples in a run
   with training.Trainer(
-    config, task, data, optimizer, steps, averaging=average, metric="loss", **how
-  ) as run:
-    for step, (state, _) in enumerate(run.train(), run.step + 1):
-      if step % every == 0 and config.sample_length:
+    config,
+    task,
+    data,
+    optimizer,
+    num_steps,
+    averaging=averaging_schedule,
+    metric="loss",
+    extras={"vocabulary": corpus.vocabulary.words},
+    **runner.trainer_options(config),
+  ) as trainer:
+    for step, (state, _) in enumerate(trainer.train(), trainer.step + 1):
+      if step % sample_every == 0 and config.sample_length:
+        generator = make_generator(state.eval_params)
         logging.info(
-          "%s", _sample_text(writer(state.eval_params), config, min(config.sample_length, 100))
+          "%s", _sample_text(config, generator, config.prompt, min(config.sample_length, 100))
         )
-    scores = {"dataset": text.name, "cell": config.cell, "seed": config.seed} | run.test()
-    best = run.best_params
+    scores = {"dataset": corpus.name, "cell": config.cell, "seed": config.seed} | trainer.test()
+    best_params = trainer.best_params
   if config.dynamic_eval_lr:
-    alone, one = (
-      training.devices.first(),
-      corpus_data.make_batches(text, 1, config.bptt_length, config.seed),
-    )
-    adapting = dynamic_eval_task(model, optax.adam(config.dynamic_eval_lr))
-    for part in ("valid", "test"):
-      score = training.evaluate(adapting, best, getattr(one, part), alone)
-      scores[f"{part}/dynamic_loss"] = score["loss"]
-  return writer(best), scores
+    task = dynamic_eval_task(model, optax.adam(config.dynamic_eval_lr))
+    losses = evaluate_single_column(config, corpus, task, best_params)
+    scores |= {f"{split}/dynamic_loss": loss for split, loss in losses.items()}
+  return make_generator(best_params), scores
+
+
+def evaluate_single_column(
+  config: LanguageModelConfig, corpus: corpus_data.Corpus, task: tasks.Task, params
+) -> dict[str, float]:
+  """Return the validation and the test loss of a task that must read the text as one column."""
+  data = corpus_data.make_batches(corpus, 1, config.bptt_length, config.seed)
+  mesh = device_mesh.single_device_mesh()
+  return {
+    split: training.evaluate(task, params, getattr(data, split), mesh)["loss"]
+    for split in ("valid", "test")
+  }
 
 
 def load(workdir: str, config_class, build, **overrides) -> TextGenerator:
-  """The writer of what a run with --workdir has learnt; Config and build are its experiment's, and
-  changes win."""
-  saved, config = runner.load_run(config_class, workdir, "vocabulary", text="", **overrides)
+  """Load the model of a finished run.
+
+  Args:
+    workdir: the --workdir of the run.
+    config_class: the configuration class of the experiment.
+    build: the function of the experiment that builds its model.
+    **overrides: fields of the configuration to replace.
+
+  Raises:
+    InvalidInputError: `workdir` is not the folder of a finished run of this experiment.
+  """
+  saved, config = runner.load_run(config_class, workdir, "vocabulary", text_file="", **overrides)
   vocabulary = Vocabulary.from_json(saved.extras["vocabulary"], ())
   model = build(config, len(vocabulary))
   return TextGenerator(model, saved.params, vocabulary, config.separator, config.byte_level)
 
 
-def print_samples(config: LanguageModelConfig, generator: TextGenerator) -> dict[str, float]:
-  """Prints the prompt and what follows it; returns how fast it was written."""
+def print_samples(
+  config: LanguageModelConfig, generator: TextGenerator, prompt: str
+) -> dict[str, float]:
+  """Print a prompt and its continuation; return the speed if --num_samples is above 1."""
   if not config.sample_length:
     return {}
-  print(_sample_text(generator, config, config.sample_length))
+  print(_sample_text(config, generator, prompt, config.sample_length))
   if config.num_samples == 1:
     return {}
-  begun = time.perf_counter()  # a second time, for the first one compiled
-  _sample_text(generator, config, config.sample_length)
-  return {
-    "symbols_per_second": config.num_samples * config.sample_length / (time.perf_counter() - begun)
-  }
+  start = time.perf_counter()  # the first call compiled, so the second one is timed
+  _sample_text(config, generator, prompt, config.sample_length)
+  num_symbols = config.num_samples * config.sample_length
+  return {"symbols_per_second": num_symbols / (time.perf_counter() - start)}
 
 
-def _prompt_or_default(config, vocabulary):
-  """That of the configuration, or the end of a line, or what is most frequent."""
-  ends = [end for end in DEFAULT_PROMPTS if end in vocabulary.ids]
-  alone = filter(str.isascii, vocabulary.words)  # no byte that is but a part of a character
-  return config.prompt or [*ends, *alone, *vocabulary.words][0]
+def _default_prompt(vocabulary: Vocabulary) -> str:
+  """Return the end of a line, or else the most frequent symbol."""
+  line_ends = [symbol for symbol in LINE_ENDS if symbol in vocabulary.ids]
+  # A non-ASCII symbol may be a single byte of a character, which is no valid prompt.
+  ascii_symbols = filter(str.isascii, vocabulary.words)
+  return [*line_ends, *ascii_symbols, *vocabulary.words][0]
 
 
-def _sample_text(generator, config, length):
-  """The prompt and the first of the texts that follow it."""
-  prompt = _prompt_or_default(config, generator.vocabulary)
+def _sample_text(config, generator, prompt, length):
+  """Return the prompt and the first of its continuations."""
+  prompt = prompt or _default_prompt(generator.vocabulary)
   texts = generator.generate(
     prompt,
     length,

@@ -1,4 +1,7 @@
-"""A memory of the recent past beside a language model: Grave, Joulin & Usunier 2017."""
+"""Neural cache: interpolation of a language model with its recent hidden states.
+
+Grave, Joulin & Usunier (2017), "Improving Neural Language Models with a Continuous Cache".
+"""
 
 from typing import Any
 
@@ -12,56 +15,56 @@ from rnnjax.training.tasks import Task, language_modeling_task
 def neural_cache_task(
   model: Any, cache_size: int, cache_theta: float = 0.3, cache_lambda: float = 0.1
 ) -> Task:
-  """The task of `language`, scored with a cache of the last hidden states; nothing is learnt.
+  """Return a language modeling task whose `score` uses a cache of hidden states.
 
-      p_cache(w) ∝ Σᵢ 1[wᵢ₊₁ = w] exp(θ hₜ·hᵢ)           i < t, the last `size` steps
-      p(w) = (1 − λ) p_model(w) + λ p_cache(w)            p_model alone where the cache is empty
+      p_cache(w) ∝ Σᵢ 1[wᵢ₊₁ = w] exp(θ hₜ·hᵢ)           t − cache_size ≤ i < t
+      p(w) = (1 − λ) p_model(w) + λ p_cache(w)            p_model alone if the cache is empty
+
+  The cache has no parameters. It needs no training.
 
   Args:
-    model: a LanguageModel.
-    size: steps that are remembered.
-    flatness: θ.
-    share: λ.
+    model: a `LanguageModel`.
+    cache_size: number of steps in the cache.
+    cache_theta: θ; the larger, the sharper is p_cache.
+    cache_lambda: λ, the weight of p_cache.
 
   Raises:
-    ValueError: a size below 1.
+    ValueError: `cache_size` is less than 1.
   """
   if cache_size < 1:
-    raise ValueError(f"the cache must remember at least 1 step; got {cache_size}")
+    raise ValueError(f"cache_size must be at least 1; got {cache_size}")
   task = language_modeling_task(model)
 
-  def read(params, tokens, carry=None):
-    return model.apply({"params": params}, tokens, carry, method="logits")
-
-  def start(params, batch):
+  def initial_carry(params, batch):
     B, H = batch["weights"].shape[1], model.encoder.features
-    return (
-      task.initial_carry(params, batch),
-      jnp.zeros((B, cache_size, H)),
-      -jnp.ones((B, cache_size), int),
-    )
+    keys, words = jnp.zeros((B, cache_size, H)), -jnp.ones((B, cache_size), int)  # -1: empty
+    return task.initial_carry(params, batch), keys, words
 
   def score(params, carry, batch):
-    inner, keys, words = carry
+    model_carry, keys, words = carry
     targets, T = batch["tokens"][1:].T, len(batch["weights"])
-    inner, hs, logits = read(params, batch["tokens"][:-1], inner)
+    model_carry, hs, logits = model.apply(
+      {"params": params}, batch["tokens"][:-1], model_carry, method="logits"
+    )
     hs = jnp.swapaxes(hs, 0, 1)
-    keys, words = (jnp.concatenate(pair, 1) for pair in ((keys, hs), (words, targets)))
+    keys, words = jnp.concatenate((keys, hs), 1), jnp.concatenate((words, targets), 1)
 
-    # Step t sees the `size` steps before it, of the cache and of this window.
-    at, t = jnp.arange(cache_size + T)[None], jnp.arange(T)[:, None]
-    seen = ((t <= at) & (at < cache_size + t))[None] & (words >= 0)[:, None]
-    scores = jnp.where(seen, cache_theta * jnp.einsum("bth,bnh->btn", hs, keys), -jnp.inf)
-    attention = jnp.where(seen, jnp.exp(scores - scores.max(-1, keepdims=True)), 0)
-    hit = words[:, None] == targets[..., None]
-    mass = attention.sum(-1)
-    p_cache = (attention * hit).sum(-1) / jnp.where(mass > 0, mass, 1)
+    # Step t reads the `cache_size` steps before it, from the cache and from this window.
+    position, t = jnp.arange(cache_size + T)[None], jnp.arange(T)[:, None]
+    in_cache = (t <= position) & (position < cache_size + t)
+    mask = in_cache[None] & (words >= 0)[:, None]
+    scores = jnp.where(mask, cache_theta * jnp.einsum("bth,bnh->btn", hs, keys), -jnp.inf)
+    attention = jnp.where(mask, jnp.exp(scores - scores.max(-1, keepdims=True)), 0)
+    is_target = words[:, None] == targets[..., None]
+    normalizer = attention.sum(-1)
+    p_cache = (attention * is_target).sum(-1) / jnp.where(normalizer > 0, normalizer, 1)
 
     log_p = jax.nn.log_softmax(jnp.swapaxes(logits, 0, 1))
     log_p = jnp.take_along_axis(log_p, targets[..., None], -1)[..., 0]
-    λ = jnp.where(mass > 0, cache_lambda, 0)
+    λ = jnp.where(normalizer > 0, cache_lambda, 0)
+    # In the log domain: p_model may be less than the smallest float.
     nats = -jnp.logaddexp(jnp.log1p(-λ) + log_p, jnp.log(λ * p_cache))
-    scores = {"loss": metrics.weighted_mean(nats, batch["weights"].T)}
-    return (inner, keys[:, -cache_size:], words[:, -cache_size:]), scores
+    loss = metrics.weighted_mean(nats, batch["weights"].T)
+    return (model_carry, keys[:, -cache_size:], words[:, -cache_size:]), {"loss": loss}
 
-  return task._replace(initial_carry=start, score=score)
+  return task._replace(initial_carry=initial_carry, score=score)

@@ -1,32 +1,38 @@
-"""A trained language model that one can ask to write."""
+"""Text generation with a trained language model."""
 
+import functools
 from typing import NamedTuple
 
 import jax
 import numpy as np
 
+from rnnjax import generate, make_sampler
 from rnnjax.data.vocabulary import Vocabulary, tokenize_lower
-from rnnjax.decoding import generate, make_sampler
 from rnnjax.models.language_model import LanguageModel
 from rnnjax.types import InvalidInputError, Params
 
-BUCKET_SIZE = 16  # prompts are padded to this length times a power of 2, so that few are compiled
+# Prompts are padded to this length times a power of two, so that few programs are compiled.
+BUCKET_SIZE = 16
 
 
-_jitted_call = jax.jit(lambda read, *args: read(*args), static_argnums=0)
+@functools.partial(jax.jit, static_argnums=0)
+def _predict_next(model, params, tokens, lengths):
+  return model.predict_next(params, tokens, lengths)
 
 
 class TextGenerator(NamedTuple):
-  """A language model, its parameters, and its vocabulary.
+  """A language model, its parameters and its vocabulary.
 
-      writer = char_lm.load("runs/shakespeare")
-      print(writer.write("ROMEO:", 500, temperature=0.8)[0])
+      generator = char_lm.load("runs/shakespeare")
+      print(generator.generate("ROMEO:", 500, temperature=0.8)[0])
 
   Attributes:
-    model, params: what reads and predicts.
-    vocabulary: symbols and their ids.
-    blank: what stands between two symbols: "" for characters, " " for words.
-    raw: symbols are bytes; prompts and texts are UTF-8, and what is written can break off amid one.
+    model: the language model.
+    params: its parameters.
+    vocabulary: the symbols and their ids.
+    separator: the string between two symbols: "" for characters, " " for words.
+    byte_level: whether the symbols are bytes. Prompts and texts are then UTF-8, and a generated
+      text may end within a character.
   """
 
   model: LanguageModel
@@ -46,61 +52,73 @@ class TextGenerator(NamedTuple):
     top_k: int | None = None,
     top_p: float = 1.0,
   ) -> list[str]:
-    """Writes on from the prompt, so many texts of so many symbols; the prompt is not repeated.
+    """Return continuations of a prompt, without the prompt.
+
+    Args:
+      prompt: the text to continue.
+      length: symbols of each continuation.
+      num_samples: number of continuations.
+      seed: seed of the sampling.
+      temperature: as for `make_sampler`; so are top_k and top_p.
+      top_k: sample among the k most probable symbols; None for all.
+      top_p: sample among the most probable symbols with this total probability.
 
     Raises:
-      BadInput: an empty prompt, a symbol in it that the model never saw, or values that `sample`
-        refuses.
+      InvalidInputError: the prompt is empty or has a symbol that is not in the vocabulary, or an
+        argument is out of range.
     """
     self.validate_prompt(prompt, top_k)
     tokens, lengths = self._encode(prompt, num_samples)
     if length < 1 or num_samples < 1:
       raise InvalidInputError(
-        f"at least one symbol of one text must be written; got {length} of {num_samples}"
+        f"length and num_samples must be at least 1; got {length} and {num_samples}"
       )
     try:
-      choose = make_sampler(temperature, top_k, top_p)
+      sampler = make_sampler(temperature, top_k, top_p)
     except ValueError as error:
       raise InvalidInputError(str(error)) from None
-    _, written = generate(
+    _, samples = generate(
       self.model.predict_next,
       self.params,
       tokens,
       jax.random.key(seed),
       num_tokens=length,
       lengths=lengths,
-      sampler=choose,
+      sampler=sampler,
     )
-    texts = [self.separator.join(self.vocabulary.decode(row)) for row in np.asarray(written).T]
-    spell = lambda text: text.encode("latin-1").decode(errors="replace")
-    return [*map(spell, texts)] if self.byte_level else texts
+    texts = [self.separator.join(self.vocabulary.decode(ids)) for ids in np.asarray(samples).T]
+    if self.byte_level:
+      return [text.encode("latin-1").decode(errors="replace") for text in texts]
+    return texts
 
   def validate_prompt(self, prompt: str, top_k: int | None = None):
-    """Refuses what `write` would refuse."""
+    """Raise InvalidInputError if `generate` would reject the prompt or `top_k`."""
     self._encode(prompt, 1)
     if top_k and top_k > len(self.vocabulary):
       raise InvalidInputError(
-        f"top_k must be at most {len(self.vocabulary)}, the vocabulary; got {top_k}"
+        f"top_k must be at most {len(self.vocabulary)}, the size of the vocabulary; got {top_k}"
       )
 
   def top_next_tokens(self, prompt: str, k: int = 10) -> list[tuple[str, float]]:
-    """The symbols likeliest to follow the prompt, with their probabilities."""
-    _, logits = _jitted_call(self.model.predict_next, self.params, *self._encode(prompt, 1))
-    p = np.asarray(jax.nn.softmax(logits[0]))
-    best = np.argsort(-p)[:k]
-    return list(zip(self.vocabulary.decode(best), p[best].tolist()))
+    """Return the k most probable next symbols with their probabilities, in descending order."""
+    _, logits = _predict_next(self.model, self.params, *self._encode(prompt, 1))
+    probabilities = np.asarray(jax.nn.softmax(logits[0]))
+    ids = np.argsort(-probabilities)[:k]
+    return list(zip(self.vocabulary.decode(ids), probabilities[ids].tolist()))
 
   def _encode(self, prompt, num_samples):
-    """The prompt in `number` columns, padded to a bucket, and their lengths."""
-    known = self.vocabulary.ids
-    prompt = prompt.encode().decode("latin-1") if self.byte_level else prompt
+    """Return the padded prompt [T, num_samples] and its lengths [num_samples]."""
+    if self.byte_level:
+      prompt = prompt.encode().decode("latin-1")
     if self.separator:
-      prompt = [
-        p for word in prompt.split() for p in ([word] if word in known else tokenize_lower(word))
-      ]
+      # A word that is not in the vocabulary as it is, such as "Hello,", is tokenized.
+      words_of = lambda word: [word] if word in self.vocabulary.ids else tokenize_lower(word)
+      prompt = [token for word in prompt.split() for token in words_of(word)]
     ids = self.vocabulary.encode(prompt)
     if not len(ids):
-      raise InvalidInputError("the prompt is empty; give at least one symbol, such as a line's end")
+      raise InvalidInputError(
+        "the prompt must have at least one symbol, such as a line break; got none"
+      )
     bucket = BUCKET_SIZE << max(0, (len(ids) - 1).bit_length() - BUCKET_SIZE.bit_length() + 1)
     column = np.pad(ids, (0, bucket - len(ids)))
     return np.tile(column[:, None], num_samples), np.full(num_samples, len(ids), np.int32)

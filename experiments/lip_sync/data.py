@@ -1,10 +1,11 @@
-"""Sounds of speech and how a face moved with them, frame by frame.
+"""Recordings of speech with the motion of a face, frame by frame.
 
-  embedded   generated: the energies in four bands of a sound pull at a few channels
-  files      a folder or .zip archive of pairs NAME.wav and NAME.npy, the latter [T, C]: T frames
-             from where the sound begins, of C channels such as blendshape weights
+  embedded   generated: the energies of four frequency bands drive four channels
+  files      a folder or .zip archive of pairs NAME.wav and NAME.npy. The array is [T, C]: T frames
+             from the start of the audio, C channels such as blendshape weights
 
-Recordings to be tested are named; of all others the last `TAIL` chooses.
+Whole recordings are the test set. The last VALID_FRACTION of each other recording is used for
+validation, the rest for training.
 """
 
 from typing import NamedTuple
@@ -17,17 +18,21 @@ from rnnjax.data.npy import read_npy
 from rnnjax.data.standardize import Standardizer
 from rnnjax.types import InvalidInputError
 
-HOP_LENGTH, FRAME_STACK = (
-  160,
-  3,
-)  # samples of a step, and steps of a frame: the sound is resampled to fit
+HOP_LENGTH = 160  # samples of an audio frame
+FRAME_STACK = 3  # audio frames of a face frame; the audio is resampled to fit
 VALID_FRACTION = 0.15
-MIN_DEVIATION = 0.01  # a channel of smaller deviation does not move
-MAX_LENGTH_DIFF = 15  # frames by which sound and face may differ in length
+MIN_DEVIATION = 0.01  # a channel with a smaller standard deviation is left out
+MAX_LENGTH_DIFF = 15  # largest difference of the lengths of audio and face, in frames
 
 
 class FaceRecording(NamedTuple):
-  """A recording: what was heard, [T, F], and how the face moved, [T, C]."""
+  """A recording of audio and face.
+
+  Attributes:
+    name: of its files.
+    audio_features: [T, F].
+    face: the channels [T, C].
+  """
 
   name: str
   audio_features: np.ndarray
@@ -35,7 +40,16 @@ class FaceRecording(NamedTuple):
 
 
 class FaceDataset(NamedTuple):
-  """Recordings in three parts; only the channels that move in training are kept."""
+  """Recordings in three splits.
+
+  Attributes:
+    name: of the data set.
+    channels: the indices in the files of the C channels that move in the training set; the others
+      are left out.
+    train: the training set.
+    valid: the validation set.
+    test: the test set.
+  """
 
   name: str
   channels: tuple[int, ...]
@@ -47,140 +61,164 @@ class FaceDataset(NamedTuple):
 def load(
   dataset: str = "auto", data_dir: str = "", test_recordings: str = "", fps: int = 30
 ) -> FaceDataset:
-  """Loads recordings.
+  """Load recordings.
 
   Args:
-    dataset: one of files.DATASETS; "auto" is files where data_dir is given, else embedded.
+    dataset: one of files.DATASETS; "auto" reads files if data_dir is given.
     data_dir: the folder or archive.
-    test: the names of those to be tested, with commas between; "" for the last one.
-    fps: frames a second.
+    test_recordings: comma-separated names of the test recordings; "" for the last one.
+    fps: frames per second.
 
   Raises:
-    BadInput: files that are missing, damaged, or do not fit each other; a face that never moves.
+    InvalidInputError: files are missing, damaged, or do not belong together; a test recording does
+      not exist; or no channel moves in the training set.
   """
   if use_files(dataset, data_dir, "a generated face", "PATH reads recordings"):
-    name, takes = "files", _read_recordings(data_dir, fps)
+    name, recordings = "files", _read_recordings(data_dir, fps)
   else:
-    name, takes = "embedded", _generate_recordings(fps)
-  names = [take.name for take in takes]
-  tested = test_recordings.split(",") if test_recordings else names[-1:]
-  unknown = {*tested} - {*names}
-  if unknown or len(tested) >= len(names):
+    name, recordings = "embedded", _generate_recordings(fps)
+  names = [recording.name for recording in recordings]
+  test_names = test_recordings.split(",") if test_recordings else names[-1:]
+  unknown_names = {*test_names} - {*names}
+  if unknown_names or len(test_names) >= len(names):
     raise InvalidInputError(
       f"--test_recordings must name some, not all, of {', '.join(names)}; got {test_recordings!r}"
     )
-  known = [take for take in takes if take.name not in tested]
-  end = lambda take: max(1, int((1 - VALID_FRACTION) * len(take.face)))
-  train = [
-    FaceRecording(one.name, one.audio_features[: end(one)], one.face[: end(one)]) for one in known
-  ]
-  valid = [
-    FaceRecording(one.name, one.audio_features[end(one) :], one.face[end(one) :]) for one in known
-  ]
-  moves = np.flatnonzero(np.concatenate([one.face for one in train]).std(0) > MIN_DEVIATION)
-  if not moves.size:
-    raise InvalidInputError(
-      f"no channel of {data_dir or name} moves by more than {MIN_DEVIATION} in training"
+  other_recordings = [recording for recording in recordings if recording.name not in test_names]
+  train = []
+  valid = []
+  for recording in other_recordings:
+    end = max(1, int((1 - VALID_FRACTION) * len(recording.face)))
+    train.append(
+      FaceRecording(recording.name, recording.audio_features[:end], recording.face[:end])
     )
-  parts = train, valid, [take for take in takes if take.name in tested]
-  kept = ([one._replace(face=one.face[:, moves]) for one in part] for part in parts)
-  return FaceDataset(name, tuple(moves.tolist()), *kept)
+    valid.append(
+      FaceRecording(recording.name, recording.audio_features[end:], recording.face[end:])
+    )
+  all_faces = np.concatenate([recording.face for recording in train])
+  channels = np.flatnonzero(all_faces.std(0) > MIN_DEVIATION)
+  if not channels.size:
+    raise InvalidInputError(
+      f"{data_dir or name}: no channel has a standard deviation above {MIN_DEVIATION} in the "
+      "training set"
+    )
+  splits = train, valid, [recording for recording in recordings if recording.name in test_names]
+  moving_splits = (
+    [recording._replace(face=recording.face[:, channels]) for recording in split]
+    for split in splits
+  )
+  return FaceDataset(name, tuple(channels.tolist()), *moving_splits)
 
 
 def frame_features(samples: np.ndarray, fps: int) -> np.ndarray:
-  """What is heard in each frame: samples [N], of 480 fps a second -> [N / 480, F]."""
+  """Return the log-mel features [N / 480, F] of samples [N], at 480 fps samples per second."""
   return stack_frames(log_mel(samples, FRAME_STACK * HOP_LENGTH * fps, HOP_LENGTH), FRAME_STACK)
 
 
 def standardize_dataset(dataset: FaceDataset) -> tuple[FaceDataset, Standardizer]:
-  """What is heard and what moves, in deviations of the training part; and the face's scale."""
-  ears, skin = (Standardizer.fit([one[i] for one in dataset.train]) for i in (1, 2))
-  own = lambda part: [
-    FaceRecording(one.name, ears(one.audio_features), skin(one.face)) for one in part
-  ]
-  return dataset._replace(
-    train=own(dataset.train), valid=own(dataset.valid), test=own(dataset.test)
-  ), skin
+  """Return the data set, standardized by its training set, and the scaler of the face."""
+  audio_scaler = Standardizer.fit([recording.audio_features for recording in dataset.train])
+  face_scaler = Standardizer.fit([recording.face for recording in dataset.train])
+
+  def standardize(recordings):
+    return [
+      FaceRecording(rec.name, audio_scaler(rec.audio_features), face_scaler(rec.face))
+      for rec in recordings
+    ]
+
+  scaled = dataset._replace(
+    train=standardize(dataset.train),
+    valid=standardize(dataset.valid),
+    test=standardize(dataset.test),
+  )
+  return scaled, face_scaler
 
 
 def pad_edges(xs: np.ndarray, before: int, after: int) -> np.ndarray:
-  """xs [T, D] with its first frame so many times before it, and its last behind."""
+  """Pad xs [T, D] with copies of its first row before it and of its last row after it."""
   return np.pad(xs, [(before, after), (0, 0)], "edge")
 
 
 def _read_recordings(data_dir: str, fps: int) -> list[FaceRecording]:
   files = {file.name: file for file in list_files(data_dir) if not file.name.startswith(".")}
-  stems = [name.removesuffix(".npy") for name in files if name.endswith(".npy")]
-  sounds = {name.removesuffix(".wav") for name in files if name.endswith(".wav")}
-  if not stems or {*stems} != sounds:
+  npy_stems = [name.removesuffix(".npy") for name in files if name.endswith(".npy")]
+  wav_stems = {name.removesuffix(".wav") for name in files if name.endswith(".wav")}
+  if not npy_stems or {*npy_stems} != wav_stems:
     raise InvalidInputError(
-      f"{data_dir} must hold pairs NAME.wav and NAME.npy; without their partner are "
-      f"{sorted({*stems} ^ sounds) or 'none, for there is neither'}"
+      f"{data_dir} must contain pairs NAME.wav and NAME.npy; without a partner are "
+      f"{sorted({*npy_stems} ^ wav_stems) or 'none, because there are no such files'}"
     )
-  takes = []
-  for stem in sorted(stems):
-    sound, file = files[f"{stem}.wav"], files[f"{stem}.npy"]
-    face = _read_face(file)
-    if takes and face.shape[1] != takes[0].face.shape[1]:
+  recordings = []
+  for stem in sorted(npy_stems):
+    wav_file = files[f"{stem}.wav"]
+    npy_file = files[f"{stem}.npy"]
+    face = _read_face(npy_file)
+    if recordings and face.shape[1] != recordings[0].face.shape[1]:
       raise InvalidInputError(
-        f"{file} must have {takes[0].face.shape[1]} channels as {takes[0].name}.npy has; "
-        f"it has {face.shape[1]}"
+        f"{npy_file} must have {recordings[0].face.shape[1]} channels like "
+        f"{recordings[0].name}.npy; it has {face.shape[1]}"
       )
-    samples = read_wav(sound, FRAME_STACK * HOP_LENGTH * fps)
+    samples = read_wav(wav_file, FRAME_STACK * HOP_LENGTH * fps)
+    # One frame is for training, one for validation.
     if min(len(samples) // (FRAME_STACK * HOP_LENGTH), len(face)) < 2:
+      raise InvalidInputError(f"{wav_file} and {npy_file} must last at least two frames")
+    audio_features = frame_features(samples, fps)
+    if abs(len(audio_features) - len(face)) > MAX_LENGTH_DIFF:
       raise InvalidInputError(
-        f"{sound} and {file} must last two frames at least, so that one can choose"
+        f"{wav_file} lasts {len(audio_features)} frames at {fps} per second, but {npy_file} has "
+        f"{len(face)}. Is --fps wrong, or was one of them cut off?"
       )
-    heard = frame_features(samples, fps)
-    if abs(len(heard) - len(face)) > MAX_LENGTH_DIFF:
-      raise InvalidInputError(
-        f"{sound} lasts {len(heard)} frames at {fps} a second, and {file} has {len(face)}. "
-        "Is --fps another, or was one of them cut?"
-      )
-    n = min(len(heard), len(face))
-    takes.append(FaceRecording(stem, heard[:n], face[:n]))
-  return takes
+    n = min(len(audio_features), len(face))
+    recordings.append(FaceRecording(stem, audio_features[:n], face[:n]))
+  return recordings
 
 
 def _read_face(file: File) -> np.ndarray:
   face = read_npy(file)
   if face.ndim != 2 or face.dtype.kind not in "fiu" or not face.size:
-    raise InvalidInputError(f"{file} must be numbers [T, C]; it is {face.dtype} {face.shape}")
+    raise InvalidInputError(
+      f"{file} must be a numeric array [T, C]; it is {face.dtype} {face.shape}"
+    )
   with np.errstate(over="ignore"):
     face = face.astype(np.float32)
   if not np.isfinite(face).all():
-    row = int(np.flatnonzero(~np.isfinite(face).all(1))[0])
-    raise InvalidInputError(f"{file} has a value that is no finite number in frame {row}")
+    frame = int(np.flatnonzero(~np.isfinite(face).all(1))[0])
+    raise InvalidInputError(f"{file} has a non-finite value in frame {frame}")
   return face
 
 
 def _generate_recordings(fps: int, num_recordings: int = 24, T: int = 600) -> list[FaceRecording]:
-  """Four pitches that come and go, and four channels that follow them.
+  """Return tones of four pitches with varying volume, and four channels that follow them.
 
-  A channel is pulled as a spring is, towards what the sound will be a fifth of a second later, as
-  lips close before a p is heard; so what a channel does now is in part decided by what is not yet
-  to be heard, and in part by all that was. A recording ends in silence.
+  A channel moves like a damped spring towards a function of the volumes a fifth of a second later,
+  as lips close before a p is heard. Its motion depends on audio that the model has not read yet
+  unless it waits, and on all of the audio before. A recording ends in silence.
   """
-  draw, takes = np.random.default_rng(0), []
-  ahead, N = fps // 5, FRAME_STACK * HOP_LENGTH
-  mix = draw.uniform(-1, 1, (4, 4))
+  rng = np.random.default_rng(0)
+  recordings = []
+  lead = fps // 5  # frames by which the face is ahead of the audio
+  N = FRAME_STACK * HOP_LENGTH
+  mix = rng.uniform(-1, 1, (4, 4))
   for n in range(num_recordings):
-    beats = draw.random((T // 6 + 3, 4)) * (draw.random((T // 6 + 3, 4)) < 0.4)
+    # A volume every 6 frames, interpolated between.
+    beats = rng.random((T // 6 + 3, 4)) * (rng.random((T // 6 + 3, 4)) < 0.4)
     beats[T // 6 - 3 :] = 0
-    at = np.arange(T + ahead) / 6
-    energy = np.stack([np.interp(at, np.arange(len(beats)), beat) for beat in beats.T], 1)
+    beat_times = np.arange(T + lead) / 6
+    volumes = np.stack([np.interp(beat_times, np.arange(len(beat)), beat) for beat in beats.T], 1)
     time = np.arange(N * T) / (N * fps)
-    loud = np.stack([np.interp(time * fps, np.arange(T), e[:T]) for e in energy.T], 1)
+    amplitudes = np.stack([np.interp(time * fps, np.arange(T), v[:T]) for v in volumes.T], 1)
     pitch = np.array([300, 700, 1500, 3000])
-    samples = (loud * np.sin(2 * np.pi * pitch * time[:, None])).sum(1) / 4
-    samples += 0.003 * draw.standard_normal(len(samples))
-    pull = np.tanh(3 * energy @ mix)
-    place, speed, face = np.zeros(4), np.zeros(4), []
+    samples = (amplitudes * np.sin(2 * np.pi * pitch * time[:, None])).sum(1) / 4
+    samples += 0.003 * rng.standard_normal(len(samples))
+    target = np.tanh(3 * volumes @ mix)
+    position = np.zeros(4)
+    velocity = np.zeros(4)
+    face = []
     for t in range(T):
-      speed = 0.6 * speed + 0.2 * (pull[t + ahead] - place)
-      place = place + speed
-      face.append(place)
-    takes.append(
+      velocity = 0.6 * velocity + 0.2 * (target[t + lead] - position)
+      position = position + velocity
+      face.append(position)
+    recordings.append(
       FaceRecording(f"{n:02}", frame_features(samples.astype(np.float32), fps), np.float32(face))
     )
-  return takes
+  return recordings

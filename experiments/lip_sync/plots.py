@@ -1,4 +1,4 @@
-"""How a face moved and how a net moves it, beside a linear regression: a table and pictures."""
+"""Scores and plots of predicted face motion, with a ridge regression as the baseline."""
 
 from collections.abc import Sequence
 
@@ -7,64 +7,78 @@ import numpy as np
 from experiments.lip_sync import data as faces_data
 from rnnjax.analysis.figures import DPI
 
-CONTEXT_LENGTHS, RIDGE_PENALTIES = (5, 15), (1e3, 1e4)  # of the linear regression
+CONTEXT_LENGTHS = (5, 15)  # past frames of the ridge regression; validation selects
+RIDGE_PENALTIES = (1e3, 1e4)  # validation selects
 LINE_COLORS = {"true": "#b0b5bb", "predicted": "#f47362"}
-NUM_CURVES, CLIP_SECONDS = 6, 10  # channels of the curves, and how long the pictures last
-GIF_FPS = 10  # pictures a second
+NUM_CURVES = 6  # channels in curves.png
+CLIP_SECONDS = 10  # of both figures
+GIF_FPS = 10
 
 
 def context_windows(
   recordings: list[faces_data.FaceRecording], past: int, future: int
 ) -> np.ndarray:
-  """What is heard around each frame, of all recordings: [ΣT, (past + 1 + future) F]."""
-  n, rows = past + 1 + future, []
-  for one in recordings:
+  """Return the audio features around each frame: [ΣT, (past + 1 + future) F]."""
+  n = past + 1 + future
+  windows = []
+  for recording in recordings:
     view = np.lib.stride_tricks.sliding_window_view(
-      faces_data.pad_edges(one.audio_features, past, future), n, 0
+      faces_data.pad_edges(recording.audio_features, past, future), n, 0
     )
-    rows.append(view.reshape(len(view), -1))
-  return np.concatenate(rows)
+    windows.append(view.reshape(len(view), -1))
+  return np.concatenate(windows)
 
 
 def ridge_predictions(dataset: faces_data.FaceDataset, future: int) -> np.ndarray:
-  """What a ridge regression makes of the same sound, for all recordings to test: [ΣT, C].
+  """Return the predictions of a ridge regression for the test set: [ΣT, C].
 
-  Validation chooses how much of the past it hears, and its penalty.
+  Validation selects its penalty and how many past frames it reads.
+
+  Args:
+    dataset: the standardized data set.
+    future: the number of future frames that it reads.
   """
   from sklearn.linear_model import Ridge
 
-  true, valid = (
-    np.concatenate([one.face for one in part]) for part in (dataset.train, dataset.valid)
+  train_face, valid_face = (
+    np.concatenate([recording.face for recording in split])
+    for split in (dataset.train, dataset.valid)
   )
-  tried = []
+  best_error = np.inf
+  best_predictions = None
   for past in CONTEXT_LENGTHS:
-    parts = dataset.train, dataset.valid, dataset.test
-    ours, theirs, others = (context_windows(part, past, future) for part in parts)
+    splits = dataset.train, dataset.valid, dataset.test
+    train_xs, valid_xs, test_xs = (context_windows(split, past, future) for split in splits)
     for penalty in RIDGE_PENALTIES:
-      ridge = Ridge(alpha=penalty).fit(ours, true)
-      chosen, found = (ridge.predict(xs).reshape(len(xs), -1) for xs in (theirs, others))
-      tried.append((np.mean((chosen - valid) ** 2), found))
-  return min(tried, key=lambda pair: pair[0])[1]
+      ridge = Ridge(alpha=penalty).fit(train_xs, train_face)
+      valid_predictions, test_predictions = (
+        ridge.predict(xs).reshape(len(xs), -1) for xs in (valid_xs, test_xs)
+      )
+      error = np.mean((valid_predictions - valid_face) ** 2)
+      if error < best_error:
+        best_error = error
+        best_predictions = test_predictions
+  return best_predictions
 
 
 def correlations(true: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-  """Pearson's r of each channel: [T, C] twice -> [C].
+  """Return Pearson's r of each channel [C] of two arrays [T, C].
 
-  It is nan where the truth stands still, and 0 where only the prediction does.
+  It is NaN if the true channel is constant, and 0 if only the predicted one is.
   """
-  one, other = true - true.mean(0), predicted - predicted.mean(0)
-  scale = np.sqrt((one**2).sum(0) * (other**2).sum(0))
-  r = (one * other).sum(0) / np.where(scale > 0, scale, 1)
+  true_centered, predicted_centered = true - true.mean(0), predicted - predicted.mean(0)
+  scale = np.sqrt((true_centered**2).sum(0) * (predicted_centered**2).sum(0))
+  r = (true_centered * predicted_centered).sum(0) / np.where(scale > 0, scale, 1)
   return np.where(np.ptp(true, 0) > 0, r, np.nan)
 
 
 def format_score_table(
   true: np.ndarray, predicted: np.ndarray, ridge_predicted: np.ndarray, names: Sequence
 ) -> str:
-  """The root mean squared error and r of each channel, and r of a linear regression."""
-  error = np.sqrt(((predicted - true) ** 2).mean(0))
+  """Return a table of the standard deviation, RMSE and r of each channel, and r of the baseline."""
+  rmse = np.sqrt(((predicted - true) ** 2).mean(0))
   rows = zip(
-    names, true.std(0), error, correlations(true, predicted), correlations(true, ridge_predicted)
+    names, true.std(0), rmse, correlations(true, predicted), correlations(true, ridge_predicted)
   )
   lines = [f"{name:>7}{d:11.4f}{e:9.4f}{r:9.3f}{s:9.3f}" for name, d, e, r, s in rows]
   return "\n".join(["channel  deviation    error        r   linear", *lines])
@@ -73,15 +87,18 @@ def format_score_table(
 def plot_predictions(
   png_path, gif_path, true: np.ndarray, predicted: np.ndarray, names: Sequence, fps: int
 ):
-  """The channels that are followed best as curves, a PNG, and all of them as bars in motion, a GIF.
+  """Plot the channels with the highest r as curves, and animate all channels as bars.
 
   Args:
-    still, moving: where to.
-    true, found: [T, C], of which the first seconds are drawn.
-    names: of the channels, C.
-    fps: frames a second.
+    png_path: the PNG file of the curves.
+    gif_path: the GIF file of the animation.
+    true: [T, C]; both figures show the first CLIP_SECONDS.
+    predicted: [T, C].
+    names: of the C channels.
+    fps: frames per second.
   """
-  r, end = np.nan_to_num(correlations(true, predicted), nan=-1), CLIP_SECONDS * fps
+  r = np.nan_to_num(correlations(true, predicted), nan=-1)
+  end = CLIP_SECONDS * fps
   best = np.argsort(-r)[:NUM_CURVES]
   titles = [f"channel {names[c]}\nr = {r[c]:.2f}" for c in best]
   plot_channel_curves(png_path, true[:end, best], predicted[:end, best], titles, fps)
@@ -89,15 +106,15 @@ def plot_predictions(
 
 
 def plot_channel_curves(path, true: np.ndarray, predicted: np.ndarray, names: Sequence, fps: int):
-  """Draw each channel over time, as it was and as it was predicted: [T, C] twice. A PNG."""
+  """Plot the true and predicted values [T, C] of each channel over time to a PNG file."""
   from matplotlib.figure import Figure
 
   figure = Figure((8, 0.6 + 1.1 * len(names)), dpi=DPI, layout="constrained")
   panels = figure.subplots(len(names), 1, sharex=True, squeeze=False)[:, 0]
   time = np.arange(len(true)) / fps
   for axes, name, *both in zip(panels, names, true.T, predicted.T):
-    for ys, (label, colour) in zip(both, LINE_COLORS.items()):
-      axes.plot(time, ys, color=colour, linewidth=1.5, label=label)
+    for ys, (label, color) in zip(both, LINE_COLORS.items()):
+      axes.plot(time, ys, color=color, linewidth=1.5, label=label)
     axes.set_ylabel(name, fontsize=7)
     axes.spines[["top", "right"]].set_visible(False)
   panels[0].legend(frameon=False, fontsize=7, ncols=2, loc="upper right")
@@ -106,7 +123,7 @@ def plot_channel_curves(path, true: np.ndarray, predicted: np.ndarray, names: Se
 
 
 def animate_channels(path, true: np.ndarray, predicted: np.ndarray, names: Sequence, fps: int):
-  """Draw the channels as bars that move, as they did beside as predicted: [T, C] twice. A GIF."""
+  """Animate the true and predicted values [T, C] of all channels as bars in a GIF file."""
   from matplotlib.animation import PillowWriter
   from matplotlib.backends.backend_agg import FigureCanvasAgg
   from matplotlib.figure import Figure
@@ -114,19 +131,20 @@ def animate_channels(path, true: np.ndarray, predicted: np.ndarray, names: Seque
   figure = Figure((6, 2.6), dpi=80, layout="constrained")
   FigureCanvasAgg(figure)
   axes = figure.add_subplot(xlabel="channel", ylabel="weight")
-  places, both = np.arange(len(names)), (true, predicted)
+  positions = np.arange(len(names))
+  both = true, predicted
   bars = [
-    axes.bar(places + side, ys[0], 0.4, color=colour, label=label)
-    for side, ys, (label, colour) in zip((-0.2, 0.2), both, LINE_COLORS.items())
+    axes.bar(positions + offset, ys[0], 0.4, color=color, label=label)
+    for offset, ys, (label, color) in zip((-0.2, 0.2), both, LINE_COLORS.items())
   ]
-  axes.set_xticks(places, names, fontsize=7)
+  axes.set_xticks(positions, names, fontsize=7)
   axes.set_ylim(min(0, np.min(both)), np.max(both))
   axes.spines[["top", "right"]].set_visible(False)
   axes.legend(frameon=False, fontsize=7, ncols=2, loc="upper right")
-  every = max(fps // GIF_FPS, 1)
-  writer = PillowWriter(fps=fps / every)
+  stride = max(fps // GIF_FPS, 1)
+  writer = PillowWriter(fps=fps / stride)
   with writer.saving(figure, str(path), 80):
-    for t in range(0, len(true), every):
+    for t in range(0, len(true), stride):
       for bar, ys in zip(bars, both):
         for patch, y in zip(bar, ys[t]):
           patch.set_height(y)

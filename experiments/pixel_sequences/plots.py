@@ -1,4 +1,4 @@
-"""What a net believes of an image, the further it has read."""
+"""Plots of class probabilities over the steps of an image that is read as a sequence."""
 
 from collections.abc import Sequence
 
@@ -7,47 +7,51 @@ import numpy as np
 from rnnjax.analysis.figures import DPI, TEXT_COLOR
 from rnnjax.types import InvalidInputError
 
-IMAGES_PER_ROW, CORRECT_COLOR, WRONG_COLOR = (
-  6,
-  "#2da44e",
-  "#cf222e",
-)  # images in a line, and what marks their labels
+IMAGES_PER_ROW = 6
+CORRECT_COLOR = "#2da44e"  # of the title of an image
+WRONG_COLOR = "#cf222e"
 
 
 def plot_class_probabilities(
   path, images: np.ndarray, probabilities: np.ndarray, labels: Sequence[int]
 ):
-  """Draw each image beside the probability of every class at each moment, which runs down. A PNG.
+  """Plot each image next to the probability of every class at each time, from top to bottom.
+
+  The title of an image is the final prediction, and the label if that is different.
 
   Args:
-    path: where to.
+    path: the PNG file to write.
     images: [N, R, C].
-    believed: [N, S, K], at S moments evenly from the image's first row to its last.
-    labels: [N]; the title says what is believed in the end, and where that is wrong, the label.
+    probabilities: [N, S, K], at S times evenly spaced from the first row of the image to its last.
+    labels: [N].
+
+  Raises:
+    InvalidInputError: the lengths differ, or there are no images.
   """
   from matplotlib.figure import Figure
 
   N, _, K = np.shape(probabilities)
   if not N == len(images) == len(labels) > 0:
     raise InvalidInputError(
-      f"there must be as many of each; got {len(images)}, {N} and {len(labels)}"
+      f"images, probabilities and labels must have the same length of 1 or more; "
+      f"got {len(images)}, {N} and {len(labels)}"
     )
-  lines = -(-N // IMAGES_PER_ROW)
-  figure = Figure((1.6 * IMAGES_PER_ROW, 1.25 * lines), dpi=DPI, layout="constrained")
+  num_rows = -(-N // IMAGES_PER_ROW)
+  figure = Figure((1.6 * IMAGES_PER_ROW, 1.25 * num_rows), dpi=DPI, layout="constrained")
   grid = figure.subplots(
-    lines, 2 * IMAGES_PER_ROW, squeeze=False, width_ratios=[1.4, 1] * IMAGES_PER_ROW
+    num_rows, 2 * IMAGES_PER_ROW, squeeze=False, width_ratios=[1.4, 1] * IMAGES_PER_ROW
   ).ravel()
   for axes in grid:
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set(color="#d5d9de", linewidth=0.5, visible=False)
-  for left, right, image, shares, label in zip(
-    grid[::2], grid[1::2], images, probabilities, labels
-  ):
-    said = int(shares[-1].argmax())
-    how = dict(size=8, color=CORRECT_COLOR if said == label else WRONG_COLOR)
+  for left, right, image, probs, label in zip(grid[::2], grid[1::2], images, probabilities, labels):
+    prediction = int(probs[-1].argmax())
     left.imshow(image, "gray_r", vmin=0, vmax=1, aspect="auto")
-    left.set_title(f"{said}" if said == label else f"{said}, is {label}", pad=2, **how)
-    right.imshow(shares, "Blues", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
+    if prediction == label:
+      left.set_title(f"{prediction}", pad=2, size=8, color=CORRECT_COLOR)
+    else:
+      left.set_title(f"{prediction}, is {label}", pad=2, size=8, color=WRONG_COLOR)
+    right.imshow(probs, "Blues", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
     right.spines[:].set_visible(True)
     right.set_xticks(range(K), range(K), size=3.5, color=TEXT_COLOR)
     right.tick_params(length=0, pad=1)

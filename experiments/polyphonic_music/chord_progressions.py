@@ -1,8 +1,9 @@
-"""A small generated set of music in which a key must be remembered.
+"""Generated chord progressions in which the key must be remembered across silences.
 
-A piece is a walk by TRANSITIONS through the chords of one of twelve keys, which the first one
-tells. Between two phrases is a silence, which may be long, and the next begins in the same key:
-that can only be foretold by who remembers it across the silence. `floor` counts how well.
+A piece is a random walk with the probabilities TRANSITIONS through the chords of one of twelve
+keys. Its first chord determines the key. Between two phrases is a silence of random length, after
+which the piece goes on in the same key: predicting that chord requires memory of the key.
+`loss_lower_bound` is the loss of a model that remembers it.
 """
 
 from collections.abc import Sequence
@@ -11,9 +12,10 @@ import numpy as np
 
 from experiments.polyphonic_music.piano_roll import PianoRolls, pitches_to_roll
 
-SPLIT_SIZES, NUM_STEPS = (600, 100, 100), 40
+SPLIT_SIZES = (600, 100, 100)  # pieces of the training, validation and test set
+NUM_STEPS = 40  # of a piece
 STATES = ("I", "IV", "V", "vi", "silence")
-TRANSITIONS = np.array(  # from a row's state to a column's
+TRANSITIONS = np.array(  # from the row's state to the column's
   [
     [0.0, 0.3, 0.2, 0.1, 0.4],
     [0.3, 0.0, 0.6, 0.1, 0.0],
@@ -22,38 +24,43 @@ TRANSITIONS = np.array(  # from a row's state to a column's
     [0.4, 0.0, 0.0, 0.0, 0.6],
   ]
 )
-CHORD_OFFSETS = (
+CHORD_OFFSETS = (  # of the notes of each state, in semitones above the tonic
   (-24, 0, 4, 7),
   (-19, 0, 5, 9),
   (-17, -1, 2, 7),
   (-15, 0, 4, 9),
   (),
-)  # above the tonic
+)
 
 
 def generate_splits() -> tuple[PianoRolls, PianoRolls, PianoRolls]:
-  """Pieces to learn from, to choose with and to test."""
-  made, _ = generate_pieces(sum(SPLIT_SIZES))
+  """Return the training, validation and test set."""
+  rolls, _ = generate_pieces(sum(SPLIT_SIZES))
   train, valid, _ = np.cumsum(SPLIT_SIZES)
-  return made[:train], made[train:valid], made[valid:]
+  return rolls[:train], rolls[train:valid], rolls[valid:]
 
 
 def generate_pieces(num_pieces: int, seed: int = 0) -> tuple[PianoRolls, list[np.ndarray]]:
-  """So many pieces: their rolls, and the state of each step, [T]."""
-  draw, made, walks = np.random.default_rng(seed), [], []
+  """Return the rolls [T, 88] of random pieces, and the state [T] of each of their steps."""
+  rng = np.random.default_rng(seed)
+  rolls = []
+  state_sequences = []
   for _ in range(num_pieces):
     states = [0]
     while len(states) < NUM_STEPS:
-      states.append(draw.choice(len(STATES), p=TRANSITIONS[states[-1]]))
-    tonic = draw.integers(57, 69)
-    made.append(
-      pitches_to_roll([[tonic + voice for voice in CHORD_OFFSETS[state]] for state in states])
+      states.append(rng.choice(len(STATES), p=TRANSITIONS[states[-1]]))
+    tonic = rng.integers(57, 69)
+    rolls.append(
+      pitches_to_roll([[tonic + offset for offset in CHORD_OFFSETS[state]] for state in states])
     )
-    walks.append(np.array(states))
-  return made, walks
+    state_sequences.append(np.array(states))
+  return rolls, state_sequences
 
 
 def loss_lower_bound(state_sequences: Sequence[np.ndarray]) -> float:
-  """Nats per step, the first not counted, of who knows the key and TRANSITIONS. Nobody has less."""
-  odds = np.concatenate([TRANSITIONS[states[:-1], states[1:]] for states in state_sequences])
-  return -np.log(odds).mean()
+  """Return the negative log-likelihood of TRANSITIONS if the key is known.
+
+  No model has a lower expected loss. In nats per step, without the first step of each piece.
+  """
+  probs = np.concatenate([TRANSITIONS[states[:-1], states[1:]] for states in state_sequences])
+  return -np.log(probs).mean()

@@ -1,4 +1,4 @@
-"""Piano rolls: which of a piano's 88 keys sound at each step."""
+"""Piano rolls: arrays [T, 88] that are 1 where a key of the piano sounds, else 0."""
 
 from collections.abc import Sequence
 
@@ -6,54 +6,66 @@ import numpy as np
 
 from rnnjax.types import InvalidInputError
 
-NUM_KEYS, LOWEST_PITCH = 88, 21  # of a piano, and the MIDI pitch of the lowest
+NUM_KEYS = 88
+LOWEST_PITCH = 21  # the MIDI pitch of the lowest key, A0
 PianoRolls = list[np.ndarray]
 
 
 def pitches_to_roll(pitches: Sequence[Sequence[int]], location: str = "a piece") -> np.ndarray:
-  """The roll [T, 88] of the MIDI pitches that sound at each step.
+  """Return the roll [T, 88] of the MIDI pitches that sound at each step.
+
+  Args:
+    pitches: for each step, a sequence of pitches.
+    location: the name of the piece in error messages.
 
   Raises:
-    BadInput: a pitch that a piano lacks.
+    InvalidInputError: a pitch is not one of a piano.
   """
-  made = np.zeros((len(pitches), NUM_KEYS), np.float32)
-  for t, some in enumerate(pitches):
-    for pitch in some:
+  roll = np.zeros((len(pitches), NUM_KEYS), np.float32)
+  for t, step_pitches in enumerate(pitches):
+    for pitch in step_pitches:
       if not (pitch == int(pitch) and LOWEST_PITCH <= pitch < LOWEST_PITCH + NUM_KEYS):
         raise InvalidInputError(
-          f"{location}, step {t + 1}: a pitch must be a whole number from {LOWEST_PITCH} to "
-          f"{LOWEST_PITCH + NUM_KEYS - 1}, as MIDI numbers a piano's keys; got {pitch}"
+          f"{location}, step {t + 1}: a pitch must be an integer from {LOWEST_PITCH} to "
+          f"{LOWEST_PITCH + NUM_KEYS - 1}, the MIDI pitches of a piano; got {pitch}"
         )
-      made[t, int(pitch) - LOWEST_PITCH] = 1
-  return made
+      roll[t, int(pitch) - LOWEST_PITCH] = 1
+  return roll
 
 
 def validate_roll(roll, location: str) -> np.ndarray:
-  """A roll as float32.
+  """Return a roll as float32.
 
   Raises:
-    BadInput: it is not [T, 88] of 0 and 1, or has no second step that could be foretold.
+    InvalidInputError: the roll is not [T, 88] of 0 and 1, or has fewer than two steps, so that no
+      step can be predicted from an earlier one. The message begins with `location`.
   """
   roll = np.asarray(roll)
   if roll.ndim != 2 or roll.shape[1] != NUM_KEYS or len(roll) < 2 or roll.dtype.kind not in "buif":
     raise InvalidInputError(
-      f"{location} must be [T, {NUM_KEYS}], 2 or more steps of {NUM_KEYS} keys, and numbers; got "
-      f"{roll.dtype} {list(roll.shape)}. "
-      "Are its axes swapped, or is it a matrix of something else?"
+      f"{location} must be a numeric array [T, {NUM_KEYS}] with T of 2 or more; got "
+      f"{roll.dtype} {list(roll.shape)}. Are its axes swapped?"
     )
-  wrong = np.argwhere((roll != 0) & (roll != 1))
-  if len(wrong):
-    t, key = wrong[0]
+  invalid = np.argwhere((roll != 0) & (roll != 1))
+  if len(invalid):
+    t, key = invalid[0]
     raise InvalidInputError(
-      f"{location}, step {t + 1}, key {key + 1}: must be 0 or 1, silent or not; got {roll[t, key]}. "
-      "Are these loudnesses?"
+      f"{location}, step {t + 1}, key {key + 1}: must be 0 (silent) or 1 (sounding); "
+      f"got {roll[t, key]}. Are the values velocities?"
     )
   return roll.astype(np.float32)
 
 
 def transpose_rolls(rolls: PianoRolls, max_transpose: int) -> PianoRolls:
-  """The rolls in their own keys, and up to `most` semitones lower and higher, as far as the piano
-  reaches."""
-  lost = lambda one, n: one[:, max(NUM_KEYS - n, 0) :] if n > 0 else one[:, :-n]
+  """Return the rolls in all transpositions of up to `max_transpose` semitones.
+
+  A transposition is left out if it moves a note beyond the ends of the piano.
+  """
   shifts = range(-max_transpose, max_transpose + 1)
-  return [np.roll(one, n, 1) for n in shifts for one in rolls if not (n and lost(one, n).any())]
+  return [np.roll(roll, n, 1) for n in shifts for roll in rolls if _can_shift(roll, n)]
+
+
+def _can_shift(roll: np.ndarray, n: int) -> bool:
+  """Return whether all notes stay on the piano if they move up by n semitones."""
+  lost = roll[:, max(NUM_KEYS - n, 0) :] if n > 0 else roll[:, :-n]
+  return n == 0 or not lost.any()

@@ -1,9 +1,10 @@
 """Stories with questions: the bAbI tasks (Weston et al. 2015), or generated ones.
 
-embedded   people walk about with things: where is someone, something, and where was it before
+embedded   people move between places with objects; where is a person, where is an object, and
+           where was it before
 files      a folder, or an archive with one or more folders, of files like qa1_..._train.txt and
-           qa1_..._test.txt, lines "3 a sentence" and "4 a question?<TAB>answer<TAB>facts"; 1
-           begins a new story
+           qa1_..._test.txt, with lines "3 a sentence" and "4 a question?<TAB>answer<TAB>facts"; a
+           line with number 1 begins a new story
 """
 
 import logging
@@ -19,22 +20,21 @@ from rnnjax.types import InvalidInputError
 
 FILE_PATTERN = r"qa(\d{1,9})_.*_(train|test)\.txt"
 LINE_PATTERN = re.compile(r"([1-9][0-9]{0,8}) ([^\t]+)(?:\t([^\t]+)\t[0-9 ]*)?")
-MAX_STORY_LINES = (
-  1000  # lines of a story, all of whose sentences stand before each of its questions
-)
-SPLIT_SIZES = 3000, 300, 300  # of the generated parts, in stories
+# Each question holds all previous sentences of its story, so memory grows with the square of this.
+MAX_STORY_LINES = 1000
+SPLIT_SIZES = 3000, 300, 300  # generated stories
 PEOPLE, OBJECTS = "Ann Ben Cleo Dan".split(), "ball lamp book".split()
 PLACES = "garden kitchen cellar attic".split()
 
 
 class Question(NamedTuple):
-  """A question about what a story has told so far.
+  """A question about the previous sentences of a story.
 
   Attributes:
-    task: the number of its task.
-    story: sentences, each a list of words.
-    words: of the question.
-    answer: a word, or several with commas, which count as one.
+    task: the number of the bAbI task.
+    story: the sentences before the question, each a list of words.
+    words: the words of the question.
+    answer: the answer; several words separated by commas count as one answer.
   """
 
   task: int
@@ -44,7 +44,14 @@ class Question(NamedTuple):
 
 
 class QuestionDataset(NamedTuple):
-  """Questions in three parts."""
+  """Questions in three splits.
+
+  Attributes:
+    name: the name of the dataset.
+    train: the training set.
+    valid: the validation set.
+    test: the test set.
+  """
 
   name: str
   train: list[Question]
@@ -53,121 +60,140 @@ class QuestionDataset(NamedTuple):
 
 
 def load(dataset: str, data_dir: str, subset: str = "en") -> QuestionDataset:
-  """Loads questions; of each task's training stories the last tenth validates.
+  """Load questions. The last 10 % of each task's training stories are the validation set.
 
   Args:
-    dataset: one of files.DATASETS; "auto" is files where data_dir is given, else embedded.
-    data_dir: the folder or archive of the files.
-    folder: which folder of an archive that has several.
+    dataset: one of `files.DATASETS`; "auto" reads files if data_dir is set, else uses the embedded
+      data.
+    data_dir: a folder or archive.
+    subset: the folder to read, if there are several.
 
   Raises:
-    BadInput: files that are missing or malformed, each named with its line.
+    InvalidInputError: files are missing or malformed; the message names the file and line.
   """
   if use_files(dataset, data_dir, "small generated stories", "PATH reads real ones"):
     return load_files(data_dir, subset)
-  draw = np.random.default_rng(0)
-  parts = [
-    [question for _ in range(size) for question in _generate_questions(draw)]
-    for size in SPLIT_SIZES
+  rng = np.random.default_rng(0)
+  splits = [
+    [question for _ in range(size) for question in _generate_questions(rng)] for size in SPLIT_SIZES
   ]
-  return QuestionDataset("embedded", *parts)
+  return QuestionDataset("embedded", *splits)
 
 
 def load_files(data_dir: str, subset: str = "en") -> QuestionDataset:
-  """Reads all tasks of a folder, or of a folder in an archive; a task without both parts is left
-  out, with a warning."""
-  present = [file for file in list_files(data_dir) if re.fullmatch(FILE_PATTERN, file.name)]
-  folders = sorted({file.parent.name for file in present})
+  """Read all tasks of a folder or archive. A task without both files is skipped with a warning.
+
+  Args:
+    data_dir: a folder or archive.
+    subset: the folder to read, if there are several.
+
+  Raises:
+    InvalidInputError: there is no complete task, two files are the same part of a task, or a line
+      is malformed.
+  """
+  files = [file for file in list_files(data_dir) if re.fullmatch(FILE_PATTERN, file.name)]
+  folders = sorted({file.parent.name for file in files})
   if len(folders) != 1:
-    present = [file for file in present if file.parent.name == subset]
-  found: dict[int, dict[str, File]] = {}
-  for file in present:
-    number, part = re.fullmatch(FILE_PATTERN, file.name).groups()
-    other = found.setdefault(int(number), {}).setdefault(part, file)
-    if other is not file:
-      raise InvalidInputError(f"{other} and {file} are both the {part} part of task {number}")
-  whole = {task: parts for task, parts in sorted(found.items()) if len(parts) == 2}
-  if not whole:
+    files = [file for file in files if file.parent.name == subset]
+  files_by_task: dict[int, dict[str, File]] = {}
+  for file in files:
+    number, split = re.fullmatch(FILE_PATTERN, file.name).groups()
+    first = files_by_task.setdefault(int(number), {}).setdefault(split, file)
+    if first is not file:
+      raise InvalidInputError(f"{first} and {file} are both the {split} file of task {number}")
+  complete = {task: split for task, split in sorted(files_by_task.items()) if len(split) == 2}
+  if not complete:
     raise InvalidInputError(
       f"{data_dir} must hold files like qa1_..._train.txt and qa1_..._test.txt, and if it has "
       f"several folders, one named {subset!r}; such files are in {folders}"
     )
-  for task in found.keys() - whole.keys():
-    logging.warning("task %d is left out: it has only its %s part", task, *found[task])
+  for task in files_by_task.keys() - complete.keys():
+    logging.warning("task %d is skipped: it has only a %s file", task, *files_by_task[task])
   train, valid, test = [], [], []
-  for task, parts in whole.items():
-    told = _read_stories(task, parts["train"])
-    cut = len(told) - max(len(told) // 10, 1)
-    train += chain.from_iterable(told[:cut])
-    valid += chain.from_iterable(told[cut:])
-    test += chain.from_iterable(_read_stories(task, parts["test"]))
-  return QuestionDataset(
-    f"{pathlib.Path(data_dir).name} {present[0].parent.name}", train, valid, test
-  )
+  for task, task_files in complete.items():
+    stories = _read_stories(task, task_files["train"])
+    num_train = len(stories) - max(len(stories) // 10, 1)
+    train += chain.from_iterable(stories[:num_train])
+    valid += chain.from_iterable(stories[num_train:])
+    test += chain.from_iterable(_read_stories(task, task_files["test"]))
+  name = f"{pathlib.Path(data_dir).name} {files[0].parent.name}"
+  return QuestionDataset(name, train, valid, test)
 
 
 def tokenize_sentence(text: str) -> list[str]:
-  """A sentence as lower-case words, without its stop."""
+  """Return the words of a sentence in lower case, without punctuation."""
   return re.findall(r"\w+", text.lower())
 
 
 def _read_stories(task: int, file: File) -> list[list[Question]]:
-  """The questions of each story."""
+  """Return the questions of each story that has any.
+
+  Raises:
+    InvalidInputError: a line is malformed, a story is too long or begins with a question, or fewer
+      than two stories have questions.
+  """
   stories, story = [], []
-  for n, (place, line) in enumerate(read_lines(file)):
-    found = LINE_PATTERN.fullmatch(line.rstrip("\r\n "))
-    if not found or (found[1] != "1" and not stories):
+  for n, (location, line) in enumerate(read_lines(file)):
+    match = LINE_PATTERN.fullmatch(line.rstrip("\r\n "))
+    if not match or (match[1] != "1" and not stories):
       raise InvalidInputError(
-        f'{place} must be like "3 a sentence" or "4 a question?<TAB>answer<TAB>1 2", from 1 on; '
-        f"got {line[:60]!r}"
+        f'{location} must be like "3 a sentence" or "4 a question?<TAB>answer<TAB>1 2", with '
+        f"numbers from 1; got {line[:60]!r}"
       )
-    number, text, answer = found.groups()
+    number, text, answer = match.groups()
     if number == "1":
       stories.append([])
-      story, begun = [], n
-    if n - begun >= MAX_STORY_LINES:
+      story, story_start = [], n
+    if n - story_start >= MAX_STORY_LINES:
       raise InvalidInputError(
-        f"{place} is line {n - begun + 1} of a story, which may have {MAX_STORY_LINES}. "
-        "Does each begin with 1?"
+        f"{location} is line {n - story_start + 1} of a story; the maximum is {MAX_STORY_LINES}. "
+        "Does each story begin with line number 1?"
       )
     if answer is not None and not story:
       raise InvalidInputError(
-        f"{place} asks before anything was told; a story begins with a sentence"
+        f"{location} is a question before any sentence; a story must begin with a sentence"
       )
     if answer is None:
       story.append(tokenize_sentence(text))
     else:
       stories[-1].append(Question(task, [*story], tokenize_sentence(text), answer.strip()))
-  told = [story for story in stories if story]
-  if len(told) < 2:
+  stories_with_questions = [questions for questions in stories if questions]
+  if len(stories_with_questions) < 2:
     raise InvalidInputError(
-      f"{file} must hold two stories with questions at least. Was it cut off?"
+      f"{file} must hold at least two stories with questions. Was the file cut off?"
     )
-  return told
+  return stories_with_questions
 
 
 def _generate_questions(rng: np.random.Generator) -> list[Question]:
-  """One generated story's questions, one for each of three tasks."""
-  one = lambda names: names[rng.integers(len(names))]
-  where = {person: one(PLACES) for person in PEOPLE}
-  story = [f"{person} is in the {place}" for person, place in where.items()]
-  holder, thing, seen = one(PEOPLE), one(OBJECTS), []  # where the thing has been, and who said so
+  """Generate a story and return its questions, one for each of up to three tasks."""
+
+  def choose(names):
+    return names[rng.integers(len(names))]
+
+  person_place = {person: choose(PLACES) for person in PEOPLE}
+  story = [f"{person} is in the {place}" for person, place in person_place.items()]
+  holder, thing = choose(PEOPLE), choose(OBJECTS)
   story.append(f"{holder} has the {thing}")
-  seen.append(where[holder])
+  thing_places = [person_place[holder]]  # all places of the object so far
   for _ in range(rng.integers(2, 7)):
-    person = one(PEOPLE)
+    person = choose(PEOPLE)
     if rng.integers(3) or person == holder:
-      where[person] = one([place for place in PLACES if place != where[person]])
-      story.append(f"{person} goes to the {where[person]}")
+      person_place[person] = choose([p for p in PLACES if p != person_place[person]])
+      story.append(f"{person} goes to the {person_place[person]}")
     else:
       story.append(f"{holder} throws the {thing} to {person}")
       holder = person
-    if where[holder] != seen[-1]:
-      seen.append(where[holder])
-  person, sentences = one(PEOPLE), [tokenize_sentence(sentence) for sentence in story]
-  asked = [(1, f"Where is {person}", where[person]), (2, f"Where is the {thing}", seen[-1])]
-  if len(seen) > 1:
-    asked.append((3, f"Where was the {thing} before", seen[-2]))
+    if person_place[holder] != thing_places[-1]:
+      thing_places.append(person_place[holder])
+  person = choose(PEOPLE)
+  questions = [
+    (1, f"Where is {person}", person_place[person]),
+    (2, f"Where is the {thing}", thing_places[-1]),
+  ]
+  if len(thing_places) > 1:  # task 3 needs an object that was moved
+    questions.append((3, f"Where was the {thing} before", thing_places[-2]))
+  sentences = [tokenize_sentence(sentence) for sentence in story]
   return [
-    Question(task, sentences, tokenize_sentence(text), answer) for task, text, answer in asked
+    Question(task, sentences, tokenize_sentence(text), answer) for task, text, answer in questions
   ]

@@ -1,4 +1,4 @@
-"""An answer to a question about a story: read again and again, in the light of what was found."""
+"""A recurrent memory network, which reads a story several times to answer a question."""
 
 import flax.linen as nn
 import jax
@@ -13,24 +13,24 @@ from rnnjax.types import Array, Key
 
 
 class MemoryNetwork(nn.Module):
-  """Many to one, twice: words to a sentence, sentences to an answer.
+  """A hierarchical encoder (words to sentences, sentences to a story) with several attention hops.
 
       fₛ = mean(sentence(E[words of s]));   q₀ = mean(sentence(E[words of the question]))
-      hs, eₖ = story([f, f ⊙ qₖ₋₁, |f − qₖ₋₁|]), where it ends                k = 1 ... hops
+      hs, eₖ = story([f, f ⊙ qₖ₋₁, |f − qₖ₋₁|])            eₖ: final hidden state; k = 1 ... hops
       cₖ, αₖ = attend(qₖ₋₁, hs);   qₖ = relu([qₖ₋₁, cₖ, eₖ, q₀] Wₖ + bₖ)
       logits = drop([q₀, q_hops]) W + b
 
-  Each hop reads the whole story anew, as the episodes of Kumar et al. 2016 do: what a sentence is
-  worth hangs on what the ones before have answered. Many hops are Sukhbaatar et al. 2015.
+  Each hop reads the whole story again, like the episodes of Kumar et al. 2016: which sentences
+  matter depends on the answers of the previous hops. Multiple hops are from Sukhbaatar et al. 2015.
 
   Attributes:
-    embedding: words [...] -> [..., D].
-    sentence: reads words.
-    story: reads sentences.
-    attention: how a question finds sentences.
-    answers: K.
-    hops: how often the story is read.
-    dropout: rate at which features of words and of what the answer is read from vanish.
+    embedding: E, ids [...] to word vectors [..., D].
+    sentence_encoder: the encoder over the words of a sentence or of the question, F features.
+    story_encoder: the encoder over sentences.
+    attention: the attention of the question vector q to the story.
+    num_answers: K, the number of classes.
+    num_hops: how many times the story is read.
+    dropout: dropout rate of the word vectors and of the input of the last layer.
   """
 
   embedding: nn.Module
@@ -42,7 +42,7 @@ class MemoryNetwork(nn.Module):
   dropout: float = 0.0
 
   def __call__(self, *inputs: Array, key: Key | None = None) -> Array:
-    """Of `look`, the logits [B, K]."""
+    """Return the logits [B, K]; the arguments are those of `logits_and_attention`."""
     return self.logits_and_attention(*inputs, key=key)[0]
 
   @nn.compact
@@ -54,30 +54,43 @@ class MemoryNetwork(nn.Module):
     question_lengths: Array,
     key: Key | None = None,
   ) -> tuple[Array, Array]:
-    """story [S, B, W], lengths [B], question [U, B], its lengths `ends` [B] -> logits [B, K] and
-    α [hops, S, B]. Dropout acts where a key is given.
+    """Return the logits and the attention weights of each hop.
+
+    Args:
+      story: word ids [S, B, W], S sentences of W words, padded with PAD.
+      lengths: sentences of each story [B].
+      question: word ids [U, B].
+      question_lengths: words of each question [B].
+      key: random key of dropout; None disables dropout.
+
+    Returns:
+      Logits [B, K] and attention weights α [hops, S, B].
     """
     keys = [None] * 3 if key is None else jax.random.split(key, 3)
     F = self.sentence_encoder.features
-    words = self.param("sentence", self.sentence_encoder.init, self.embedding.features)
-    sentences = self.param("story", self.story_encoder.init, 3 * F)
+    sentence_params = self.param("sentence", self.sentence_encoder.init, self.embedding.features)
+    story_params = self.param("story", self.story_encoder.init, 3 * F)
 
-    def read(text, ends, key):
-      """text [T, ...] of ids -> [..., F]"""
-      xs = drop.variational_dropout(self.embedding(text), self.dropout, key)
-      return pooling.mean_pooling(self.sentence_encoder.apply(words, xs, ends)[1], ends)
+    def encode_words(ids, lengths, key):
+      """Return the vectors [..., F] of sentences with word ids [T, ...]."""
+      xs = drop.variational_dropout(self.embedding(ids), self.dropout, key)
+      _, hs = self.sentence_encoder.apply(sentence_params, xs, lengths)
+      return pooling.mean_pooling(hs, lengths)
 
-    f = read(jnp.moveaxis(story, -1, 0), jnp.sum(story != PAD, -1), keys[0])
-    q = asked = read(question, question_lengths, keys[1])
-    αs = []
+    sentence_lengths = jnp.sum(story != PAD, -1)
+    f = encode_words(jnp.moveaxis(story, -1, 0), sentence_lengths, keys[0])
+    q = question_vector = encode_words(question, question_lengths, keys[1])
+    weights = []
     for k in range(self.num_hops):
-      seen = jnp.concatenate([f, f * q[None], abs(f - q[None])], -1)
-      carry, hs = self.story_encoder.apply(sentences, seen, lengths)
+      xs = jnp.concatenate([f, f * q[None], abs(f - q[None])], -1)
+      carry, hs = self.story_encoder.apply(story_params, xs, lengths)
       params = self.param(f"attention_{k}", self.attention.init, F, self.story_encoder.features)
-      known = self.attention.compute_keys(params, hs, lengths)
-      context, α = attend(self.attention, params, q, known, hs, lengths)
-      found = jnp.concatenate([q, context, self.story_encoder.final_hidden(carry), asked], -1)
-      q = nn.relu(nn.Dense(F, name=f"hop_{k}")(found))
-      αs.append(α)
-    s = drop.dropout(jnp.concatenate([asked, q], -1), self.dropout, keys[2])
-    return nn.Dense(self.num_answers, name="answers")(s), jnp.stack(αs)
+      attention_keys = self.attention.compute_keys(params, hs, lengths)
+      context, α = attend(self.attention, params, q, attention_keys, hs, lengths)
+      final_hidden = self.story_encoder.final_hidden(carry)
+      features = jnp.concatenate([q, context, final_hidden, question_vector], -1)
+      q = nn.relu(nn.Dense(F, name=f"hop_{k}")(features))
+      weights.append(α)
+    features = jnp.concatenate([question_vector, q], -1)
+    features = drop.dropout(features, self.dropout, keys[2])
+    return nn.Dense(self.num_answers, name="answers")(features), jnp.stack(weights)

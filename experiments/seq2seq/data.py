@@ -1,13 +1,13 @@
-"""Pairs of texts: a source, and the target that is to be written from it.
+"""Text pairs: a source text and the target text to write from it.
 
-  embedded   generated translations or summaries (`experiments.seq2seq.synthetic_pairs`)
-  files      a folder                         line-aligned files, one for each language: `parallel`
-             .csv .jsonl .json (also .gz)     two columns of a table: `table`
-             cmudict.zip                      spellings and how they are spoken: `pronunciations`
-             any other .zip, of .txt          news and their headlines: `articles`
+  embedded   generated translations, summaries or pronunciations (`synthetic_pairs`)
+  files      a folder                       line-aligned files, one per language: `load_parallel`
+             .csv .jsonl .json (also .gz)   two columns of a table: `load_table`
+             cmudict.zip                    spellings and pronunciations: `load_cmudict`
+             any other .zip of .txt files   news articles and their headlines: `load_articles`
 
-Any run of blanks and line breaks within a text becomes one blank. Where nobody has divided the
-pairs, CRC-32 of the source does, 80/10/10, so a source is always in the same part.
+Whitespace and line breaks within a text are collapsed to one space. Data without splits of its own
+is split 80/10/10 by the CRC-32 of the source, so a source is always in the same split.
 """
 
 import logging
@@ -24,35 +24,43 @@ from rnnjax.data.files import File, list_files, read_bytes, read_lines, use_file
 from rnnjax.data.tables import read_jsonl
 from rnnjax.types import InvalidInputError
 
-SPLIT_PATTERNS = {
-  "train": "train",
-  "valid": "val|dev",
-  "test": "test",
-}  # how the names of files begin
+# Regular expressions for the beginning of each split's file names.
+SPLIT_PATTERNS = {"train": "train", "valid": "val|dev", "test": "test"}
 TextPairs = list[tuple[str, str]]
 
 
 class PairDataset(NamedTuple):
-  """Sources and targets in three parts."""
+  """Text pairs in three splits.
+
+  Attributes:
+    name: the name of the dataset.
+    train: (source, target) pairs of the training set.
+    valid: pairs of the validation set.
+    test: pairs of the test set.
+    references: {source: all correct targets} for the sources that have several.
+  """
 
   name: str
   train: TextPairs
   valid: TextPairs
   test: TextPairs
-  references: Mapping[str, list[str]] = MappingProxyType({})  # all targets of sources with several
+  references: Mapping[str, list[str]] = MappingProxyType({})
 
 
 def load(dataset: str, data_dir: str, source: str, target: str, task: str) -> PairDataset:
-  """Loads pairs.
+  """Load text pairs.
 
   Args:
-    dataset: one of files.DATASETS; "auto" is files where data_dir is given, else embedded.
-    data_dir: the folder or file.
-    source, target: languages of a folder, or columns of a table; archives need neither.
-    task: one of `rewriting.TASKS`, which of the embedded sets.
+    dataset: one of `files.DATASETS`; "auto" reads files if data_dir is set, else uses the embedded
+      data.
+    data_dir: a folder or file.
+    source: the source language of a folder, or source column of a table; ignored for archives.
+    target: the target language or column.
+    task: which embedded dataset, one of `synthetic_pairs.TASKS`.
 
   Raises:
-    BadInput: files that are missing or malformed, each named with its line.
+    InvalidInputError: the task is unknown, data_dir does not exist, or a file is malformed; the
+      message names the file and line.
   """
   if task not in synthetic_pairs.TASKS:
     raise InvalidInputError(f"the task must be one of {synthetic_pairs.TASKS}; got {task!r}")
@@ -71,171 +79,194 @@ def load(dataset: str, data_dir: str, source: str, target: str, task: str) -> Pa
 
 
 def load_parallel(folder: str | pathlib.Path, source: str, target: str) -> PairDataset:
-  """Reads line-aligned files: train.en and train.de, val, valid or dev, and one test (also .gz).
+  """Read line-aligned files: train.en and train.de; val, valid or dev; one test (also .gz).
 
-  A pair that lacks a side is dropped from the training part, and elsewhere an error.
+  Pairs with an empty side are dropped from the training set.
+
+  Args:
+    folder: the folder.
+    source: the ending of the source files, such as "en".
+    target: the ending of the target files.
 
   Raises:
-    BadInput: files that are missing, unlike in length, unreadable or not UTF-8; an empty line.
+    InvalidInputError: a file is missing, unreadable or not UTF-8; the two files of a split have
+      different numbers of lines; or a line of the validation or test set is empty.
   """
-  present = list_files(folder)
-  ours, theirs = (_files_by_stem(present, language) for language in (source, target))
-  parts = {}
-  for part, begins in SPLIT_PATTERNS.items():
-    stems = [stem for stem in ours if stem in theirs and re.match(begins, stem)]
+  files = list_files(folder)
+  source_files, target_files = (_files_by_stem(files, language) for language in (source, target))
+  splits = {}
+  for split, pattern in SPLIT_PATTERNS.items():
+    stems = [stem for stem in source_files if stem in target_files and re.match(pattern, stem)]
     if len(stems) != 1:
       raise InvalidInputError(
-        f"{folder} must hold one pair of files {part}*.{source} and {part}*.{target} (also .gz; "
-        f"valid is val or dev too); it holds {[file.name for file in present][:16]}"
+        f"{folder} must hold one pair of files {split}*.{source} and {split}*.{target} (also .gz; "
+        f"the validation set may be named valid, val or dev); it holds "
+        f"{[file.name for file in files][:16]}"
       )
-    parts[part] = _read_aligned(part, ours[stems[0]], theirs[stems[0]])
-  return PairDataset(f"{pathlib.Path(folder).name} {source}-{target}", **parts)
+    splits[split] = _read_aligned(split, source_files[stems[0]], target_files[stems[0]])
+  return PairDataset(f"{pathlib.Path(folder).name} {source}-{target}", **splits)
 
 
 def load_table(path: str | pathlib.Path, source: str, target: str) -> PairDataset:
-  """Reads two columns of a table, as `columns` does, and divides them.
+  """Read two columns of a table with `read_columns` and split the pairs.
 
   Raises:
-    BadInput: as for `columns`; too few rows to be divided.
+    InvalidInputError: as for `read_columns`; or a split would be empty.
   """
   return _split_by_hash(pathlib.Path(path).name, read_columns(path, source, target))
 
 
 def read_columns(path: str | pathlib.Path, source: str, target: str) -> TextPairs:
-  """Reads two columns of a CSV file with a header, or two keys of JSON lines (also .gz).
+  """Read two columns of a CSV file with a header, or two keys of JSON lines (also .gz).
 
-  Rows that lack either are dropped, and so are those whose source came before.
+  Rows that lack either text are dropped. Of rows with the same source, the first is kept.
 
   Raises:
-    BadInput: a column that there is not, a malformed row, a file that is unreadable or not UTF-8.
+    InvalidInputError: a column is missing, a row is malformed, or the file is unreadable or not
+      UTF-8.
   """
   path = pathlib.Path(path).expanduser()
-  kind = re.search(r"\.(csv|jsonl?)(\.gz)?$", path.name)
-  if not kind:
+  suffix = re.search(r"\.(csv|jsonl?)(\.gz)?$", path.name)
+  if not suffix:
     raise InvalidInputError(f"a table must end in .csv, .json or .jsonl (also .gz); got {path}")
-  rows = [*_csv_rows(path)] if kind[1] == "csv" else [row for _, row in read_jsonl(path)]
-  known = [*dict.fromkeys(column for row in rows for column in row)]
-  if not {source, target} <= {*known}:
-    raise InvalidInputError(f"{path} must have columns {source!r} and {target!r}; it has {known}")
+  rows = [*_csv_rows(path)] if suffix[1] == "csv" else [row for _, row in read_jsonl(path)]
+  columns = [*dict.fromkeys(column for row in rows for column in row)]
+  if not {source, target} <= {*columns}:
+    raise InvalidInputError(f"{path} must have columns {source!r} and {target!r}; it has {columns}")
   return _clean_pairs(path.name, [(row.get(source), row.get(target)) for row in rows])
 
 
 def load_articles(path: str | pathlib.Path) -> PairDataset:
-  """Reads the .txt files of an archive, as BBC news are: a headline, then the article, the source.
+  """Read an archive of .txt files like BBC News: the headline (target), then the article (source).
 
-  What is not UTF-8 is replaced. Articles under one headline are mostly versions of one: the first
-  stays.
+  Bytes that are not UTF-8 are replaced. Articles with the same headline are mostly versions of one
+  article: the first is kept.
 
   Raises:
-    BadInput: the archive is unreadable, or holds no .txt file.
+    InvalidInputError: the archive is unreadable or holds no .txt file.
   """
-  first = {}
-  files = _matching_files(path, r"[^.].*\.txt")  # neither README.TXT nor ._hidden
+  articles = {}  # {headline: article}
+  files = _matching_files(path, r"[^.].*\.txt")  # neither README.TXT nor hidden ._name.txt
   for file in files:
     text = read_bytes(file).decode(errors="replace")
     headline, _, article = text.strip().partition("\n")
-    first.setdefault(_collapse_spaces(headline), article)
-  logging.info("%s: of %d articles %d have a headline of their own", path, len(files), len(first))
-  name, rows = pathlib.Path(path).name, [(article, line) for line, article in first.items()]
+    articles.setdefault(_collapse_spaces(headline), article)
+  logging.info("%s: %d articles, %d different headlines", path, len(files), len(articles))
+  name = pathlib.Path(path).name
+  rows = [(article, headline) for headline, article in articles.items()]
   return _split_by_hash(name, _clean_pairs(name, rows))
 
 
 def load_cmudict(path: str | pathlib.Path) -> PairDataset:
-  """Reads CMUdict as NLTK packs it, lines "WORD 1 W ER1 D": from "word" to "W ER D".
+  """Read CMUdict as NLTK packs it: lines "WORD 1 W ER1 D" become pairs ("word", "W ER D").
 
-  Stress is left out, and so are words with other characters than letters. A word with several
-  pronunciations is a pair with each of them to train on, elsewhere one, with its first;
-  `references` holds them all.
+  Stress marks are dropped, and words with characters other than letters are skipped. The training
+  set has one pair for each pronunciation of a word. The validation and test sets have one pair for
+  each word, with its first pronunciation; `references` holds all of them.
 
   Raises:
-    BadInput: the archive is unreadable, holds no cmudict, or a line of it is malformed.
+    InvalidInputError: the archive is unreadable, holds no cmudict, or has a malformed line.
   """
-  file, spoken = _matching_files(path, "cmudict")[0], {}
+  file = _matching_files(path, "cmudict")[0]
+  pronunciations = {}
   for n, line in enumerate(read_bytes(file).decode(errors="replace").split("\n"), 1):
     word, *rest = line.split() or [""]
     if word and len(rest) < 2:
       raise InvalidInputError(f'{file}:{n} must be like "WORD 1 W ER1 D"; got {line[:60]!r}')
     if word.isalpha():
-      spoken.setdefault(word.lower(), []).append(re.sub(r"\d", "", " ".join(rest[1:])))
-  unlike = {word: [*dict.fromkeys(ways)] for word, ways in spoken.items()}
-  name, rows = pathlib.Path(path).name, [(word, ways[0]) for word, ways in unlike.items()]
-  pairs = _split_by_hash(name, _clean_pairs(name, rows))
-  return pairs._replace(
-    train=[(word, way) for word, _ in pairs.train for way in unlike[word]],
-    references={word: ways for word, ways in unlike.items() if len(ways) > 1},
+      phonemes = re.sub(r"\d", "", " ".join(rest[1:]))
+      pronunciations.setdefault(word.lower(), []).append(phonemes)
+  # Without stress some pronunciations of a word are the same.
+  distinct = {word: [*dict.fromkeys(variants)] for word, variants in pronunciations.items()}
+  name = pathlib.Path(path).name
+  rows = [(word, variants[0]) for word, variants in distinct.items()]
+  splits = _split_by_hash(name, _clean_pairs(name, rows))
+  return splits._replace(
+    train=[(word, variant) for word, _ in splits.train for variant in distinct[word]],
+    references={word: variants for word, variants in distinct.items() if len(variants) > 1},
   )
 
 
 def _clean_pairs(name: str, rows: Iterable[tuple[object, object]]) -> TextPairs:
-  """Of the rows of one source the first, of those that lack nothing."""
+  """Drop rows that lack a text; keep the first row of each source."""
   rows = [(_collapse_spaces(source), _collapse_spaces(target)) for source, target in rows]
-  whole = [row for row in rows if all(row)]
-  first = {}
-  for source, target in whole:
-    first.setdefault(source, target)
+  complete = [row for row in rows if all(row)]
+  targets = {}
+  for source, target in complete:
+    targets.setdefault(source, target)
   logging.info(
-    "%s: of %d rows %d lack a text, and %d have a source that came before",
+    "%s: %d rows; dropped %d that lack a text and %d with a repeated source",
     name,
     len(rows),
-    len(rows) - len(whole),
-    len(whole) - len(first),
+    len(rows) - len(complete),
+    len(complete) - len(targets),
   )
-  return [*first.items()]
+  return [*targets.items()]
 
 
 def _split_by_hash(name: str, rows: TextPairs) -> PairDataset:
-  """Three parts, by the source."""
-  parts = {part: [] for part in SPLIT_PATTERNS}
+  """Split pairs 80/10/10 by the CRC-32 of the source."""
+  splits = {split: [] for split in SPLIT_PATTERNS}
   for source, target in rows:
     n = zlib.crc32(source.encode()) % 10
-    parts[{8: "valid", 9: "test"}.get(n, "train")].append((source, target))
-  if not all(parts.values()):
-    raise InvalidInputError(f"{name} has {len(rows)} pairs, too few to be divided into three parts")
-  return PairDataset(name, **parts)
+    splits[{8: "valid", 9: "test"}.get(n, "train")].append((source, target))
+  if not all(splits.values()):
+    raise InvalidInputError(
+      f"{name} has {len(rows)} pairs, too few to split into training, validation and test set"
+    )
+  return PairDataset(name, **splits)
 
 
 def _files_by_stem(files: list[File], language: str) -> dict[str, File]:
-  """The files of a language, each by what its counterpart in another language begins with."""
+  """Return the files of a language by their name without the language: {"train": train.en}."""
   ending = re.compile(rf"(.*)\.{re.escape(language)}(\.gz)?")
-  return {named[1]: file for file in files if (named := ending.fullmatch(file.name))}
+  return {match[1]: file for file in files if (match := ending.fullmatch(file.name))}
 
 
-def _read_aligned(split: str, *paths: File) -> TextPairs:
-  sides = [[(place, _collapse_spaces(line)) for place, line in read_lines(path)] for path in paths]
-  (one, other), (n, m) = paths, map(len, sides)
-  if n != m:
+def _read_aligned(split: str, source_file: File, target_file: File) -> TextPairs:
+  """Return the pairs of two line-aligned files."""
+  sources, targets = (
+    [(location, _collapse_spaces(line)) for location, line in read_lines(file)]
+    for file in (source_file, target_file)
+  )
+  if len(sources) != len(targets):
     raise InvalidInputError(
-      f"{one} and {other} must have as many lines as each other; they have {n} and {m}. "
-      "Was a file cut off, or a line broken in two?"
+      f"{source_file} and {target_file} must have the same number of lines; they have "
+      f"{len(sources)} and {len(targets)}. Was a file cut off, or a line broken in two?"
     )
-  empty = [place for row in zip(*sides) for place, line in row if not line]
+  empty = [location for row in zip(sources, targets) for location, line in row if not line]
   if empty and split != "train":
-    raise InvalidInputError(f"{empty[0]} is empty, as only a line of the training part may be")
-  if empty:
-    logging.warning(
-      "%d lines are empty, the first %s; their pairs are dropped", len(empty), empty[0]
+    raise InvalidInputError(
+      f"{empty[0]} is empty; only the training set may have empty lines, and drops their pairs"
     )
-  if whole := [(s, t) for (_, s), (_, t) in zip(*sides) if s and t]:
-    return whole
-  raise InvalidInputError(f"{one} and {other} must have a line in common that neither leaves empty")
+  if empty:
+    logging.warning("%d empty lines, the first %s; their pairs are dropped", len(empty), empty[0])
+  pairs = [(s, t) for (_, s), (_, t) in zip(sources, targets) if s and t]
+  if not pairs:
+    raise InvalidInputError(
+      f"{source_file} and {target_file} have no line that is non-empty in both"
+    )
+  return pairs
 
 
 def _csv_rows(path: pathlib.Path) -> Iterator[dict[str, str]]:
+  """Yield each row of a CSV file with a header as {column: text}."""
   (_, header), *rest = [*tables.read_csv(path)] or [("", [])]
   return (dict(zip(header, row)) for _, row in rest)
 
 
 def _matching_files(path: str | pathlib.Path, pattern: str) -> list[File]:
-  """The files of an archive whose names match."""
+  """Return the files of an archive whose name matches a regular expression."""
   files = list_files(path)
-  found = [file for file in files if re.fullmatch(pattern, file.name)]
-  if not found:
+  matching = [file for file in files if re.fullmatch(pattern, file.name)]
+  if not matching:
     names = [file.name for file in files][:8]
     raise InvalidInputError(
       f"{path} must hold a file whose name matches {pattern!r}; it holds {names}"
     )
-  return found
+  return matching
 
 
 def _collapse_spaces(text: object) -> str:
+  """Return the text with runs of whitespace replaced by one space; "" for None."""
   return "" if text is None else " ".join(str(text).split())

@@ -1,4 +1,4 @@
-"""What translation, summaries and pronunciation share: flags, model, training, writing."""
+"""Flags, model, training and decoding shared by translate, summarize and pronounce."""
 
 import dataclasses
 import json
@@ -9,7 +9,8 @@ import numpy as np
 import sacrebleu
 
 from experiments.common import runner, train_config
-from experiments.common.train_config import CELLS, PROBABILITY, field_spec
+from experiments.common.cells import make_cell
+from experiments.common.train_config import PROBABILITY, field_spec
 from experiments.seq2seq import data as pairs_data
 from rnnjax import attention, training
 from rnnjax.analysis import figures
@@ -33,80 +34,112 @@ ATTENTIONS = {
   "multi_head": lambda H: attention.multi_head_attention(4, H),
   "coverage": lambda H: attention.additive_attention(H, use_coverage=True),
 }
-MAX_PLOTTED_TOKENS = 200  # pieces of a text, at most, whose attention makes a picture
+MAX_PLOTTED_TOKENS = 200  # an attention figure with a longer source or output is not drawn
 
 
 @dataclasses.dataclass(frozen=True)
 class Seq2SeqConfig(train_config.TrainConfig):
-  dataset: str = field_spec("auto", "which pairs of texts", DATASETS)
+  """Configuration of a sequence-to-sequence experiment; each field is a flag."""
+
+  dataset: str = field_spec("auto", "source of the text pairs", DATASETS)
   cell: str = "gru"
   batch_size: int = 32
   learning_rate: float = 3e-3
   epochs: int = 12
-  attention: str = field_spec("general", "how the decoder sees the source", ATTENTIONS)
+  # Model
+  attention: str = field_spec("general", "attention of the decoder to the source", ATTENTIONS)
   input_feeding: bool = field_spec(
-    False, "the decoder reads what it last attended to: input feeding"
+    False, "feed the attention output of each step to the decoder's next step"
   )
-  tokenizer: str = field_spec("bpe", "what a text is cut into", MODEL_TYPES)
-  target_tokenizer: str = field_spec("same", "what a target is cut into", ("same", *MODEL_TYPES))
-  vocab_size: int = field_spec(4000, "how many of them", min_value=5)
+  tokenizer: str = field_spec("bpe", "tokenization of the source", MODEL_TYPES)
+  target_tokenizer: str = field_spec(
+    "same", "tokenization of the target; same: that of --tokenizer", ("same", *MODEL_TYPES)
+  )
+  vocab_size: int = field_spec(4000, "maximum size of each vocabulary, in tokens", min_value=5)
   shared_vocab: bool = field_spec(
-    False, "source and target have one vocabulary and one table of vectors"
+    False, "one vocabulary and one embedding table for source and target"
   )
   copy_attention: bool = field_spec(
-    False, "words of the source can be copied; needs --shared_vocab"
+    False, "pointer-generator that can copy source tokens; needs --shared_vocab"
   )
-  coverage_weight: float = field_spec(0.0, "λ of the penalty on attending twice", min_value=0)
-  lowercase: bool = field_spec(False, "everything is written in lower case")
-  embed_dim: int = field_spec(128, "features of the embeddings", min_value=1)
+  coverage_weight: float = field_spec(
+    0.0, "weight λ of the coverage loss, which penalizes repeated attention", min_value=0
+  )
+  lowercase: bool = field_spec(False, "lowercase all text")
+  embed_dim: int = field_spec(128, "embedding size", min_value=1)
+  # Training
   max_train_length: int = field_spec(
-    100, "subwords of a longer text that are trained on", min_value=1
+    100, "training texts are truncated to this number of tokens", min_value=1
   )
-  dropout: float = field_spec(0.2, "rate at which features vanish, locked", **PROBABILITY)
-  word_dropout: float = field_spec(0.0, "rate at which words vanish", **PROBABILITY)
-  label_smoothing: float = field_spec(0.0, "label smoothing", **PROBABILITY)
-  scheduled_sampling_prob: float = field_spec(0.0, "rate of scheduled sampling", **PROBABILITY)
+  dropout: float = field_spec(0.2, "variational dropout rate of features", **PROBABILITY)
+  word_dropout: float = field_spec(0.0, "dropout rate of whole input tokens", **PROBABILITY)
+  label_smoothing: float = field_spec(
+    0.0, "probability mass that label smoothing spreads over the vocabulary", **PROBABILITY
+  )
+  scheduled_sampling_prob: float = field_spec(
+    0.0, "probability that the decoder reads its own prediction in training", **PROBABILITY
+  )
+  # Decoding
   beam_size: int = field_spec(5, "hypotheses of beam search", min_value=1, affects_training=False)
   length_penalty: float = field_spec(
-    1.0, "α: longer texts gain; 0 for none", min_value=0, affects_training=False
+    1.0,
+    "exponent α of the length penalty; larger favors longer outputs, 0 disables it",
+    min_value=0,
+    affects_training=False,
   )
   coverage_penalty: float = field_spec(
     0.0,
-    "β: texts gain that attend to all there is; needs --attention=coverage",
+    "weight β of the coverage score in beam search; needs --attention=coverage; 0 disables it",
     min_value=0,
     affects_training=False,
   )
   no_repeat_ngram_size: int = field_spec(
-    0, "no so many subwords in a row are written twice", min_value=0, affects_training=False
+    0,
+    "n-gram size that may not occur twice in an output; 0 disables it",
+    min_value=0,
+    affects_training=False,
   )
   max_length: int = field_spec(
-    100, "subwords that are written, at most", min_value=1, affects_training=False
+    100, "maximum output length in tokens", min_value=1, affects_training=False
+  )
+  # Inference
+  predict: str = field_spec(
+    "",
+    "source text for which the saved model of --workdir or --ensemble writes the target; no "
+    "training",
+    affects_training=False,
   )
   ensemble: str = field_spec(
     "",
-    "folder of a finished run, whose model is used; or of more, A,B, which write together",
+    "--workdir of finished runs, separated by commas, whose probabilities are averaged; no "
+    "training",
     affects_training=False,
   )
 
   @property
   def search_options(self) -> dict:
-    """How a Rewriter shall search."""
+    """Keyword arguments of `Seq2SeqPredictor.generate`."""
     return dict(
-      width=self.beam,
+      beam_size=self.beam_size,
       length_penalty=self.length_penalty,
       coverage_penalty=self.coverage_penalty,
-      block=self.block,
-      steps=self.longest,
+      no_repeat_ngram_size=self.no_repeat_ngram_size,
+      max_length=self.max_length,
     )
 
 
 def build(config: Seq2SeqConfig, source_vocab_size: int, target_vocab_size: int) -> Seq2Seq:
-  """The model alone, of so many words on either side."""
-  cell = CELLS[config.cell](2 * config.hidden_size)
+  """Return the model without parameters.
+
+  Raises:
+    InvalidInputError: flags of the model contradict each other.
+  """
+  # The encoder is bidirectional, so the decoder's state is twice as wide as one direction.
+  cell = make_cell(config.cell, 2 * config.hidden_size)
   try:
-    made = ATTENTIONS[config.attention](config.hidden_size)
-    writer = decoder(
-      *[cell] * config.num_layers, attention=made, input_feeding=config.input_feeding
+    attend = ATTENTIONS[config.attention](config.hidden_size)
+    decoder_layers = decoder(
+      *[cell] * config.num_layers, attention=attend, input_feeding=config.input_feeding
     )
   except ValueError as error:
     raise InvalidInputError(
@@ -114,26 +147,30 @@ def build(config: Seq2SeqConfig, source_vocab_size: int, target_vocab_size: int)
     ) from None
   if config.shared_vocab and config.target_tokenizer not in ("same", config.tokenizer):
     raise InvalidInputError(
-      f"--shared_vocab needs one kind of subwords; got --tokenizer={config.tokenizer} and "
-      f"--target_tokenizer={config.target_tokenizer}"
+      "--shared_vocab needs the same tokenizer for source and target; got "
+      f"--tokenizer={config.tokenizer} and --target_tokenizer={config.target_tokenizer}"
     )
-  if config.copy_attention and not (config.shared_vocab and made):
+  if config.copy_attention and not (config.shared_vocab and attend):
     raise InvalidInputError(
-      "--copy_attention needs --shared_vocab, for words to be the same on both sides, and an attention"
+      "--copy_attention needs --shared_vocab, so that source and target ids mean the same tokens, "
+      f"and an --attention other than none; got --shared_vocab={config.shared_vocab} and "
+      f"--attention={config.attention}"
     )
   if config.coverage_penalty and config.attention != "coverage":
     raise InvalidInputError(
       f"--coverage_penalty needs --attention=coverage; got {config.attention}"
     )
-  reader = train_config.build_encoder(SimpleNamespace(**vars(config), bidirectional=True))
-  table = embedding.trainable_embedding(target_vocab_size, config.embed_dim)
+  encoder = train_config.build_encoder(SimpleNamespace(**vars(config), bidirectional=True))
+  target_table = embedding.trainable_embedding(target_vocab_size, config.embed_dim)
+  if config.shared_vocab:
+    source_table = target_table
+  else:
+    source_table = embedding.trainable_embedding(source_vocab_size, config.embed_dim)
   return Seq2Seq(
-    table
-    if config.shared_vocab
-    else embedding.trainable_embedding(source_vocab_size, config.embed_dim),
-    table,
-    reader,
-    writer,
+    source_table,
+    target_table,
+    encoder,
+    decoder_layers,
     full_softmax(target_vocab_size),
     config.dropout,
     config.word_dropout,
@@ -143,109 +180,175 @@ def build(config: Seq2SeqConfig, source_vocab_size: int, target_vocab_size: int)
 
 
 def prepare(config: Seq2SeqConfig, text: pairs_data.PairDataset):
-  """The subwords of both sides, and the pairs as batches."""
-  sides, kinds = list(zip(*text.train)), [config.tokenizer, config.target_tokenizer]
-  kinds = [config.tokenizer if kind == "same" else kind for kind in kinds]
-  cut = lambda side, kind: Tokenizer.train(side, config.vocab_size, kind, config.lowercase)
-  joined = [cut(sides[0] + sides[1], kinds[0])] * 2 if config.shared_vocab else None
-  source, target = joined or map(cut, sides, kinds)
+  """Return the tokenizers `source` and `target`, and `train`, `valid` and `test` as batches."""
+  source_texts, target_texts = zip(*text.train)
+  source_type, target_type = config.tokenizer, config.target_tokenizer
+  if target_type == "same":
+    target_type = source_type
+
+  def train_tokenizer(texts, model_type):
+    return Tokenizer.train(texts, config.vocab_size, model_type, config.lowercase)
+
+  if config.shared_vocab:
+    source = target = train_tokenizer(source_texts + target_texts, source_type)
+  else:
+    source = train_tokenizer(source_texts, source_type)
+    target = train_tokenizer(target_texts, target_type)
 
   def batches(rows, batch_size, max_length=None, seed=None):
-    ahead = [append_end(source.encode(one)[:max_length]) for one, _ in rows]
-    after = [
-      np.array([BOS, *target.encode(other)[:max_length], EOS], np.int32) for _, other in rows
+    source_ids = [append_end(source.encode(text)[:max_length]) for text, _ in rows]
+    target_ids = [
+      np.array([BOS, *target.encode(text)[:max_length], EOS], np.int32) for _, text in rows
     ]
-    return BucketedBatches(ahead, None, batch_size, max_buckets=6, seed=seed, targets=after)
+    return BucketedBatches(
+      source_ids, None, batch_size, max_buckets=6, seed=seed, targets=target_ids
+    )
 
-  valid, test = (batches(rows, 2 * config.batch_size) for rows in (text.valid, text.test))
-  train = batches(text.train, config.batch_size, config.max_train_length, config.seed)
-  return SimpleNamespace(source=source, target=target, train=train, valid=valid, test=test)
+  return SimpleNamespace(
+    source=source,
+    target=target,
+    train=batches(text.train, config.batch_size, config.max_train_length, config.seed),
+    valid=batches(text.valid, 2 * config.batch_size),
+    test=batches(text.test, 2 * config.batch_size),
+  )
 
 
-def load_or_train(config: Seq2SeqConfig, text: pairs_data.PairDataset, score: str = "loss"):
-  """What rewrites, and its scores: what --ensemble names, or else what is trained now, chosen by a
-  score on the validation part."""
+def load_or_train(
+  config: Seq2SeqConfig, text: pairs_data.PairDataset, metric: str = "loss"
+) -> tuple[Seq2SeqPredictor, dict]:
+  """Load the models of --ensemble, or train one if the flag is empty.
+
+  Args:
+    config: the configuration.
+    text: the text pairs.
+    metric: the validation metric that selects the parameters, "loss" or "accuracy".
+
+  Returns:
+    The predictor and its scores.
+
+  Raises:
+    InvalidInputError: flags contradict each other, or a saved run does not fit them.
+  """
   if config.ensemble:
-    loaded = load(config.ensemble, type(config))
-    if loaded.target_tokenizer.lowercase != config.lowercase:
+    predictor = load(config.ensemble, type(config))
+    if predictor.target_tokenizer.lowercase != config.lowercase:
       raise InvalidInputError(
-        f"--lowercase must be {loaded.target_tokenizer.lowercase}, as in training; got {config.lowercase}"
+        f"--lowercase must be {predictor.target_tokenizer.lowercase}, as in training; got "
+        f"{config.lowercase}"
       )
-    return loaded, {"dataset": text.name, "loaded": config.ensemble}
-  training.make_mesh(config.batch_size, config.mesh)  # what devices cannot share is refused at once
-  build(config, 5, 5)  # and flags that do not fit each other
+    return predictor, {"dataset": text.name, "ensemble": config.ensemble}
+  # Check the batch size and the model's flags before the tokenizers are trained: on a large corpus
+  # that takes minutes. The vocabulary sizes do not matter for the check.
+  training.make_mesh(config.batch_size, config.mesh)
+  build(config, 5, 5)
   data = prepare(config, text)
   if config.beam_size > len(data.target):
     raise InvalidInputError(
-      f"--beam_size must be at most {len(data.target)}, the vocabulary; got {config.beam_size}"
+      f"--beam_size must be at most {len(data.target)}, the size of the vocabulary; got "
+      f"{config.beam_size}"
     )
   model = build(config, len(data.source), len(data.target))
-  beside = {"subwords": {"source": data.source.to_json(), "target": data.target.to_json()}}
   task = tasks.seq2seq_task(model, config.label_smoothing, config.coverage_weight)
-  how = dict(score=score, beside=beside)
-  params, scores = runner.train_and_test(config, task, data, text.name, "cosine", **how)
+  extras = {"subwords": {"source": data.source.to_json(), "target": data.target.to_json()}}
+  params, scores = runner.train_and_test(
+    config, task, data, text.name, "cosine", metric=metric, extras=extras
+  )
   return Seq2SeqPredictor(model, params, data.source, data.target), scores
 
 
-def write_predictions(workdir: str, rows, predictions):
-  """Writes what was read, what is true, and what was written into OUT/written.jsonl."""
-  if workdir:
-    names = "source", "target", "written"
-    lines = [dict(zip(names, (*row, one))) for row, one in zip(rows, predictions)]
-    text = "\n".join(json.dumps(line, ensure_ascii=False) for line in lines) + "\n"
-    runner.run_file(workdir, "written.jsonl").write_text(text, encoding="utf-8")
+def write_predictions(workdir: str, rows: pairs_data.TextPairs, predictions: list[str]):
+  """Write source, target and prediction of each row to WORKDIR/written.jsonl."""
+  if not workdir:
+    return
+  lines = [
+    json.dumps({"source": source, "target": target, "written": prediction}, ensure_ascii=False)
+    for (source, target), prediction in zip(rows, predictions)
+  ]
+  path = runner.run_file(workdir, "written.jsonl")
+  path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def corpus_bleu(
-  predictions, references, lowercase: bool = False, max_order: int = 4
+  predictions: list[str],
+  references: list[list[str]],
+  lowercase: bool = False,
+  max_order: int = 4,
 ) -> tuple[float, str]:
-  """Corpus BLEU (Papineni et al. 2002) and its signature; references are a list for each text."""
+  """Return corpus BLEU (Papineni et al. 2002) in percent, and its sacrebleu signature.
+
+  Args:
+    predictions: one text a row.
+    references: one or more reference texts a row.
+    lowercase: compare in lower case.
+    max_order: the largest n-gram order.
+  """
+  # sacrebleu wants the i-th reference of all rows, None for rows that have fewer.
   most = max(map(len, references))
-  sides = [[[*own, *[None] * most][i] for own in references] for i in range(most)]
-  # force: texts are as they are read, and their full stops may stand apart.
+  padded = [row + [None] * (most - len(row)) for row in references]
+  # force: suppress the warning that texts with separated full stops look tokenized. Texts are
+  # scored exactly as they are in the files.
   metric = sacrebleu.BLEU(lowercase=lowercase, max_ngram_order=max_order, force=True)
-  return metric.corpus_score(predictions, sides).score, str(metric.get_signature())
+  score = metric.corpus_score(predictions, [*map(list, zip(*padded))]).score
+  return score, str(metric.get_signature())
 
 
-def inference_only(config: Seq2SeqConfig, name: str) -> bool:
-  """Whether what a loaded model writes for a text, the flag of that name, is all one asks for."""
-  text = getattr(config, name)
-  if text and not text.strip():
-    raise InvalidInputError(f"--{name} must be a text; got {text!r}")
-  return bool(config.ensemble and text)
+def predict(config: Seq2SeqConfig) -> dict:
+  """Print what the saved model of --ensemble, or else of --workdir, writes for --predict.
+
+  Raises:
+    InvalidInputError: --predict is blank, or neither flag names a saved run.
+  """
+  if not config.predict.strip():
+    raise InvalidInputError(f"--predict must be a text; got {config.predict!r}")
+  workdirs = config.ensemble or config.workdir
+  if not workdirs:
+    raise InvalidInputError("--predict needs --workdir or --ensemble, the folder of a finished run")
+  return print_prediction(config, load(workdirs, type(config)), config.predict)
 
 
 def print_prediction(config: Seq2SeqConfig, predictor: Seq2SeqPredictor, text: str) -> dict:
-  """Prints what is written for a text; with --workdir draws what it attended to."""
+  """Print the prediction for a text; with --workdir, also plot its attention."""
   (ids,) = predictor.generate(
     [append_end(predictor.source_tokenizer.encode(text))], **config.search_options
   )
-  written = predictor.decode(text, ids)
-  print(written)
-  *pieces, α = predictor.tokens_and_attention(text, ids)
+  prediction = predictor.decode(text, ids)
+  print(prediction)
+  source_tokens, output_tokens, α = predictor.tokens_and_attention(text, ids)
   if config.workdir and max(α.shape) > MAX_PLOTTED_TOKENS:
-    logging.warning("what it attended to is not drawn: %d by %d pieces are too many", *α.shape)
-  elif config.workdir and α.any():  # not without attention
-    figures.plot_heatmap(runner.figure_file(config.workdir, "attention.png"), *pieces, α)
-  return {"written": written}
+    logging.warning(
+      "no attention figure: %d x %d tokens are more than %d",
+      *α.shape,
+      MAX_PLOTTED_TOKENS,
+    )
+  elif config.workdir and α.any():  # α is 0 for a model without attention
+    path = runner.figure_file(config.workdir, "attention.png")
+    figures.plot_heatmap(path, source_tokens, output_tokens, α)
+  return {"written": prediction}
 
 
 def load(workdirs: str, config_class, **overrides) -> Seq2SeqPredictor:
-  """What rewrites, of a run's --workdir, or of more, A,B; Config is its experiment's, and changes win.
+  """Return the predictor of one saved run, or the ensemble of several.
+
+  Args:
+    workdirs: the --workdir of a run, or of several runs, separated by commas.
+    config_class: the `Config` of the runs' experiment.
+    **overrides: configuration fields that replace the saved ones.
 
   Raises:
-    BadInput: no such run, or one of other subwords than the first.
+    InvalidInputError: a folder holds no such run, or its vocabulary differs from the first one's.
   """
   names = workdirs.split(",")
-  runs = [runner.load_run(config_class, one, "subwords", **overrides) for one in names]
-  words = runs[0][0].extras["subwords"]
-  for one, (saved, _) in zip(names, runs):
-    if saved.extras["subwords"] != words:
+  runs = [runner.load_run(config_class, name, "subwords", **overrides) for name in names]
+  subwords = runs[0][0].extras["subwords"]
+  for name, (saved, _) in zip(names, runs):
+    if saved.extras["subwords"] != subwords:
       raise InvalidInputError(
-        f"what {workdirs!r} names must have the same subwords; those of {one!r} are others"
+        f"the runs {workdirs!r} must have the same vocabulary; that of {name!r} differs from that "
+        f"of {names[0]!r}. Were they trained on the same data with the same --tokenizer?"
       )
-  source, target = (Tokenizer.from_json(words[side]) for side in ("source", "target"))
+  source, target = (Tokenizer.from_json(subwords[side]) for side in ("source", "target"))
   models = tuple(build(config, len(source), len(target)) for _, config in runs)
   params = tuple(saved.params for saved, _ in runs)
-  model, params = (Ensemble(models), params) if names[1:] else (models[0], params[0])
-  return Seq2SeqPredictor(model, params, source, target)
+  if len(runs) == 1:
+    return Seq2SeqPredictor(models[0], params[0], source, target)
+  return Seq2SeqPredictor(Ensemble(models), params, source, target)

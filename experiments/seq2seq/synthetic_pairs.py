@@ -1,22 +1,22 @@
-"""Three small generated sets in which a text is rewritten; needs no file.
+"""Three generated datasets of text pairs; no files needed.
 
-translations   from English into a made-up language that says when first, where before whom, and
-               the verb last; the adjective follows its noun. Articles and adjectives agree with
-               their noun, and the verb with its subject, which may be seven words away:
+translations   English to a made-up language with the word order adverb, subject, place, object,
+               verb; adjectives follow their noun. Articles and adjectives agree with their noun,
+               and the verb with its subject, which may be seven words away:
 
                  the old farmers helped my queen near the small river today .
                  diva los belos drenos la suma pika ku ma tira kovin .
 
-summaries      from a report to its headline, which copies two of its words; what the report says
-               was done decides which, and in what order:
+summaries      reports and their headlines. A headline copies two words of its report; the event
+               decides which words, and in which order:
 
                  in Zadiro on friday , Velako lost to Kodani before 38211 guests .
                  Kodani beats Velako
 
-               No name and no number is in two reports: what is learnt by heart is of no use.
+               No name and no number occurs in two reports, so memorizing them does not help.
 
-pronunciations from the letters of a made-up word to its sounds. The sound of c, g or twins
-               hangs on what comes next, that of a vowel on a silent e at the end:
+pronunciations the letters of made-up words and their phonemes. The sound of c, g and doubled
+               consonants depends on the next letter, that of a vowel on a silent e at the end:
 
                  gecothime   JH EH K AO TH AY M
 """
@@ -31,9 +31,14 @@ TASKS = ("translations", "summaries", "pronunciations")
 SPLIT_SIZES = (4000, 300, 300)
 TextPairs = list[tuple[str, str]]
 
-_parallel_words = lambda keys, values: dict(zip(keys.split(), values.split(), strict=True))
+
+def _parallel_words(keys: str, values: str) -> dict[str, str]:
+  """Return {key: value} of two texts with the same number of words."""
+  return dict(zip(keys.split(), values.split(), strict=True))
+
+
 DETERMINERS = _parallel_words("the my your", "l m t")
-NOUNS = _parallel_words(  # those in -a, and those in -o
+NOUNS = _parallel_words(  # eight in -a, eight in -o
   "queen river cat house song road star nurse farmer king dog garden book ship tree singer",
   "tira suma niva pola lera vada zita mora belo kamo ruto deno filo garo savo wino",
 )
@@ -42,7 +47,8 @@ VERBS = _parallel_words("help follow paint visit call remember", "kov sul dar mi
 PREPOSITIONS = _parallel_words("near behind without", "ku ra si")
 ADVERBS = _parallel_words("today again alone together", "diva nolu teme gami")
 
-EVENTS = {  # headlines, and three ways in which reports say so: A and B are names, N a number
+# Headlines, and three wordings of each in reports. A and B are names, N is a number.
+EVENTS = {
   "A beats B": ("A won against B", "B lost to A", "B had no chance against A"),
   "A buys B": ("A bought B", "B was sold to A", "B now belongs to A"),
   "A hires B": ("A hired B", "B joined A", "B will work for A"),
@@ -51,7 +57,8 @@ EVENTS = {  # headlines, and three ways in which reports say so: A and B are nam
   "A earns N": ("A was paid N crowns by C", "C gave A N crowns", "N crowns went from C to A"),
   "A owes N": ("A borrowed N crowns from C", "C lent A N crowns", "N crowns are due from A to C"),
 }
-OPENINGS = (  # C is another name each time, N another number, D a day
+# Beginnings and ends of reports. Each C is a new name, each N a new number, each D a day.
+OPENINGS = (
   "",
   "in C on D ,",
   "on D ,",
@@ -75,7 +82,9 @@ DAYS = "monday tuesday wednesday thursday friday saturday sunday".split()
 SYLLABLES = [c + v for c in "bdfgklmnprstvz" for v in "aeiou"]
 
 ONSETS = "b c ch d f g k l m n p r s sh t th v w z bb gg ll mm nn rr ss tt".split()
-SPELLING_RULES = {  # of spellings; where several fit, the first
+# {regular expression: phoneme}; the first rule that matches applies. "" is silent, and None is the
+# letter itself in upper case.
+SPELLING_RULES = {
   "e$": "",
   "a(?=[^aeiou]+e$)": "EY",
   "i(?=[^aeiou]+e$)": "AY",
@@ -94,102 +103,138 @@ SPELLING_RULES = {  # of spellings; where several fit, the first
   "gg": "G",
   "g(?=[ei])": "JH",
   r"([a-z])\1": None,
-  "[a-z]": None,  # that of the letter
+  "[a-z]": None,
 }
 
 
 def generate_splits(task: str) -> tuple[TextPairs, TextPairs, TextPairs]:
-  """Pairs to learn from, to choose with and to test, of one of TASKS; no source is in two parts."""
-  makers = dict(
+  """Return the training, validation and test pairs of one of TASKS; no source is in two splits."""
+  generators = dict(
     zip(TASKS, (generate_translations, generate_summaries, generate_pronunciations), strict=True)
   )
-  made = makers[task](sum(SPLIT_SIZES))
-  train, valid, _ = np.cumsum(SPLIT_SIZES)
-  return made[:train], made[train:valid], made[valid:]
+  pairs = generators[task](sum(SPLIT_SIZES))
+  train_end, valid_end, _ = np.cumsum(SPLIT_SIZES)
+  return pairs[:train_end], pairs[train_end:valid_end], pairs[valid_end:]
 
 
 def generate_translations(num_pairs: int, seed: int = 0) -> TextPairs:
-  """Pairs of a sentence and its translation; no sentence is there twice."""
-  made = {}
+  """Return (sentence, translation) pairs with distinct sentences."""
+  translations = {}
   for n in itertools.count():
-    if len(made) == num_pairs:
-      return list(made.items())
+    if len(translations) == num_pairs:
+      return list(translations.items())
     sentence, translation = _generate_translation(np.random.default_rng((seed, n)))
-    made[" ".join(sentence)] = " ".join(translation)
+    translations[" ".join(sentence)] = " ".join(translation)
 
 
 def generate_summaries(num_pairs: int, seed: int = 0) -> TextPairs:
-  """Pairs of a report and its headline; no name and no number is in two reports.
+  """Return (report, headline) pairs; no name and no number occurs in two reports.
 
   Raises:
-    ValueError: names or numbers do not suffice.
+    ValueError: num_pairs is above 30,000, for which there are not enough names and numbers.
   """
-  if num_pairs > 30_000:  # each takes up to three numbers and seven names
+  if num_pairs > 30_000:  # each report takes up to three numbers and seven names
     raise ValueError(f"names and numbers suffice for 30,000 reports, not for {num_pairs:,}")
-  draw = np.random.default_rng(seed)
+  rng = np.random.default_rng(seed)
   size = len(SYLLABLES)
-  spell = lambda i: "".join(SYLLABLES[j] for j in (i // size**2, i // size % size, i % size))
-  names = (spell(i).capitalize() for i in draw.permutation(size**3))
-  numbers = map(str, draw.permutation(np.arange(1_000, 100_000)))
-  return [_generate_summary(draw, names, numbers) for _ in range(num_pairs)]
+
+  def name(i):
+    """Return the i-th name of three syllables."""
+    digits = (i // size**2, i // size % size, i % size)
+    return "".join(SYLLABLES[digit] for digit in digits).capitalize()
+
+  names = map(name, rng.permutation(size**3))
+  numbers = map(str, rng.permutation(np.arange(1_000, 100_000)))
+  return [_generate_summary(rng, names, numbers) for _ in range(num_pairs)]
 
 
 def generate_pronunciations(num_pairs: int, seed: int = 0) -> TextPairs:
-  """Pairs of a word's letters and its sounds; no word is there twice."""
-  draw, made = np.random.default_rng(seed), {}
-  while len(made) < num_pairs:
-    syllables = [draw.choice(ONSETS) + draw.choice([*"aeiou"]) for _ in range(draw.integers(2, 5))]
-    word = "".join(syllables) + draw.choice(["", "n", "te", "me"])
-    made[word] = " ".join(_phonemes(word))
-  return list(made.items())
+  """Return (word, phonemes) pairs with distinct words."""
+  rng = np.random.default_rng(seed)
+  pronunciations = {}
+  while len(pronunciations) < num_pairs:
+    syllables = [rng.choice(ONSETS) + rng.choice([*"aeiou"]) for _ in range(rng.integers(2, 5))]
+    word = "".join(syllables) + rng.choice(["", "n", "te", "me"])
+    pronunciations[word] = " ".join(_phonemes(word))
+  return list(pronunciations.items())
 
 
 def _phonemes(word: str) -> Iterator[str]:
-  """What a word's letters sound like, silent ones left out."""
-  at = 0
-  while at < len(word):
-    fits = ((re.compile(like).match(word, at), sound) for like, sound in SPELLING_RULES.items())
-    found, sound = next((found, sound) for found, sound in fits if found)
-    at = found.end()
-    if sound != "":
-      yield sound or found[0][0].upper()
+  """Yield the phonemes of a word, left to right by SPELLING_RULES."""
+  start = 0
+  while start < len(word):
+    matches = (
+      (re.compile(spelling).match(word, start), phoneme)
+      for spelling, phoneme in SPELLING_RULES.items()
+    )
+    match, phoneme = next((match, phoneme) for match, phoneme in matches if match)
+    start = match.end()
+    if phoneme != "":
+      yield phoneme or match[0][0].upper()
 
 
 def _generate_translation(rng) -> tuple[list[str], list[str]]:
-  """The words of a sentence, and of its translation."""
-  some = lambda words: list(words.items())[rng.integers(len(words))]
-  flip = lambda: bool(rng.integers(2))
+  """Return the words of a sentence and of its translation."""
 
-  def phrase(plural):
-    (the, article), (noun, its_noun) = some(DETERMINERS), some(NOUNS)
-    like, stem = some(ADJECTIVES)
-    ending, full = its_noun[-1] + "s" * plural, flip()
-    english = [the, *[like] * full, noun + "s" * plural]
-    return english, [article + ending, its_noun[:-1] + ending, *[stem + ending] * full]
+  def choose(words):
+    return list(words.items())[rng.integers(len(words))]
 
-  plural, past = flip(), flip()
-  subject, other, spot = phrase(plural), phrase(flip()), phrase(flip())
-  (verb, stem), (near, its_near), (when, its_when) = map(some, (VERBS, PREPOSITIONS, ADVERBS))
+  def coin():
+    return bool(rng.integers(2))
+
+  def noun_phrase(plural):
+    """Return the English and the translated words: determiner, noun and perhaps an adjective."""
+    (determiner, article_stem), (noun, translated_noun) = choose(DETERMINERS), choose(NOUNS)
+    adjective, adjective_stem = choose(ADJECTIVES)
+    ending = translated_noun[-1] + "s" * plural
+    has_adjective = coin()
+    english = [determiner, *[adjective] * has_adjective, noun + "s" * plural]
+    translated = [
+      article_stem + ending,
+      translated_noun[:-1] + ending,
+      *[adjective_stem + ending] * has_adjective,
+    ]
+    return english, translated
+
+  plural, past = coin(), coin()
+  subject, object_, place = noun_phrase(plural), noun_phrase(coin()), noun_phrase(coin())
+  (verb, verb_stem), (preposition, postposition), (adverb, translated_adverb) = map(
+    choose, (VERBS, PREPOSITIONS, ADVERBS)
+  )
   verb += "ed" if past else "s" * (not plural)
-  stem += ("i" if past else "a") + "n" * plural
-  where, its_where = ([near, *spot[0]], [*spot[1], its_near]) if flip() else ([], [])
-  when, its_when = ([when], [its_when]) if flip() else ([], [])
+  verb_stem += ("i" if past else "a") + "n" * plural
+  where, translated_where = [], []
+  if coin():
+    where, translated_where = [preposition, *place[0]], [*place[1], postposition]
+  when, translated_when = [], []
+  if coin():
+    when, translated_when = [adverb], [translated_adverb]
   return (
-    [*subject[0], verb, *other[0], *where, *when, "."],
-    [*its_when, *subject[1], *its_where, *other[1], stem, "."],
+    [*subject[0], verb, *object_[0], *where, *when, "."],
+    [*translated_when, *subject[1], *translated_where, *object_[1], verb_stem, "."],
   )
 
 
 def _generate_summary(rng, names: Iterator[str], numbers: Iterator[str]) -> tuple[str, str]:
-  """A report and its headline."""
-  told = {"A": next(names), "B": next(names), "N": next(numbers)}
-  slots = {"C": names, "N": numbers, "D": iter(rng.permutation(DAYS).tolist())}
-  one = lambda texts: texts[rng.integers(len(texts))]
+  """Return a report and its headline."""
+  event_values = {"A": next(names), "B": next(names), "N": next(numbers)}
+  fillers = {"C": names, "N": numbers, "D": iter(rng.permutation(DAYS).tolist())}
+
+  def choose(texts):
+    return texts[rng.integers(len(texts))]
 
   def fill(template, values):
-    new = lambda token: next(slots[token]) if token in slots else token
-    return [values[token] if token in values else new(token) for token in template.split()]
+    """Return the words of a template, with its slots replaced by values or by new fillers."""
 
-  headline = one([*EVENTS])
-  report = fill(one(OPENINGS), {}) + fill(one(EVENTS[headline]), told) + fill(one(CLOSINGS), {})
-  return " ".join(report), " ".join(fill(headline, told))
+    def fill_word(word):
+      if word in values:
+        return values[word]
+      return next(fillers[word]) if word in fillers else word
+
+    return [fill_word(word) for word in template.split()]
+
+  headline = choose([*EVENTS])
+  report = fill(choose(OPENINGS), {})
+  report += fill(choose(EVENTS[headline]), event_values)
+  report += fill(choose(CLOSINGS), {})
+  return " ".join(report), " ".join(fill(headline, event_values))

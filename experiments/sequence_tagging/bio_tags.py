@@ -1,10 +1,10 @@
-"""Spans as tags of words, in three schemes.
+"""Tagging schemes: spans of words as BIO, IOB1 or IOBES tags.
 
-O is outside of every span, and X is any type:
+O is outside of every span, and X stands for any type:
 
-  bio     B-X begins a span and I-X goes on in it (IOB2)
-  iob1    I-X does both; B-X begins only what follows a span of the same type at once
-  iobes   as bio, but E-X ends a span, and S-X is one of a single word (BIOES; BILOU: L-X, U-X)
+  bio     B-X begins a span and I-X continues it (IOB2)
+  iob1    I-X does both; B-X begins only a span that directly follows one of the same type
+  iobes   as bio, but E-X ends a span, and S-X is a span of one word (BIOES; BILOU has L-X, U-X)
 """
 
 from collections.abc import Iterable
@@ -13,130 +13,147 @@ from itertools import pairwise
 import numpy as np
 
 PREFIXES = {"bio": "BI", "iob1": "BI", "iobes": "BIESLU"}
-SplitTag = tuple[str, str]  # prefix and type of a tag; without a type it is outside
+BEGIN_PREFIXES, END_PREFIXES = frozenset("BSU"), frozenset("ESLU")
+SplitTag = tuple[str, str]  # prefix and type of a tag; the type of O is ""
 
 
 def detect_scheme(sentences: Iterable[list[str]]) -> str:
-  """The scheme that tags are written in: "bio", "iob1" or "iobes".
+  """Return the scheme of a corpus: "bio", "iob1" or "iobes".
 
-  One sentence seldom tells, a corpus does: E, S, L or U is iobes; where I begins spans after O or
-  after another type, and B never does, it is iob1.
+  A single sentence is rarely enough. It is iobes if E, S, L or U occurs, and iob1 if spans begin
+  with I after O or after another type, but never with B.
   """
-  seen, first = set(), set()
+  prefixes, first_prefixes = set(), set()
   for tags in sentences:
-    for (_, before), (prefix, kind) in pairwise(map(_split_tag, ["O", *tags])):
-      seen.add(prefix)
-      if kind != before:
-        first.add(prefix)
-  if seen & set("ESLU"):
+    for (_, previous_type), (prefix, span_type) in pairwise(map(_split_tag, ["O", *tags])):
+      prefixes.add(prefix)
+      if span_type != previous_type:
+        first_prefixes.add(prefix)
+  if prefixes & END_PREFIXES:
     return "iobes"
-  return "iob1" if "I" in first and "B" not in first else "bio"
+  return "iob1" if "I" in first_prefixes and "B" not in first_prefixes else "bio"
 
 
 def to_bio(tags: list[str], scheme: str = "bio") -> list[str]:
-  """Tags of any scheme in BIO.
+  """Convert the tags of a sentence from any scheme to BIO.
 
   Raises:
-    ValueError: a tag is not of the scheme, or may not stand where it does.
+    ValueError: a tag does not belong to the scheme, or cannot follow the tag before it.
   """
   _check_tags(tags, scheme)
-  cut = pairwise(map(_split_tag, ["O", *tags]))
-  return [f"{'B' if _is_boundary(a, b) else 'I'}-{b[1]}" if b[1] else "O" for a, b in cut]
+  bio = []
+  for previous, current in pairwise(map(_split_tag, ["O", *tags])):
+    prefix = "B" if _is_boundary(previous, current) else "I"
+    bio.append(f"{prefix}-{current[1]}" if current[1] else "O")
+  return bio
 
 
 def to_iobes(tags: list[str]) -> list[str]:
-  """BIO tags in IOBES.
+  """Convert the tags of a sentence from BIO to IOBES.
 
   Raises:
-    ValueError: a tag is not BIO, or may not stand where it does.
+    ValueError: a tag is not BIO, or cannot follow the tag before it.
   """
   _check_tags(tags, "bio")
-  last = {"O": "O", "B": "S", "I": "E"}
+  last_prefix = {"O": "O", "B": "S", "I": "E"}
   return [
-    tag if after[0] == "I" else last[tag[0]] + tag[1:] for tag, after in pairwise([*tags, "O"])
+    tag if following[0] == "I" else last_prefix[tag[0]] + tag[1:]
+    for tag, following in pairwise([*tags, "O"])
   ]
 
 
 def extract_spans(tags: list[str]) -> set[tuple[str, int, int]]:
-  """The spans of BIO or IOBES tags as (type, start, end); the end is exclusive.
+  """Return the spans of BIO or IOBES tags as (type, start, end); the end is exclusive.
 
-  Tags need not be legal, for a net may predict anything: as in conlleval, I-X after O begins one.
+  Predicted tags may be illegal. As in conlleval, I-X after O begins a span.
   """
-  found, start = set(), 0
-  for t, (before, now) in enumerate(pairwise(map(_split_tag, ["O", *tags, "O"]))):
-    if _is_boundary(before, now):
-      if before[1]:
-        found.add((before[1], start, t))
+  spans, start = set(), 0
+  for t, (previous, current) in enumerate(pairwise(map(_split_tag, ["O", *tags, "O"]))):
+    if _is_boundary(previous, current):
+      if previous[1]:
+        spans.add((previous[1], start, t))
       start = t
-  return found
+  return spans
 
 
 def allowed_transitions(tags: list[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """Which tags may begin a sentence, follow one another, and end it.
+  """Return which tags may begin a sentence, follow one another, and end a sentence.
 
   Args:
-    tags: the names of all K tags. They are IOBES where E, S, L or U occurs, else BIO; where not all
-      are tags of spans, as with parts of speech, everything is allowed.
+    tags: the names of all K tags. They are IOBES if E, S, L or U occurs, else BIO. If some are not
+      tags of spans (parts of speech), everything is allowed.
 
   Returns:
-    start [K], inner [K, K], end [K] of bool; inner[i, j]: j may follow i.
+    start [K], inner [K, K] and end [K], bool; inner[i, j]: tag j may follow tag i.
   """
-  free = not all(_is_valid_tag(tag, "iobes") for tag in tags)
+  unconstrained = not all(_is_valid_tag(tag, "iobes") for tag in tags)
   scheme = "bio" if all(_is_valid_tag(tag, "bio") for tag in tags) else "iobes"
-  follows = lambda before, tag: free or _can_follow(_split_tag(before), _split_tag(tag), scheme)
+
+  def follows(previous, tag):
+    return unconstrained or _can_follow(_split_tag(previous), _split_tag(tag), scheme)
+
   start = [follows("O", tag) for tag in tags]
-  inner = [[follows(before, tag) for tag in tags] for before in tags]
-  end = [follows(before, "O") for before in tags]
+  inner = [[follows(previous, tag) for tag in tags] for previous in tags]
+  end = [follows(previous, "O") for previous in tags]
   return np.array(start, bool), np.array(inner, bool), np.array(end, bool)
 
 
 def span_tables(tags: list[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
-  """Of which tags spans are made, in IOBES: begins [K], ends [K], joins [K, K] (j goes on i).
+  """Return how tags form spans, for `metrics.span_f1`; None if they are not tags of spans.
 
-  None where some are no tags of spans, as with parts of speech.
+  Args:
+    tags: the names of all K tags, in BIO or IOBES.
+
+  Returns:
+    begins [K], ends [K] and joins [K, K], bool: a tag begins a span, ends a span (IOBES), and
+    joins[i, j]: tag j continues the span of tag i.
   """
   if not all(_is_valid_tag(tag, "iobes") for tag in tags):
     return None
-  cut = [_split_tag(tag) for tag in tags]
-  begins, ends = ([prefix in {*of} for prefix, _ in cut] for of in ("BSU", "ESLU"))
-  joins = [[a[0] in {*"BI"} and b[0] in {*"IEL"} and a[1] == b[1] for b in cut] for a in cut]
+  split_tags = [_split_tag(tag) for tag in tags]
+  begins = [prefix in BEGIN_PREFIXES for prefix, _ in split_tags]
+  ends = [prefix in END_PREFIXES for prefix, _ in split_tags]
+  joins = [
+    [a[0] in {"B", "I"} and b[0] in {"I", "E", "L"} and a[1] == b[1] for b in split_tags]
+    for a in split_tags
+  ]
   return np.array(begins, bool), np.array(ends, bool), np.array(joins, bool)
 
 
 def _split_tag(tag: str) -> SplitTag:
-  prefix, _, kind = tag.partition("-")
-  return prefix, kind
+  prefix, _, span_type = tag.partition("-")
+  return prefix, span_type
 
 
 def _is_boundary(previous: SplitTag, current: SplitTag) -> bool:
-  """Whether neighbours stand in different spans, or one in none."""
-  return previous[1] != current[1] or previous[0] in {*"ESLU"} or current[0] in {*"BSU"}
+  """Return whether two neighboring words are in different spans, or only one is in a span."""
+  return previous[1] != current[1] or previous[0] in END_PREFIXES or current[0] in BEGIN_PREFIXES
 
 
 def _can_follow(previous: SplitTag, current: SplitTag, scheme: str) -> bool:
-  """Whether a tag may follow another; what is outside of a sentence is O."""
-  same = previous[1] == current[1]
+  """Return whether a tag may follow another; before and after a sentence is O."""
+  same_type = previous[1] == current[1]
   if scheme == "iobes":
-    inside, on = previous[0] in "BI", current[0] in "IEL"
-    return same if inside and on else inside == on
-  return same or current[0] != {"bio": "I", "iob1": "B"}[scheme]
+    is_open, continues = previous[0] in "BI", current[0] in "IEL"
+    return same_type if is_open and continues else is_open == continues
+  return same_type or current[0] != {"bio": "I", "iob1": "B"}[scheme]
 
 
 def _is_valid_tag(tag: str, scheme: str) -> bool:
-  prefix, kind = _split_tag(tag)
-  return tag == "O" or (prefix in {*PREFIXES[scheme]} and kind != "")
+  prefix, span_type = _split_tag(tag)
+  return tag == "O" or (prefix in {*PREFIXES[scheme]} and span_type != "")
 
 
 def _check_tags(tags: list[str], scheme: str):
   for t, tag in enumerate(tags):
     if not _is_valid_tag(tag, scheme):
       raise ValueError(
-        f"{tag!r} at position {t} is no tag of {scheme.upper()}, which has O and "
+        f"{tag!r} at position {t} is not a tag of {scheme.upper()}, which has O and "
         f"{', '.join(PREFIXES[scheme])}, each with a type, as in B-PER"
       )
   names = ["the beginning", *map(repr, tags), "the end"]
-  for t, (before, now) in enumerate(pairwise(map(_split_tag, ["O", *tags, "O"]))):
-    if not _can_follow(before, now, scheme):
+  for t, (previous, current) in enumerate(pairwise(map(_split_tag, ["O", *tags, "O"]))):
+    if not _can_follow(previous, current, scheme):
       raise ValueError(
         f"{names[t + 1]} at position {t} cannot follow {names[t]} in {scheme.upper()}"
       )

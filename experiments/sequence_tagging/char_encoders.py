@@ -1,4 +1,4 @@
-"""Words as vectors, made of their characters: so a word never seen has one, too."""
+"""Encoders of the characters of a word, so that unknown words have vectors, too."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -9,15 +9,15 @@ from rnnjax.types import Array
 
 
 class CharCnn(nn.Module):
-  """The strongest response of each filter along a word: Ma & Hovy 2016.
+  """A convolution over the characters with max pooling (Ma & Hovy 2016).
 
       y = max_c (W * E[c] + b)
 
   Attributes:
-    symbols: how many characters there are, padding among them.
-    width: features of a character.
-    features: filters.
-    size: characters that a filter sees.
+    num_chars: number of characters, including padding.
+    embed_dim: features of a character.
+    features: number of filters.
+    kernel_size: width of the filters in characters.
   """
 
   num_chars: int
@@ -27,20 +27,28 @@ class CharCnn(nn.Module):
 
   @nn.compact
   def __call__(self, characters: Array) -> Array:
-    """characters [T, B, C], 0 beyond a word's end -> [T, B, features]; 0 for no characters."""
-    live = (characters != PAD)[..., None]
-    xs = jnp.where(live, _char_embedding(self)(characters), 0)
+    """Encode words.
+
+    Args:
+      characters: character ids [T, B, C], 0 in the padding.
+
+    Returns:
+      [T, B, features]; 0 for a word without characters.
+    """
+    mask = (characters != PAD)[..., None]
+    xs = jnp.where(mask, _char_embedding(self)(characters), 0)
     ys = nn.Conv(self.features, (self.kernel_size,), name="filters")(xs)
-    top = jnp.max(ys, -2, where=live, initial=-jnp.inf)
-    return jnp.where(live.any(-2), top, 0)
+    pooled = jnp.max(ys, -2, where=mask, initial=-jnp.inf)
+    return jnp.where(mask.any(-2), pooled, 0)
 
 
 class CharRnn(nn.Module):
-  """The last outputs of an encoder that reads a word in both directions: Lample et al. 2016.
+  """The final states of a bidirectional encoder of the characters (Lample et al. 2016).
 
   Attributes:
-    symbols, width: as for Convolution.
-    encoder: the recurrent part.
+    num_chars: number of characters, including padding.
+    embed_dim: features of a character.
+    encoder: the recurrent encoder.
   """
 
   num_chars: int
@@ -49,16 +57,23 @@ class CharRnn(nn.Module):
 
   @nn.compact
   def __call__(self, characters: Array) -> Array:
-    """characters [T, B, C], 0 beyond a word's end -> [T, B, features]; 0 for no characters."""
-    # [C, B, T]: a word's characters are its time, and rows stay where devices look for them.
+    """Encode words.
+
+    Args:
+      characters: character ids [T, B, C], 0 in the padding.
+
+    Returns:
+      [T, B, features]; 0 for a word without characters.
+    """
+    # [C, B, T]: the characters are the time axis of the encoder. B stays axis 1, over which the
+    # devices are sharded.
     xs = _char_embedding(self)(characters.transpose(2, 1, 0))
     lengths = jnp.sum(characters != PAD, -1).T
-    carry, _ = self.encoder.apply(
-      self.param("encoder", self.encoder.init, self.embed_dim), xs, lengths
-    )
+    params = self.param("encoder", self.encoder.init, self.embed_dim)
+    carry, _ = self.encoder.apply(params, xs, lengths)
     return self.encoder.final_hidden(carry).swapaxes(0, 1)
 
 
 def _char_embedding(module):
-  initial = nn.initializers.normal(0.3)
-  return nn.Embed(module.num_chars, module.embed_dim, embedding_init=initial, name="characters")
+  initializer = nn.initializers.normal(0.3)
+  return nn.Embed(module.num_chars, module.embed_dim, embedding_init=initializer, name="characters")

@@ -1,12 +1,14 @@
-"""Sentences with a tag for each word: parts of speech, named entities, chunks.
+"""Sentences with a tag for each word: parts of speech, named entities or chunks.
 
-  embedded   generated sentences in which the tags hang on later words
-  files      a folder or .zip archive with one file each whose name holds train, test and, if there
-             is one, valid or dev, and ends in .txt .conll .conllu .tsv (also .gz)
+  embedded   generated sentences in which later words decide the tag
+  files      a folder or .zip archive with one training, one test and an optional validation file,
+             whose names contain train, test, and valid or dev, and end in .txt .conll .conllu .tsv
+             (also .gz)
 
-One word a line, an empty line between sentences; the number of columns tells the format:
+Files have one word a line and an empty line between sentences. The number of columns determines the
+format:
 
-  2    word, tag, for any task; words may hold blanks where tabs part the columns
+  2    word, tag, for any task; if the columns are separated by tabs, words may contain spaces
   3    word, pos, chunk, as CoNLL-2000
   4    word, pos, chunk, ner, as CoNLL-2003
   10   CoNLL-U, of which the words and the universal parts of speech are read
@@ -21,13 +23,10 @@ from rnnjax.data.files import File, list_files, read_lines, use_files
 from rnnjax.types import InvalidInputError
 
 TASKS = ("pos", "ner", "chunk")
-SPLIT_PATTERNS = {
-  "train": "train",
-  "valid": "valid|dev",
-  "test": "test",
-}  # and what is in a file's name
-FILE_PATTERN = r"[^.].*\.(txt|conllu?|tsv)(\.gz)?"  # a leading dot hides a file
-FORMATS = {  # of so many columns: the word, what stands between, the tag
+SPLIT_PATTERNS = {"train": "train", "valid": "valid|dev", "test": "test"}  # in the file names
+FILE_PATTERN = r"[^.].*\.(txt|conllu?|tsv)(\.gz)?"  # not hidden files, which begin with a dot
+# The columns to read for each number of columns and task: word, additional inputs, tag.
+FORMATS = {
   2: {"pos": (0, 1), "chunk": (0, 1), "ner": (0, 1)},
   3: {"pos": (0, 1), "chunk": (0, 1, 2)},
   4: {"pos": (0, 1), "chunk": (0, 1, 2), "ner": (0, 1, 2, 3)},
@@ -36,17 +35,32 @@ FORMATS = {  # of so many columns: the word, what stands between, the tag
 
 
 class Sentence(NamedTuple):
-  """Words with a tag each."""
+  """A tagged sentence.
+
+  Attributes:
+    words: its words.
+    tags: the tag of each word; [] if unknown.
+    columns: the columns between word and tag, each as long as `words`.
+    document_id: the number of its document, from 0 in each set.
+    location: "file:line" of its first word.
+  """
 
   words: list[str]
   tags: list[str]
-  columns: list[list[str]]  # those between word and tag, each as long as words
-  document_id: int  # the number of its document, from 0 in each part
-  location: str  # "file:line" of its first word
+  columns: list[list[str]]
+  document_id: int
+  location: str
 
 
 class TaggedDataset(NamedTuple):
-  """Tagged sentences in three parts."""
+  """Tagged sentences in three sets.
+
+  Attributes:
+    name: the name of the dataset.
+    train: the training set.
+    valid: the validation set.
+    test: the test set.
+  """
 
   name: str
   train: list[Sentence]
@@ -61,128 +75,149 @@ def load(
   max_train_length: int | None = None,
   use_extra_columns: bool = True,
 ) -> TaggedDataset:
-  """Loads tagged sentences; tags of spans become IOBES.
+  """Load tagged sentences; the tags of spans are converted to IOBES.
 
   Args:
-    dataset: one of files.DATASETS; "auto" is files where data_dir is given, else embedded.
+    dataset: "embedded", "files", or "auto": files if `data_dir` is given, else embedded.
     data_dir: the folder or archive of the files.
     task: one of TASKS.
-    limit: words of a longer training sentence that are kept; None for all.
-    columns: whether those between word and tag are kept.
+    max_train_length: words to which training sentences are truncated; None for no limit.
+    use_extra_columns: whether to keep the columns between word and tag.
 
   Raises:
-    BadInput: files that are missing or malformed, each named with its line.
+    InvalidInputError: a file is missing or malformed (the message names file and line).
   """
   if task not in TASKS:
     raise InvalidInputError(f"the task must be one of {TASKS}; got {task!r}")
   if use_files(dataset, data_dir, "a small generated set", "FOLDER reads real sentences"):
-    text = load_files(data_dir, task)
+    loaded = load_files(data_dir, task)
   else:
-    text = _generate_dataset(task)
-  whole = list if task == "pos" else bio_tags.to_iobes
+    loaded = _generate_dataset(task)
 
-  def ready(part, max_length=None):
-    for words, tags, others, *place in part:
-      kept = [column[:max_length] for column in others] if use_extra_columns else []
-      yield Sentence(words[:max_length], whole(tags[:max_length]), kept, *place)
+  def convert(sentence, max_length=None):
+    # Truncation comes first, so that a truncated span still ends with E.
+    tags = sentence.tags[:max_length]
+    columns = [column[:max_length] for column in sentence.columns] if use_extra_columns else []
+    return sentence._replace(
+      words=sentence.words[:max_length],
+      tags=tags if task == "pos" else bio_tags.to_iobes(tags),
+      columns=columns,
+    )
 
-  parts = ready(text.train, max_train_length), ready(text.valid), ready(text.test)
-  return TaggedDataset(text.name, *map(list, parts))
-
-
-def _generate_dataset(task: str) -> TaggedDataset:
-  place = lambda part, n: f"embedded {part}:{n + 1}"
   return TaggedDataset(
-    "embedded",
-    *(
-      [Sentence(*row, [], n, place(part, n)) for n, row in enumerate(rows)]
-      for part, rows in zip(SPLIT_PATTERNS, synthetic_sentences.generate_splits(task))
-    ),
+    loaded.name,
+    [convert(sentence, max_train_length) for sentence in loaded.train],
+    [convert(sentence) for sentence in loaded.valid],
+    [convert(sentence) for sentence in loaded.test],
   )
 
 
-def load_files(data_dir: str, task: str) -> TaggedDataset:
-  """Reads a folder or an archive; tags of spans become BIO, whatever scheme they come in.
+def _generate_dataset(task: str) -> TaggedDataset:
+  splits = {}
+  for split, rows in zip(SPLIT_PATTERNS, synthetic_sentences.generate_splits(task)):
+    splits[split] = [
+      Sentence(words, tags, [], n, f"embedded {split}:{n + 1}")
+      for n, (words, tags) in enumerate(rows)
+    ]
+  return TaggedDataset("embedded", **splits)
 
-  Without a validation file the last tenth of the training sentences is held out.
+
+def load_files(data_dir: str, task: str) -> TaggedDataset:
+  """Read a folder or an archive; the tags of spans are converted from any scheme to BIO.
+
+  Without a validation file, the last tenth of the training sentences is held out.
 
   Raises:
-    BadInput: as for `load`.
+    InvalidInputError: as for `load`.
   """
-  present = list_files(data_dir)
-  found = {
-    part: [file for file in present if _split_of_file(file.name) == part] for part in SPLIT_PATTERNS
+  files = list_files(data_dir)
+  files_by_split = {
+    split: [file for file in files if _split_of_file(file.name) == split]
+    for split in SPLIT_PATTERNS
   }
-  if [*map(len, found.values())] not in ([1, 0, 1], [1, 1, 1]):
-    names = [file.name for file in present][:12]
+  if [*map(len, files_by_split.values())] not in ([1, 0, 1], [1, 1, 1]):
+    names = [file.name for file in files][:12]
     raise InvalidInputError(
       f"{data_dir} must hold one file each with train, test and, if there is one, valid or dev in "
       f"its name, ending in .txt .conll .conllu .tsv (also .gz); it holds {names}"
     )
-  parts = {
-    part: [s for f in chosen for s in _read_sentences(f, task)] for part, chosen in found.items()
+  splits = {
+    split: [sentence for file in split_files for sentence in _read_sentences(file, task)]
+    for split, split_files in files_by_split.items()
   }
-  if not found["valid"]:
-    cut = -max(round(len(parts["train"]) / 10), 1)
-    parts["train"], held = parts["train"][:cut], parts["train"][cut:]
-    parts["valid"] = [s._replace(document_id=s.document_id - held[0].document_id) for s in held]
-  for part, sentences in parts.items():
+  if not files_by_split["valid"]:
+    cut = -max(round(len(splits["train"]) / 10), 1)
+    splits["train"], held_out = splits["train"][:cut], splits["train"][cut:]
+    splits["valid"] = [
+      sentence._replace(document_id=sentence.document_id - held_out[0].document_id)
+      for sentence in held_out
+    ]
+  for split, sentences in splits.items():
     if not sentences:
-      raise InvalidInputError(f"the {part} part of {data_dir} has no sentence. Is its file empty?")
-    if len(sentences[0].columns) != len(parts["train"][0].columns):
+      raise InvalidInputError(f"the {split} set of {data_dir} has no sentences. Is its file empty?")
+    if len(sentences[0].columns) != len(splits["train"][0].columns):
       raise InvalidInputError(
-        f"{data_dir}: the {part} part has other columns than the training part"
+        f"{data_dir}: the {split} set must have as many columns as the training set"
       )
   if task != "pos":
-    scheme = bio_tags.detect_scheme(s.tags for sentences in parts.values() for s in sentences)
-    parts = {
-      part: [_convert_to_bio(s, scheme) for s in sentences] for part, sentences in parts.items()
+    scheme = bio_tags.detect_scheme(s.tags for sentences in splits.values() for s in sentences)
+    splits = {
+      split: [_convert_to_bio(sentence, scheme) for sentence in sentences]
+      for split, sentences in splits.items()
     }
-  return TaggedDataset(pathlib.Path(data_dir).name, **parts)
+  return TaggedDataset(pathlib.Path(data_dir).name, **splits)
 
 
 def _split_of_file(name: str) -> str | None:
-  """The first part that a file's name speaks of, in their order: "latest_train" is train."""
+  """Return the first split whose pattern is in a file name: "latest_train" is train, not test."""
   name = name.lower()
-  found = (part for part, words in SPLIT_PATTERNS.items() if re.search(words, name))
-  return next(found, None) if re.fullmatch(FILE_PATTERN, name) else None
+  if not re.fullmatch(FILE_PATTERN, name):
+    return None
+  matches = (split for split, pattern in SPLIT_PATTERNS.items() if re.search(pattern, name))
+  return next(matches, None)
 
 
 def _read_sentences(file: File, task: str) -> list[Sentence]:
-  """The sentences of one file."""
-  rows = [line.strip(" \t\r") for _, line in read_lines(file)]
-  # "#" may be a word: only where the first other line is of CoNLL-U does it begin a comment.
-  first = next((line for line in rows if line and not line.startswith(("#", "-DOCSTART-"))), "")
-  blank = "\t" if "\t" in first else " "
-  cut = lambda line: [cell.strip(" ") for cell in line.split(blank) if cell.strip(" ")]
-  width = len(cut(first))
-  tasks = FORMATS.get(width, {})
+  """Read the sentences of one file."""
+  lines = [line.strip(" \t\r") for _, line in read_lines(file)]
+  # "#" begins a comment only in CoNLL-U; elsewhere it may be a word. The first other line decides.
+  first = next((line for line in lines if line and not line.startswith(("#", "-DOCSTART-"))), "")
+  separator = "\t" if "\t" in first else " "
+
+  def split_columns(line):
+    return [cell.strip(" ") for cell in line.split(separator) if cell.strip(" ")]
+
+  num_columns = len(split_columns(first))
+  tasks = FORMATS.get(num_columns, {})
   if first and task not in tasks:
-    has = (
-      f"word, {', '.join(tasks)}" if tasks else f"not one of the formats, which have {[*FORMATS]}"
+    description = f"not one of the formats, which have {[*FORMATS]}"
+    if tasks:
+      description = f"word, {', '.join(tasks)}"
+    raise InvalidInputError(
+      f"{file} has no column for {task!r}: {num_columns} columns are {description}"
     )
-    raise InvalidInputError(f"{file} has no column for {task!r}: {width} columns are {has}")
-  conllu = width == 10
-  sentences, own, number = [], [], 0
-  for n, line in enumerate([*rows, ""], 1):
-    place = f"{file}:{n}"
-    begins = line.startswith("# newdoc" if conllu else "-DOCSTART-")
-    if own and (begins or not line):
-      (start, *_), words, *columns, tags = map(list, zip(*own))
-      sentences.append(Sentence(words, tags, columns, number, start))
-      own = []
-    if begins:
-      number = sentences[-1].document_id + 1 if sentences else 0
-    elif line and not (conllu and line.startswith("#")):
-      row = cut(line)
-      if len(row) != width:
+  is_conllu = num_columns == 10
+  sentences, rows, document_id = [], [], 0
+  for n, line in enumerate([*lines, ""], 1):  # the last sentence may have no empty line after it
+    location = f"{file}:{n}"
+    starts_document = line.startswith("# newdoc" if is_conllu else "-DOCSTART-")
+    if rows and (starts_document or not line):
+      (start, *_), words, *columns, tags = map(list, zip(*rows))
+      sentences.append(Sentence(words, tags, columns, document_id, start))
+      rows = []
+    if starts_document:
+      # Documents without sentences are not counted.
+      document_id = sentences[-1].document_id + 1 if sentences else 0
+    elif line and not (is_conllu and line.startswith("#")):
+      cells = split_columns(line)
+      if len(cells) != num_columns:
         raise InvalidInputError(
-          f"{place} has {len(row)} columns, and the first row {width}: {line[:60]!r}. "
+          f"{location} has {len(cells)} columns, and the first row {num_columns}: {line[:60]!r}. "
           "Is an empty line or a column missing?"
         )
-      # A number alone: neither a contraction (2-3) nor a word that is left out (8.1).
-      if not conllu or row[0].isdigit():
-        own.append((place, *(row[column] for column in tasks[task])))
+      # In CoNLL-U, contractions (2-3) and omitted words (8.1) have no integer id.
+      if not is_conllu or cells[0].isdigit():
+        rows.append((location, *(cells[column] for column in tasks[task])))
   return sentences
 
 
@@ -191,5 +226,5 @@ def _convert_to_bio(sentence: Sentence, scheme: str) -> Sentence:
     return sentence._replace(tags=bio_tags.to_bio(sentence.tags, scheme))
   except ValueError as error:
     raise InvalidInputError(
-      f"{sentence.location}: {error}, the scheme that all together show"
+      f"{sentence.location}: {error}, the scheme detected from all sentences"
     ) from None

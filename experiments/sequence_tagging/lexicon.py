@@ -1,4 +1,4 @@
-"""What a tagger knows of its language: words, characters, columns and tags as ids."""
+"""Vocabularies of a tagger: words, characters, extra columns and tags as ids."""
 
 import logging
 import re
@@ -12,39 +12,46 @@ from rnnjax.data.bucketed_batches import BucketedBatches
 from rnnjax.data.vocabulary import SPECIALS, Vocabulary
 from rnnjax.types import InvalidInputError
 
-MAX_WORD_LENGTH = 20  # characters of a word that are read: those at its beginning, and at its end
+MAX_WORD_LENGTH = 20  # characters read of a word; of a longer word, the first and the last half
 MIN_COUNT = 3  # shapes and characters that occur less often are unknown
 _DIGIT = re.compile(r"\d")
 
 
 def normalize_word(word: str) -> str:
-  """A word as the table of words knows it: in lower case, each digit a 0.
+  """Return a word in lower case, with each digit replaced by 0.
 
-  >>> normal("MI5-1996")
+  >>> normalize_word("MI5-1996")
   'mi0-0000'
   """
   return _DIGIT.sub("0", word.lower())
 
 
 def word_shape(word: str) -> str:
-  """How a word is written: runs of upper and lower case, digits, marks (Collobert et al. 2011).
+  """Return the runs of upper case, lower case, digits and marks of a word (Collobert et al. 2011).
 
-  >>> [shape(word) for word in ["Teddy", "U.S.", "1996-97", "eBay", "bears"]]
+  >>> [word_shape(word) for word in ["Teddy", "U.S.", "1996-97", "eBay", "bears"]]
   ['Xx', 'X.X.', '0-0', 'xXx', 'x']
   """
-  kind = lambda c: "X" if c.isupper() else "x" if c.isalpha() else "0" if c.isdigit() else c
-  kinds = [kind(c) for c in word]
-  return "".join(k for k, before in zip(kinds, ["", *kinds]) if k != before)
+  symbols = [_character_class(character) for character in word]
+  return "".join(symbol for symbol, previous in zip(symbols, ["", *symbols]) if symbol != previous)
+
+
+def _character_class(character: str) -> str:
+  if character.isupper():
+    return "X"
+  if character.isalpha():
+    return "x"
+  return "0" if character.isdigit() else character
 
 
 class Lexicon(NamedTuple):
-  """Four vocabularies.
+  """The vocabularies of a tagger.
 
   Attributes:
-    words: of normal words.
-    characters: as they are written.
-    columns: of the shapes first, and then of what else is read beside each word.
-    tags: by their ids.
+    words: normalized words.
+    characters: characters, as written.
+    columns: first word shapes, then the values of each extra column.
+    tags: the tags, in the order of their ids.
   """
 
   words: Vocabulary
@@ -56,84 +63,106 @@ class Lexicon(NamedTuple):
   def from_sentences(
     cls, sentences: Sequence[Sentence], tags: Iterable[str], min_count: int = 1
   ) -> "Lexicon":
-    """That of sentences to learn from; words that occur less often than `least` are unknown."""
-    missed = set(tags) - {tag for sentence in sentences for tag in sentence.tags}
-    if missed:
-      logging.warning("no sentence to learn from has %s: they will be missed", sorted(missed))
-    words = [sentence.words for sentence in sentences]
-    shapes = Vocabulary.from_texts(
-      [map(word_shape, sentence) for sentence in words], min_count=MIN_COUNT
-    )
-    columns = [Vocabulary.from_texts(column) for column in zip(*(s.columns for s in sentences))]
+    """Build the lexicon of a training set.
+
+    Args:
+      sentences: the training sentences.
+      tags: all tags. A warning names those that do not occur in the training set.
+      min_count: words that occur less often are unknown.
+    """
+    unseen = set(tags) - {tag for sentence in sentences for tag in sentence.tags}
+    if unseen:
+      logging.warning(
+        "the training set has no %s: these tags will never be predicted", sorted(unseen)
+      )
+    texts = [sentence.words for sentence in sentences]
+    words = [map(normalize_word, text) for text in texts]
+    shapes = [map(word_shape, text) for text in texts]
+    characters = [word for text in texts for word in text]
+    extra_columns = zip(*(sentence.columns for sentence in sentences))
     return cls(
-      Vocabulary.from_texts(
-        [map(normalize_word, sentence) for sentence in words], min_count=min_count
-      ),
-      Vocabulary.from_texts([word for sentence in words for word in sentence], min_count=MIN_COUNT),
-      [shapes, *columns],
+      Vocabulary.from_texts(words, min_count=min_count),
+      Vocabulary.from_texts(characters, min_count=MIN_COUNT),
+      [
+        Vocabulary.from_texts(shapes, min_count=MIN_COUNT),
+        *(Vocabulary.from_texts(column) for column in extra_columns),
+      ],
       sorted(set(tags)),
     )
 
   def encode(self, sentence: Sentence) -> dict[str, np.ndarray]:
-    """{"tokens": [T], "characters": [T, C], "columns": [T, N]}, and "tags": [T] if it has any."""
-    letters = np.zeros((len(sentence.words), MAX_WORD_LENGTH), np.int32)
-    for row, word in zip(letters, sentence.words):
+    """Return the ids of a sentence.
+
+    Returns:
+      "tokens" [T], "characters" [T, MAX_WORD_LENGTH], "columns" [T, N], and "tags" [T] if the
+      sentence has tags.
+    """
+    characters = np.zeros((len(sentence.words), MAX_WORD_LENGTH), np.int32)
+    for row, word in zip(characters, sentence.words):
       if len(word) > MAX_WORD_LENGTH:
         word = word[: MAX_WORD_LENGTH // 2] + word[-(MAX_WORD_LENGTH // 2) :]
       row[: len(word)] = self.characters.encode(word)
-    beside = [list(map(word_shape, sentence.words)), *sentence.columns]
-    ids = {tag: i for i, tag in enumerate(self.tags)}
+    columns = [list(map(word_shape, sentence.words)), *sentence.columns]
+    column_ids = [vocabulary.encode(column) for vocabulary, column in zip(self.columns, columns)]
     encoded = {
       "tokens": self.words.encode(list(map(normalize_word, sentence.words))),
-      "characters": letters,
-      "columns": np.stack([own.encode(column) for own, column in zip(self.columns, beside)], -1),
+      "characters": characters,
+      "columns": np.stack(column_ids, -1),
     }
-    tags = {"tags": np.array([ids[tag] for tag in sentence.tags], np.int32)}
-    return encoded | (tags if sentence.tags else {})
+    if sentence.tags:
+      tag_ids = {tag: i for i, tag in enumerate(self.tags)}
+      encoded["tags"] = np.array([tag_ids[tag] for tag in sentence.tags], np.int32)
+    return encoded
 
   def make_batches(
     self, sentences: Sequence[Sentence], batch_size: int, seed: int | None = None
   ) -> BucketedBatches:
-    """Batches of sentences, which their labels number; arguments as for Batches."""
+    """Return batches of sentences; "labels" holds the index of each row's sentence.
+
+    Args:
+      sentences: the sentences.
+      batch_size: rows of a batch.
+      seed: seed of the shuffle; None sorts by length, for evaluation.
+    """
     encoded = [self.encode(sentence) for sentence in sentences]
-    parts = {name: [one[name] for one in encoded] for name in encoded[0]}
+    arrays = {name: [ids[name] for ids in encoded] for name in encoded[0]}
     return BucketedBatches(
-      parts.pop("tokens"), range(len(sentences)), batch_size, seed=seed, extras=parts
+      arrays.pop("tokens"), range(len(sentences)), batch_size, seed=seed, extras=arrays
     )
 
   def to_json(self) -> dict:
-    """As what JSON can hold."""
-    ranked = lambda vocabulary: vocabulary.words[len(SPECIALS) :]
+    """Return the lexicon as a JSON value."""
+
+    def words_of(vocabulary):
+      return vocabulary.words[len(SPECIALS) :]
+
     return {
-      "words": ranked(self.words),
-      "characters": ranked(self.characters),
-      "columns": [ranked(column) for column in self.columns],
+      "words": words_of(self.words),
+      "characters": words_of(self.characters),
+      "columns": [words_of(column) for column in self.columns],
       "tags": self.tags,
     }
 
   @classmethod
   def from_json(cls, value: dict) -> "Lexicon":
-    """From what `json` gave.
+    """Build the lexicon from a value of `to_json`.
 
     Raises:
-      BadInput: it is of another kind.
+      InvalidInputError: the value has another structure.
     """
-    if not isinstance(value, dict) or not value.keys() >= {
-      "words",
-      "characters",
-      "columns",
-      "tags",
-    }:
+    keys = {"words", "characters", "columns", "tags"}
+    if not isinstance(value, dict) or not value.keys() >= keys:
       raise InvalidInputError(
         f"a lexicon must have words, characters, columns, tags; got {str(value)[:60]}"
       )
     if not isinstance(value["columns"], list) or not value["columns"]:
       raise InvalidInputError(
-        f"a lexicon must have columns, of shapes first; got {value['columns']!r:.60}"
+        "the columns of a lexicon must be a list of vocabularies, that of the word shapes first; "
+        f"got {value['columns']!r:.60}"
       )
-    words, characters = (
+    return cls(
       Vocabulary.from_json(value["words"]),
       Vocabulary.from_json(value["characters"]),
+      [*map(Vocabulary.from_json, value["columns"])],
+      Vocabulary.from_json(value["tags"], ()).words,
     )
-    columns = [*map(Vocabulary.from_json, value["columns"])]
-    return cls(words, characters, columns, Vocabulary.from_json(value["tags"], ()).words)

@@ -1,67 +1,84 @@
-"""Tags of words to look at: where a tagger errs, and a sentence in the colours of its tags."""
+"""Text displays of tags: an error table, and a sentence in the colors of its tags."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from experiments.sequence_tagging.bio_tags import extract_spans
 
-ANSI_COLORS = (
-  32,
-  36,
-  33,
-  35,
-  34,
-  31,
-)  # of ANSI terminals, which begin each with ESC[ and end with m
-NO_SPAN = "O"  # what a span is taken for where none was found
+ANSI_COLORS = (32, 36, 33, 35, 34, 31)  # color numbers of ANSI escape sequences
+NO_SPAN = "O"  # the predicted type of a true span that was not predicted
+
+Span = tuple[str, int, int]  # type, start, end
 
 
-def word_spans(tags: Sequence[str]) -> set[tuple[str, int, int]]:
-  """Each word as a span of its own, so that parts of speech are counted as spans are."""
+def word_spans(tags: Sequence[str]) -> set[Span]:
+  """Return each word as a span, so that parts of speech can be counted like spans."""
   return {(tag, t, t + 1) for t, tag in enumerate(tags)}
 
 
 def error_table(
-  true: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]], get_spans=extract_spans
+  true: Sequence[Sequence[str]],
+  predicted: Sequence[Sequence[str]],
+  get_spans: Callable[[Sequence[str]], set[Span]] = extract_spans,
 ) -> str:
-  """A table: for each type how many there are, precision, recall, F1, and what it was taken for.
+  """Return a table with the count, precision, recall, F1 and top confusions of each type.
 
   Args:
-    true, found: the tags of each sentence.
-    pieces: tags to what is counted, {(type, start, end)}: `spans`, or `words`.
+    true: the true tags of each sentence.
+    predicted: the predicted tags of each sentence.
+    get_spans: tags -> the spans to count: `extract_spans` or `word_spans`.
   """
-  there, given, right, taken = Counter(), Counter(), Counter(), {}
-  for ours, theirs in zip(true, predicted):
-    one, other = get_spans(ours), get_spans(theirs)
-    place = {span: kind for kind, *span in other for span in [tuple(span)]}
-    there.update(kind for kind, *_ in one)
-    given.update(kind for kind, *_ in other)
-    right.update(kind for kind, *_ in one & other)
-    for kind, *span in one - other:
-      taken.setdefault(kind, Counter())[place.get(tuple(span), NO_SPAN)] += 1
-  share = lambda a, b: f"{a / b:9.3f}" if b else f"{'':9}"
+  num_true, num_predicted, num_correct, confusions = Counter(), Counter(), Counter(), {}
+  for true_tags, predicted_tags in zip(true, predicted):
+    true_spans, predicted_spans = get_spans(true_tags), get_spans(predicted_tags)
+    predicted_types = {(start, end): span_type for span_type, start, end in predicted_spans}
+    num_true.update(span_type for span_type, *_ in true_spans)
+    num_predicted.update(span_type for span_type, *_ in predicted_spans)
+    num_correct.update(span_type for span_type, *_ in true_spans & predicted_spans)
+    for span_type, start, end in true_spans - predicted_spans:
+      predicted_type = predicted_types.get((start, end), NO_SPAN)
+      confusions.setdefault(span_type, Counter())[predicted_type] += 1
+
   lines = [f"{'':10}{'true':>7}{'precision':>11}{'recall':>9}{'F1':>9}  taken for"]
-  for kind in sorted(there | given, key=lambda kind: -there[kind]):
-    n, m, k = there[kind], given[kind], right[kind]
-    wrong = taken.get(kind, Counter()).most_common(3)
-    wrong = ", ".join(f"{other} {times}" for other, times in wrong)
-    line = f"{kind:10}{n:7}  {share(k, m)}{share(k, n)}{share(2 * k, n + m)}  {wrong}"
-    lines.append(line.rstrip())
+  for span_type in sorted(num_true | num_predicted, key=lambda name: -num_true[name]):
+    n, m, k = num_true[span_type], num_predicted[span_type], num_correct[span_type]
+    top_confusions = confusions.get(span_type, Counter()).most_common(3)
+    taken_for = ", ".join(f"{other} {count}" for other, count in top_confusions)
+    scores = _format_ratio(k, m) + _format_ratio(k, n) + _format_ratio(2 * k, n + m)
+    lines.append(f"{span_type:10}{n:7}  {scores}  {taken_for}".rstrip())
   return "\n".join(lines)
 
 
+def _format_ratio(numerator: int, denominator: int) -> str:
+  return f"{numerator / denominator:9.3f}" if denominator else f"{'':9}"
+
+
 def colored_sentence(
-  words: Sequence[str], tags: Sequence[str], probabilities, get_spans=extract_spans
+  words: Sequence[str],
+  tags: Sequence[str],
+  probabilities: Sequence[float],
+  get_spans: Callable[[Sequence[str]], set[Span]] = extract_spans,
 ) -> str:
-  """A sentence whose spans are coloured, and named behind; then each word's tag and probability."""
-  found = sorted(get_spans(tags), key=lambda piece: piece[1])
-  kinds = sorted({kind for kind, *_ in found})
-  colours = {kind: ANSI_COLORS[i % len(ANSI_COLORS)] for i, kind in enumerate(kinds)}
-  shown, end = [], 0
-  for kind, start, stop in found:
-    shown += words[end:start]
-    shown.append(f"\033[{colours[kind]}m{' '.join(words[start:stop])}\033[0m[{kind}]")
-    end = stop
-  wide, long = (max(map(len, some)) for some in (words, tags))
-  rows = [f"  {w:{wide}}  {tag:{long}}  {p:.3f}" for w, tag, p in zip(words, tags, probabilities)]
-  return "\n".join([" ".join([*shown, *words[end:]]), *rows])
+  """Return a sentence with colored, labeled spans, then a line with each word's tag.
+
+  Args:
+    words: the words.
+    tags: the tag of each word.
+    probabilities: the probability of each tag.
+    get_spans: tags -> the spans to color: `extract_spans` or `word_spans`.
+  """
+  spans = sorted(get_spans(tags), key=lambda span: span[1])
+  span_types = sorted({span_type for span_type, *_ in spans})
+  colors = {name: ANSI_COLORS[i % len(ANSI_COLORS)] for i, name in enumerate(span_types)}
+  parts, position = [], 0
+  for span_type, start, end in spans:
+    parts += words[position:start]
+    text = " ".join(words[start:end])
+    parts.append(f"\033[{colors[span_type]}m{text}\033[0m[{span_type}]")
+    position = end
+  word_width, tag_width = max(map(len, words)), max(map(len, tags))
+  rows = [
+    f"  {word:{word_width}}  {tag:{tag_width}}  {p:.3f}"
+    for word, tag, p in zip(words, tags, probabilities)
+  ]
+  return "\n".join([" ".join([*parts, *words[position:]]), *rows])

@@ -1,9 +1,9 @@
-"""A small generated set of tagged sentences in which later words decide.
+"""Generated tagged sentences in which later words decide the tag.
 
-Every sentence has a twin that begins alike and yet is tagged otherwise there: "Teddy bears are on
-sale !", "Teddy Roosevelt was a great president !". Whatever reads forward alone tags the beginning
-of both alike, so each ambiguous word is right in at most one of them, while a net that reads in
-both directions can be right in both. `ceiling` counts how far reading forward can get.
+The sentences come in pairs that begin with the same words but with different tags: "Teddy bears are
+on sale !", "Teddy Roosevelt was a great president !". A forward model tags the common beginning of
+both sentences alike, so each ambiguous word is right in at most one of them. A bidirectional model
+can be right in both. `max_forward_accuracy` computes the limit of forward models.
 """
 
 import collections
@@ -16,7 +16,7 @@ from experiments.sequence_tagging import bio_tags
 TaggedWords = tuple[list[str], list[str]]  # words and their tags
 SPLIT_SIZES = (1200, 200, 400)
 
-SLOTS = {  # each stands for one of these words
+SLOTS = {  # a slot of a template is replaced by one of these words
   "OPENING": "well now today yesterday look listen",
   "NICKNAME": "Teddy Daisy Robin Olive Rose Heather Ruby Ginger",
   "NAME": "Mark Bill Sue Rob Grant Chase Pat Frank Nick Josh",
@@ -32,7 +32,7 @@ SLOTS = {  # each stands for one of these words
   "THING": "boat page bank house river company garden ball",
   "SEASON": "spring summer autumn winter",
 }
-WORD_TYPES = {  # of words and slots: the type of an entity, or else a part of speech
+WORD_TYPES = {  # the words and slots of each type: an entity type, or else a part of speech
   "PER": "SURNAME",
   "LOC": "Stadium",
   "ADJ": "AGE great full",
@@ -45,7 +45,9 @@ WORD_TYPES = {  # of words and slots: the type of an entity, or else a part of s
   "PUNCT": "! . ,",
   "VERB": "like likes sold rose",
 }
-TEMPLATES = (  # what twins share, and how each goes on by the mark that this gives the words with a *
+# The common beginning of a pair, and the two continuations by the type that each gives to the words
+# with a *.
+TEMPLATES = (
   ("NICKNAME*", {"NOUN": "WARES are on sale !", "PER": "SURNAME was a great ROLE !"}),
   ("PLACE*", {"LOC": "is great in SEASON .", "PER": "SURNAME is a AGE ROLE ."}),
   ("PLACE* , PLACE* and PLACE* are", {"LOC": "AGE cities .", "PER": "AGE sisters ."}),
@@ -57,70 +59,86 @@ TEMPLATES = (  # what twins share, and how each goes on by the mark that this gi
   ("FIRM*", {"VERB": "the THING !", "ORG": "sold the THING ."}),
   ("the AGE CREW*", {"VERB": "the THING !", "NOUN": "likes the THING ."}),
 )
-SPAN_TYPES = {  # the types of spans by mark: entities, and noun phrases that hold no other
+# The span type of each word type. Chunks are noun phrases that contain no other noun phrase.
+SPAN_TYPES = {
   "ner": {"PER": "PER", "LOC": "LOC", "ORG": "ORG"},
   "chunk": dict.fromkeys(("PER", "LOC", "ORG", "DET", "ADJ", "NOUN"), "NP"),
 }
 
 
 def generate_splits(task: str) -> tuple[list[TaggedWords], list[TaggedWords], list[TaggedWords]]:
-  """Sentences to learn from, to choose with and to test; no pair of twins is divided."""
-  made = generate_sentences(sum(SPLIT_SIZES), task=task)
-  train, valid, _ = np.cumsum(SPLIT_SIZES)
-  return made[:train], made[train:valid], made[valid:]
+  """Return the training, validation and test set; a pair of sentences is in one set."""
+  sentences = generate_sentences(sum(SPLIT_SIZES), task=task)
+  train_end, valid_end, _ = np.cumsum(SPLIT_SIZES)
+  return sentences[:train_end], sentences[train_end:valid_end], sentences[valid_end:]
 
 
 def generate_sentences(num_sentences: int, seed: int = 0, task: str = "ner") -> list[TaggedWords]:
-  """Distinct sentences, each beside its twin.
+  """Return distinct tagged sentences; the two sentences of a pair are neighbors.
 
   Args:
-    number: of sentences, even.
-    seed: of what is drawn.
-    task: "pos", "ner" or "chunk"; twins differ in its tags. Those of spans are BIO.
+    num_sentences: an even number.
+    seed: the random seed.
+    task: "pos", "ner" or "chunk". The tags of a pair differ in this task. Spans are tagged in BIO.
 
   Raises:
-    ValueError: there are not so many.
+    ValueError: there are fewer distinct sentences.
   """
-  differ = lambda one, other: _types_to_tags([one], task) != _types_to_tags([other], task)
-  forms = [form for form in TEMPLATES if differ(*form[1])]
-  made = {}
+  templates = [
+    (prefix, continuations)
+    for prefix, continuations in TEMPLATES
+    if len({tuple(_types_to_tags([word_type], task)) for word_type in continuations}) > 1
+  ]
+  types_by_sentence = {}
   for n in range(10 * num_sentences):
-    twins = dict(_sentence_pair(np.random.default_rng((seed, n)), *forms[n % len(forms)]))
-    if not twins.keys() & made.keys():
-      made.update(twins)
-    if len(made) == num_sentences:
-      return [([*words], _types_to_tags(marks, task)) for words, marks in made.items()]
+    rng = np.random.default_rng((seed, n))
+    pair = dict(_sentence_pair(rng, *templates[n % len(templates)]))
+    if not pair.keys() & types_by_sentence.keys():
+      types_by_sentence.update(pair)
+    if len(types_by_sentence) == num_sentences:
+      return [
+        ([*words], _types_to_tags(word_types, task))
+        for words, word_types in types_by_sentence.items()
+      ]
   raise ValueError(
-    f"{num_sentences} distinct sentences for {task} cannot be made in pairs of twins"
+    f"num_sentences must be at most the number of distinct {task} sentences; got {num_sentences}, "
+    f"but {10 * num_sentences} draws gave only {len(types_by_sentence)}"
   )
 
 
 def max_forward_accuracy(tagged_sentences: Iterable[TaggedWords]) -> float:
-  """The best accuracy, over all tags, of whatever knows at each word only those up to it."""
-  counts = collections.defaultdict(collections.Counter)
+  """Return the best tag accuracy of any model that reads only the words up to each tag."""
+  tag_counts = collections.defaultdict(collections.Counter)
   for words, tags in tagged_sentences:
     for t, tag in enumerate(tags, 1):
-      counts[tuple(words[:t])][tag] += 1
-  right = sum(max(count.values()) for count in counts.values())
-  return right / sum(count.total() for count in counts.values())
+      tag_counts[tuple(words[:t])][tag] += 1
+  num_correct = sum(max(counts.values()) for counts in tag_counts.values())
+  return num_correct / sum(counts.total() for counts in tag_counts.values())
 
 
-def _sentence_pair(rng, prefix: str, continuations: dict[str, str]):
-  """Two sentences of one form, as words and marks."""
-  words = {slot: iter(rng.permutation(some.split()).tolist()) for slot, some in SLOTS.items()}
-  marks = {word: mark for mark, some in WORD_TYPES.items() for word in some.split()}
-  fill = lambda text: [next(words[token]) if token in SLOTS else token for token in text.split()]
+def _sentence_pair(rng: np.random.Generator, prefix: str, continuations: dict[str, str]):
+  """Yield the two sentences of a template, as words and word types."""
+  words_left = {
+    slot: iter(rng.permutation(words.split()).tolist()) for slot, words in SLOTS.items()
+  }
+  type_of_word = {
+    word: word_type for word_type, words in WORD_TYPES.items() for word in words.split()
+  }
+
+  def fill_slots(text):
+    return [next(words_left[token]) if token in SLOTS else token for token in text.split()]
+
   opening = "OPENING , " if rng.random() < 0.8 else ""
-  begun = fill(opening + prefix.replace("*", ""))
-  for mark, rest in continuations.items():
-    tokens = f"{opening}{prefix} {rest}".split()
-    yield (*begun, *fill(rest)), [mark if t.endswith("*") else marks[t] for t in tokens]
+  beginning = fill_slots(opening + prefix.replace("*", ""))
+  for ambiguous_type, continuation in continuations.items():
+    tokens = f"{opening}{prefix} {continuation}".split()
+    word_types = [ambiguous_type if t.endswith("*") else type_of_word[t] for t in tokens]
+    yield (*beginning, *fill_slots(continuation)), word_types
 
 
 def _types_to_tags(word_types: list[str], task: str) -> list[str]:
   if task == "pos":
-    return ["PROPN" if mark in SPAN_TYPES["ner"] else mark for mark in word_types]
-  types = SPAN_TYPES[task]
-  return bio_tags.to_bio(
-    [f"I-{types[mark]}" if mark in types else "O" for mark in word_types], "iob1"
-  )
+    return ["PROPN" if word_type in SPAN_TYPES["ner"] else word_type for word_type in word_types]
+  span_types = SPAN_TYPES[task]
+  iob1 = [f"I-{span_types[name]}" if name in span_types else "O" for name in word_types]
+  return bio_tags.to_bio(iob1, "iob1")

@@ -1,4 +1,4 @@
-"""A trained tagger that one can ask."""
+"""Inference with a trained tagger."""
 
 import functools
 import time
@@ -9,8 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.sequence_tagging import bio_tags
-from experiments.sequence_tagging import plots as tags
+from experiments.sequence_tagging import bio_tags, plots
 from experiments.sequence_tagging.data import Sentence
 from experiments.sequence_tagging.lexicon import Lexicon
 from rnnjax.models.tagger import Tagger
@@ -18,21 +17,27 @@ from rnnjax.types import InvalidInputError, Params
 
 
 class TaggedSentence(NamedTuple):
-  """A sentence's likeliest tags, and of each the probability that it stands there. [T]"""
+  """The predicted tags of a sentence.
+
+  Attributes:
+    tags: the best tag sequence.
+    probabilities: the marginal probability of each tag, [T].
+  """
 
   tags: list[str]
   probabilities: np.ndarray
 
 
 class TaggerPredictor(NamedTuple):
-  """A tagger, its parameters, and its lexicon.
+  """A tagger, its parameters and its lexicon.
 
-      labeller = tagging.load("runs/ner")
-      labeller(["Teddy Roosevelt was a great President !".split()])[0].tags
+      predictor = tagging.load("runs/ner")
+      predictor(["Teddy Roosevelt was a great President !".split()])[0].tags
 
   Attributes:
-    model, params: what reads and decides.
-    lexicon: what stands for what.
+    model: the tagger.
+    params: its parameters.
+    lexicon: its vocabularies.
   """
 
   model: Tagger
@@ -42,69 +47,84 @@ class TaggerPredictor(NamedTuple):
   def __call__(
     self, sentences: Sequence[Sequence[str]], columns: Sequence | None = None, batch_size: int = 64
   ) -> list[TaggedSentence]:
-    """Tags sentences, `batch` at once; columns are those that the lexicon has beside the shapes.
+    """Tag sentences.
+
+    Args:
+      sentences: the words of each sentence.
+      columns: the extra columns of each sentence, if the model reads any.
+      batch_size: the maximum number of sentences in a batch.
 
     Raises:
-      BadInput: no sentence, an empty one, or columns that are missing.
+      InvalidInputError: there is no sentence, a sentence is empty, or columns are missing.
     """
     if not sentences or not all(sentences) or any(isinstance(words, str) for words in sentences):
       raise InvalidInputError(
-        "sentences must be lists of words, at least one, and none of them empty"
+        "sentences must be a list of lists of words, with at least one sentence, and no empty one"
       )
     columns = [[]] * len(sentences) if columns is None else columns
-    needed = len(self.lexicon.columns) - 1
-    fit = lambda words, own: [len(column) for column in own] == [len(words)] * needed
-    if len(columns) != len(sentences) or not all(map(fit, sentences, columns)):
+    num_columns = len(self.lexicon.columns) - 1  # the first is the shapes, which words determine
+
+    def has_columns(words, extra_columns):
+      return [len(column) for column in extra_columns] == [len(words)] * num_columns
+
+    if len(columns) != len(sentences) or not all(map(has_columns, sentences, columns)):
       raise InvalidInputError(
-        f"this tagger reads {needed} columns beside the words, such as parts of speech, each as "
-        "long as its sentence; one that shall tag bare sentences is trained with --use_extra_columns=false"
+        f"this tagger reads {num_columns} columns in addition to the words, such as parts of "
+        "speech, each as long as its sentence. To tag sentences without columns, train with "
+        "--use_extra_columns=false"
       )
-    bare = [Sentence(list(words), [], own, 0, "") for words, own in zip(sentences, columns)]
-    batches = self.lexicon.make_batches(bare, min(batch_size, len(bare)))
-    labelled: list = [None] * len(sentences)
-    for made in batches:  # by length
-      best, p = map(np.asarray, _predict_batch(self.model, self.params, made))
-      for b in np.flatnonzero(made["weights"]):
-        n = made["lengths"][b]
-        names = [self.lexicon.tags[tag] for tag in best[:n, b]]
-        labelled[made["labels"][b]] = TaggedSentence(names, p[:n, b])
-    return labelled
+    untagged = [
+      Sentence(list(words), [], extra_columns, 0, "")
+      for words, extra_columns in zip(sentences, columns)
+    ]
+    predictions: list = [None] * len(sentences)
+    # Batches are sorted by length; their labels are the positions of the sentences.
+    for batch in self.lexicon.make_batches(untagged, min(batch_size, len(untagged))):
+      tag_ids, probabilities = map(np.asarray, _predict_batch(self.model, self.params, batch))
+      for b in np.flatnonzero(batch["weights"]):
+        length = batch["lengths"][b]
+        tags = [self.lexicon.tags[i] for i in tag_ids[:length, b]]
+        predictions[batch["labels"][b]] = TaggedSentence(tags, probabilities[:length, b])
+    return predictions
 
   @property
-  def extract_units(self):
-    """What is counted: spans, or words where the tags are not of spans."""
-    return bio_tags.extract_spans if bio_tags.span_tables(self.lexicon.tags) else tags.word_spans
+  def get_spans(self):
+    """The function that returns what is counted: spans, or words if tags do not form spans."""
+    has_spans = bio_tags.span_tables(self.lexicon.tags)
+    return bio_tags.extract_spans if has_spans else plots.word_spans
 
   def evaluate(self, sentences: Sequence[Sentence]) -> tuple[dict[str, float], str]:
-    """Tags sentences whose tags are known.
+    """Tag sentences with known tags.
 
     Returns:
-      seqeval's strict F1, where the tags are of spans, and how many words are tagged in a second
-      once all is compiled; and a table of errors.
+      The scores and an error table. The scores are the speed in words per second, without
+      compilation, and the strict F1 of seqeval if the tags form spans.
     """
-    from seqeval.metrics import f1_score  # and with it scikit-learn, a second
+    from seqeval.metrics import f1_score  # imports scikit-learn, which takes a second
     from seqeval.scheme import IOBES
 
-    both = [s.words for s in sentences], [s.columns for s in sentences]
-    self(*both)
-    begun = time.perf_counter()
-    found, true = [one.tags for one in self(*both)], [s.tags for s in sentences]
-    scores = {"words_per_second": sum(map(len, true)) / (time.perf_counter() - begun)}
-    if self.extract_units is bio_tags.extract_spans:
-      scores["seqeval"] = float(f1_score(true, found, mode="strict", scheme=IOBES))
-    return scores, tags.error_table(true, found, self.extract_units)
+    inputs = [s.words for s in sentences], [s.columns for s in sentences]
+    self(*inputs)  # compile
+    start = time.perf_counter()
+    predicted = [prediction.tags for prediction in self(*inputs)]
+    seconds = time.perf_counter() - start
+    true = [s.tags for s in sentences]
+    scores = {"words_per_second": sum(map(len, true)) / seconds}
+    if self.get_spans is bio_tags.extract_spans:
+      scores["seqeval"] = float(f1_score(true, predicted, mode="strict", scheme=IOBES))
+    return scores, plots.error_table(true, predicted, self.get_spans)
 
   def highlight(self, words: Sequence[str]) -> tuple[str, list[str]]:
-    """A sentence in the colours of its tags, with their probabilities; and the tags."""
-    (one,) = self([words])
-    return tags.colored_sentence(words, *one, self.extract_units), one.tags
+    """Return a sentence in the colors of its tags with their probabilities; and the tags."""
+    (prediction,) = self([words])
+    return plots.colored_sentence(words, *prediction, self.get_spans), prediction.tags
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _predict_batch(model, params, batch):
-  """The best tags and their marginals, [T, B] each."""
+  """Return the best tags and their marginal probabilities, [T, B] each."""
   inputs = map(batch.get, ("tokens", "lengths", "characters", "columns"))
-  last, scores = model.apply({"params": params}, *inputs)
-  best = model.tag_layer.best_tags(last, scores, batch["lengths"])
-  marginals = model.tag_layer.marginals(last, scores, batch["lengths"])
-  return best, jnp.take_along_axis(marginals, best[..., None], -1)[..., 0]
+  tag_params, scores = model.apply({"params": params}, *inputs)
+  tags = model.tag_layer.best_tags(tag_params, scores, batch["lengths"])
+  marginals = model.tag_layer.marginals(tag_params, scores, batch["lengths"])
+  return tags, jnp.take_along_axis(marginals, tags[..., None], -1)[..., 0]

@@ -1,10 +1,12 @@
-"""Spoken words and strings of them: the Free Spoken Digit Dataset, or a small generated set.
+"""Recordings of single words and utterances made of them.
 
-  embedded   glides and tones that swell and fade, of three whistlers
-  files      a folder or .zip archive of recordings, DIGIT_SPEAKER_INDEX.wav, such as 7_lucas_31.wav
+  embedded   generated tones and glides of three speakers
+  files      the Free Spoken Digit Dataset: a folder or .zip archive of recordings
+             DIGIT_SPEAKER_INDEX.wav, such as 7_lucas_31.wav
 
-Of each digit's recordings by a speaker those of index 0 to 4 are the official test part, 5 to 9
-choose. Where a speaker is held out, he is the whole test part.
+Of the recordings of a digit by a speaker, index 0 to 4 are the official test set, 5 to 9 are used
+for validation, the others for training. If a test speaker is given, all of this speaker's
+recordings are the test set, and indices 0 to 4 of the other speakers are used for training.
 """
 
 import re
@@ -21,18 +23,24 @@ from rnnjax.data.standardize import Standardizer
 from rnnjax.types import InvalidInputError
 
 DIGITS = tuple("zero one two three four five six seven eight nine".split())
+# The pitch at the start and at the end of each generated word, relative to the speaker's.
 GLIDES = {"rise": (1, 2), "fall": (2, 1), "low": (1, 1), "high": (2, 2), "leap": (1, 3)}
-SAMPLE_RATE = 8000  # samples a second
-HOP_LENGTH, FRAME_STACK = (
-  SAMPLE_RATE // 100,
-  3,
-)  # samples of 10 ms, of which a net reads three at once
-MIN_SECONDS, MAX_SECONDS = 0.1, 30  # seconds of a recording, at least and at most
-RECORDINGS_PER_WORD = 40  # generated recordings of each word by each whistler
+SAMPLE_RATE = 8000  # Hz
+HOP_LENGTH = SAMPLE_RATE // 100  # samples of a frame, 10 ms
+FRAME_STACK = 3  # frames that the model reads in one step
+MIN_SECONDS = 0.1  # of a recording
+MAX_SECONDS = 30
+RECORDINGS_PER_WORD = 40  # generated recordings of each word by each speaker
 
 
 class Recording(NamedTuple):
-  """One word: its samples [N], which word it is, and whose."""
+  """A recording of one word.
+
+  Attributes:
+    samples: [N], in [-1, 1].
+    word: the index of the word.
+    speaker: the name of the speaker.
+  """
 
   samples: np.ndarray
   word: int
@@ -40,14 +48,27 @@ class Recording(NamedTuple):
 
 
 class Utterance(NamedTuple):
-  """One or more words: the samples [N], and which words [U] they are."""
+  """Audio of one or more words.
+
+  Attributes:
+    samples: [N].
+    words: the indices [U] of the words.
+  """
 
   samples: np.ndarray
   words: np.ndarray
 
 
 class SpeechDataset(NamedTuple):
-  """Recordings in three parts, and how their words are written."""
+  """Recordings in three splits.
+
+  Attributes:
+    name: of the data set.
+    words: the text of each word index.
+    train: the training set.
+    valid: the validation set.
+    test: the test set.
+  """
 
   name: str
   words: tuple[str, ...]
@@ -57,37 +78,43 @@ class SpeechDataset(NamedTuple):
 
 
 def load(dataset: str = "auto", data_dir: str = "", test_speaker: str = "") -> SpeechDataset:
-  """Loads recordings of words.
+  """Load recordings of words.
 
   Args:
-    dataset: one of files.DATASETS; "auto" is files where data_dir is given, else embedded.
+    dataset: one of files.DATASETS; "auto" reads files if data_dir is given.
     data_dir: the folder or archive.
-    hold_out: a speaker who is tested, and not heard before; "" for the official test part.
+    test_speaker: a speaker who is only in the test set; "" for the official split.
 
   Raises:
-    BadInput: files that are missing, misnamed or damaged; a speaker or a part that is not there.
+    InvalidInputError: files are missing, misnamed or damaged, the speaker does not exist, or a
+      split has no recording of some word.
   """
   if use_files(dataset, data_dir, "generated sounds", "PATH reads recordings of digits"):
-    name, words, numbered = "fsdd", DIGITS, _read_recordings(data_dir)
+    name, words, indexed_recordings = "fsdd", DIGITS, _read_recordings(data_dir)
   else:
-    name, words, numbered = "embedded", tuple(GLIDES), _generate_recordings()
-  speakers = sorted({recording.speaker for _, recording in numbered})
+    name, words, indexed_recordings = "embedded", tuple(GLIDES), _generate_recordings()
+  speakers = sorted({recording.speaker for _, recording in indexed_recordings})
   if test_speaker and test_speaker not in speakers:
     raise InvalidInputError(
       f"--test_speaker must be one of {', '.join(speakers)}; got {test_speaker!r}"
     )
-  parts = {"train": [], "valid": [], "test": []}
-  for index, recording in numbered:
-    tested = recording.speaker == test_speaker if test_speaker else index < 5
-    parts["test" if tested else "valid" if 5 <= index < 10 else "train"].append(recording)
-  for part, recordings in parts.items():
+  splits = {"train": [], "valid": [], "test": []}
+  for index, recording in indexed_recordings:
+    is_test = recording.speaker == test_speaker if test_speaker else index < 5
+    if is_test:
+      splits["test"].append(recording)
+    elif 5 <= index < 10:
+      splits["valid"].append(recording)
+    else:
+      splits["train"].append(recording)
+  for split, recordings in splits.items():
     missing = {*words} - {words[recording.word] for recording in recordings}
     if missing:
       raise InvalidInputError(
-        f"{data_dir} has no recording of {', '.join(sorted(missing))} for the {part} part. "
-        "Recordings 0 to 4 of a word by a speaker are tested, 5 to 9 choose, others train"
+        f"{data_dir} has no recording of {', '.join(sorted(missing))} for the {split} split. "
+        "Recordings 0 to 4 of a word by a speaker are the test set, 5 to 9 the validation set"
       )
-  return SpeechDataset(name, words, **parts)
+  return SpeechDataset(name, words, **splits)
 
 
 def sample_utterances(
@@ -98,59 +125,73 @@ def sample_utterances(
   seed: int,
   speed_perturbation: float = 0.0,
 ) -> Iterator[Utterance]:
-  """Strings of low to high words by one speaker each, with pauses and faint noise.
+  """Yield random utterances: recordings of one speaker, joined with pauses and faint noise.
 
   Args:
-    recordings: what they are made of.
-    number: how many.
-    low, high: the fewest and the most words.
-    seed: of all that is drawn.
-    tempo: each recording is played faster or slower, up to this share, and so higher or lower.
+    recordings: the recordings to sample from.
+    num_utterances: how many utterances to yield.
+    min_words: the smallest number of words.
+    max_words: the largest number of words.
+    seed: of the random choices.
+    speed_perturbation: largest relative change of the speed of a recording. A faster recording
+      also has a higher pitch.
 
   Raises:
-    BadInput: low is more than high.
+    InvalidInputError: min_words is larger than max_words.
   """
   if min_words > max_words:
     raise InvalidInputError(
       f"--min_test_words must be at most --max_words; got {min_words} and {max_words}"
     )
-  draw, spoken = np.random.default_rng(seed), {}
+  rng = np.random.default_rng(seed)
+  by_speaker = {}
   for recording in recordings:
-    spoken.setdefault(recording.speaker, []).append(recording)
-  speakers = list(spoken.values())
+    by_speaker.setdefault(recording.speaker, []).append(recording)
+  speakers = list(by_speaker.values())
   for _ in range(num_utterances):
-    own = speakers[draw.integers(len(speakers))]
-    chosen = [own[i] for i in draw.integers(len(own), size=draw.integers(min_words, max_words + 1))]
-    pause = lambda: np.zeros(int(SAMPLE_RATE * max(0, draw.uniform(-0.2, 0.3))), np.float32)
-    pieces = [pause()]
+    pool = speakers[rng.integers(len(speakers))]
+    chosen = [pool[i] for i in rng.integers(len(pool), size=rng.integers(min_words, max_words + 1))]
+    pieces = [_draw_pause(rng)]
     for recording in chosen:
-      percent = 100 + round(100 * speed_perturbation * draw.uniform(-1, 1))
-      pieces += [signal.resample_poly(recording.samples, percent, 100), pause()]
+      percent = 100 + round(100 * speed_perturbation * rng.uniform(-1, 1))
+      pieces += [signal.resample_poly(recording.samples, percent, 100), _draw_pause(rng)]
     samples = np.concatenate(pieces)
-    noise = samples.std() * 10 ** draw.uniform(-3, -1.5)
-    samples += noise * draw.standard_normal(len(samples), np.float32)
+    noise_std = samples.std() * 10 ** rng.uniform(-3, -1.5)
+    samples += noise_std * rng.standard_normal(len(samples), np.float32)
     words = np.array([recording.word for recording in chosen], np.int32)
     yield Utterance(samples.astype(np.float32), words)
 
 
+def _draw_pause(rng: np.random.Generator) -> np.ndarray:
+  """Return silence of at most 0.3 s; two pauses of five are empty."""
+  return np.zeros(int(SAMPLE_RATE * max(0, rng.uniform(-0.2, 0.3))), np.float32)
+
+
 def single_word_utterances(recordings: list[Recording]) -> Iterator[Utterance]:
-  """Each recording as it is."""
-  return (Utterance(one.samples, np.array([one.word], np.int32)) for one in recordings)
+  """Yield each recording as an utterance of one word."""
+  return (
+    Utterance(recording.samples, np.array([recording.word], np.int32)) for recording in recordings
+  )
 
 
 def make_examples(utterances: Iterable[Utterance]) -> list[tuple[np.ndarray, np.ndarray]]:
-  """What a net reads, [T, F], however loud it is, and the labels [U]: words from 1 on, blank 0."""
-  rows = []
+  """Return the stacked log-mel features [T, F] and the labels [U] of each utterance.
+
+  The volume is normalized. Label 0 is the CTC blank, so the labels are the word indices plus 1.
+  """
+  examples = []
   for samples, words in utterances:
     samples = samples / np.sqrt(np.mean(samples**2) + 1e-9)
-    rows.append((stack_frames(log_mel(samples, SAMPLE_RATE, HOP_LENGTH), FRAME_STACK), 1 + words))
-  return rows
+    examples.append(
+      (stack_frames(log_mel(samples, SAMPLE_RATE, HOP_LENGTH), FRAME_STACK), 1 + words)
+    )
+  return examples
 
 
 def make_batches(
   scale: Standardizer, batch_size: int, labeled_features, seed: int | None = None
 ) -> BucketedBatches:
-  """Examples as batches, what is read scaled."""
+  """Return batches of (features, labels) pairs with standardized features."""
   xs, labels = zip(*labeled_features)
   return BucketedBatches(
     [scale(x) for x in xs], None, batch_size, max_buckets=5, seed=seed, targets=labels
@@ -158,40 +199,42 @@ def make_batches(
 
 
 def _read_recordings(data_dir: str) -> list[tuple[int, Recording]]:
-  """Every recording and its index."""
-  sounds = [file for file in list_files(data_dir) if re.fullmatch(r"[^.].*\.wav", file.name)]
-  if not sounds:
+  """Return (index, recording) of every .wav file."""
+  wav_files = [file for file in list_files(data_dir) if re.fullmatch(r"[^.].*\.wav", file.name)]
+  if not wav_files:
     raise InvalidInputError(
-      f"{data_dir} must hold recordings such as 7_lucas_31.wav; it holds no .wav file"
+      f"{data_dir} must contain recordings such as 7_lucas_31.wav; it contains no .wav file"
     )
-  made = []
-  for file in sounds:
-    named = re.fullmatch(r"([0-9])_([^_]+)_([0-9]{1,9})\.wav", file.name)
-    if not named:
+  indexed_recordings = []
+  for file in wav_files:
+    match = re.fullmatch(r"([0-9])_([^_]+)_([0-9]{1,9})\.wav", file.name)
+    if not match:
       raise InvalidInputError(
         f"{file} must be named DIGIT_SPEAKER_INDEX.wav, such as 7_lucas_31.wav"
       )
     samples = read_wav(file, SAMPLE_RATE)
     if not MIN_SECONDS * SAMPLE_RATE <= len(samples) <= MAX_SECONDS * SAMPLE_RATE:
       raise InvalidInputError(
-        f"{file} must last {MIN_SECONDS} to {MAX_SECONDS} s to be a word; it lasts {len(samples) / SAMPLE_RATE:.2f} s"
+        f"{file} must be a word of {MIN_SECONDS} to {MAX_SECONDS} s; "
+        f"it lasts {len(samples) / SAMPLE_RATE:.2f} s"
       )
-    made.append((int(named[3]), Recording(samples, int(named[1]), named[2])))
-  return made
+    indexed_recordings.append((int(match[3]), Recording(samples, int(match[1]), match[2])))
+  return indexed_recordings
 
 
 def _generate_recordings() -> list[tuple[int, Recording]]:
-  """Glides from one pitch to another, each as long as it likes.
+  """Return glides from one pitch to another, of random duration.
 
-  What rises has the pitches of what falls: only their order tells which is which.
+  "rise" and "fall" have the same pitches: only their order distinguishes them.
   """
-  made, draw = [], np.random.default_rng(0)
-  for speaker, base in (("alto", 400), ("mezzo", 500), ("soprano", 600)):
+  indexed_recordings = []
+  rng = np.random.default_rng(0)
+  for speaker, base_pitch in (("alto", 400), ("mezzo", 500), ("soprano", 600)):
     for word, (start, stop) in enumerate(GLIDES.values()):
       for index in range(RECORDINGS_PER_WORD):
-        n = draw.integers(int(0.1 * SAMPLE_RATE), int(0.3 * SAMPLE_RATE))
-        pitch = base * draw.uniform(0.9, 1.1) * np.geomspace(start, stop, n)
+        n = rng.integers(int(0.1 * SAMPLE_RATE), int(0.3 * SAMPLE_RATE))
+        pitch = base_pitch * rng.uniform(0.9, 1.1) * np.geomspace(start, stop, n)
         samples = np.hanning(n) * np.sin(2 * np.pi * np.cumsum(pitch) / SAMPLE_RATE)
-        samples += 0.01 * draw.standard_normal(n)
-        made.append((index, Recording(samples.astype(np.float32), word, speaker)))
-  return made
+        samples += 0.01 * rng.standard_normal(n)
+        indexed_recordings.append((index, Recording(samples.astype(np.float32), word, speaker)))
+  return indexed_recordings

@@ -1,4 +1,4 @@
-"""What a net hears: its word errors, and a sound with what was said when beneath it."""
+"""Word error rates, and plots of a spectrogram with the word probabilities over time."""
 
 from collections.abc import Sequence
 
@@ -6,43 +6,47 @@ import numpy as np
 
 from rnnjax.analysis.figures import DPI
 
-MIN_PROBABILITY = 0.02  # a word that is nowhere likelier than this gets no line
+MIN_PROBABILITY = 0.02  # a word that never exceeds it is not drawn
 
 
 def word_error_scores(words: Sequence[str], examples, decode) -> dict[str, float]:
-  """Words wrong for each that was said, and the share of rows that are wholly right.
+  """Return the word error rate and the fraction of utterances without an error.
 
   Args:
-    words: K of them; label k + 1 is the k-th, 0 the blank.
-    rows: (log p [T, 1 + K], the labels that are true [U]).
+    words: the text of each of K words; label k + 1 is the k-th word, 0 the blank.
+    examples: (log p [T, 1 + K], true labels [U]) of each utterance.
     decode: log p -> labels.
   """
   import jiwer
 
-  written = lambda labels: " ".join(words[k - 1] for k in labels)
-  true, found = zip(*((written(labels), written(decode(log_p))) for log_p, labels in examples))
-  right = sum(map(str.__eq__, true, found)) / len(true)
-  return {"word_error": jiwer.wer(list(true), list(found)), "accuracy": right}
+  def to_text(labels):
+    return " ".join(words[k - 1] for k in labels)
+
+  true, decoded = zip(*((to_text(labels), to_text(decode(log_p))) for log_p, labels in examples))
+  accuracy = sum(map(str.__eq__, true, decoded)) / len(true)
+  return {"word_error": jiwer.wer(list(true), list(decoded)), "accuracy": accuracy}
 
 
 def plot_alignment(path, mel, p, words: Sequence[str], frame_seconds: float, title: str = ""):
-  """Draw a spectrogram, and beneath it each word's probability over time. A PNG.
+  """Plot a spectrogram and, below it, the probability of each word over time.
 
   Args:
-    path: where to.
-    mel: [T, F], log energies, of which the low pitches come first.
-    p: [S, 1 + K], probabilities of the blank, drawn in grey, and of the words.
-    words: K of them.
-    step: seconds of a frame of mel; p is as long as that.
-    title: what stands above.
+    path: the PNG file to write.
+    mel: log energies [T, F], low frequencies first.
+    p: probabilities [S, 1 + K] of the blank (gray) and of the words, over the same time as `mel`.
+    words: the text of each of K words.
+    frame_seconds: seconds of a frame of `mel`.
+    title: the title of the figure.
 
   Raises:
-    ValueError: p has not a column for each word and one for the blank.
+    ValueError: p does not have one column for the blank and one for each word.
   """
   from matplotlib.figure import Figure
 
   if np.ndim(p) != 2 or p.shape[1] != 1 + len(words):
-    raise ValueError(f"p must be [S, {1 + len(words)}]: the blank, and words; got {np.shape(p)}")
+    raise ValueError(
+      f"p must be [S, {1 + len(words)}], for the blank and the words; got {np.shape(p)}"
+    )
   seconds = len(mel) * frame_seconds
   figure = Figure(figsize=(8, 4), dpi=DPI, layout="constrained")
   above, below = figure.subplots(2, 1, sharex=True)

@@ -1,40 +1,31 @@
-"""Film reviews with a label: IMDB (Maas et al. 2011), or one's own files in the same formats.
+"""Film reviews with labels: IMDB (Maas et al. 2011), or other texts in the same formats.
 
-embedded       generated reviews in which order is all; needs no file
+embedded       generated reviews in which only word order carries the label; needs no file
 imdb_reviews   from TensorFlow Datasets (TensorFlow itself is not needed)
-files          a folder: either train/ and test/ with one folder of .txt files for each class (the
-               original aclImdb), or train.jsonl and test.jsonl (also .gz), each line
-               {"text": ..., "label": ...}; any number of classes, labels numbers or words.
-               Or columns of a .csv, .jsonl or .json (also .gz), as `table` reads them
+files          a folder as `rnnjax.data.labeled_texts` describes, or columns of a .csv, .jsonl or
+               .json file (also .gz), see `load_table`
 """
 
 import contextlib
 import logging
 import pathlib
-import re
 import socket
 import threading
-from typing import NamedTuple
 
 from experiments.seq2seq import data as pairs_data
 from experiments.text_classification import synthetic_reviews
-from rnnjax.data.files import read_text
-from rnnjax.data.tables import read_jsonl
+from rnnjax.data.labeled_texts import (
+  LabeledDataset,
+  class_index,
+  class_names,
+  load_folder,
+  split_validation,
+)
 from rnnjax.types import InvalidInputError
 
 DATASETS = ("auto", "embedded", "imdb_reviews", "files")
-DOWNLOAD_HOST = ("ai.stanford.edu", 80)  # whence tfds downloads the reviews
-LabeledTexts = list[tuple[str, int]]
-
-
-class ReviewDataset(NamedTuple):
-  """Texts with labels, in three parts, and the names of the labels."""
-
-  name: str
-  classes: tuple[str, ...]
-  train: LabeledTexts
-  valid: LabeledTexts
-  test: LabeledTexts
+DOWNLOAD_HOST = ("ai.stanford.edu", 80)  # from which tfds downloads the reviews
+REACH_TIMEOUT = 4.0  # seconds
 
 
 def load(
@@ -43,25 +34,27 @@ def load(
   seed: int = 0,
   text_column: str = "text",
   label_column: str = "label",
-) -> ReviewDataset:
-  """Loads film reviews.
+) -> LabeledDataset:
+  """Load film reviews.
 
   Args:
-    dataset: one of DATASETS. "auto" is the files of data_dir where one is given, else what tfds
-      has prepared, else what it can download, else the embedded set, with a warning.
-    data_dir: the folder of the files, a table, or tfds's folder.
-    seed: of the embedded set.
-    text, label: of a table, as for `table`.
+    dataset: one of DATASETS. "auto" reads the files of `data_dir` if it is given. Otherwise it
+      takes IMDB if tfds has prepared it or can download it, or else the embedded set, with a
+      warning.
+    data_dir: the folder of the files, a table, or the data folder of tfds.
+    seed: seed of the embedded set.
+    text_column: column of the texts of a table, see `load_table`.
+    label_column: column of the labels of a table.
 
   Raises:
-    BadInput: files that are missing or malformed, each named with its line; data that is neither
-      prepared nor in reach.
+    InvalidInputError: a file is missing or malformed (the message names file and line), or IMDB is
+      neither prepared nor can be downloaded.
   """
   if dataset not in DATASETS:
     raise InvalidInputError(f"dataset must be one of {DATASETS}; got {dataset!r}")
   if dataset == "files" or (dataset == "auto" and data_dir):
     path = pathlib.Path(data_dir).expanduser()
-    return load_table(path, text_column, label_column) if path.is_file() else load_files(data_dir)
+    return load_table(path, text_column, label_column) if path.is_file() else load_folder(data_dir)
   if dataset == "embedded":
     return load_embedded(seed)
   try:
@@ -79,150 +72,44 @@ def load(
     return load_embedded(seed)
 
 
-def load_embedded(seed: int = 0) -> ReviewDataset:
-  """The generated set; no pair of twins is divided among the parts."""
-  rows = synthetic_reviews.generate_reviews(2000, seed)
-  return ReviewDataset(
-    "embedded", ("negative", "positive"), rows[:3000], rows[3000:3400], rows[3400:]
+def load_embedded(seed: int = 0) -> LabeledDataset:
+  """Return the generated reviews; both reviews of a pair are in the same set."""
+  reviews = synthetic_reviews.generate_reviews(2000, seed)
+  return LabeledDataset(
+    "embedded", ("negative", "positive"), reviews[:3000], reviews[3000:3400], reviews[3400:]
   )
 
 
-def load_files(data_dir: str) -> ReviewDataset:
-  """Reads a folder of files."""
-  folder = pathlib.Path(data_dir).expanduser()
-  if not data_dir or not folder.is_dir():
-    raise InvalidInputError(
-      "--data_dir must be a folder with train and test reviews, or for imdb a table; got "
-      f"{data_dir!r}"
-    )
-  parts = {part: _read_split(folder, part) for part in ("train", "valid", "test")}
-  for part in ("train", "test"):
-    if not parts[part]:
-      raise InvalidInputError(
-        f"{folder} has neither {part}.jsonl (or .jsonl.gz) nor a folder {part}/ with one folder of "
-        f".txt files for each class; it holds {sorted(p.name for p in folder.iterdir())[:8]}"
-      )
-  classes, made = _class_names(folder, (label for _, _, label in parts["train"])), {}
-  for part, rows in parts.items():
-    made[part] = [(text, _class_index(classes, label, where)) for where, text, label in rows]
-    empty = [where for where, text, _ in rows if not text.strip()]
-    if empty:
-      logging.warning(
-        "%d reviews are empty, the first %s; each counts as a sequence of length 0",
-        len(empty),
-        empty[0],
-      )
-  train, valid = (
-    (made["train"], made["valid"]) if made["valid"] else split_validation(made["train"])
-  )
-  return ReviewDataset(str(folder.name), classes, train, valid, made["test"])
-
-
-def load_unlabeled(data_dir: str) -> list[str]:
-  """Reviews without a label beside a folder's training part, from which a language model learns.
-
-  Those of train/unsup, which the original aclImdb has 50,000 of, or of unsup.jsonl (also .gz), of
-  whose lines only "text" is read; none where there is neither.
-
-  Raises:
-    BadInput: a file or line that is malformed, named.
-  """
-  folder = pathlib.Path(data_dir).expanduser()
-  for path in (folder / "unsup.jsonl", folder / "unsup.jsonl.gz"):
-    if path.exists():
-      return [_parse_example(place, row | {"label": ""})[1] for place, row in read_jsonl(path)]
-  return [read_text(path) for path in _text_files(folder / "train" / "unsup")]
-
-
-def load_table(path: str | pathlib.Path, text_column: str, label_column: str) -> ReviewDataset:
-  """Reads columns of a table, and divides its rows by their texts, 80/10/10: `pairs.table`.
+def load_table(path: str | pathlib.Path, text_column: str, label_column: str) -> LabeledDataset:
+  """Read columns of a table and split its rows 80/10/10 by a hash of the text.
 
   Args:
-    path: the table.
-    text: the column of the texts; "Title,Text" puts titles before the texts that have one.
-    label: the column of the labels.
+    path: the table, read and split as by `experiments.seq2seq.data.load_table`.
+    text_column: the column of the texts. "Title,Text" puts the title in front of the text of each
+      row that has one.
+    label_column: the column of the labels.
 
   Raises:
-    BadInput: as for `pairs.table`; a label that does not occur in training.
+    InvalidInputError: the table is malformed, or a label does not occur in the training set.
   """
-  *before, last = text_column.split(",")
-  name, *parts, _ = pairs_data.load_table(path, last, label_column)
-  known = [dict(pairs_data.read_columns(path, last, column)) for column in before]
-  classes = _class_names(path, (label for _, label in parts[0]))
+  *title_columns, last_column = text_column.split(",")
+  name, *splits, _ = pairs_data.load_table(path, last_column, label_column)
+  titles = [dict(pairs_data.read_columns(path, last_column, title)) for title in title_columns]
+  classes = class_names(path, (label for _, label in splits[0]))
 
-  def row(text, label):
-    whole = " ".join([own[text] for own in known if text in own] + [text])
-    return whole, _class_index(classes, label, f"{path}, {text[:40]!r}")
+  def make_example(text, label):
+    full_text = " ".join([*(column[text] for column in titles if text in column), text])
+    return full_text, class_index(classes, label, f"{path}, {text[:40]!r}")
 
-  return ReviewDataset(name, classes, *([row(*pair) for pair in part] for part in parts))
+  return LabeledDataset(name, classes, *([make_example(*row) for row in split] for split in splits))
 
 
-def split_validation(
-  examples: LabeledTexts, fraction: float = 0.1
-) -> tuple[LabeledTexts, LabeledTexts]:
-  """Keeps the last share of each class, in the order of the files, for validation.
+def load_tfds(data_dir: str = "") -> LabeledDataset:
+  """Load IMDB from TensorFlow Datasets; download and prepare it if necessary.
 
-  In IMDB the reviews of one film stand together, so few films are on both sides; a random part
-  would share most of its films with the rest, and flatter.
+  Raises:
+    InvalidInputError: the download host cannot be reached, or IMDB is prepared as tfrecord.
   """
-  train, valid = [], []
-  for label in sorted({label for _, label in examples}):
-    own = [row for row in examples if row[1] == label]
-    cut = max(1, len(own) - max(round(fraction * len(own)), 1))
-    train += own[:cut]
-    valid += own[cut:]
-  if not valid:
-    raise InvalidInputError(
-      f"{len(examples)} training reviews are too few to hold some out for validation"
-    )
-  return train, valid
-
-
-def _class_names(location, labels) -> tuple[str, ...]:
-  """The labels of the training part, in the order of numbers where they are numbers."""
-  labels = set(labels)
-  number = all(re.fullmatch(r"-?\d+(\.\d+)?", label) for label in labels)
-  if len(labels) < 2:
-    raise InvalidInputError(f"{location}: the training part has but one label, {labels.pop()!r}")
-  return tuple(sorted(labels, key=lambda label: (float(label) if number else 0, label)))
-
-
-def _class_index(classes, label, location):
-  if label not in classes:
-    raise InvalidInputError(
-      f"{location}: the label {label!r} does not occur in training, which has {classes}"
-    )
-  return classes.index(label)
-
-
-def _read_split(folder, split):
-  """[(where, text, label)] of one part, from JSON lines or folders; empty where there is none."""
-  for path in (folder / f"{split}.jsonl", folder / f"{split}.jsonl.gz"):
-    if path.exists():
-      return [_parse_example(place, row) for place, row in read_jsonl(path)]
-  labels = [p for p in sorted(folder.glob(f"{split}/*")) if p.is_dir() and p.name != "unsup"]
-  return [
-    (str(path), read_text(path), label.name) for label in labels for path in _text_files(label)
-  ]
-
-
-def _text_files(folder):
-  """The .txt files of a folder, by the numbers in their names."""
-  number = lambda path: [int(n) for n in re.findall(r"\d+", path.stem)] or [0]
-  return sorted(folder.glob("*.txt"), key=lambda path: (number(path), path.name))
-
-
-def _parse_example(location, row):
-  match row:
-    case {"text": str(text), "label": label} if label is not None:
-      return location, text, str(label)
-  raise InvalidInputError(
-    f'{location} must be {{"text": "...", "label": ...}}; got {str(row)[:80]}'
-  )
-
-
-def load_tfds(data_dir: str = "") -> ReviewDataset:
-  """IMDB from TensorFlow Datasets, downloaded where it must be and can be."""
   import tensorflow_datasets as tfds
 
   builder = tfds.builder("imdb_reviews", data_dir=data_dir or None)
@@ -236,22 +123,26 @@ def load_tfds(data_dir: str = "") -> ReviewDataset:
       f"IMDB is prepared in {builder.data_path}, but as tfrecord, which only TensorFlow reads; "
       "prepare it with file_format='array_record'"
     ) from None
-  part = lambda split: [(row["text"].decode(), int(row["label"])) for row in source[split]]
-  train, valid = split_validation(part("train"))
-  return ReviewDataset("imdb_reviews", ("negative", "positive"), train, valid, part("test"))
+
+  def read_split(split):
+    return [(row["text"].decode(), int(row["label"])) for row in source[split]]
+
+  train, valid = split_validation(read_split("train"))
+  return LabeledDataset("imdb_reviews", ("negative", "positive"), train, valid, read_split("test"))
 
 
-def _check_reachable(host, port, timeout=4.0):
-  """Learns within seconds whether a host can be reached; name look-ups alone may take minutes."""
+def _check_reachable(host: str, port: int, timeout: float = REACH_TIMEOUT):
+  """Raise an error if a host cannot be reached within `timeout` seconds."""
   reached = []
 
-  def call():
+  def connect():
     with contextlib.suppress(OSError), socket.create_connection((host, port), timeout):
       reached.append(host)
 
-  caller = threading.Thread(target=call, daemon=True)
-  caller.start()
-  caller.join(timeout)
+  # In a thread: the timeout of a socket does not limit the name lookup, which may take minutes.
+  thread = threading.Thread(target=connect, daemon=True)
+  thread.start()
+  thread.join(timeout)
   if not reached:
     raise InvalidInputError(
       f"IMDB is not prepared here, and {host} cannot be reached to download it"

@@ -1,7 +1,7 @@
-"""Evidence: for each n-gram of a text, how much it speaks for a class, counted and not learnt.
+"""N-gram features: smoothed log-count ratios, counted on the training set.
 
-Wang & Manning, Baselines and Bigrams, 2012, weigh a bag of n-grams by these ratios; here a
-recurrent net reads them in order, beside the words.
+Wang & Manning (2012), "Baselines and Bigrams", weight a bag of n-grams by these ratios. Here a
+recurrent network reads them in order, concatenated to the word embeddings.
 """
 
 from collections.abc import Sequence
@@ -10,25 +10,35 @@ import numpy as np
 
 from rnnjax.types import InvalidInputError
 
-SCALE = 0.3  # brings the ratios to about the size of an embedding
+SCALE = 0.3  # scales the ratios to about the size of an embedding
 
 TokenIds = Sequence[np.ndarray]
 
 
 class NgramFeatures:
-  """Log-count ratios of the n-grams that end at each step, n = 1 ... orders.
+  """Log-count ratios of the n-grams that end at each step, n = 1 ... max_order.
 
       rₖ(g) = log (1 + #texts of class k with g)/Σ − log (1 + #texts of other classes with g)/Σ
 
-  A text of the training part would betray its own label through the counts it is part of. So its
-  ratios are counted without its tenth of the training part (`cross_fitted`).
+  The counts that include a training text reveal its label. Therefore the features of the training
+  set are cross-fitted: those of each fold are counted on the other folds.
 
   Args:
-    texts: the training part, arrays of ids [T].
-    labels: one for each, below `classes`.
-    classes: K; two classes share one ratio.
-    orders: the longest n-gram; one that occurs but once in training says nothing.
-    folds: into how many parts of neighbours the training part is cut.
+    texts: the training set, token ids [T] of each text.
+    labels: the class index of each text.
+    num_classes: K. Two classes share one ratio.
+    max_order: the longest n-gram. An n-gram that occurs only once has ratio 0.
+    num_folds: number of folds for cross-fitting. Neighboring texts share a fold.
+
+  Attributes:
+    base: 1 + the largest token id.
+    ngrams: for each order, the sorted keys of the n-grams that occur at least twice.
+    ratios: for each order, the ratios [G + 1, K] of these n-grams; the last row is 0 and belongs to
+      all others. K is 1 for two classes.
+    cross_fitted_features: the features of each training text, [T, max_order · K].
+
+  Raises:
+    InvalidInputError: the keys of the longest n-grams do not fit in 63 bits.
   """
 
   def __init__(
@@ -37,36 +47,49 @@ class NgramFeatures:
     self.base = 1 + max((int(text.max()) for text in texts if len(text)), default=0)
     self.max_order, labels = max_order, np.asarray(labels)
     if self.base**max_order > np.iinfo(np.int64).max:
-      most = int(np.log(np.iinfo(np.int64).max) / np.log(self.base))
+      limit = int(np.log(np.iinfo(np.int64).max) / np.log(self.base))
       raise InvalidInputError(
-        f"of {self.base} words n-grams are counted up to n = {most}; got {max_order}"
+        f"n-grams of a vocabulary of {self.base} words must have at most {limit} words to fit in "
+        f"an int64; got {max_order}"
       )
     self.class_ids = range(1, 2) if num_classes == 2 else range(num_classes)
-    rank = np.zeros(len(labels), int)
+
+    # Within each class, consecutive texts form a fold: reviews of one film are neighbors.
+    fold_of_text = np.zeros(len(labels), int)
     for label in range(num_classes):
-      own = labels == label
-      rank[own] = np.arange(own.sum()) * num_folds // max(own.sum(), 1)
-    doc = np.repeat(np.arange(len(texts)), [len(text) for text in texts])
-    self.ngrams, self.ratios, columns = [], [], []
+      members = labels == label
+      fold_of_text[members] = np.arange(members.sum()) * num_folds // max(members.sum(), 1)
+
+    text_of_token = np.repeat(np.arange(len(texts)), [len(text) for text in texts])
+    self.ngrams, self.ratios, feature_columns = [], [], []
     for order in range(1, max_order + 1):
       keys = self._ngram_keys(texts, order)
-      grams, counts = np.unique(keys, return_counts=True)
-      self.ngrams.append(grams[(counts > 1) & (grams >= 0)])
-      g, number = self._ngram_indices(order, keys), len(self.ngrams[-1]) + 1
-      text, gram = np.divmod(np.unique(doc * number + g), number)  # each n-gram once a text
-      cell = (rank[text] * num_classes + labels[text]) * number + gram
-      counted = np.bincount(cell, minlength=num_folds * num_classes * number)
-      counted = counted.reshape(num_folds, num_classes, number)
-      self.ratios.append(self._log_ratios(counted.sum(0)))
-      column = np.zeros((len(g), len(self.class_ids)), np.float32)
+      unique_keys, counts = np.unique(keys, return_counts=True)
+      self.ngrams.append(unique_keys[(counts > 1) & (unique_keys >= 0)])
+      indices, num_indices = self._ngram_indices(order, keys), len(self.ngrams[-1]) + 1
+      # An n-gram counts once for each text.
+      text, ngram = np.divmod(np.unique(text_of_token * num_indices + indices), num_indices)
+      cell = (fold_of_text[text] * num_classes + labels[text]) * num_indices + ngram
+      counts = np.bincount(cell, minlength=num_folds * num_classes * num_indices)
+      counts = counts.reshape(num_folds, num_classes, num_indices)
+      self.ratios.append(self._log_ratios(counts.sum(0)))
+
+      features = np.zeros((len(indices), len(self.class_ids)), np.float32)
       for fold in range(num_folds):
-        here = rank[doc] == fold
-        column[here] = self._log_ratios(counted.sum(0) - counted[fold])[g[here]]
-      columns.append(column)
-    self.cross_fitted_features = self._split_by_text(np.concatenate(columns, -1), texts)
+        in_fold = fold_of_text[text_of_token] == fold
+        features[in_fold] = self._log_ratios(counts.sum(0) - counts[fold])[indices[in_fold]]
+      feature_columns.append(features)
+    self.cross_fitted_features = self._split_by_text(np.concatenate(feature_columns, -1), texts)
 
   def __call__(self, texts: TokenIds) -> list[np.ndarray]:
-    """The ratios of other texts: [T, orders] each, or [T, orders · K] for more than two classes."""
+    """Return the features of texts outside the training set.
+
+    Args:
+      texts: token ids [T] of each text.
+
+    Returns:
+      For each text [T, max_order], or [T, max_order · K] for more than two classes.
+    """
     columns = [
       self.ratios[order - 1][self._ngram_indices(order, self._ngram_keys(texts, order))]
       for order in range(1, self.max_order + 1)
@@ -74,30 +97,33 @@ class NgramFeatures:
     return self._split_by_text(np.concatenate(columns, -1), texts)
 
   def _ngram_keys(self, texts, order):
-    """One integer for each n-gram of the texts laid end to end; −1 where it would cross a start."""
+    """Return an integer key of the n-gram that ends at each token of the concatenated texts.
+
+    The key is −1 if the n-gram would start before the beginning of its text.
+    """
     ids = np.concatenate([np.zeros(0, np.int64), *texts]).astype(np.int64)
     lengths = [len(text) for text in texts]
-    place = np.arange(len(ids)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    position = np.arange(len(ids)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
     keys = sum(np.roll(ids, j) * self.base**j for j in range(order))
-    return np.where(place < order - 1, -1, keys)
+    return np.where(position < order - 1, -1, keys)
 
   def _ngram_indices(self, order, keys):
-    """The index of each key among the known n-grams; one past the last where it is unknown."""
-    grams = self.ngrams[order - 1]
-    if not len(grams):
+    """Return the index of each key in `ngrams`; one past the last index if it is unknown."""
+    ngrams = self.ngrams[order - 1]
+    if not len(ngrams):
       return np.zeros(len(keys), int)
-    i = np.minimum(np.searchsorted(grams, keys), len(grams) - 1)
-    return np.where(grams[i] == keys, i, len(grams))
+    indices = np.minimum(np.searchsorted(ngrams, keys), len(ngrams) - 1)
+    return np.where(ngrams[indices] == keys, indices, len(ngrams))
 
   def _log_ratios(self, counts):
-    """[number, targets] of counts [classes, number]; 0 for the unknown, which is last."""
-    made = []
+    """Return the ratios [G + 1, K] of counts [num_classes, G + 1]; 0 for unknown n-grams (last)."""
+    columns = []
     for k in self.class_ids:
-      yes, no = counts[k] + 1, counts.sum(0) - counts[k] + 1
-      made.append(np.log(yes / yes.sum()) - np.log(no / no.sum()))
-    ratio = SCALE * np.stack(made, -1)
-    ratio[-1] = 0
-    return ratio.astype(np.float32)
+      inside, outside = counts[k] + 1, counts.sum(0) - counts[k] + 1
+      columns.append(np.log(inside / inside.sum()) - np.log(outside / outside.sum()))
+    ratios = SCALE * np.stack(columns, -1)
+    ratios[-1] = 0
+    return ratios.astype(np.float32)
 
   def _split_by_text(self, features, texts):
     return np.split(features, np.cumsum([len(text) for text in texts]))[:-1]

@@ -1,4 +1,4 @@
-"""The evidence of n-grams as arrays, which a program looks up as it runs."""
+"""N-gram features as arrays that a jitted program can look up."""
 
 import pathlib
 from typing import NamedTuple
@@ -13,13 +13,15 @@ from rnnjax.types import Array, InvalidInputError
 
 
 class NgramTrie(NamedTuple):
-  """Each n-gram stands below what it begins with, among others by its last word.
+  """A trie of n-grams in sorted arrays.
 
-  Attributes, one array for each order n:
-    begin: [P + 2], where the n-grams begin that go on from the p-th (n − 1)-gram; the last is the
-      unknown one, which none goes on from.
-    last: [G + 1], their last words, rising below each p; and −1.
-    ratios: [G + 1, K], as of Evidence; those of the unknown one, the last, are 0.
+  An n-gram is a child of its first n − 1 words; siblings are sorted by their last word.
+
+  Attributes (tuples with one array for each order n):
+    offsets: [P + 2], the first child of each of the P (n − 1)-grams. Entry P belongs to the unknown
+      (n − 1)-gram, which has no children.
+    last_words: [G + 1], the last word of each n-gram, sorted within siblings; then −1.
+    ratios: [G + 1, K], as `NgramFeatures.ratios`; the last row, of the unknown n-gram, is 0.
   """
 
   offsets: tuple[Array, ...]
@@ -28,28 +30,35 @@ class NgramTrie(NamedTuple):
 
   @classmethod
   def from_features(cls, ngram_features: NgramFeatures) -> "NgramTrie":
-    """The tree of what was counted. That all but its last word occurs as often as an n-gram is what
-    makes it one."""
-    begin, last, above = [], [], np.zeros(1, np.int64)
-    for grams in ngram_features.ngrams:
-      parent, word = np.divmod(grams, ngram_features.base)
-      parent = np.searchsorted(above, parent)
-      begin.append(np.searchsorted(parent, np.arange(len(above) + 2)).astype(np.int32))
-      last.append(np.append(word, -1).astype(np.int32))
-      above = grams
-    return cls(tuple(begin), tuple(last), tuple(ngram_features.ratios))
+    """Build the trie of counted n-grams.
+
+    Every n-gram has a parent: its first n − 1 words occur at least as often as it does.
+    """
+    offsets, last_words, parent_keys = [], [], np.zeros(1, np.int64)
+    for ngrams in ngram_features.ngrams:
+      prefix, word = np.divmod(ngrams, ngram_features.base)
+      parent = np.searchsorted(parent_keys, prefix)
+      starts = np.searchsorted(parent, np.arange(len(parent_keys) + 2))
+      offsets.append(starts.astype(np.int32))
+      last_words.append(np.append(word, -1).astype(np.int32))
+      parent_keys = ngrams
+    return cls(tuple(offsets), tuple(last_words), tuple(ngram_features.ratios))
 
   def save(self, path: pathlib.Path):
-    """Writes the arrays."""
-    arrays = {f"{name}_{n}": a for name, own in self._asdict().items() for n, a in enumerate(own)}
+    """Write the arrays to a safetensors file."""
+    arrays = {
+      f"{name}_{n}": array
+      for name, arrays_by_order in self._asdict().items()
+      for n, array in enumerate(arrays_by_order)
+    }
     path.write_bytes(safetensors.numpy.save(arrays))
 
   @classmethod
   def load(cls, path: pathlib.Path) -> "NgramTrie":
-    """From what `save` wrote.
+    """Read a file that `save` wrote.
 
     Raises:
-      BadInput: there is no such file, or it is damaged.
+      InvalidInputError: the file does not exist or is damaged.
     """
     try:
       arrays = safetensors.numpy.load_file(path)
@@ -57,27 +66,37 @@ class NgramTrie(NamedTuple):
       return cls(*(tuple(arrays[f"{name}_{n}"] for n in orders) for name in cls._fields))
     except (OSError, KeyError, safetensors.SafetensorError) as error:
       raise InvalidInputError(
-        f"{path} holds no evidence of n-grams; has the run ended? ({error})"
+        f"{path} cannot be read as n-gram features. Has the run finished? ({error})"
       ) from None
 
   def __call__(self, tokens: Array, lengths: Array) -> Array:
-    """What Evidence says of tokens [T, B]: [T, B, orders · K], 0 past a row's length [B]."""
-    found = []
-    p = jnp.zeros_like(tokens)
-    for begin, last, ratios in zip(*self):
-      end = jnp.asarray(begin)[p + 1]
-      at = _lower_bound(jnp.asarray(last), jnp.asarray(begin)[p], end, tokens)
-      unknown = len(last) - 1
-      at = jnp.where((at < end) & (jnp.asarray(last)[at] == tokens), at, unknown)
-      found.append(jnp.asarray(ratios)[at])
-      p = jnp.concatenate([jnp.full_like(at[:1], unknown), at[:-1]])  # the word before
-    features = jnp.concatenate(found, -1)
+    """Return the features of a batch, equal to those of `NgramFeatures`.
+
+    Args:
+      tokens: token ids [T, B].
+      lengths: [B].
+
+    Returns:
+      [T, B, max_order · K], 0 in the padding.
+    """
+    columns = []
+    parent = jnp.zeros_like(tokens)  # the empty 0-gram
+    for offsets, last_words, ratios in zip(*self):
+      offsets, last_words = jnp.asarray(offsets), jnp.asarray(last_words)
+      end = offsets[parent + 1]
+      index = _lower_bound(last_words, offsets[parent], end, tokens)
+      unknown = len(last_words) - 1
+      index = jnp.where((index < end) & (last_words[index] == tokens), index, unknown)
+      columns.append(jnp.asarray(ratios)[index])
+      # The (n + 1)-gram that ends at step t is a child of the n-gram that ends at step t − 1.
+      parent = jnp.concatenate([jnp.full_like(index[:1], unknown), index[:-1]])
+    features = jnp.concatenate(columns, -1)
     return jnp.where(padding_mask(features, lengths)[..., None], features, 0)
 
 
 def _lower_bound(values: Array, low: Array, high: Array, query: Array) -> Array:
-  """The first place from low to high, of values that rise, whose value is not below `wanted`."""
-  for _ in range(len(values).bit_length()):
+  """Return the first index in [low, high) of sorted values with value ≥ query; high if none is."""
+  for _ in range(len(values).bit_length()):  # a fixed number of steps, as jit requires
     middle = (low + high) // 2
     below = values[middle] < query
     low, high = (jnp.where(below & (low < high), middle + 1, low), jnp.where(below, high, middle))

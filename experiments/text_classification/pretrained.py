@@ -1,7 +1,7 @@
-"""A classifier that starts from a language model, or reads what one makes of the words.
+"""Transfer of a language model's parameters to a text classifier.
 
-Semi-supervised learning: Dai & Le 2015 go on to learn what the language model has learnt, Peters et
-al. 2018 leave it as it is.
+Dai & Le (2015) fine-tune the language model's parameters. Peters et al. (2018, ELMo) freeze them
+and read the language model's states as additional inputs.
 """
 
 import jax.numpy as jnp
@@ -15,27 +15,26 @@ from rnnjax.types import InvalidInputError, Params
 def with_pretrained_params(
   task: Task, vocabulary: Vocabulary, lm_params: Params, lm_words: list[str]
 ) -> Task:
-  """The classification whose first parameters are in part those of a language model.
+  """Return a classification task whose initial parameters come from a language model.
 
-  A classifier with a `context` reads with them, as `read` says; another one starts from them, as
-  `graft` does.
+  The parameters are loaded into the `context` of a classifier that has one (`load_context_params`),
+  and otherwise into its embedding and encoder (`transfer_params`).
 
   Args:
-    task: of a Classifier.
-    vocabulary: its words.
-    language: the parameters of a LanguageModel.
-    words: its words, by rank.
+    task: a task whose model is a `Classifier`.
+    vocabulary: the vocabulary of the classifier.
+    lm_params: the parameters of a `LanguageModel`.
+    lm_words: the words of the language model, in the order of their ids.
 
-  Raises (when parameters are made):
-    BadInput: as for `read` and `graft`.
+  Returns:
+    The task with another `init`, which raises InvalidInputError if the parameters do not fit.
   """
 
   def init(key, batch):
     params = task.init(key, batch)
     if "context" in params:
-      return params | {
-        "context": load_context_params(params["context"], vocabulary, lm_params, lm_words)
-      }
+      context = load_context_params(params["context"], vocabulary, lm_params, lm_words)
+      return params | {"context": context}
     return transfer_params(params, vocabulary, lm_params, lm_words)
 
   return task._replace(init=init)
@@ -44,85 +43,88 @@ def with_pretrained_params(
 def load_context_params(
   params: Params, vocabulary: Vocabulary, lm_params: Params, lm_words: list[str]
 ) -> Params:
-  """The parameters of a Context, those of the language model it was made of among them.
+  """Load the parameters of a language model into those of a `ContextualEmbedding`.
 
   Args:
-    params: of the Context.
-    vocabulary, language, words: as for `begin`.
+    params: the parameters of the ContextualEmbedding.
+    vocabulary, lm_params, lm_words: as for `with_pretrained_params`.
 
   Raises:
-    BadInput: no word in common.
+    InvalidInputError: the vocabularies have no word in common.
   """
-  theirs = {name: lm_params[name] for name in ("encoder", "back") if name in lm_params}
-  return (
-    params | theirs | {"embedding": _transfer_embedding(params, vocabulary, lm_params, lm_words)}
-  )
+  encoders = {name: lm_params[name] for name in ("encoder", "back") if name in lm_params}
+  embedding = _transfer_embedding(params, vocabulary, lm_params, lm_words)
+  return params | encoders | {"embedding": embedding}
 
 
 def transfer_params(
   params: Params, vocabulary: Vocabulary, lm_params: Params, lm_words: list[str]
 ) -> Params:
-  """The parameters of a Classifier, with the embedding and encoder of a LanguageModel.
+  """Copy the embedding and the encoder of a language model into the parameters of a `Classifier`.
 
-  Inputs beside the embedding, such as the evidence of n-grams, keep their rows of W. A direction or
-  layer that the language model lacks stays as it was.
+  Rows of W for inputs other than the embedding, such as n-gram features, keep their initial values.
+  So does a direction or layer that the language model does not have.
 
   Args:
-    params: of the classifier.
-    vocabulary, language, words: as for `begin`.
+    params: the parameters of the classifier.
+    vocabulary, lm_params, lm_words: as for `with_pretrained_params`.
 
   Raises:
-    BadInput: nothing in common, or a width that differs.
+    InvalidInputError: the vocabularies have no word in common, the cells differ in type or size, or
+      the classifier has no trainable embedding.
   """
   if "embedding" not in params:
     raise InvalidInputError(
-      "a language model can only start a classifier whose embedding is trainable"
+      "a language model can only initialize a classifier whose embedding is trainable "
+      "(--embedding=trainable)"
     )
-  embedding, encoder = (
-    _transfer_embedding(params, vocabulary, lm_params, lm_words),
-    params["encoder"],
-  )
+  embedding = _transfer_embedding(params, vocabulary, lm_params, lm_words)
+  encoder = params["encoder"]
   for direction in ("encoder", "back"):
     encoder = _merge_params(encoder, lm_params.get(direction, {}), "encoder")
   return params | {"embedding": embedding, "encoder": encoder}
 
 
 def _transfer_embedding(params, vocabulary, lm_params, lm_words):
-  """The embedding of the language model, its words found by their name; those that it lacks are its
-  "<unk>", or keep their vectors where it has none."""
-  table, theirs = params["embedding"]["embedding"], lm_params["embedding"]["embedding"]
-  ranks = {word: i for i, word in enumerate(lm_words)}
-  if not ranks.keys() & set(vocabulary.words) - set(SPECIALS):
+  """Return the embedding of the classifier with the rows of the language model, matched by word.
+
+  A word that the language model does not have gets the row of its "<unk>", or keeps its initial row
+  if there is no "<unk>".
+  """
+  table, lm_table = params["embedding"]["embedding"], lm_params["embedding"]["embedding"]
+  lm_ids = {word: i for i, word in enumerate(lm_words)}
+  if not lm_ids.keys() & set(vocabulary.words) - set(SPECIALS):
     raise InvalidInputError(
-      f"none of the {len(lm_words)} words of the language model is in the vocabulary"
+      f"none of the {len(lm_words)} words of the language model is in the vocabulary. Was it "
+      "trained on texts of another kind?"
     )
-  if table.shape[1] != theirs.shape[1]:
+  if table.shape[1] != lm_table.shape[1]:
     raise InvalidInputError(
-      f"the embedding is {table.shape[1]} wide, that of the language model {theirs.shape[1]}; "
-      "the same --embed_dim suits both"
+      f"the embedding has {table.shape[1]} features, that of the language model "
+      f"{lm_table.shape[1]}; both need the same --embed_dim"
     )
-  rows = [(i, ranks.get(word, ranks.get("<unk>"))) for i, word in enumerate(vocabulary.words)]
-  mine, other = np.array([(i, rank) for i, rank in rows if rank is not None]).T
-  return {"embedding": jnp.asarray(table).at[mine].set(theirs[other])}
+  rows = [(i, lm_ids.get(word, lm_ids.get("<unk>"))) for i, word in enumerate(vocabulary.words)]
+  ids, lm_rows = np.array([(i, lm_row) for i, lm_row in rows if lm_row is not None]).T
+  return {"embedding": jnp.asarray(table).at[ids].set(lm_table[lm_rows])}
 
 
 def _merge_params(params, lm_params, name):
-  """The leaves of theirs laid over those of the same name; what W has more of rows is kept."""
+  """Copy the arrays of `lm_params` over those of the same name; additional rows of W are kept."""
   if isinstance(params, dict):
-    leaves = not any(isinstance(value, dict) for value in (*params.values(), *lm_params.values()))
-    if leaves and params.keys() != lm_params.keys():
+    is_cell = not any(isinstance(value, dict) for value in (*params.values(), *lm_params.values()))
+    if is_cell and params.keys() != lm_params.keys():
       raise InvalidInputError(
-        f"{name} has {sorted(params)}, that of the language model {sorted(lm_params)}; the same "
-        "--cell and --hidden_size suit both"
+        f"{name} has the parameters {sorted(params)}, that of the language model "
+        f"{sorted(lm_params)}; both need the same --cell and --hidden_size"
       )
-    both = [key for key in params if key in lm_params]
+    shared = [key for key in params if key in lm_params]
     return params | {
-      key: _merge_params(params[key], lm_params[key], f"{name}/{key}") for key in both
+      key: _merge_params(params[key], lm_params[key], f"{name}/{key}") for key in shared
     }
-  rows = lm_params.shape[0] if name.endswith("/W") else params.shape[0]
-  if (rows, *params.shape[1:]) != lm_params.shape or params.shape[0] < rows:
+  num_rows = lm_params.shape[0] if name.endswith("/W") else params.shape[0]
+  if (num_rows, *params.shape[1:]) != lm_params.shape or params.shape[0] < num_rows:
     raise InvalidInputError(
       f"{name} has shape {params.shape}, that of the language model {lm_params.shape}; "
-      "the same --cell and --hidden_size suit both"
+      "both need the same --cell and --hidden_size"
     )
   return jnp.asarray(params).at[: lm_params.shape[0]].set(lm_params)

@@ -1,7 +1,7 @@
-"""A small generated set of film reviews in which order is all.
+"""Generated film reviews in which only word order carries the label.
 
-Every review has a twin of the same words in another order and of the opposite label. So whatever a
-bag of words learns, it is right on exactly one of each two, while a net that reads in order can be
+The reviews come in pairs of the same words in different orders and with opposite labels. Any bag of
+words is therefore right on exactly one review of each pair; a model that reads in order can be
 right on both.
 """
 
@@ -16,44 +16,44 @@ PEOPLE = "singer actor director writer painter player dancer teacher".split()
 OPENINGS = "well ; honestly , ; i saw it twice . ; as they say , ; last night ,".split(" ; ")
 
 
-def _contrast(rng, positive: bool) -> str:
-  """not a bad film but a good one / not a good film but a bad one."""
-  yes, no = rng.choice(POSITIVE_WORDS), rng.choice(NEGATIVE_WORDS)
+def _contrast(rng: np.random.Generator, positive: bool) -> str:
+  """Return "this is not a bad film but a good one" if positive, else with swapped adjectives."""
+  last, first = rng.choice(POSITIVE_WORDS), rng.choice(NEGATIVE_WORDS)
   if not positive:
-    yes, no = no, yes
-  return f"this is not a {no} {rng.choice(THINGS)} but a {yes} one ."
+    last, first = first, last
+  return f"this is not a {first} {rng.choice(THINGS)} but a {last} one ."
 
 
-def _agent(rng, positive: bool) -> str:
-  """the bad singer left a good film / the good singer left a bad film."""
-  yes, no = rng.choice(POSITIVE_WORDS), rng.choice(NEGATIVE_WORDS)
+def _agent(rng: np.random.Generator, positive: bool) -> str:
+  """Return "the bad singer left a good film" if positive, else with swapped adjectives."""
+  last, first = rng.choice(POSITIVE_WORDS), rng.choice(NEGATIVE_WORDS)
   if not positive:
-    yes, no = no, yes
+    last, first = first, last
   verb = rng.choice(["left", "made", "gave us"])
-  return f"the {no} {rng.choice(PEOPLE)} {verb} a {yes} {rng.choice(THINGS)} ."
+  return f"the {first} {rng.choice(PEOPLE)} {verb} a {last} {rng.choice(THINGS)} ."
 
 
-def _reversal(rng, positive: bool) -> str:
-  """at first dull , in the end clever / at first clever , in the end dull."""
-  yes, no = rng.choice(POSITIVE_WORDS), rng.choice(NEGATIVE_WORDS)
+def _reversal(rng: np.random.Generator, positive: bool) -> str:
+  """Return "the cast was dull at first and clever in the end" if positive, else swapped."""
+  last, first = rng.choice(POSITIVE_WORDS), rng.choice(NEGATIVE_WORDS)
   if not positive:
-    yes, no = no, yes
-  return f"the {rng.choice(THINGS)} was {no} at first and {yes} in the end ."
+    last, first = first, last
+  return f"the {rng.choice(THINGS)} was {first} at first and {last} in the end ."
 
 
 def generate_reviews(num_pairs: int, seed: int = 0) -> list[tuple[str, int]]:
-  """`number` pairs of twins, [(text, 1), (text, 0), ...]: the same words, the opposite label.
+  """Return pairs of reviews, [(text, 1), (text, 0), ...]: the same words, opposite labels.
 
-  No text is there twice; there are some 60,000 pairs.
+  No text occurs twice. There are about 60,000 different pairs.
   """
-  made: dict[str, int] = {}
-  forms = (_contrast, _agent, _reversal)
+  labels: dict[str, int] = {}
+  templates = (_contrast, _agent, _reversal)
   for n in itertools.count():
-    if len(made) == 2 * num_pairs:
-      return list(made.items())
-    form, twins = forms[n % len(forms)], {}
-    for good in (True, False):
-      draw = np.random.default_rng((seed, n))  # the twins draw the same words
-      twins[f"{draw.choice(OPENINGS)} {form(draw, good)}"] = int(good)
-    if twins.keys().isdisjoint(made):
-      made |= twins
+    if len(labels) == 2 * num_pairs:
+      return list(labels.items())
+    template, pair = templates[n % len(templates)], {}
+    for positive in (True, False):
+      rng = np.random.default_rng((seed, n))  # both reviews draw the same words
+      pair[f"{rng.choice(OPENINGS)} {template(rng, positive)}"] = int(positive)
+    if pair.keys().isdisjoint(labels):
+      labels |= pair

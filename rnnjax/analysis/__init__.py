@@ -1,1 +1,1 @@
-"""What a trained net does inside: units that track something, and figures of them."""
+"""Analysis of recurrent networks: gradients through time, gates, and figures."""

@@ -1,7 +1,7 @@
-"""Backpropagation through time written out, as one does it by hand: Werbos 1990; Rumelhart, Hinton
-& Williams 1986; for the LSTM's memory Hochreiter & Schmidhuber 1997.
+"""Backpropagation through time, written out term by term.
 
-What these functions compute `jax.grad` computes, too; here every factor can be looked at.
+Rumelhart, Hinton & Williams 1986; Werbos 1990; for the cell state of the LSTM Hochreiter &
+Schmidhuber 1997. `jax.grad` computes the same gradients; here every factor is available.
 """
 
 from typing import NamedTuple
@@ -17,14 +17,15 @@ from rnnjax.unroll import unroll
 
 
 class BpttGradients(NamedTuple):
-  """What a vanilla cell's parameters and states hear of each step's loss.
+  """Gradients of the loss of each step with respect to the states and parameters of a vanilla cell.
 
       ∂Lₜ/∂W = Σᵣ≤ₜ ∂Lₜ/∂hₜ ∂hₜ/∂hᵣ ∂hᵣ/∂W = Σᵣ≤ₜ xᵣ ⊗ ∂Lₜ/∂zᵣ
 
   Attributes:
-    errors: ∂Lₜ/∂zᵣ, at [r, t], [T, T, H]; 0 for r > t.
-    share: ‖∂Lₜ/∂W‖ of the r-th term alone, at [r, t], [T, T]: how much step t learns of step r.
-    grads: {"W", "U", "b"}, the sum of all terms.
+    deltas: ∂Lₜ/∂zᵣ at [r, t], [T, T, H]; 0 for r > t.
+    contribution_norms: ‖xᵣ ⊗ ∂Lₜ/∂zᵣ‖ at [r, t], [T, T], the norm of the contribution of step r to
+      ∂Lₜ/∂W.
+    grads: {"W", "U", "b"}, the gradients of the total loss, i.e. the sum of all terms.
   """
 
   deltas: Array
@@ -33,15 +34,16 @@ class BpttGradients(NamedTuple):
 
 
 def softmax_loss_grad(W: Array, b: Array, hs: Array, labels: Array) -> tuple[Array, Array]:
-  """The last layer of the textbooks, and what it tells the states.
+  """Return the cross entropy of a softmax layer and its gradient with respect to the states.
 
       zₜ = hₜ W + b;   oₜ = softmax(zₜ);   Lₜ = −log oₜ[label]
       ∂Lₜ/∂zₜ = ∂Lₜ/∂oₜ ∂oₜ/∂zₜ = oₜ − onehot(label);   ∂Lₜ/∂hₜ = ∂Lₜ/∂zₜ Wᵀ
 
   Args:
-    W, b: [H, K], [K].
+    W: [H, K].
+    b: [K].
     hs: [T, H].
-    labels: [T].
+    labels: [T], integer.
 
   Returns:
     Lₜ [T], in nats, and ∂Lₜ/∂hₜ [T, H].
@@ -53,7 +55,7 @@ def softmax_loss_grad(W: Array, b: Array, hs: Array, labels: Array) -> tuple[Arr
 
 
 def rnn_backward(params: Params, xs: Array, hs: Array, dhs: Array) -> BpttGradients:
-  """Walks back from every step's loss at once.
+  """Backpropagate the loss of every step through time, all losses at once.
 
       zᵣ = xᵣ W + hᵣ₋₁ U + b;   hᵣ = tanh(zᵣ)
       ∂Lₜ/∂zᵣ = ∂Lₜ/∂hᵣ ⊙ (1 − hᵣ²);   ∂Lₜ/∂hᵣ₋₁ = ∂Lₜ/∂zᵣ Uᵀ
@@ -61,18 +63,20 @@ def rnn_backward(params: Params, xs: Array, hs: Array, dhs: Array) -> BpttGradie
   Args:
     params: of `vanilla(H)`.
     xs: [T, D].
-    hs: [T, H], what it made of them, from a first state of 0.
-    dhs: ∂Lₜ/∂hₜ, [T, H], each by itself, as `output` gives them.
+    hs: [T, H], its outputs for xs with the initial state 0, as returned by `rnn_states`.
+    dhs: ∂Lₜ/∂hₜ [T, H] of the loss of step t alone, as returned by `softmax_loss_grad`.
   """
   T, H = hs.shape
-  before = jnp.pad(hs, [(1, 0), (0, 0)])[:-1]
+  previous_hs = jnp.pad(hs, [(1, 0), (0, 0)])[:-1]
 
+  # The backward pass is a recurrence too, from the last step to the first. Its cell has the carry
+  # ∂Lₜ/∂hᵣ, and the T losses are its batch.
   def step(params, carry, u):
-    h, begun = jnp.split(u, 2, -1)
-    dz = (carry[0] + begun) * (1 - h**2)
+    h, dh = jnp.split(u, 2, -1)
+    dz = (carry[0] + dh) * (1 - h**2)
     return (dz @ params["U"].T,), dz
 
-  walk = Cell(
+  backward_cell = Cell(
     "backward",
     H,
     init=None,
@@ -80,24 +84,25 @@ def rnn_backward(params: Params, xs: Array, hs: Array, dhs: Array) -> BpttGradie
     project=lambda params, u: u,
     initial_carry=lambda u: (jnp.zeros_like(u[..., :H]),),
   )
-  begun = jnp.eye(T, dtype=hs.dtype)[:, :, None] * dhs[:, None]  # t's walk begins at r = t
-  seen = jnp.concatenate([jnp.broadcast_to(hs[:, None], begun.shape), begun], -1)
-  _, errors = unroll(walk, params, seen, reverse=True)  # [r, t, H]: the walks are a batch
-  dz = errors.sum(1)
+  loss_grads = jnp.eye(T, dtype=hs.dtype)[:, :, None] * dhs[:, None]  # loss t enters at r = t
+  inputs = jnp.concatenate([jnp.broadcast_to(hs[:, None], loss_grads.shape), loss_grads], -1)
+  _, deltas = unroll(backward_cell, params, inputs, reverse=True)  # [r, t, H]
+  dz = deltas.sum(1)
   return BpttGradients(
-    errors,
-    jnp.linalg.norm(xs, axis=-1)[:, None] * jnp.linalg.norm(errors, axis=-1),  # of x ⊗ dz
-    {"W": xs.T @ dz, "U": before.T @ dz, "b": dz.sum(0)},
+    deltas,
+    # ‖x ⊗ dz‖ = ‖x‖ ‖dz‖.
+    jnp.linalg.norm(xs, axis=-1)[:, None] * jnp.linalg.norm(deltas, axis=-1),
+    {"W": xs.T @ dz, "U": previous_hs.T @ dz, "b": dz.sum(0)},
   )
 
 
 def rnn_states(params: Params, xs: Array) -> Array:
-  """hs [T, H] of a vanilla cell over xs [T, D]."""
+  """Return the states hs [T, H] of a vanilla cell for xs [T, D]."""
   return unroll(vanilla(params["U"].shape[0]), params, xs)[1]
 
 
 def lstm_jacobian_terms(params: Params, xs: Array) -> dict[str, Array]:
-  """The four ways by which an LSTM's memory reaches its next: the terms of ∂cₜ/∂cₜ₋₁.
+  """Return the four terms of ∂cₜ/∂cₜ₋₁, the Jacobian of an LSTM's cell state.
 
       cₜ = σ(f) ⊙ cₜ₋₁ + σ(i) ⊙ tanh(g);   hₜ₋₁ = σ(oₜ₋₁) ⊙ tanh(cₜ₋₁)
 
@@ -106,28 +111,34 @@ def lstm_jacobian_terms(params: Params, xs: Array) -> dict[str, Array]:
       admitting   ∂σ(i)/∂cₜ₋₁ ⊙ tanh(g) = diag(tanh(g) ⊙ σ′(i)) Uiᵀ ∂hₜ₋₁/∂cₜ₋₁
       proposing   σ(i) ⊙ ∂tanh(g)/∂cₜ₋₁ = diag(σ(i) ⊙ tanh′(g)) Ugᵀ ∂hₜ₋₁/∂cₜ₋₁
 
-  with ∂hₜ₋₁/∂cₜ₋₁ = diag(σ(oₜ₋₁) ⊙ tanh′(cₜ₋₁)). The first alone does not pass a matrix: where the
-  gate stays open it is near 1, and gradients live.
+  with ∂hₜ₋₁/∂cₜ₋₁ = diag(σ(oₜ₋₁) ⊙ tanh′(cₜ₋₁)). Only the first term contains no weight matrix:
+  while the forget gate is open it is near 1, so that gradients do not vanish.
 
   Args:
     params: of `lstm(H)`.
     xs: [T, D], T ≥ 2.
 
   Returns:
-    {name: [T − 1, H, H]}, row for the component of cₜ, column for that of cₜ₋₁; their sum is
-    ∂cₜ/∂cₜ₋₁.
+    {name: [T − 1, H, H]}; rows are components of cₜ, columns components of cₜ₋₁. The sum of the
+    terms is ∂cₜ/∂cₜ₋₁.
   """
-  H, σ = params["U"].shape[0], jax.nn.sigmoid
+  H = params["U"].shape[0]
+  σ = jax.nn.sigmoid
   hs, cs = collect_carries(lstm(H), params, xs)
   i, f, g, o = jnp.split(project(params, xs) + hs[:-1] @ params["U"], 4, -1)
   Ui, Uf, Ug, _ = (U.T for U in jnp.split(params["U"], 4, -1))
-  slope = lambda z: σ(z) * (1 - σ(z))
-  i, f, g, o, c = i[1:], f[1:], g[1:], o[:-1], cs[1:-1]  # of step t, but o and c of the one before
+  i, f, g, o, c = i[1:], f[1:], g[1:], o[:-1], cs[1:-1]  # i, f, g of step t; o, c of step t − 1
   dh_dc = σ(o) * (1 - jnp.tanh(c) ** 2)
-  through = lambda factor, U: factor[:, :, None] * U[None] * dh_dc[:, None, :]
+
+  def σ_slope(z):
+    return σ(z) * (1 - σ(z))
+
+  def through_h(factor, U):
+    return factor[:, :, None] * U[None] * dh_dc[:, None, :]
+
   return {
     "kept": jax.vmap(jnp.diag)(σ(f)),
-    "forgetting": through(c * slope(f), Uf),
-    "admitting": through(jnp.tanh(g) * slope(i), Ui),
-    "proposing": through(σ(i) * (1 - jnp.tanh(g) ** 2), Ug),
+    "forgetting": through_h(c * σ_slope(f), Uf),
+    "admitting": through_h(jnp.tanh(g) * σ_slope(i), Ui),
+    "proposing": through_h(σ(i) * (1 - jnp.tanh(g) ** 2), Ug),
   }

@@ -1,116 +1,18 @@
-"""Pictures: a text coloured by what a unit does (Karpathy, Johnson & Li 2015), and curves."""
+"""Figures: curves, heat maps, hidden states, a diagram of the unrolled network."""
 
-import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+import jax.numpy as jnp
 import numpy as np
 
-FONT, DIVERGING_COLORS = "DejaVu Sans Mono", ("#64a2ec", "#ffffff", "#f47362")  # -1, 0, 1
-TEXT_COLOR, BACKGROUND_COLOR = "#1f2328", "#f6f7f9"
-DPI, PAGE_WIDTH, MARGIN, TITLE_HEIGHT = (
-  150,
-  1000,
-  20,
-  48,
-)  # pixels: a page, around it, above each panel
-MIN_LINE_CHARS, MAX_LINE_CHARS = 56, 90  # characters in a line, at least and at most
+from rnnjax.cells import Cell
+from rnnjax.types import Params
 
-
-def wrap_positions(text: str, limit: int) -> np.ndarray:
-  """The row and column of each character, [len(text), 2]: newlines and the limit break lines."""
-  places, row, column = [], 0, 0
-  for character in text:
-    if column == limit:
-      row, column = row + 1, 0
-    places.append((row, column))
-    row, column = (row + 1, 0) if character == "\n" else (row, column + 1)
-  return np.array(places).reshape(-1, 2)
-
-
-def _printable(text: str, glyphs) -> str:
-  """A character for each: a box for what would take no cell, two, or one elsewhere."""
-  one = lambda c: c.isprintable() and not unicodedata.combining(c) and ord(c) in glyphs
-  written = lambda c: one(c) and unicodedata.bidirectional(c) not in ("R", "AL")
-  return "".join(" " if c in "\n\t" else c if written(c) else "□" for c in text)
-
-
-def _check_panels(panels):
-  if not panels or not all(text for _, text, _ in panels):
-    raise ValueError("rows must be one or more (title, text, values) with a text that is not empty")
-  for title, text, values in panels:
-    if np.shape(values) != (len(text),):
-      raise ValueError(
-        f"{title!r}: values must be ({len(text)},), one for each character; got {np.shape(values)}"
-      )
-    if not (np.abs(values) <= 1).all():
-      raise ValueError(f"{title!r}: values must lie in [-1, 1]; got up to {np.abs(values).max()}")
-
-
-def plot_colored_text(path, panels: Sequence[tuple[str, str, np.ndarray]]):
-  """Draw each text on the colours of its values: blue is -1, white 0, red 1. A PNG.
-
-  Args:
-    path: where to.
-    rows: (title, text, values [T]), a panel each; the values lie in [-1, 1].
-  """
-  from matplotlib import font_manager
-  from matplotlib.colors import LinearSegmentedColormap
-  from matplotlib.figure import Figure
-
-  _check_panels(panels)
-  colours = LinearSegmentedColormap.from_list("signed", DIVERGING_COLORS)
-  font = font_manager.get_font(font_manager.findfont(FONT))
-  places = [wrap_positions(text, MAX_LINE_CHARS) for _, text, _ in panels]
-  columns = max(MIN_LINE_CHARS, 1 + max(place[:, 1].max() for place in places))
-  heights = [1 + place[:, 0].max() for place in places]
-  # All in whole pixels: then cells are sharp, and letters keep step with them along the line.
-  cell, line = PAGE_WIDTH // columns, round(1.9 * (PAGE_WIDTH // columns))
-  width, height = (
-    cell * columns + 2 * MARGIN,
-    sum(heights) * line + len(panels) * TITLE_HEIGHT + MARGIN,
-  )
-  points = cell * 72 / DPI / (1233 / 2048)  # the font's advance over its size
-
-  figure = Figure((width / DPI, height / DPI), dpi=DPI, facecolor=BACKGROUND_COLOR)
-
-  def panel(left, top, w, h, values):
-    """Axes in pixels of the page, coloured by values [rows, columns]."""
-    place = (left / width, 1 - (top + h) / height, w / width, h / height)
-    axes = figure.add_axes(place, xticks=[], yticks=[])
-    axes.imshow(values, colours, vmin=-1, vmax=1, aspect="auto", interpolation="nearest")
-    axes.spines[:].set(color="#d5d9de", linewidth=0.5)
-    return axes
-
-  key = panel(width - MARGIN - 150, 22, 120, 12, np.linspace(-1, 1, 120)[None])
-  for x, name, side in ((0, "−1 ", "right"), (1, " 1", "left")):
-    key.text(
-      x, 0.45, name, size=6.5, color=TEXT_COLOR, ha=side, va="center", transform=key.transAxes
-    )
-
-  top = 0
-  for (title, text, values), place, lines in zip(panels, places, heights):
-    grid = np.full((lines, columns), np.nan)
-    grid[tuple(place.T)] = values
-    axes = panel(MARGIN, top + TITLE_HEIGHT, cell * columns, lines * line, grid)
-    written = np.full((lines, columns), " ")
-    written[tuple(place.T)] = list(_printable(text, font.get_charmap()))
-    style = {"family": FONT, "size": points, "va": "center_baseline", "parse_math": False}
-    for y, letters in enumerate(written):
-      axes.text(-0.5, y, "".join(letters), color=TEXT_COLOR, **style)
-    for y, x in place[[character == "\n" for character in text]]:
-      axes.text(x - 0.5, y, "↵", color=TEXT_COLOR, alpha=0.4, **style)
-    figure.text(
-      MARGIN / width,
-      1 - (top + 0.6 * TITLE_HEIGHT) / height,
-      title,
-      size=8,
-      color=TEXT_COLOR,
-      va="center",
-      weight="bold",
-      parse_math=False,
-    )
-    top += TITLE_HEIGHT + lines * line
-  figure.savefig(path, format="png", dpi=DPI, facecolor=BACKGROUND_COLOR)
+DIVERGING_COLORS = ("#64a2ec", "#ffffff", "#f47362")  # of −1, 0, 1
+TEXT_COLOR = "#1f2328"
+BACKGROUND_COLOR = "#f6f7f9"
+FILL_COLORS = {"y": "#d9efdd", "h": "#dce9fb", "x": "#f6e7cf"}  # of the boxes of a diagram
+DPI = 150
 
 
 def plot_curves(
@@ -121,14 +23,15 @@ def plot_curves(
   ylabel: str,
   tick_labels: Sequence[str] = (),
 ):
-  """Draw lines over 1, 2, ..., and levels across them. A PNG.
+  """Plot curves over 1, 2, ... and horizontal reference lines.
 
   Args:
-    path: where to.
-    lines: {name: values}.
-    levels: {name: value}, dashed.
-    across, upward: what the axes say.
-    ticks: what stands for 1, 2, ...
+    path: the PNG file to write.
+    lines: {name: values} of the curves.
+    reference_lines: {name: value} of the dashed horizontal lines.
+    xlabel: label of the x axis.
+    ylabel: label of the y axis.
+    tick_labels: labels of 1, 2, ... on the x axis; empty for the numbers.
   """
   from matplotlib.figure import Figure
 
@@ -150,30 +53,158 @@ def plot_curves(
 def plot_heatmap(
   path, column_labels: Sequence[str], row_labels: Sequence[str], weights: np.ndarray
 ):
-  """Draw weights in [0, 1] between two texts, the darker the more. A PNG.
+  """Plot weights in [0, 1], such as attention weights; larger ones are darker.
 
   Args:
-    path: where to.
-    across: S pieces of what was read.
-    down: T pieces of what was written.
+    path: the PNG file to write.
+    column_labels: labels of the S columns, e.g. the source tokens.
+    row_labels: labels of the T rows, e.g. the output tokens.
     weights: [T, S].
+
+  Raises:
+    ValueError: the shape of weights does not fit the labels.
   """
   from matplotlib.figure import Figure
 
   if np.shape(weights) != (len(row_labels), len(column_labels)):
     raise ValueError(
-      f"weights must be {(len(row_labels), len(column_labels))}; got {np.shape(weights)}"
+      f"weights must have shape {(len(row_labels), len(column_labels))}, rows × columns; "
+      f"got {np.shape(weights)}"
     )
-  long, wide = (
-    0.09 * max(map(len, texts)) for texts in (column_labels, row_labels)
-  )  # inches of a label
-  size = (0.8 + wide + long / 2 + 0.3 * len(column_labels), 0.6 + long + 0.3 * len(row_labels))
+  column_label_size, row_label_size = (
+    0.09 * max(map(len, labels))
+    for labels in (column_labels, row_labels)  # inches
+  )
+  size = (
+    0.8 + row_label_size + column_label_size / 2 + 0.3 * len(column_labels),
+    0.6 + column_label_size + 0.3 * len(row_labels),
+  )
   figure = Figure(figsize=size, dpi=DPI, layout="constrained")
   axes = figure.add_subplot()
   axes.imshow(weights, "Blues", vmin=0, vmax=1, aspect="equal")
-  turned = dict(rotation=60, ha="left", rotation_mode="anchor")
-  axes.set_xticks(range(len(column_labels)), column_labels, parse_math=False, **turned)
+  axes.set_xticks(
+    range(len(column_labels)),
+    column_labels,
+    rotation=60,
+    ha="left",
+    rotation_mode="anchor",
+    parse_math=False,
+  )
   axes.set_yticks(range(len(row_labels)), row_labels, parse_math=False)
   axes.tick_params(top=True, labeltop=True, bottom=False, labelbottom=False, length=0)
   axes.spines[:].set_visible(False)
+  figure.savefig(path, format="png")
+
+
+def plot_states(path, tokens: Sequence[str], panels: Mapping[str, np.ndarray], vmin: float = -1.0):
+  """Plot hidden states or gates over the steps, one panel below the other.
+
+  `vmin` is blue, 1 is red.
+
+  Args:
+    path: the PNG file to write.
+    tokens: the T inputs, e.g. words or characters.
+    panels: {title: [T, H]}, such as hs, or the gates σ(z) with vmin=0.
+    vmin: the lowest value of the color scale.
+
+  Raises:
+    ValueError: the number of steps of a panel differs from the number of tokens.
+  """
+  from matplotlib.colors import LinearSegmentedColormap
+  from matplotlib.figure import Figure
+
+  for title, values in panels.items():
+    if len(values) != len(tokens):
+      raise ValueError(
+        f"panel {title!r} must have one row for each of the {len(tokens)} tokens; got {len(values)}"
+      )
+  colormap = LinearSegmentedColormap.from_list("signed", DIVERGING_COLORS)
+  width = max(4.0, 1.2 + 0.32 * len(tokens))
+  units = [np.shape(v)[1] for v in panels.values()]
+  label_size = 0.09 * max(map(len, tokens))  # inches
+  heights = [min(0.4 + 0.05 * H, 2.0) for H in units]
+  size = width, sum(heights) + 0.3 * len(units) + label_size
+  figure = Figure(size, dpi=DPI, layout="constrained")
+  grid = figure.subplots(len(units), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
+  for axes, (title, values) in zip(grid, panels.items()):
+    values = np.asarray(values, float).T
+    image = axes.imshow(values, colormap, vmin=vmin, vmax=1, aspect="auto", interpolation="nearest")
+    axes.set_ylabel(title, size=8, rotation=0, ha="right", va="center", parse_math=False)
+    axes.set_yticks([])
+    axes.spines[:].set_visible(False)
+  grid[-1].set_xticks(
+    range(len(tokens)),
+    tokens,
+    rotation=60,
+    ha="right",
+    size=8,
+    rotation_mode="anchor",
+    parse_math=False,
+  )
+  figure.colorbar(image, ax=list(grid), aspect=30, fraction=0.03)
+  figure.savefig(path, format="png")
+
+
+def plot_unrolled(
+  path, cell: Cell, params: Params, input_labels: Sequence[str], output_labels: Sequence[str] = ()
+):
+  """Plot the diagram of a cell unrolled over time, with the shapes of its arrays.
+
+  Args:
+    path: the PNG file to write.
+    cell: the recurrent cell.
+    params: its parameters.
+    input_labels: the text of each input box.
+    output_labels: the text of each output box, "" for no box; empty for boxes with the text "y".
+
+  Raises:
+    ValueError: output_labels is neither empty nor as long as input_labels.
+  """
+  from matplotlib.figure import Figure
+
+  T = len(input_labels)
+  if output_labels and len(output_labels) != T:
+    raise ValueError(
+      f"output_labels must be empty or have {T} entries like input_labels; got {len(output_labels)}"
+    )
+  D, H = params["W"].shape[0], cell.features
+  start = cell.initial_carry(jnp.zeros(D))
+  carry = ", ".join(f"{name} [{part.size}]" for name, part in zip("hc", start))
+  figure = Figure((1.9 + 1.5 * T, 3.9), dpi=DPI, layout="constrained")
+  axes = figure.add_subplot(xlim=(-1.1, T - 0.3), ylim=(-0.75, 2.6))
+  axes.axis("off")
+
+  def box(x, y, role, text):
+    style = dict(boxstyle="round,pad=0.5", edgecolor="#8b949e", linewidth=0.8)
+    axes.text(
+      x,
+      y,
+      text,
+      ha="center",
+      va="center",
+      size=9,
+      color=TEXT_COLOR,
+      bbox=style | {"facecolor": FILL_COLORS[role]},
+      parse_math=False,
+    )
+
+  def arrow(start, end, text=""):
+    axes.annotate(
+      "", end, start, arrowprops=dict(arrowstyle="-|>", color=TEXT_COLOR, linewidth=0.9)
+    )
+    middle = (start[0] + end[0]) / 2, (start[1] + end[1]) / 2 + 0.1
+    axes.text(*middle, text, ha="center", size=7, color="#57606a", parse_math=False)
+
+  box(-0.9, 1, "h", "0")
+  for t, label in enumerate(input_labels):
+    box(t, 0, "x", label)
+    box(t, 1, "h", cell.name)
+    arrow((t - 0.75 if t == 0 else t - 0.66, 1), (t - 0.36, 1), carry if t == 1 else "")
+    arrow((t, 0.22), (t, 0.76))
+    if not output_labels or output_labels[t]:
+      arrow((t, 1.24), (t, 1.78))
+      box(t, 2, "y", output_labels[t] if output_labels else "y")
+  param_shapes = [f"{name} {list(value.shape)}" for name, value in params.items()]
+  note = "   ".join([f"x [{D}]", f"y [{H}]", "shared parameters:", *param_shapes])
+  axes.text((T - 1.4) / 2, -0.55, note, ha="center", size=8, color=TEXT_COLOR, parse_math=False)
   figure.savefig(path, format="png")

@@ -1,4 +1,4 @@
-"""How a run went: its records as curves."""
+"""History of a run: the recorded metrics and their curves."""
 
 import pathlib
 
@@ -8,46 +8,54 @@ from rnnjax.types import InvalidInputError
 
 
 def read_history(workdir: str) -> dict[str, tuple[list[int], list[float]]]:
-  """What a run with --workdir has recorded: {"valid/loss": (steps, values), ...}.
+  """Read the metrics that a run has recorded in its --workdir.
+
+  Returns:
+    {"valid/loss": (steps, values), ...}.
 
   Raises:
-    BadInput: there are no records.
+    InvalidInputError: there is no metrics.jsonl, or a row of it is not of numbers with a "step".
   """
   path = pathlib.Path(workdir).expanduser() / "metrics.jsonl"
   if not path.is_file():
     raise InvalidInputError(f"{workdir!r} must be the --workdir of a run; it has no {path.name}")
-  found: dict[str, tuple[list, list]] = {}
-  for place, row in read_jsonl(path):
+  history: dict[str, tuple[list, list]] = {}
+  for location, row in read_jsonl(path):
     if not all(isinstance(value, int | float) for value in row.values()) or "step" not in row:
-      raise InvalidInputError(f"{place} must be numbers, one of them the step; got {str(row)[:60]}")
+      raise InvalidInputError(
+        f'{location} must contain numbers only, one of them "step"; got {str(row)[:60]}'
+      )
     for name, value in row.items():
       if name != "step":
-        steps, values = found.setdefault(name, ([], []))
+        steps, values = history.setdefault(name, ([], []))
         steps.append(row["step"])
         values.append(value)
-  return found
+  return history
 
 
 def plot_history(path, history: dict[str, tuple[list[int], list[float]]]):
-  """Draw a panel for each metric, such as loss, with a line for each part; gradients on one, all
-  together. A PNG.
+  """Plot one panel for each metric, such as the loss, with one line for each split.
+
+  The gradient norms of all parameters are in one panel.
 
   Args:
-    path: where to.
-    history: {"part/metric": (steps, values)}, as `history` reads it.
+    path: the PNG file to write.
+    history: {"split/metric": (steps, values)}, as returned by `read_history`.
   """
   from matplotlib.figure import Figure
 
   panels: dict[str, dict] = {}
   for name, line in history.items():
-    part, _, metric = name.partition("/")
-    kind, _, parameter = metric.partition("/")
-    panels.setdefault(kind, {})[parameter or part] = line
+    split, _, metric = name.partition("/")
+    metric, _, parameter = metric.partition("/")
+    panels.setdefault(metric, {})[parameter or split] = line
   figure = Figure((4 * len(panels), 3), dpi=DPI, layout="constrained")
-  for axes, (kind, lines) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items()):
+  for axes, (metric, lines) in zip(
+    figure.subplots(1, len(panels), squeeze=False)[0], panels.items()
+  ):
     for name, (steps, values) in lines.items():
       axes.plot(steps, values, marker="o", markersize=3, label=name)
-    axes.set(title=kind, xlabel="step", yscale="log" if kind == "gradient" else "linear")
+    axes.set(title=metric, xlabel="step", yscale="log" if metric == "gradient" else "linear")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize=7)
   figure.savefig(path, format="png")

@@ -1,1 +1,1 @@
-"""How a loop over time is run fast; `unroll` chooses among them by its argument `backend`."""
+"""Implementations of the loop over time; `unroll` selects one by its argument `backend`."""

@@ -1,12 +1,13 @@
-"""All steps at once, for cells whose state is linear in the one before: Martin & Cundy,
-Parallelizing Linear Recurrent Neural Nets over Sequence Length, 2018.
+"""All steps of a linear cell at once, by a parallel prefix scan.
+
+Martin & Cundy, Parallelizing Linear Recurrent Neural Nets over Sequence Length, 2018.
 
     sₜ = aₜ ⊙ sₜ₋₁ + bₜ
 
-A tree of depth log T (`rnnjax.backends.linear_scan`) replaces T sequential steps. Nothing
-is divided in it: where |a| ≤ 1 its numbers are as tame as the states, and need no logarithm. Of a
-minGRU over 2,000 steps in float32 it is off by up to 2e-6, cumulative sums of logarithms by up to
-2e-3.
+A tree of depth log T (`rnnjax.backends.linear_scan`) replaces T sequential steps. It has no
+division: if |a| ≤ 1, intermediate results are no larger than the states, and no logarithms are
+needed. For a minGRU over 2,000 steps in float32 the error is up to 2e-6; that of cumulative sums of
+logarithms is up to 2e-3.
 """
 
 import functools
@@ -14,86 +15,104 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from rnnjax.backends.batch_sharding import cast_to_varying, shard_over_batch
+from rnnjax.backends.base import (
+  Backend,
+  cast_to_varying,
+  project_steps,
+  shard_over_batch,
+  where_mask,
+)
 from rnnjax.backends.linear_scan import parallel_linear_scan, shift_one_step
-from rnnjax.backends.scan import project_steps, where_mask
 from rnnjax.cells.base import Cell, pack_carry, unpack_state
 from rnnjax.types import Array, Carry, Params
 
 
 def requires_linear(cell: Cell, params: Params, xs: Array, carry: Carry) -> str:
-  """Of a backend that runs linear recurrences alone."""
+  """Return why a cell cannot be run as a linear recurrence; "" if it can."""
   del params, xs, carry
   if cell.coefficients:
     return ""
   return (
-    f"it runs linear recurrences, hₜ = aₜ ⊙ hₜ₋₁ + bₜ, and {cell} is none; backend='scan' runs it"
+    f"it runs linear recurrences, sₜ = aₜ ⊙ sₜ₋₁ + bₜ, and {cell} is not made by "
+    "`linear_recurrence`; backend='scan' runs it"
   )
 
 
 def associative(
   cell: Cell, params: Params, xs: Array, mask: Array | None, carry: Carry, reverse: bool
 ) -> tuple[Carry, Array]:
-  """As `scan`, for a cell of the form of `linear`, in log T rounds of all steps.
+  """Run a linear cell over a sequence in log T rounds; arguments and results are those of `scan`.
 
-  Not differentiable in forward mode (jvp): `scan` is. Where the batch is cut along a mesh each
-  device takes its own rows, and they meet once, to add up the weight gradients.
+  If the batch is sharded over a mesh, each device runs its own rows, and the devices synchronize
+  once, to sum the weight gradients. Forward-mode differentiation (jvp) is not supported.
   """
 
   def run(params, xs, mask, carry):
     params, carry = (cast_to_varying(tree, xs) for tree in (params, carry))
-    u = project_steps(cell, params, xs)
-    # vmap over the steps: each function sees the axes of one step, as in the loop.
-    a, b = jax.vmap(functools.partial(_coefficients, cell, params))(u)
-    a, b = where_mask(mask, (a, b), (jnp.ones_like(a), jnp.zeros_like(b)))  # s stands still
-    ss = scan_states(reverse, a, b, unpack_state(carry).astype(b.dtype))
-    ys = jax.vmap(cell.readout, (None, 0, 0))(params, ss, u)
+    us = project_steps(cell, params, xs)
+    # vmap over the steps: the cell's functions get the axes of one step, as in the loop.
+    a, b = jax.vmap(functools.partial(_coefficients, cell, params))(us)
+    # In the padding s is unchanged: a = 1, b = 0.
+    a, b = where_mask(mask, (a, b), (jnp.ones_like(a), jnp.zeros_like(b)))
+    states = scan_states(reverse, a, b, unpack_state(carry).astype(b.dtype))
+    ys = jax.vmap(cell.readout, (None, 0, 0))(params, states, us)
     h = last_output(ys, mask, carry[0], reverse)
-    carry = pack_carry(h, ss[0 if reverse else -1], carry)
+    carry = pack_carry(h, states[0 if reverse else -1], carry)
     return carry, where_mask(mask, ys, jnp.zeros_like(ys))
 
   return shard_over_batch(run)(params, xs, mask, carry)
 
 
 def _coefficients(cell, params, u):
-  """a and b of one step, in the shape of b."""
+  """Return a and b of one step, both in the shape of b."""
   a, b = cell.coefficients(params, u)
   return jnp.broadcast_to(a, b.shape), b
 
 
 def last_output(ys: Array, mask: Array | None, h: Array, reverse: bool) -> Array:
-  """y [..., H] where each row ends, of ys [T, ..., H]; h where it has no step."""
+  """Return each row's last output [..., H] in ys [T, ..., H]; h for rows of length 0."""
   if mask is None:
     return ys[0 if reverse else -1]
-  steps = mask.sum(0)
-  end = jnp.zeros_like(steps) if reverse else jnp.maximum(steps - 1, 0)
-  y = jnp.take_along_axis(ys, end[None, ..., None], 0)[0]
-  return where_mask(steps > 0, y, h)
+  lengths = mask.sum(0)
+  last_step = jnp.zeros_like(lengths) if reverse else jnp.maximum(lengths - 1, 0)
+  y = jnp.take_along_axis(ys, last_step[None, ..., None], 0)[0]
+  return where_mask(lengths > 0, y, h)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def scan_states(reverse: bool, a: Array, b: Array, s: Array) -> Array:
-  """s₁ ... s_T of sₜ = aₜ ⊙ sₜ₋₁ + bₜ, from s₀ [..., N] on: a, b [T, ..., N] -> [T, ..., N].
+  """Return all states of the recurrence sₜ = aₜ ⊙ sₜ₋₁ + bₜ.
 
-  The way back is such a recurrence too, in the other direction:
+  The backward pass is a recurrence of the same form, in the other direction:
 
       dsₜ = ∂L/∂sₜ + aₜ₊₁ ⊙ dsₜ₊₁
       daₜ = dsₜ ⊙ sₜ₋₁,  dbₜ = dsₜ
+
+  Args:
+    reverse: run from the last step to the first.
+    a, b: coefficients [T, ..., N].
+    s: initial state s₀ [..., N].
+
+  Returns:
+    s₁, ..., s_T [T, ..., N].
   """
   first = -1 if reverse else 0
   return parallel_linear_scan(a, b.at[first].add(a[first] * s), reverse)
 
 
 def _forward(reverse, a, b, s):
-  ss = scan_states(reverse, a, b, s)
-  return ss, (a, s, ss)
+  states = scan_states(reverse, a, b, s)
+  return states, (a, s, states)
 
 
-def _backward(reverse, saved, dss):
-  a, s, ss = saved
-  ds = parallel_linear_scan(shift_one_step(jnp.zeros_like(s), a, not reverse), dss, not reverse)
+def _backward(reverse, saved, dstates):
+  a, s, states = saved
+  next_a = shift_one_step(jnp.zeros_like(s), a, not reverse)
+  ds = parallel_linear_scan(next_a, dstates, not reverse)
   first = -1 if reverse else 0
-  return ds * shift_one_step(s, ss, reverse), ds, a[first] * ds[first]
+  return ds * shift_one_step(s, states, reverse), ds, a[first] * ds[first]
 
 
 scan_states.defvjp(_forward, _backward)
+
+BACKEND = Backend(associative, requires_linear)

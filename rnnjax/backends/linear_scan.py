@@ -1,10 +1,13 @@
-"""A linear recurrence, all steps at once: Blelloch, Prefix Sums and Their Applications, 1990.
+"""Linear recurrences, in parallel or step by step.
 
     δₜ = Jₜ δₜ₋₁ + rₜ,   δ₀ = 0
 
-Two affine maps in a row are one, (B, q) ∘ (A, p) = (BA, Bp + q), and this is associative: pairs of
-steps, then pairs of pairs, take log₂ T rounds where one step after the other takes T.
+The composition of two affine maps is affine, (B, q) ∘ (A, p) = (BA, Bp + q), and composition is
+associative. So pairs of steps, pairs of pairs, and so on take log₂ T rounds instead of T steps
+(Blelloch, Prefix Sums and Their Applications, 1990).
 """
+
+import operator
 
 import jax
 import jax.numpy as jnp
@@ -13,38 +16,53 @@ from rnnjax.types import Array
 
 
 def matvec(J: Array, δ: Array) -> Array:
-  """J δ, of matrices J [..., n, n], or of diagonals [..., n]."""
+  """Return J δ of matrices J [..., n, n] or diagonals J [..., n], and vectors δ [..., n]."""
   return J * δ if J.ndim == δ.ndim else (J @ δ[..., None])[..., 0]
 
 
 def parallel_linear_scan(J: Array, r: Array, reverse: bool = False) -> Array:
-  """δ [T, ..., n] by an associative scan; from the last step to the first in reverse.
+  """Return δ [T, ..., n] of δₜ = Jₜ δₜ₋₁ + rₜ by an associative scan.
 
   Args:
-    J: [T, ..., n, n], or diagonals [T, ..., n].
-    r: [T, ..., n].
+    J: matrices [T, ..., n, n], or diagonals [T, ..., n].
+    r: vectors [T, ..., n].
+    reverse: run from the last step to the first.
   """
-  product = (lambda B, A: B * A) if J.ndim == r.ndim else (lambda B, A: B @ A)
+  product = operator.mul if J.ndim == r.ndim else operator.matmul
 
-  def join(first, second):
+  def compose(first, second):
     (A, p), (B, q) = first, second
     return product(B, A), matvec(B, p) + q
 
-  return jax.lax.associative_scan(join, (J, r), reverse=reverse)[1]
+  _, δ = jax.lax.associative_scan(compose, (J, r), reverse=reverse)
+  return δ
 
 
 def sequential_linear_scan(J: Array, r: Array, reverse: bool = False) -> Array:
-  """As `at_once`, one step after the other: no product of many J is made, which could overflow."""
+  """Return the result of `parallel_linear_scan`, computed step by step.
+
+  It computes no products of Jacobians, which may overflow though δ does not.
+  """
 
   def step(δ, inputs):
     J, r = inputs
     δ = matvec(J, δ) + r
     return δ, δ
 
-  return jax.lax.scan(step, r[0] * 0, (J, r), reverse=reverse)[1]
+  # r[0] * 0 instead of new zeros: it is sharded as r is.
+  _, δ = jax.lax.scan(step, r[0] * 0, (J, r), reverse=reverse)
+  return δ
 
 
 def shift_one_step(first: Array, δ: Array, reverse: bool = False) -> Array:
-  """What enters each step: first [..., n], δ₁, ..., δ_T₋₁; in reverse δ₂, ..., δ_T, first."""
+  """Return the value before each step, [T, ..., n]: first, δ₁, ..., δ_T₋₁.
+
+  In reverse these are δ₂, ..., δ_T, first.
+
+  Args:
+    first: value before the first step, [..., n].
+    δ: values after each step, [T, ..., n].
+    reverse: the first step is the last in the array.
+  """
   parts = (δ[1:], first[None]) if reverse else (first[None], δ[:-1])
   return jnp.concatenate(parts)

@@ -1,27 +1,31 @@
-"""Memory that a step frees serves the next one, instead of going back to the system.
+"""Reuse of freed memory by the process.
 
-The C library of most Linux systems, glibc, returns what is large when it is freed; whoever takes as
-much again gets it page by page, each zeroed first. Training takes the same arrays at every step.
+glibc, the C library of most Linux systems, returns large blocks (over 32 MiB) to the system when
+they are freed. When as much memory is allocated again, the kernel hands it out page by page and
+sets each page to zero first. A training loop allocates the same arrays at every step, so it is
+faster to keep freed memory in the process.
 """
 
 import ctypes
 import platform
 
-TRIM_THRESHOLD, MMAP_MAX, ARENA_MAX = -1, -4, -8  # of mallopt(3)
+# Options of mallopt(3).
+TRIM_THRESHOLD = -1
+MMAP_MAX = -4
+ARENA_MAX = -8
 
 malloc_tuned = False
 
 
 def tune_malloc():
-  """Keeps what this process frees from now on for itself, where it is glibc that frees it.
+  """Configure glibc to keep freed memory in this process; no effect with another C library.
 
-  On two cores a pass of `imdb` takes 0.89 of the time for it, and at its peak the process 1.07 of
-  the memory. Call it before jax first looks for its devices.
+  Call it before jax initializes its devices. On two cores an epoch of `imdb` takes 0.89 of the
+  time, and the process 1.07 of the peak memory.
   """
   global malloc_tuned
   if platform.libc_ver()[0] == "glibc":
     mallopt = ctypes.CDLL(None).mallopt
-    # Never trimmed, nothing mapped by itself, and one heap for all threads.
-    malloc_tuned = all(
-      [mallopt(*how) for how in ((TRIM_THRESHOLD, -1), (MMAP_MAX, 0), (ARENA_MAX, 1))]
-    )
+    # Never return memory, map no block separately, and use one heap for all threads.
+    options = (TRIM_THRESHOLD, -1), (MMAP_MAX, 0), (ARENA_MAX, 1)
+    malloc_tuned = all([mallopt(option, value) for option, value in options])

@@ -1,62 +1,53 @@
-"""The reference: `lax.scan` over the steps, differentiated by jax itself."""
-
-import functools
+"""Reference backend: `lax.scan` over the steps, differentiated by jax."""
 
 import jax
 import jax.numpy as jnp
 
-from rnnjax.cells.base import Cell, accumulation_dtype
+from rnnjax.backends.base import Backend, always_available, where_mask, with_accumulation_dtype
+from rnnjax.cells.base import Cell
 from rnnjax.types import Array, Carry, Params
-
-
-def where_mask(mask: Array | None, new, old):
-  """new where a row is alive, old where it is past its length; alive [...], leaves [..., *F]."""
-  if mask is None:
-    return new
-  live = lambda leaf: mask.reshape(*mask.shape, *(1,) * (leaf.ndim - mask.ndim))
-  return jax.tree.map(lambda n, o: jnp.where(live(n), n, o), new, old)
-
-
-def masked_step(cell: Cell, params: Params, carry: Carry, inputs: tuple) -> tuple[Carry, Array]:
-  """One step, of rows that live; of others the carry stands still and the output is 0.
-
-  Args:
-    cell, params, carry: as for `scan`.
-    inputs: (x [..., D], alive [...] or None).
-  """
-  x, alive = inputs
-  new, y = cell.step(params, carry, cell.project(params, x))
-  return where_mask(alive, new, carry), where_mask(alive, y, jnp.zeros_like(y))
 
 
 def scan(
   cell: Cell, params: Params, xs: Array, mask: Array | None, carry: Carry, reverse: bool
 ) -> tuple[Carry, Array]:
-  """Runs the cell over xs [T, ..., D]; where alive [T, ...] is False the carry stands still.
+  """Run a cell over a sequence, step by step.
+
+  Args:
+    cell: the recurrent cell.
+    params: its parameters.
+    xs: inputs [T, ..., D].
+    mask: padding mask [T, ...]; where it is False the carry is unchanged and the output is 0. None
+      if no step is padded.
+    carry: initial carry.
+    reverse: run from the last step to the first.
 
   Returns:
-    carry, ys [T, ..., H].
+    The final carry and the outputs ys [T, ..., H].
   """
   params, narrow = with_accumulation_dtype(params)
-  step = lambda carry, inputs: masked_step(cell, narrow(params), carry, inputs)
+
+  def step(carry, inputs):
+    return masked_step(cell, narrow(params), carry, inputs)
+
   return jax.lax.scan(step, carry, (xs, mask), reverse=reverse)
 
 
-def project_steps(cell: Cell, params: Params, xs: Array):
-  """Apply `cell.project` to all steps of xs [T, ..., D] at once.
+def masked_step(cell: Cell, params: Params, carry: Carry, inputs: tuple) -> tuple[Carry, Array]:
+  """Run one step; padded rows keep their carry and have output 0.
 
-  `project` sees the axes [..., D] of one step, as in the loop, so that it may mix rows or depend on
-  the number of batch axes.
+  Args:
+    cell: the recurrent cell.
+    params: its parameters.
+    carry: carry before the step.
+    inputs: (x [..., D], mask [...] or None).
+
+  Returns:
+    The carry after the step and the output y [..., H].
   """
-  if cell.pointwise:  # the projection is x W + b for any axes: one product
-    return cell.project(params, xs)
-  return jax.vmap(cell.project, (None, 0))(params, xs)
+  x, mask = inputs
+  new_carry, y = cell.step(params, carry, cell.project(params, x))
+  return where_mask(mask, new_carry, carry), where_mask(mask, y, jnp.zeros_like(y))
 
 
-def with_accumulation_dtype(params: Params):
-  """The parameters in a type in which a loop can sum their gradients over its turns, which it does
-  in the type they have outside of it; and what gives them their own type again, inside."""
-  own = jax.tree.map(lambda leaf: leaf.dtype, params)
-  kind = lambda dtype: accumulation_dtype(dtype) if jnp.issubdtype(dtype, jnp.floating) else dtype
-  cast = functools.partial(jax.tree.map, lambda leaf, dtype: leaf.astype(dtype))
-  return cast(params, jax.tree.map(kind, own)), lambda high: cast(high, own)
+BACKEND = Backend(scan, always_available)

@@ -1,4 +1,8 @@
-"""What a recurrent cell is, and what all cells share: factories and initialisers."""
+"""The interface of a recurrent cell, and the builders that all cells use.
+
+Cells come in three forms. `additive` and `linear_recurrence` build cells of a known form, which
+backends accelerate. A cell of any other form defines `project` and `step` itself.
+"""
 
 import functools
 import inspect
@@ -9,28 +13,31 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from rnnjax.types import Array, Carry, InvalidInputError, Key, Params
+from rnnjax.types import Array, Carry, Key, Params
 
 
 class Cell(NamedTuple):
-  """One tick of a recurrence, as pure functions.
+  """One step of a recurrence, as pure functions.
 
-      uₜ = project(params, xₜ)                all that need not wait for hₜ₋₁
+      uₜ = project(params, xₜ)                everything that does not depend on hₜ₋₁
       carryₜ, yₜ = step(params, carryₜ₋₁, uₜ)
 
+  `project` and `step` get all batch axes of one time step. They may mix rows, e.g. by a mean over
+  the batch or a convolution over further axes.
+
   Attributes:
-    name: how the cell prints, e.g. lstm(256).
-    features: H, the width of y and of h, which is carry[0].
-    init: key, D -> params, a flat dict of arrays.
-    start: x [..., D] -> the first carry, derived from x so that it is sharded as x is.
-    project: params, x [..., D] -> u [..., GH].
-    step: params, carry, u -> carry, y [..., H]. `project` and `step` see all batch axes of one time
-      step and may mix rows, e.g. by a mean over the batch or a convolution over further axes.
-    pointwise: params, carry, gates -> carry, y for cells of the form of `additive`, and so of the
-      projection x W + b; else None.
-    apart: how many of the last blocks of u and h U such a cell keeps apart instead of adding them.
-    linear: params, u -> a, b for cells of the form of `linear`; else None.
-    read: params, s, u -> y for such cells.
+    name: printed form, e.g. lstm(256).
+    features: H, the size of y and of h, which is carry[0].
+    init: (key, D) -> params, a flat dict of arrays.
+    initial_carry: x [..., D] -> carry, derived from x so that it has the sharding of x.
+    project: (params, x [..., D]) -> u [..., GH].
+    step: (params, carry, u) -> (carry, y [..., H]).
+    pointwise: (params, carry, gates) -> (carry, y) of an `additive` cell, whose projection is
+      x W + b; None for other cells.
+    num_split_gates: last blocks of u and h U that an additive cell keeps separate instead of
+      adding them.
+    coefficients: (params, u) -> (a, b) of a `linear_recurrence`; None for other cells.
+    readout: (params, s, u) -> y of a `linear_recurrence`; None for other cells.
   """
 
   name: str
@@ -48,57 +55,62 @@ class Cell(NamedTuple):
     return self.name
 
 
-def cell_factory(make: Callable) -> Callable:
-  """A cell factory that returns the same cell for the same arguments, so that jit compiles once.
+def cell_factory(build: Callable) -> Callable:
+  """Return a function that builds a cell and caches it by its arguments.
 
-  `make(features, ...)` returns the cell's functions as a dict: init, start, and either project and
-  step or what `additive` or `linear` makes. The cell's name is the call as one would write it,
-  defaults left out. All arguments must be hashable.
+  Equal arguments return the same object, so that jit compiles once. All arguments must be hashable.
+  The cell's name is its constructor call without default arguments.
 
-  Raises (when the factory is called):
+  Args:
+    build: (features, ...) -> dict of the cell's functions: "init", "initial_carry", and either
+      "project" and "step" or the result of `additive` or `linear_recurrence`.
+
+  Raises (when a cell is built):
     ValueError: features, the first argument, is not a positive integer.
   """
-  signature = inspect.signature(make)
-  title = make.__name__
+  signature = inspect.signature(build)
+  factory_name = build.__name__
 
   @functools.cache
-  def cached(features, *arguments):
-    parameters = signature.parameters
-    options = [f"{key}={value!r}" for key, value in arguments if value != parameters[key].default]
-    name = f"{title}({', '.join([str(features), *options])})"
-    with jax.ensure_compile_time_eval():  # arrays that a cell keeps must outlive what is traced
-      made = make(features, **dict(arguments))
-    if made["project"] is not project:  # what `pointwise` says of the step is not all, then
-      made["pointwise"] = None
-    return Cell(name, features, **made)
+  def build_cell(features, *arguments):
+    defaults = {key: parameter.default for key, parameter in signature.parameters.items()}
+    options = [f"{key}={value!r}" for key, value in arguments if value != defaults[key]]
+    # Arrays that the cell's functions close over must not be tracers of an enclosing jit.
+    with jax.ensure_compile_time_eval():
+      functions = build(features, **dict(arguments))
+    # `pointwise` describes the whole step only if the projection is x W + b.
+    if functions["project"] is not project:
+      functions["pointwise"] = None
+    return Cell(f"{factory_name}({', '.join([str(features), *options])})", features, **functions)
 
-  @functools.wraps(make)
-  def call(*args, **kwargs):
+  @functools.wraps(build)
+  def factory(*args, **kwargs):
     bound = signature.bind(*args, **kwargs)
     bound.apply_defaults()
     (_, features), *options = bound.arguments.items()
+    # Checked before the cache, to which 2.0 and 2 are the same key.
     try:
-      number = operator.index(features)  # before the cache, for which 2.0 is 2
+      num_features = operator.index(features)
     except TypeError:
-      number = 0
-    if number < 1:
+      num_features = 0
+    if num_features < 1:
       raise ValueError(
-        f"{title} needs a positive integer as its number of features; got {features!r}"
+        f"{factory_name} needs a positive integer as its number of features; got {features!r}"
       )
-    return cached(number, *options)
+    return build_cell(num_features, *options)
 
-  return call
+  return factory
 
 
 def project(params: Params, x: Array) -> Array:
-  """u = x W + b: the share of every gate that the input alone decides. [..., D] -> [..., GH]."""
+  """Return the input's contribution to every gate, u = x W + b: [..., D] -> [..., GH]."""
   return x @ params["W"] + params["b"]
 
 
 def preactivations(u: Array, v: Array, num_gates: int, num_split_gates: int = 0) -> list[Array]:
-  """What enters the nonlinearities: u + v, in `number` blocks, the last `apart` left unadded.
+  """Return the gates before their nonlinearities: u + v in blocks, the last ones not added.
 
-  u₁ + v₁, ..., u_n + v_n, then the last blocks of u alone, then those of v alone
+  u₁ + v₁, ..., uₙ + vₙ, then the last num_split_gates blocks of u, then those of v.
   """
   return add_preactivations(
     jnp.split(u, num_gates, -1), jnp.split(v, num_gates, -1), num_split_gates
@@ -106,31 +118,30 @@ def preactivations(u: Array, v: Array, num_gates: int, num_split_gates: int = 0)
 
 
 def add_preactivations(us: list[Array], vs: list[Array], num_split_gates: int) -> list[Array]:
-  """As `gates`, of blocks that are cut already."""
-  summed = len(us) - num_split_gates
-  return [a + b for a, b in zip(us[:summed], vs)] + us[summed:] + vs[summed:]
+  """Like `preactivations`, for lists of blocks."""
+  num_added = len(us) - num_split_gates
+  return [u + v for u, v in zip(us[:num_added], vs)] + us[num_added:] + vs[num_added:]
 
 
 def additive(pointwise: Callable, num_gates: int, num_split_gates: int = 0) -> dict:
-  """The functions of a cell that adds u = x W + b and h U and is pointwise beyond.
+  """Build an additive cell: the sum of u = x W + b and h U, followed by a pointwise function.
 
-      carryₜ, yₜ = pointwise(params, carryₜ₋₁, gates(uₜ, hₜ₋₁ U))
+      carryₜ, yₜ = pointwise(params, carryₜ₋₁, preactivations(uₜ, hₜ₋₁ U))
 
-  Its loop over time has nothing but one product to wait for, which every backend knows to use.
+  The product h U is all that its loop over time waits for, which every backend makes use of.
 
   Args:
-    pointwise: params, carry, gates -> carry, y; of params it may read all but W, U and b.
-    number: G, the blocks of W, U and b.
-    apart: the last blocks of x W + b and h U that are not added.
+    pointwise: (params, carry, gates) -> (carry, y); it may read all parameters except W, U and b.
+    num_gates: G, the number of blocks of W, U and b.
+    num_split_gates: last blocks of x W + b and h U that are not added.
 
   Returns:
-    {"project", "step", "pointwise", "num_split_gates"}.
+    The functions "project", "step", "pointwise" and "num_split_gates" of the cell.
   """
 
   def step(params, carry, u):
-    return pointwise(
-      params, carry, preactivations(u, carry[0] @ params["U"], num_gates, num_split_gates)
-    )
+    v = carry[0] @ params["U"]
+    return pointwise(params, carry, preactivations(u, v, num_gates, num_split_gates))
 
   return {
     "project": project,
@@ -143,37 +154,38 @@ def additive(pointwise: Callable, num_gates: int, num_split_gates: int = 0) -> d
 def linear_recurrence(
   coefficients: Callable, readout: Callable | None = None, project: Callable = project
 ) -> dict:
-  """The functions of a cell whose state is linear in the one before it.
+  """Build a cell whose state is linear in the previous state.
 
       aₜ, bₜ = coefficients(params, uₜ)            uₜ = xₜ W + b
       sₜ = aₜ ⊙ sₜ₋₁ + bₜ
-      yₜ = read(params, sₜ, uₜ)                    without `read` yₜ = sₜ
+      yₜ = readout(params, sₜ, uₜ)                 yₜ = sₜ if readout is None
 
-  No a or b depends on s, so all steps can run at once (`rnnjax.backends.associative`). The carry
-  is (h, s), or (h, Re s, Im s) where s is complex, or (h,) where h is s in its own type; s beside h
-  is float32 or wider, and both functions are given, and compute, no less.
+  Neither a nor b depends on s, so all steps can run in parallel (`rnnjax.backends.associative`).
+  The carry is (h, s), or (h, Re s, Im s) if s is complex, or (h,) if h is s in its own dtype. If s
+  is separate from h, it is float32 or wider. `coefficients` and `readout` get inputs of at least
+  float32.
 
   Args:
-    coefficients: params, u [..., GH] -> a, b [..., N], both real or both complex; a may be [N].
-      |a| ≤ 1: products of many a must stay finite.
-    read: params, s [..., N], u -> y [..., H].
-    project: params, x -> u, in the type of x: it gets parameters of that type.
+    coefficients: (params, u [..., GH]) -> (a, b [..., N]), both real or both complex; a may be [N].
+      |a| ≤ 1 is required: products of many a must stay finite.
+    readout: (params, s [..., N], u) -> y [..., H].
+    project: (params, x) -> u, in the dtype of x, to which its parameters are cast.
 
   Returns:
-    {"project", "step", "coefficients", "readout"}.
+    The functions "project", "step", "coefficients" and "readout" of the cell.
   """
 
-  def widened(function, *args):
-    return function(*jax.tree.map(lambda p: p.astype(accumulation_dtype(p.dtype)), args))
+  def call_wide(function, *args):
+    return function(*jax.tree.map(lambda leaf: leaf.astype(accumulation_dtype(leaf.dtype)), args))
 
   def project_narrow(params, x):
-    return project(jax.tree.map(lambda p: p.astype(x.dtype), params), x)
+    return project(jax.tree.map(lambda leaf: leaf.astype(x.dtype), params), x)
 
   def read_narrow(params, s, u):
-    return (widened(readout, params, s, u) if readout else s).astype(u.dtype)
+    return (call_wide(readout, params, s, u) if readout else s).astype(u.dtype)
 
   def step(params, carry, u):
-    a, b = widened(coefficients, params, u)
+    a, b = call_wide(coefficients, params, u)
     s = a * unpack_state(carry) + b
     y = read_narrow(params, s, u)
     return pack_carry(y, s, carry), y
@@ -181,61 +193,43 @@ def linear_recurrence(
   return {
     "project": project_narrow,
     "step": step,
-    "coefficients": functools.partial(widened, coefficients),
+    "coefficients": functools.partial(call_wide, coefficients),
     "readout": read_narrow,
   }
 
 
 def unpack_state(carry: Carry) -> Array:
-  """s of a linear cell's carry (h,), (h, s) or (h, Re s, Im s)."""
-  h, *s = carry
-  return jax.lax.complex(*s) if len(s) == 2 else s[0] if s else h
+  """Return s of the carry (h,), (h, s) or (h, Re s, Im s) of a linear recurrence."""
+  if len(carry) == 3:
+    return jax.lax.complex(carry[1], carry[2])
+  return carry[-1]
 
 
 def pack_carry(h: Array, s: Array, like: Carry) -> Carry:
-  """The carry of h and s, in the form of another one."""
-  return (h, *{1: (), 2: (s,), 3: (s.real, s.imag)}[len(like)])
+  """Return the carry of h and s in the form of the carry `like`."""
+  if len(like) == 3:
+    return h, s.real, s.imag
+  return (h, s)[: len(like)]
+
+
+def zero_carry(*sizes: int) -> Callable[[Array], Carry]:
+  """Return an `initial_carry` of zeros with parts [..., size].
+
+  The first part, h, has the dtype of x; the others, which sum over time, at least float32.
+  """
+
+  def initial_carry(x):
+    dtypes = [x.dtype] + [accumulation_dtype(x.dtype)] * (len(sizes) - 1)
+    return tuple(zeros_like_batch(x, size, dtype) for size, dtype in zip(sizes, dtypes))
+
+  return initial_carry
 
 
 def zeros_like_batch(x: Array, features: int, dtype=None) -> Array:
-  """Zeros [..., features] derived from x [..., D], and so sharded as x is."""
+  """Return zeros [..., features] derived from x [..., D], and so sharded like x."""
   return jnp.broadcast_to(jnp.zeros_like(x[..., :1], dtype), (*x.shape[:-1], features))
 
 
 def accumulation_dtype(dtype) -> jnp.dtype:
-  """The type in which a sum over time is kept: at least float32."""
+  """Return the dtype in which sums over time are accumulated: at least float32."""
   return jnp.promote_types(dtype, jnp.float32)
-
-
-def init_gates(key: Key, D: int, H: int, num_gates: int) -> Params:
-  """W [D, GH] Glorot uniform and U [H, GH] orthogonal, gate by gate; b [GH] zero.
-
-  Glorot & Bengio 2010; Saxe, McClelland & Ganguli 2014 (orthogonal).
-  """
-  orthogonal, keys = jax.nn.initializers.orthogonal(), jax.random.split(key, (2, num_gates))
-  U = jnp.concatenate([orthogonal(k, (H, H)) for k in keys[1]], -1)
-  return init_dense(keys[0], D, H) | {"U": U}
-
-
-def chrono_bias(key: Key, max_steps: float, features: int) -> Array:
-  """Biases with which gates keep what they hold for 2 to `longest` steps. [features]
-
-      b = log u,  u uniform in [1, longest − 1];  1 − σ(b) = 1/(1 + u)
-
-  Tallec & Ollivier, Can recurrent neural networks warp time?, 2018 ("chrono initialization").
-
-  Raises:
-    BadInput: longest is less than 2.
-  """
-  if not max_steps >= 2:
-    raise InvalidInputError(
-      f"the longest time to remember (chrono) must be 2 steps or more; got {max_steps}"
-    )
-  return jnp.log(jax.random.uniform(key, (features,), minval=1, maxval=max_steps - 1))
-
-
-def init_dense(keys: Array, D: int, H: int) -> Params:
-  """W [D, GH] Glorot uniform, gate by gate, and b [GH] zero, of G keys: all of a cell without U."""
-  glorot = jax.nn.initializers.glorot_uniform()
-  W = jnp.concatenate([glorot(k, (D, H)) for k in keys], -1)
-  return {"W": W, "b": jnp.zeros(len(keys) * H)}

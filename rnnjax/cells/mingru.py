@@ -1,21 +1,16 @@
 """The minimal GRU: Feng et al., Were RNNs All We Needed?, 2024.
 
-Its gate reads the input alone, so the recurrence is linear and all steps can be taken at once. The
-candidate goes through g, as where the paper trains in log space: it is positive, and so is h. The
-logarithms themselves are not needed: they keep a quotient of products of 1 − z from 0/0, and
-`rnnjax.backends.associative` never divides.
+Its gate depends only on the input, so the recurrence is linear and all steps can run in parallel.
+The candidate is mapped to positive values by g, as in the paper's log-space version, and so h is
+positive. The logarithms themselves are not needed here: in the paper they avoid 0/0 in a quotient
+of products of 1 − z, and `rnnjax.backends.associative` does not divide.
 """
 
 import jax
 import jax.numpy as jnp
 
-from rnnjax.cells.base import (
-  accumulation_dtype,
-  cell_factory,
-  init_dense,
-  linear_recurrence,
-  zeros_like_batch,
-)
+from rnnjax.cells.base import cell_factory, linear_recurrence, zero_carry
+from rnnjax.cells.initializers import init_dense
 from rnnjax.types import Array, Params
 
 σ = jax.nn.sigmoid
@@ -23,19 +18,19 @@ NUM_GATES = 2
 
 
 def positive_activation(x: Array) -> Array:
-  """x + ½ where x ≥ 0, σ(x) elsewhere: continuous and positive, in place of a tanh."""
+  """Return g(x) = x + ½ for x ≥ 0 and σ(x) for x < 0, which is continuous and positive."""
   return jnp.where(x >= 0, x + 0.5, σ(x))
 
 
 def coefficients(params: Params, u: Array) -> tuple[Array, Array]:
-  """One tick of a minGRU, hₜ = aₜ ⊙ hₜ₋₁ + bₜ.
+  """Return the coefficients of one step of a minGRU, hₜ = aₜ ⊙ hₜ₋₁ + bₜ.
 
       z, n = split(uₜ)                             uₜ = xₜ W + b
       hₜ = (1 − σ(z)) ⊙ hₜ₋₁ + σ(z) ⊙ g(n)
 
   Args:
-    params: {"W": [D, 2H], "b": [2H]}, not read here.
-    u: [..., 2H], what `project` made of xₜ.
+    params: {"W": [D, 2H], "b": [2H]}; not used here.
+    u: xₜ W + b, [..., 2H].
 
   Returns:
     a = 1 − σ(z) and b = σ(z) ⊙ g(n), each [..., H].
@@ -46,22 +41,20 @@ def coefficients(params: Params, u: Array) -> tuple[Array, Array]:
   """
   del params
   z, n = jnp.split(u, NUM_GATES, -1)
-  return σ(-z), σ(z) * positive_activation(n)  # σ(−z) = 1 − σ(z), to all digits where it is small
+  # σ(−z) = 1 − σ(z), without cancellation if it is small.
+  return σ(-z), σ(z) * positive_activation(n)
 
 
 @cell_factory
 def mingru(features: int):
-  """A minGRU of H = features hidden units; parameters: 2(DH + H).
-
-  Args:
-    features: H.
+  """Build a minGRU with H = features hidden units and 2(DH + H) parameters.
 
   >>> mingru(100)
   mingru(100)
   """
-  begin = lambda key, D: init_dense(jax.random.split(key, NUM_GATES), D, features)
-  start = lambda x: (
-    zeros_like_batch(x, features),
-    zeros_like_batch(x, features, accumulation_dtype(x.dtype)),
-  )
-  return {"init": begin, "initial_carry": start, **linear_recurrence(coefficients)}
+
+  def init(key, D):
+    return init_dense(jax.random.split(key, NUM_GATES), D, features)
+
+  functions = {"init": init, "initial_carry": zero_carry(features, features)}
+  return functions | linear_recurrence(coefficients)

@@ -1,20 +1,15 @@
 """The minimal LSTM: Feng et al., Were RNNs All We Needed?, 2024.
 
-Its gates read the input alone and are made to sum to one, so the recurrence is linear, the state
-stays within its candidates, and all steps can be taken at once. The candidate is positive, as that
-of `mingru` is and for the same reason.
+Its gates depend only on the input and are normalized to sum to one. So the recurrence is linear,
+all steps can run in parallel, and h is a weighted mean of the candidates. The candidates are
+positive for the reason given in `mingru`.
 """
 
 import jax
 import jax.numpy as jnp
 
-from rnnjax.cells.base import (
-  accumulation_dtype,
-  cell_factory,
-  init_dense,
-  linear_recurrence,
-  zeros_like_batch,
-)
+from rnnjax.cells.base import cell_factory, linear_recurrence, zero_carry
+from rnnjax.cells.initializers import init_dense
 from rnnjax.cells.mingru import positive_activation
 from rnnjax.types import Array, Params
 
@@ -23,20 +18,20 @@ NUM_GATES = 3
 
 
 def coefficients(params: Params, u: Array) -> tuple[Array, Array]:
-  """One tick of a minLSTM, hₜ = aₜ ⊙ hₜ₋₁ + bₜ.
+  """Return the coefficients of one step of a minLSTM, hₜ = aₜ ⊙ hₜ₋₁ + bₜ.
 
       f, i, n = split(uₜ)                          uₜ = xₜ W + b
       f′ = σ(f) / (σ(f) + σ(i)),  i′ = σ(i) / (σ(f) + σ(i))
       hₜ = f′ ⊙ hₜ₋₁ + i′ ⊙ g(n)
 
   Args:
-    params: {"W": [D, 3H], "b": [3H]}, not read here.
-    u: [..., 3H], what `project` made of xₜ.
+    params: {"W": [D, 3H], "b": [3H]}; not used here.
+    u: xₜ W + b, [..., 3H].
 
   Returns:
     a = f′ and b = i′ ⊙ g(n), each [..., H].
 
-  >>> a, b = coefficients({}, jnp.array([-200.0, -200.0, 0.0]))  # where σ is 0, and 0/0 no number
+  >>> a, b = coefficients({}, jnp.array([-200.0, -200.0, 0.0]))  # σ underflows; 0/0 would be NaN
   >>> float(a[0]), float(b[0])
   (0.5, 0.25)
   """
@@ -48,22 +43,19 @@ def coefficients(params: Params, u: Array) -> tuple[Array, Array]:
 
 @cell_factory
 def minlstm(features: int, *, forget_bias: float = 1.0):
-  """A minLSTM of H = features hidden units; parameters: 3(DH + H).
+  """Build a minLSTM with H = features hidden units and 3(DH + H) parameters.
 
   Args:
     features: H.
-    forget_bias: where the bias of the forget gate starts.
+    forget_bias: initial bias of the forget gate.
 
   >>> minlstm(100)
   minlstm(100)
   """
 
-  def begin(key, D):
+  def init(key, D):
     params = init_dense(jax.random.split(key, NUM_GATES), D, features)
     return params | {"b": params["b"].at[:features].set(forget_bias)}
 
-  start = lambda x: (
-    zeros_like_batch(x, features),
-    zeros_like_batch(x, features, accumulation_dtype(x.dtype)),
-  )
-  return {"init": begin, "initial_carry": start, **linear_recurrence(coefficients)}
+  functions = {"init": init, "initial_carry": zero_carry(features, features)}
+  return functions | linear_recurrence(coefficients)

@@ -1,7 +1,7 @@
 """The vanilla recurrent cell: Elman, Finding Structure in Time, 1990.
 
-With activation="relu" it starts from the identity (IRNN: Le, Jaitly & Hinton, A Simple Way to
-Initialize Recurrent Networks of Rectified Linear Units, 2015), so that at first it forgets nothing.
+With activation="relu", U is initialized to the identity (IRNN: Le, Jaitly & Hinton, A Simple Way to
+Initialize Recurrent Networks of Rectified Linear Units, 2015), so that h initially persists.
 """
 
 import functools
@@ -9,28 +9,29 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from rnnjax.cells.base import additive, cell_factory, init_gates, zeros_like_batch
+from rnnjax.cells.base import additive, cell_factory, zero_carry
+from rnnjax.cells.initializers import init_gates
 from rnnjax.types import Array, Carry, Params
 
 ACTIVATIONS = {"tanh": jnp.tanh, "relu": jax.nn.relu}
 
 
 def vanilla_step(params: Params, carry: Carry, gates: list[Array], activation=jnp.tanh):
-  """One tick of a vanilla cell.
+  """Run one step of a vanilla cell.
 
       z = xₜ W + b + hₜ₋₁ U
       hₜ = tanh(z)
 
   Args:
-    params: {"W": [D, H], "U": [H, H], "b": [H]}, not read here.
+    params: {"W": [D, H], "U": [H, H], "b": [H]}; not used here.
     carry: (h,), [..., H].
-    gates: z [..., H].
-    activation: the nonlinearity.
+    gates: [z], [..., H].
+    activation: replaces tanh.
 
   Returns:
-    ((h,), h).
+    The carry (h,) and the output h.
 
-  >>> float(tick({}, (jnp.ones(1),), [jnp.zeros(1)])[1][0])
+  >>> float(vanilla_step({}, (jnp.ones(1),), [jnp.zeros(1)])[1][0])
   0.0
   """
   (z,) = gates
@@ -39,17 +40,20 @@ def vanilla_step(params: Params, carry: Carry, gates: list[Array], activation=jn
 
 
 def init_irnn(key, D, H):
-  """W ~ N(0, 0.001²), U = I, b = 0: how an IRNN starts."""
+  """Return the initial parameters of an IRNN: W ~ N(0, 0.001²), U = I, b = 0."""
   return {"W": 1e-3 * jax.random.normal(key, (D, H)), "U": jnp.eye(H), "b": jnp.zeros(H)}
 
 
 @cell_factory
 def vanilla(features: int, activation: str = "tanh"):
-  """A vanilla cell of H = features hidden units; parameters: DH + H² + H.
+  """Build a vanilla cell with H = features hidden units and DH + H² + H parameters.
 
   Args:
     features: H.
-    activation: "tanh", or "relu" with identity initialisation (IRNN).
+    activation: "tanh", or "relu" with U initialized to the identity (IRNN).
+
+  Raises:
+    ValueError: activation is neither of them.
 
   >>> vanilla(200)
   vanilla(200)
@@ -57,9 +61,8 @@ def vanilla(features: int, activation: str = "tanh"):
   if activation not in ACTIVATIONS:
     raise ValueError(f"activation must be one of {sorted(ACTIVATIONS)}; got {activation!r}")
   if activation == "relu":
-    begin = functools.partial(init_irnn, H=features)
+    init = functools.partial(init_irnn, H=features)
   else:
-    begin = functools.partial(init_gates, H=features, num_gates=1)
-  start = lambda x: (zeros_like_batch(x, features),)
+    init = functools.partial(init_gates, H=features, num_gates=1)
   pointwise = functools.partial(vanilla_step, activation=ACTIVATIONS[activation])
-  return {"init": begin, "initial_carry": start, **additive(pointwise, 1)}
+  return {"init": init, "initial_carry": zero_carry(features), **additive(pointwise, 1)}

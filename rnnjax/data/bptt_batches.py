@@ -1,6 +1,7 @@
-"""A long text as batches: parallel columns through which a window moves.
+"""Batches of one long text for truncated backpropagation through time.
 
-As with labelled sequences, the n-th batch is a function of the seed and n alone.
+The n-th batch is a function of the seed and n alone, so a run that resumes at step n continues with
+the same batches.
 """
 
 import dataclasses
@@ -11,25 +12,29 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class BpttBatches:
-  """Batches {"tokens": [T + 1, B], "weights": [T, B]} of a text; weights are of neighbours.
+  """Batches {"tokens": [T + 1, B], "weights": [T, B]} of a text that is split into B columns.
 
-  For training (with a seed) each epoch cuts the text, taken as a ring, at a place drawn anew into B
-  columns, and a window of T moves down all of them: batch n + 1 goes on where batch n ended.
+  A window of T + 1 tokens moves down all columns: batch n + 1 continues where batch n ended. A
+  weight belongs to a pair of an input token and its successor, the target.
 
-  For evaluation (without) every token but the first is predicted exactly once: before its own part
-  each column reads the `warm` tokens that precede it, which count nothing, so that cutting the
-  text costs no token its context. Where nothing precedes, the first token stands for it.
+  For training (`seed` is given) each epoch treats the text as a ring and cuts it at a random
+  position into columns. All weights are 1.
+
+  For evaluation (`seed` is None) every token but the first is the target of weight 1 exactly once.
+  Each column first reads the `context_len` tokens before its own, with weight 0, so that splitting
+  the text does not take the context from any token. Before the start of the text, the first token
+  is repeated.
 
   Attributes:
-    tokens: [N], the text as ids.
-    batch: B.
-    steps: T.
-    seed: of the places; None for evaluation.
-    warm: tokens read before a column's own, in evaluation.
-    rows: which columns are read, the share of one host of many; None for all B.
+    tokens: the text as ids [N].
+    batch_size: B, the number of columns.
+    bptt_length: T, the number of targets in a window.
+    seed: seed of the cuts; None for evaluation.
+    context_len: tokens of context before each column, in evaluation.
+    host_rows: indices of the columns that this host reads, in multi-host runs; None for all B.
 
   Raises:
-    ValueError: the text has fewer than 2 tokens or than B.
+    ValueError: the text has fewer than 2 tokens or fewer than B.
   """
 
   tokens: np.ndarray
@@ -47,47 +52,48 @@ class BpttBatches:
       )
 
   def select_rows(self, rows: Sequence[int]) -> "BpttBatches":
-    """The same batches, of which only so many columns are read."""
-    return dataclasses.replace(self, rows=tuple(rows))
+    """Return the same batches with only the given columns."""
+    return dataclasses.replace(self, host_rows=tuple(rows))
 
   @property
   def column_length(self) -> int:
-    """Pairs of neighbours in each column."""
+    """The number of targets in each column."""
     N = len(self.tokens)
     return N // self.batch_size if self.seed is not None else -(-(N - 1) // self.batch_size)
 
   @property
-  def _column_starts(self):
-    """Where the columns begin that are read."""
-    return (
-      self.column_length
-      * np.arange(self.batch_size)[slice(None) if self.host_rows is None else [*self.host_rows]]
-    )
+  def _column_starts(self) -> np.ndarray:
+    """The position in the text of the first token of each column that is read."""
+    selected = slice(None) if self.host_rows is None else [*self.host_rows]
+    return self.column_length * np.arange(self.batch_size)[selected]
 
   def __len__(self) -> int:
-    """Batches in an epoch."""
+    """Return the number of batches in an epoch."""
     if self.seed is not None:
       return max(self.column_length // self.bptt_length, 1)
     return -(-(self.column_length + self.context_len) // self.bptt_length)
 
   def stream(self, step: int = 0) -> Iterator[dict[str, np.ndarray]]:
-    """Batches without end, from that of the given step on, epoch after epoch."""
+    """Yield training batches from the given step on, epoch after epoch, without end."""
     window = np.arange(self.bptt_length + 1)[:, None]
     weights = np.ones((self.bptt_length, len(self._column_starts)), np.float32)
     while True:
       epoch, index = divmod(step, len(self))
       cut = np.random.default_rng((self.seed or 0, epoch)).integers(len(self.tokens))
-      at = (cut + self._column_starts + index * self.bptt_length + window) % len(self.tokens)
-      yield {"tokens": self.tokens[at], "weights": weights}
+      positions = cut + self._column_starts + index * self.bptt_length + window
+      yield {"tokens": self.tokens[positions % len(self.tokens)], "weights": weights}
       step += 1
 
   def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
-    """The batches of one evaluation."""
+    """Yield the batches of one evaluation."""
+    last = len(self.tokens) - 1
     for index in range(len(self)):
-      own = index * self.bptt_length - self.context_len + np.arange(self.bptt_length + 1)[:, None]
-      at = self._column_starts + own
-      counts = (own >= 0) & (own < self.column_length) & (at < len(self.tokens) - 1)
+      # Offsets within a column are negative while the context is read.
+      offsets = index * self.bptt_length - self.context_len + np.arange(self.bptt_length + 1)
+      offsets = offsets[:, None]
+      positions = self._column_starts + offsets
+      is_target = (offsets >= 0) & (offsets < self.column_length) & (positions < last)
       yield {
-        "tokens": self.tokens[np.clip(at, 0, len(self.tokens) - 1)],
-        "weights": counts[:-1].astype(np.float32),
+        "tokens": self.tokens[np.clip(positions, 0, last)],
+        "weights": is_target[:-1].astype(np.float32),
       }

@@ -1,7 +1,7 @@
-"""Files as data sets come: plain or .gz, in a folder or a .zip or .tar archive.
+"""Plain, gzipped and archived files of data sets, read with a limit on the unpacked size.
 
-Files may be a stranger's. Nothing is extracted: what is packed is unpacked in memory, piece by
-piece and up to a limit; nothing is made by the size that a file claims to have.
+Archives are never extracted: their members are unpacked in memory, in chunks. A size that a file
+declares is checked before that much is allocated.
 """
 
 import contextlib
@@ -20,13 +20,11 @@ from typing import BinaryIO, NamedTuple
 from rnnjax.types import InvalidInputError
 
 DATASETS = ("auto", "embedded", "files")
-UNPACK_LIMIT = 2 << 30  # bytes that a .gz or all files of an archive may unpack to
-MAX_COMPRESSION_RATIO, MIN_UNPACK_LIMIT = (
-  200,
-  4 << 20,
-)  # how often its own size, and how many bytes it may unpack to anyway
-CHUNK_SIZE = 1 << 20  # bytes that are unpacked at once
-DECODE_ERRORS = (  # what is raised by those who decode damaged bytes; never MemoryError
+UNPACK_LIMIT = 2 << 30  # bytes that a .gz file, or all members of an archive, may unpack to
+MAX_COMPRESSION_RATIO = 200  # unpacked bytes for each packed byte
+MIN_UNPACK_LIMIT = 4 << 20  # bytes that a file may unpack to whatever its ratio
+CHUNK_SIZE = 1 << 20  # bytes
+DECODE_ERRORS = (  # raised by decoders on damaged bytes; MemoryError is never caught
   EOFError,
   OSError,
   OverflowError,
@@ -40,7 +38,12 @@ DECODE_ERRORS = (  # what is raised by those who decode damaged bytes; never Mem
 
 
 class ArchiveMember(NamedTuple):
-  """A file in an archive; like a path it has name and parent, opens, and prints as it lies."""
+  """A file in an archive, with the part of the interface of `pathlib.Path` that readers use.
+
+  Attributes:
+    path: the archive's path, followed by the member's name.
+    opener: opens the member for reading.
+  """
 
   path: pathlib.PurePath
   opener: Callable[[], BinaryIO]
@@ -64,12 +67,16 @@ File = pathlib.Path | ArchiveMember
 
 
 def use_files(dataset: str, data_dir: str, fallback: str, hint: str) -> bool:
-  """Whether a data set is read from files: "files", or "auto" where there is a place to read.
+  """Return whether a data set is read from files rather than generated or embedded.
 
-  Else it is the embedded one, and "auto" warns: "training on SMALL; --data_dir=REAL".
+  Args:
+    dataset: "files", "embedded", or "auto": files if `data_dir` is given, else embedded.
+    data_dir: folder or archive of the files.
+    fallback: description of the embedded data set, for the warning that "auto" logs.
+    hint: value of --data_dir to suggest in that warning.
 
   Raises:
-    BadInput: the data set is not one of DATASETS.
+    InvalidInputError: `dataset` is not one of DATASETS.
   """
   if dataset not in DATASETS:
     raise InvalidInputError(f"dataset must be one of {DATASETS}; got {dataset!r}")
@@ -84,8 +91,10 @@ def use_files(dataset: str, data_dir: str, fallback: str, hint: str) -> bool:
 def reraise_decode_errors(
   file: object, action: str, hint: str = "Was it cut off?", *errors: type[Exception]
 ) -> Iterator[None]:
-  """Turns what is raised on damaged bytes, DAMAGED or others, into BadInput: "FILE cannot be read
-  KIND: ... ADVICE"."""
+  """Re-raise errors of decoders, DECODE_ERRORS and `errors`, as InvalidInputError.
+
+  The message is "FILE cannot be read ACTION: ERROR. HINT". An InvalidInputError passes unchanged.
+  """
   try:
     yield
   except InvalidInputError:
@@ -95,117 +104,155 @@ def reraise_decode_errors(
 
 
 def max_unpacked_bytes(packed_size: int, limit: int = 0) -> int:
-  """The bytes that so many packed ones may become: what grows beyond is made to fill the memory."""
+  """Return the number of bytes that a file of `packed_size` bytes may unpack to.
+
+  Args:
+    packed_size: bytes.
+    limit: replaces UNPACK_LIMIT unless 0.
+  """
   return min(limit or UNPACK_LIMIT, max(MIN_UNPACK_LIMIT, MAX_COMPRESSION_RATIO * packed_size))
 
 
+def check_declared_size(
+  file: object, declared_size: int, limit: int, hint: str = "Was it cut off?"
+) -> None:
+  """Raise InvalidInputError if a file declares more than `limit` bytes.
+
+  Readers call this before they allocate memory for the declared size.
+  """
+  if declared_size > limit:
+    raise InvalidInputError(
+      f"{file} declares {declared_size} bytes; it may hold {limit} bytes at most. {hint}"
+    )
+
+
 class LimitedGzipFile(gzip.GzipFile):
-  """What a .gz of so many bytes unpacks to, up to the most it may; beyond, reading is BadInput."""
+  """A gzip stream that raises InvalidInputError when it unpacks to more than its limit."""
 
   def __init__(self, file: object, stream: BinaryIO, packed_size: int, limit: int = 0):
+    """Open a stream of `packed_size` bytes; `file` is named in errors, `limit` as above."""
     super().__init__(fileobj=stream)
     self.file, self.max_bytes = file, max_unpacked_bytes(packed_size, limit)
 
   def read(self, size: int = -1) -> bytes:
-    piece = super().read(CHUNK_SIZE if size < 0 else min(size, CHUNK_SIZE))
+    chunk = super().read(CHUNK_SIZE if size < 0 else min(size, CHUNK_SIZE))
     if self.tell() > self.max_bytes:
       raise InvalidInputError(
         f"{self.file} must unpack to {self.max_bytes} bytes at most; a plain file may hold more"
       )
-    return piece
+    return chunk
 
 
 def list_files(path: str | pathlib.Path) -> list[File]:
-  """The files of a folder, sorted, or of an archive (.zip, .tar, .tar.gz, .tgz) and all folders in
-  it, in its own order.
+  """Return the files of a folder, sorted by name, or of an archive, in its order.
+
+  Archives are .zip, .tar, .tar.gz and .tgz; the files of all their folders are included.
 
   Raises:
-    BadInput: there is no such folder or archive; the archive is damaged, or holds too much.
+    InvalidInputError: there is no such folder or archive; the archive is damaged, or unpacks to
+      too much.
   """
-  place = pathlib.Path(path).expanduser()
-  if path and place.is_dir():  # "" would be the folder one is in
-    return sorted(file for file in place.iterdir() if file.is_file())
-  if not place.name.endswith((".zip", ".tar", ".tar.gz", ".tgz")) or not place.is_file():
+  location = pathlib.Path(path).expanduser()
+  if path and location.is_dir():  # pathlib takes "" for the current folder
+    return sorted(file for file in location.iterdir() if file.is_file())
+  if not location.name.endswith((".zip", ".tar", ".tar.gz", ".tgz")) or not location.is_file():
     raise InvalidInputError(
       f"--data_dir must be a folder or a .zip or .tar archive that exists; got {str(path)!r}"
     )
-  with reraise_decode_errors(place, "as an archive"):
-    made = _zip_entries(place, place) if place.suffix == ".zip" else _tar_entries(place)
-  return [ArchiveMember(place / name, opened) for name, opened in made]
+  with reraise_decode_errors(location, "as an archive"):
+    if location.suffix == ".zip":
+      entries = _zip_entries(location, location)
+    else:
+      entries = _tar_entries(location)
+  return [ArchiveMember(location / name, opener) for name, opener in entries]
 
 
 def list_zip_files(file: File) -> dict[str, ArchiveMember]:
-  """The files of a .zip by another name, which may itself be packed.
+  """Return the members of a .zip file with another ending, such as .npz, by name.
 
   Raises:
-    BadInput: as for `contents`.
+    InvalidInputError: as for `list_files`.
   """
   with reraise_decode_errors(file, "as an archive"):
-    found = _zip_entries(file, io.BytesIO(read_bytes(file)))
-    return {
-      name: ArchiveMember(pathlib.PurePath(f"{file}") / name, opened) for name, opened in found
-    }
+    entries = _zip_entries(file, io.BytesIO(read_bytes(file)))
+  folder = pathlib.PurePath(str(file))
+  return {name: ArchiveMember(folder / name, opener) for name, opener in entries}
 
 
-def _zip_entries(path, source):
+def _zip_entries(path: object, source) -> list[tuple[str, Callable[[], BinaryIO]]]:
+  """Return the names and openers of the members of a .zip archive."""
   archive = zipfile.ZipFile(source)
-  files = [info for info in archive.infolist() if not info.filename.endswith("/")]
+  members = [member for member in archive.infolist() if not member.filename.endswith("/")]
+  # zipfile unpacks only these two methods in chunks.
+  if any(info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for info in members):
+    raise InvalidInputError(f"{path} must hold files that are stored or deflated")
   archive.fp.seek(0, io.SEEK_END)
-  limit, size = max_unpacked_bytes(archive.fp.tell()), sum(info.file_size for info in files)
-  # zipfile reads no more of a file than it promises; what is packed in other ways than these it
-  # would not unpack piece by piece.
-  known = all(info.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for info in files)
-  if size > limit or not known:
-    raise InvalidInputError(
-      f"{path} must hold {limit} bytes at most, stored or deflated; it promises {size}. "
-      "A folder of plain files may hold more"
-    )
-  return [(info.filename, functools.partial(archive.open, info)) for info in files]
+  # zipfile reads no more of a member than it declares, so checking the declared sizes suffices.
+  check_declared_size(
+    path,
+    sum(member.file_size for member in members),
+    max_unpacked_bytes(archive.fp.tell()),
+    "A folder of plain files may hold more",
+  )
+  return [(member.filename, functools.partial(archive.open, member)) for member in members]
 
 
-def _tar_entries(path):
-  data = path.read_bytes() if path.suffix == ".tar" else _gunzip(path, path.read_bytes())
-  archive, files = tarfile.open(fileobj=io.BytesIO(data), mode="r:"), []
-  for info in archive:
-    if info.size < 0:  # tarfile would go back, and read it again without end
-      raise tarfile.ReadError(f"{info.name!r} has {info.size} bytes")
-    if info.isreg() and not info.issparse():  # a sparse one may promise any size
-      files.append((info.name, functools.partial(archive.extractfile, info)))
-  return files
+def _tar_entries(path: pathlib.Path) -> list[tuple[str, Callable[[], BinaryIO]]]:
+  """Return the names and openers of the regular files of a .tar archive."""
+  data = path.read_bytes()
+  if path.suffix != ".tar":
+    data = _gunzip(path, data)
+  archive = tarfile.open(fileobj=io.BytesIO(data), mode="r:")
+  entries = []
+  for member in archive:
+    if member.size < 0:  # tarfile would seek back and read the same member forever
+      raise tarfile.ReadError(f"{member.name!r} has {member.size} bytes")
+    # Links are skipped. A sparse file may declare any size.
+    if member.isreg() and not member.issparse():
+      entries.append((member.name, functools.partial(archive.extractfile, member)))
+  return entries
 
 
 def read_bytes(file: File) -> bytes:
-  """What a file holds, unpacked if its name ends in .gz.
+  """Return the content of a file, unpacked if its name ends in .gz.
 
   Raises:
-    BadInput: it is damaged, or holds too much.
+    InvalidInputError: the file is damaged, or unpacks to too much.
   """
   with reraise_decode_errors(file, "to its end"):
-    with file.open("rb") as raw:
-      data = b"".join(iter(lambda: raw.read(CHUNK_SIZE), b""))
+    with file.open("rb") as stream:
+      data = b"".join(iter(functools.partial(stream.read, CHUNK_SIZE), b""))
     return _gunzip(file, data) if file.name.lower().endswith(".gz") else data
 
 
-def _gunzip(file, data):
+def _gunzip(file: object, data: bytes) -> bytes:
   with LimitedGzipFile(file, io.BytesIO(data), len(data)) as stream:
     return b"".join(iter(stream.read, b""))
 
 
 def read_text(file: File, hint: str = "Is it in another encoding?") -> str:
-  """A file as text, without a byte order mark.
+  """Return the text of a UTF-8 file, without a byte order mark.
 
   Raises:
-    BadInput: as for `read_bytes`; it is not UTF-8, and then the message ends in the advice.
+    InvalidInputError: as for `read_bytes`; the file is not UTF-8, and the message ends in `hint`.
   """
   try:
     return read_bytes(file).decode("utf-8-sig")
   except UnicodeDecodeError as error:
-    *before, line = error.object[: error.start].split(b"\n")
-    where = f"{file}:{len(before) + 1} is not UTF-8: {error.reason} at byte {len(line)} of the line"
-    raise InvalidInputError(f"{where}. {hint}") from None
+    *lines_before, line = error.object[: error.start].split(b"\n")
+    raise InvalidInputError(
+      f"{file}:{len(lines_before) + 1} is not UTF-8: {error.reason} at byte {len(line)} of the "
+      f"line. {hint}"
+    ) from None
 
 
 def read_lines(file: File) -> Iterator[tuple[str, str]]:
-  """("file:line", line) of each line as `read_text` reads them; only line feeds end one."""
+  """Return an iterator over ("file:line number", line) of a text file.
+
+  Only line feeds end a line, unlike in `str.splitlines`.
+
+  Raises:
+    InvalidInputError: as for `read_text`.
+  """
   text = read_text(file).removesuffix("\n")
-  return ((f"{file}:{n}", line) for n, line in enumerate(text.split("\n"), 1))
+  return ((f"{file}:{number}", line) for number, line in enumerate(text.split("\n"), 1))

@@ -1,9 +1,9 @@
-"""Sounds, as WAV files hold them and as nets read them: energies in bands of pitch.
+"""WAV files and log-mel spectrograms.
 
-    log_mel: samples [N] -> [T, F],  T = N / step,  log Σ_k M_fk |DFT(window ⊙ samples around t)_k|²
+    log_mel: samples [N] -> [T, F],   T = N / hop_length,   log Σ_k M_fk |DFT(window ⊙ samples)_tk|²
 
-The bands M are triangles of one width on the mel scale, on which pitches stand as far apart as one
-hears them (Davis & Mermelstein 1980); kaldi-native-fbank computes them as Kaldi does.
+The F bands of M are triangles of equal width on the mel scale (Davis & Mermelstein 1980), computed
+as in Kaldi by kaldi-native-fbank.
 """
 
 import io
@@ -18,33 +18,41 @@ from rnnjax.data.files import File, read_bytes, reraise_decode_errors
 from rnnjax.types import InvalidInputError
 
 NUM_MEL_BANDS = 40
-WINDOW_MS = 25  # ms
-SAMPLE_RATE_RANGE = 1000, 400_000  # samples a second that a file may have
-ADVICE = (
+WINDOW_MS = 25
+SAMPLE_RATE_RANGE = 1000, 400_000  # Hz; bounds the memory that resampling takes
+CONVERT_HINT = (
   "Was it cut off, or is it of another format under this name? "
-  "`ffmpeg -i FILE -c:a pcm_s16le NEW.wav` makes one"
+  "`ffmpeg -i FILE -c:a pcm_s16le NEW.wav` converts it"
 )
 
 
 def read_wav(file: File, sample_rate: int) -> np.ndarray:
-  """The samples [N] of a WAV file, in [-1, 1].
+  """Return the samples [N] of a WAV file in [-1, 1], float32.
 
-  Several channels are mixed, another sample rate is resampled to `rate`.
+  Channels are averaged. A file of another sample rate is resampled.
+
+  Args:
+    file: a WAV file of PCM or float samples.
+    sample_rate: sample rate of the result, in Hz.
 
   Raises:
-    BadInput: it is no WAV file, of a kind that is not read, cut off, empty, or not finite.
+    InvalidInputError: the file is not a WAV file or has an unsupported encoding; it is cut off or
+      empty; a sample is not finite; its sample rate is outside SAMPLE_RATE_RANGE.
   """
   content = read_bytes(file)
-  odd, kind = wavfile.WavFileWarning, "as a WAV file of PCM or float samples"
-  raised = odd, NameError, TypeError, ZeroDivisionError
-  with reraise_decode_errors(file, kind, ADVICE, *raised), warnings.catch_warnings():
-    warnings.filterwarnings("ignore", category=odd)  # of other chunks
-    warnings.filterwarnings("error", "Reached EOF", category=odd)
-    own, samples = wavfile.read(io.BytesIO(content))
-  if not samples.size or not SAMPLE_RATE_RANGE[0] <= own <= SAMPLE_RATE_RANGE[1]:
+  action = "as a WAV file of PCM or float samples"
+  # scipy raises the last three on damaged headers.
+  errors = wavfile.WavFileWarning, NameError, TypeError, ZeroDivisionError
+  with reraise_decode_errors(file, action, CONVERT_HINT, *errors), warnings.catch_warnings():
+    # Unknown chunks are skipped, but a missing end is an error.
+    warnings.filterwarnings("ignore", category=wavfile.WavFileWarning)
+    warnings.filterwarnings("error", "Reached EOF", category=wavfile.WavFileWarning)
+    file_rate, samples = wavfile.read(io.BytesIO(content))
+  lowest, highest = SAMPLE_RATE_RANGE
+  if not samples.size or not lowest <= file_rate <= highest:
     raise InvalidInputError(
-      f"{file} must hold a sound of {SAMPLE_RATE_RANGE[0]} to {SAMPLE_RATE_RANGE[1]} samples a second; it holds "
-      f"{len(samples)} samples at {own} Hz. Record it again"
+      f"{file} must hold a sound with a sample rate of {lowest} to {highest} Hz; it holds "
+      f"{len(samples)} samples at {file_rate} Hz. Record it again"
     )
   if samples.dtype == np.uint8:
     samples = samples.astype(np.float32) / 128 - 1
@@ -52,8 +60,8 @@ def read_wav(file: File, sample_rate: int) -> np.ndarray:
     samples = samples.astype(np.float32) / -float(np.iinfo(samples.dtype).min)
   with np.errstate(over="ignore", invalid="ignore"):
     samples = samples.reshape(len(samples), -1).mean(1)
-    if own != sample_rate:
-      samples = signal.resample_poly(samples, sample_rate, own)
+    if file_rate != sample_rate:
+      samples = signal.resample_poly(samples, sample_rate, file_rate)
     samples = samples.astype(np.float32)
   if not np.isfinite(samples).all():
     raise InvalidInputError(
@@ -65,12 +73,18 @@ def read_wav(file: File, sample_rate: int) -> np.ndarray:
 def log_mel(
   samples: np.ndarray, sample_rate: int, hop_length: int, num_bands: int = NUM_MEL_BANDS
 ) -> np.ndarray:
-  """Logarithms of the energies in mel bands, a frame every `step` samples: [N] -> [N / step, F].
+  """Return the log-mel spectrogram [T, F] of a sound, T = N / hop_length.
 
-  The n-th frame is a window of 25 ms around the middle of the n-th step.
+  Frame t is the 25 ms window centered on the samples t hop_length to (t + 1) hop_length.
+
+  Args:
+    samples: [N], float32.
+    sample_rate: Hz.
+    hop_length: samples between frames.
+    num_bands: F, the number of mel bands.
 
   Raises:
-    ValueError: the sound is shorter than half a step, so that it has no frame.
+    ValueError: the sound is shorter than half of `hop_length`, so that it has no frame.
   """
   if len(samples) < (hop_length + 1) // 2:
     raise ValueError(
@@ -79,16 +93,16 @@ def log_mel(
   options = knf.FbankOptions()
   frames, mel = options.frame_opts, options.mel_opts
   frames.samp_freq, frames.dither, frames.snip_edges = sample_rate, 0.0, False
-  # Half a sample more: Kaldi turns milliseconds into samples and cuts off what is left.
+  # Kaldi converts milliseconds to samples and rounds down: half a sample more prevents drift.
   frames.frame_shift_ms, frames.frame_length_ms = 1000 * (hop_length + 0.5) / sample_rate, WINDOW_MS
   mel.num_bins = num_bands
-  bank = knf.OnlineFbank(options)
-  bank.accept_waveform(sample_rate, samples)
-  bank.input_finished()
-  return np.stack([bank.get_frame(t) for t in range(bank.num_frames_ready)])
+  fbank = knf.OnlineFbank(options)
+  fbank.accept_waveform(sample_rate, samples)
+  fbank.input_finished()
+  return np.stack([fbank.get_frame(t) for t in range(fbank.num_frames_ready)])
 
 
 def stack_frames(frames: np.ndarray, n: int) -> np.ndarray:
-  """Each n frames as one: [T, F] -> [T / n, n F], rounded up; the last one is repeated."""
+  """Concatenate every n frames: [T, F] -> [T / n, n F], rounded up; the last frame is repeated."""
   frames = np.pad(frames, [(0, -len(frames) % n), (0, 0)], "edge")
   return frames.reshape(-1, n * frames.shape[1])

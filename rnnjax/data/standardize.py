@@ -1,4 +1,4 @@
-"""Features in deviations from their mean."""
+"""Standardization of features to zero mean and unit variance."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -7,28 +7,34 @@ import numpy as np
 
 
 class Standardizer(NamedTuple):
-  """(x − mean) / deviation, feature by feature, as known of the training part alone."""
+  """Feature-wise (x − mean) / std, with statistics of the training set.
+
+  Attributes:
+    mean: [D].
+    std: [D]; 1 for a constant feature.
+  """
 
   mean: np.ndarray
   std: np.ndarray
 
   @classmethod
   def fit(cls, sequences: Sequence[np.ndarray]) -> "Standardizer":
-    """That of sequences [T, D]; what never changes gets the deviation 1."""
+    """Return the standardizer of sequences [T, D]; statistics are computed in float64."""
     rows = np.concatenate(sequences)
-    # Not where the deviation is 0: that of a constant is not, when its mean is rounded.
-    moves = (rows != rows[:1]).any(0)
-    wide = rows.astype(np.float64)
-    return cls(*(a.astype(rows.dtype) for a in (wide.mean(0), np.where(moves, wide.std(0), 1))))
+    # Comparing std with 0 would miss a constant whose mean is rounded.
+    varies = (rows != rows[:1]).any(0)
+    rows_float64 = rows.astype(np.float64)
+    mean, std = rows_float64.mean(0), np.where(varies, rows_float64.std(0), 1)
+    return cls(mean.astype(rows.dtype), std.astype(rows.dtype))
 
   def __call__(self, xs: np.ndarray) -> np.ndarray:
-    """[..., D] -> [..., D]."""
+    """Standardize xs [..., D]."""
     return (xs - self.mean) / self.std
 
   def inverse(self, xs: np.ndarray) -> np.ndarray:
-    """What is scaled to xs [..., D]."""
+    """Undo the standardization of xs [..., D]."""
     return xs * self.std + self.mean
 
   def to_json(self) -> dict[str, list[float]]:
-    """As what JSON can hold."""
+    """Return the statistics as a JSON value."""
     return {"mean": self.mean.tolist(), "deviation": self.std.tolist()}

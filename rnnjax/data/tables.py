@@ -1,4 +1,4 @@
-"""Tables as text: CSV, JSON, and lines of JSON."""
+"""Tables in text files: CSV, JSON and JSON Lines."""
 
 import csv
 import io
@@ -9,19 +9,19 @@ from typing import Any
 from rnnjax.data.files import File, read_lines, read_text
 from rnnjax.types import InvalidInputError
 
-MAX_FIELD_LENGTH = 10**6  # characters of a field of CSV
-MAX_NESTING = 100  # lists and objects of JSON within one another
+MAX_FIELD_LENGTH = 10**6  # characters of a CSV field; the csv module's own limit is 131,072
 
 
 def read_csv(file: File) -> Iterator[tuple[str, list[str]]]:
-  """("file:line", fields) of each row of CSV that is not empty; the first is the header.
+  """Yield ("file:line number", fields) of each row that is not empty; the first is the header.
 
   Raises:
-    BadInput: as for `read_text`; a row is not CSV, or has more or fewer fields than the first, or
-      the first has one twice.
+    InvalidInputError: as for `read_text`; a row is not CSV, or its number of fields differs from
+      the header's; the header names a column twice.
   """
   csv.field_size_limit(MAX_FIELD_LENGTH)
-  reader, header = csv.reader(io.StringIO(read_text(file), newline=""), strict=True), None
+  reader = csv.reader(io.StringIO(read_text(file), newline=""), strict=True)
+  header = None
   try:
     for row in filter(None, reader):
       if header is None:
@@ -38,44 +38,38 @@ def read_csv(file: File) -> Iterator[tuple[str, list[str]]]:
 
 
 def read_jsonl(file: File) -> Iterator[tuple[str, dict]]:
-  """("file:line", object) of each line of JSON that is not empty.
+  """Yield ("file:line number", object) of each line of JSON that is not empty.
 
   Raises:
-    BadInput: as for `read_text`; a line is not a JSON object.
+    InvalidInputError: as for `read_text`; a line is not a JSON object.
   """
-  for place, line in read_lines(file):
+  for location, line in read_lines(file):
     if line.strip():
-      made = parse_json(line, place, "a line of JSON")
-      if not isinstance(made, dict):
-        raise InvalidInputError(f'{place} must be like {{"key": ...}}; got {line[:60]}')
-      yield place, made
+      value = parse_json(line, location, "a line of JSON")
+      if not isinstance(value, dict):
+        raise InvalidInputError(f'{location} must be like {{"key": ...}}; got {line[:60]}')
+      yield location, value
 
 
 def parse_json(text: str, location: object, description: str = "JSON") -> Any:
-  """What a text of JSON holds.
+  """Return the value of a JSON text.
+
+  Args:
+    text: the JSON text.
+    location: where it comes from, for the message of an error.
+    description: the expected format, for the message of an error.
 
   Raises:
-    BadInput: it is none, or holds more than DEEPEST lists and objects within one another.
+    InvalidInputError: the text is not JSON, or is nested too deeply for the parser.
   """
   try:
-    made = json.loads(text)
+    value = json.loads(text)
+    return _replace_surrogates(value) if r"\ud" in text.lower() else value
   except (ValueError, RecursionError) as error:
     raise InvalidInputError(f"{location} is not {description}: {error}") from None
-  level = [made]
-  for _ in range(MAX_NESTING):
-    level = [inner for outer in level for inner in _children(outer)]
-    if not level:
-      return _replace_surrogates(made) if r"\ud" in text.lower() else made
-  raise InvalidInputError(
-    f"{location} is not {description} as one writes it: {MAX_NESTING} lists within one another"
-  )
 
 
-def _replace_surrogates(value):
-  """The same, with U+FFFD for each half of a pair of surrogates, which is no character."""
+def _replace_surrogates(value: Any) -> Any:
+  """Return a JSON value with U+FFFD for each unpaired surrogate, which cannot be encoded."""
   text = json.dumps(value, ensure_ascii=False).encode("utf-16", "surrogatepass")
   return json.loads(text.decode("utf-16", "replace"))
-
-
-def _children(value):
-  return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()

@@ -1,7 +1,7 @@
-"""Texts as ids of subwords, words or characters, and back.
+"""Subword, word and character tokenizers that decode to the original text.
 
-Every word begins with MARK, the blank before it: pieces that are joined give the text again, marks
-of punctuation and all. The pieces are chosen by the `tokenizers` library.
+Every word begins with WORD_MARK, which stands for the blank before it, so that concatenated tokens
+give the text again, punctuation included. Vocabularies are trained by the `tokenizers` library.
 """
 
 import itertools
@@ -14,39 +14,35 @@ from rnnjax.data.vocabulary import PAD, UNKNOWN
 from rnnjax.types import InvalidInputError
 
 BOS, EOS = 2, 3
-SPECIALS = ("<pad>", "<unk>", "<begin>", "<end>")  # at PAD, UNKNOWN, BEGIN, END
+SPECIALS = ("<pad>", "<unk>", "<begin>", "<end>")  # with ids PAD, UNKNOWN, BOS, EOS
 MODEL_TYPES = ("bpe", "word", "character")
 WORD_MARK = "▁"
-WORD_PATTERN = (
-  rf"{WORD_MARK}?(?:\w+|[^\w{WORD_MARK}])"  # letters and digits, or one mark of punctuation
-)
+# Letters and digits, or one punctuation mark.
+WORD_PATTERN = rf"{WORD_MARK}?(?:\w+|[^\w{WORD_MARK}])"
 
 
 class Tokenizer:
-  """Pieces of text and their ids; PAD, UNKNOWN, BEGIN and END come first.
+  """A tokenizer and its vocabulary; the special tokens have the ids PAD, UNKNOWN, BOS and EOS.
 
-  >>> subwords = Subwords.train(["low lower, lowest"], size=24)
-  >>> subwords.pieces("slower,  low")
+  >>> tokenizer = Tokenizer.train(["low lower, lowest"], vocab_size=24)
+  >>> tokenizer.tokenize("slower,  low")
   ['▁', 's', 'lo', 'w', 'e', 'r', ',', '▁low']
-  >>> subwords.decode(subwords.encode("slower,  low"))
+  >>> tokenizer.decode(tokenizer.encode("slower,  low"))
   'slower, low'
 
   Attributes:
-    words: the piece of each id.
-    lower: whether all is taken as lower case.
+    tokens: the token of each id.
+    lowercase: whether texts are lower-cased first.
   """
 
   def __init__(self, tokenizer, model_type: str, lowercase: bool = False):
-    """Wraps a `tokenizers.Tokenizer`, which `train` and `from_json` make."""
+    """Wrap a `tokenizers.Tokenizer`, as made by `train` and `from_json`."""
     tokenizer.encode_special_tokens = True  # "<pad>" in a text is text
-    ids = tokenizer.get_vocab()
-    self.tokens = sorted(ids, key=ids.get)
-    self._ids, self._tokenizer, self._model_type, self.lowercase = (
-      ids,
-      tokenizer,
-      model_type,
-      lowercase,
-    )
+    self._ids = tokenizer.get_vocab()
+    self.tokens = sorted(self._ids, key=self._ids.get)
+    self._tokenizer = tokenizer
+    self._model_type = model_type
+    self.lowercase = lowercase
     merges = json.loads(tokenizer.to_str())["model"].get("merges", [])
     self._merge_ranks = {tuple(pair): rank for rank, pair in enumerate(merges)}
 
@@ -59,36 +55,38 @@ class Tokenizer:
     lowercase: bool = False,
     min_count: int = 1,
   ) -> "Tokenizer":
-    """Learns pieces; from texts of two languages, those of both.
+    """Return a tokenizer trained on texts; on texts of two languages for a joint vocabulary.
 
     Args:
-      texts: to learn from; the result is a function of them.
-      size: at most so many ids, SPECIALS included; the most frequent pieces have them.
-      kind: "bpe" (byte-pair encoding, Sennrich et al. 2016: every character is a piece, and then
-        the most frequent pairs of pieces), "word" or "character".
-      lower: all is taken as lower case.
-      least: what occurs less often is no piece; with bpe, single characters always are.
+      texts: the training texts, on which alone the result depends.
+      vocab_size: maximum number of ids, SPECIALS included; the most frequent tokens are kept.
+      model_type: "bpe" (byte-pair encoding, Sennrich et al. 2016: all characters, then the most
+        frequent pairs of tokens), "word" or "character".
+      lowercase: whether to lower-case texts.
+      min_count: rarer tokens are left out; with "bpe", single characters never are.
 
     Raises:
-      BadInput: there is no such kind; the texts are empty; `size` cannot hold their characters.
+      InvalidInputError: `model_type` is unknown; the texts are empty; `vocab_size` is less than
+        the number of special tokens and, for "bpe", characters.
     """
     import tokenizers as hf
 
     if model_type not in MODEL_TYPES:
-      raise InvalidInputError(f"kind must be one of {MODEL_TYPES}; got {model_type!r}")
+      raise InvalidInputError(f"model_type must be one of {MODEL_TYPES}; got {model_type!r}")
     bpe = model_type == "bpe"
-    marked = [_mark_words(text, model_type, lowercase) for text in texts]
-    characters = set(itertools.chain.from_iterable(marked))
-    need = len(SPECIALS) + (len(characters) if bpe else 1)
-    if not characters or vocab_size < need:
+    marked_texts = [_mark_words(text, model_type, lowercase) for text in texts]
+    characters = set(itertools.chain.from_iterable(marked_texts))
+    min_vocab_size = len(SPECIALS) + (len(characters) if bpe else 1)
+    if not characters or vocab_size < min_vocab_size:
       raise InvalidInputError(
-        f"size must be at least {need}, for {SPECIALS} and, with bpe, every character; got {vocab_size}, "
-        f"and {len(marked)} texts of {len(characters)} characters. Are they empty?"
+        f"vocab_size must be at least {min_vocab_size}, for {SPECIALS} and, with bpe, every "
+        f"character; got {vocab_size}, and {len(marked_texts)} texts of {len(characters)} "
+        "characters. Are they empty?"
       )
     tokenizer = _make_hf_tokenizer(model_type)
     trainer = hf.trainers.BpeTrainer if bpe else hf.trainers.WordLevelTrainer
     tokenizer.train_from_iterator(
-      marked,
+      marked_texts,
       trainer(
         vocab_size=vocab_size,
         min_frequency=min_count,
@@ -102,46 +100,52 @@ class Tokenizer:
     return len(self.tokens)
 
   def encode(self, text: str, dropout: float = 0.0, seed: int | Sequence[int] = 0) -> np.ndarray:
-    """A text to ids [T], without BEGIN and END.
+    """Return the ids [T] of a text, without BOS and EOS.
 
     Args:
-      text: any; each unseen word, or character, is UNKNOWN.
-      dropout: of kind "bpe", each merge is left out so often (Provilkov et al. 2020), and the same
-        text is cut in many ways; 0 is for evaluation.
-      seed: of the dropout.
+      text: any text; each unknown word, or with "bpe" and "character" each unknown character, is
+        UNKNOWN.
+      dropout: probability of skipping each merge of "bpe" (BPE-dropout, Provilkov et al. 2020),
+        which varies the segmentation of a text in training; 0 for evaluation.
+      seed: seed of the dropout.
     """
-    marked = _mark_words(text, self._model_type, self.lowercase)
+    marked_text = _mark_words(text, self._model_type, self.lowercase)
     if not (dropout and self._merge_ranks):
-      return np.array(self._tokenizer.encode(marked, add_special_tokens=False).ids, np.int32)
-    draw = np.random.default_rng(seed)
-    cut = self._tokenizer.pre_tokenizer.pre_tokenize_str(marked)
-    parts = [part for piece, _ in cut for part in self._merge_with_dropout(piece, dropout, draw)]
-    return np.array([self._ids.get(part, UNKNOWN) for part in parts], np.int32)
+      return np.array(self._tokenizer.encode(marked_text, add_special_tokens=False).ids, np.int32)
+    rng = np.random.default_rng(seed)
+    words = self._tokenizer.pre_tokenizer.pre_tokenize_str(marked_text)
+    tokens = [token for word, _ in words for token in self._merge_with_dropout(word, dropout, rng)]
+    return np.array([self._ids.get(token, UNKNOWN) for token in tokens], np.int32)
 
   def tokenize(self, text: str) -> list[str]:
-    """What the ids of a text stand for, the unknown in its own letters: a text to copy from."""
-    marked = _mark_words(text, self._model_type, self.lowercase)
-    spans = self._tokenizer.encode(marked, add_special_tokens=False).offsets
-    return [marked[start:end] for start, end in spans]
+    """Return the tokens of a text; unknown ones as they are written, for models that copy."""
+    marked_text = _mark_words(text, self._model_type, self.lowercase)
+    spans = self._tokenizer.encode(marked_text, add_special_tokens=False).offsets
+    return [marked_text[start:end] for start, end in spans]
 
   def detokenize(self, tokens: Iterable[str]) -> str:
-    """Pieces to a text."""
+    """Return the text of tokens."""
     return "".join(tokens).replace(WORD_MARK, " ").strip()
 
   def decode(self, ids: Iterable[int], unknown_tokens: Iterable[str] = ()) -> str:
-    """Ids to a text; PAD, BEGIN and END vanish.
+    """Return the text of ids; PAD, BOS and EOS are omitted.
 
     Args:
       ids: [T].
-      unknown: the piece that each UNKNOWN stands for, in turn; "<unk>" where they run out.
+      unknown_tokens: the token to write for each UNKNOWN in turn; "<unk>" once they are used up.
     """
-    blank, own = WORD_MARK if self._model_type == "word" else "", iter(unknown_tokens)
-    shown = {PAD: "", BOS: "", EOS: ""}
-    name = lambda i: next(own, f"{blank}<unk>") if i == UNKNOWN else shown.get(i, self.tokens[i])
-    return self.detokenize(name(int(i)) for i in ids)
+    unknown = WORD_MARK * (self._model_type == "word") + SPECIALS[UNKNOWN]
+    unknown_tokens = iter(unknown_tokens)
+    tokens = []
+    for i in map(int, ids):
+      if i == UNKNOWN:
+        tokens.append(next(unknown_tokens, unknown))
+      elif i not in (PAD, BOS, EOS):
+        tokens.append(self.tokens[i])
+    return self.detokenize(tokens)
 
   def to_json(self) -> dict:
-    """All there is to it, as a value that `json` can write."""
+    """Return the tokenizer as a JSON value."""
     return {
       "kind": self._model_type,
       "lower": self.lowercase,
@@ -150,58 +154,68 @@ class Tokenizer:
 
   @classmethod
   def from_json(cls, value: dict) -> "Tokenizer":
-    """The inverse of `to_json`.
+    """Return the tokenizer of a JSON value, the inverse of `to_json`.
 
-    Of the tokenizer the pieces and the merges are taken, and nothing else: a stranger's pattern
-    could search for ever.
+    Only the vocabulary and the merges are used: a regular expression from an untrusted source
+    could take exponential time.
 
     Raises:
-      BadInput: the value is not what `to_json` returns.
+      InvalidInputError: the value is not one that `to_json` returns.
     """
     try:
-      kind, lower, model = value["kind"], value["lower"], value["tokenizer"]["model"]
-      ids, merges = model["vocab"], [(one, other) for one, other in model.get("merges", [])]
-      words = sorted(ids, key=ids.get)
-      if kind not in MODEL_TYPES or not isinstance(lower, bool):
-        raise ValueError(f"its kind is {kind!r} and its lower {lower!r}")
-      if [ids[word] for word in words] != [*range(len(ids))] or (*words[:4],) != SPECIALS:
-        raise ValueError("its ids must be 0, 1, 2 and so on, those of the specials first")
-      tokenizer = _make_hf_tokenizer(
-        kind, vocab=ids, **({"merges": merges} if kind == "bpe" else {})
-      )
+      model_type, lowercase = value["kind"], value["lower"]
+      model = value["tokenizer"]["model"]
+      ids = model["vocab"]
+      merges = [(left, right) for left, right in model.get("merges", [])]
+      tokens = sorted(ids, key=ids.get)
+      if model_type not in MODEL_TYPES or not isinstance(lowercase, bool):
+        raise ValueError(f"its kind is {model_type!r} and its lower {lowercase!r}")
+      if [ids[token] for token in tokens] != [*range(len(ids))] or (*tokens[:4],) != SPECIALS:
+        raise ValueError("its ids must be 0, 1, 2 and so on, the special tokens first")
+      model_options = {"vocab": ids} | ({"merges": merges} if model_type == "bpe" else {})
+      tokenizer = _make_hf_tokenizer(model_type, **model_options)
       tokenizer.add_special_tokens([*SPECIALS])
-      return cls(tokenizer, kind, lower)
-    except Exception as error:  # the library raises nothing more particular
+      return cls(tokenizer, model_type, lowercase)
+    except Exception as error:  # the library raises plain Exception
       raise InvalidInputError(
-        f"subwords must be what to_json returned; got {str(value)[:60]}: {error}. "
+        f"a tokenizer must be what to_json returned; got {str(value)[:60]}: {error}. "
         "Was it written by another version of tokenizers?"
       ) from None
 
   def _merge_with_dropout(self, word: str, dropout: float, rng: np.random.Generator) -> list[str]:
-    """Byte-pair encoding that overlooks each possible merge, at each step, with some chance."""
-    parts = [*word]
+    """Return the tokens of a word by byte-pair encoding that skips each possible merge at random.
+
+    In each iteration every merge is skipped with probability `dropout`; the first of the remaining
+    ones by rank is applied.
+    """
+    tokens = [*word]
     while True:
-      seen = rng.random(len(parts)) >= dropout
-      pairs = enumerate(itertools.pairwise(parts))
-      possible = [(self._merge_ranks[p], i) for i, p in pairs if p in self._merge_ranks and seen[i]]
-      if not possible:
-        return parts
-      _, i = min(possible)
-      parts[i : i + 2] = ["".join(parts[i : i + 2])]
+      enabled = rng.random(len(tokens)) >= dropout
+      pairs = enumerate(itertools.pairwise(tokens))
+      merges = [
+        (self._merge_ranks[pair], i)
+        for i, pair in pairs
+        if pair in self._merge_ranks and enabled[i]
+      ]
+      if not merges:
+        return tokens
+      _, i = min(merges)
+      tokens[i : i + 2] = ["".join(tokens[i : i + 2])]
 
 
 def _make_hf_tokenizer(model_type: str, **model_options):
-  """A `tokenizers.Tokenizer` that has yet to learn its pieces, or knows these."""
+  """Return a `tokenizers.Tokenizer`, untrained unless `model_options` hold a vocabulary."""
   import tokenizers as hf
 
   model = hf.models.BPE if model_type == "bpe" else hf.models.WordLevel
   tokenizer = hf.Tokenizer(model(**model_options, unk_token=SPECIALS[UNKNOWN]))
-  cut = hf.Regex("." if model_type == "character" else WORD_PATTERN)
-  tokenizer.pre_tokenizer = hf.pre_tokenizers.Split(cut, "isolated")
+  pattern = hf.Regex("." if model_type == "character" else WORD_PATTERN)
+  tokenizer.pre_tokenizer = hf.pre_tokenizers.Split(pattern, "isolated")
   return tokenizer
 
 
 def _mark_words(text: str, model_type: str, lowercase: bool) -> str:
-  """A text with MARK for each run of blanks, and, where pieces are of words, for its beginning."""
+  """Return a text with WORD_MARK for each run of blanks and, unless tokens are characters, at its
+  start."""
   words = (text.lower() if lowercase else text).replace(WORD_MARK, " ").split()
   return (WORD_MARK if words and model_type != "character" else "") + WORD_MARK.join(words)

@@ -1,4 +1,4 @@
-"""Words and their ids, the most frequent first."""
+"""Word and character vocabularies, ranked by frequency."""
 
 import collections
 import itertools
@@ -15,37 +15,43 @@ _WORD_PATTERN = re.compile(r"\w+(?:['’]\w+)*|[^\w\s]")
 
 
 def tokenize(text: str) -> list[str]:
-  """A text as words and marks.
+  """Split a text into words and punctuation marks.
 
-  >>> cut("It isn't BAD, is it?")
+  >>> tokenize("It isn't BAD, is it?")
   ['It', "isn't", 'BAD', ',', 'is', 'it', '?']
   """
   return _WORD_PATTERN.findall(text)
 
 
 def tokenize_lower(text: str) -> list[str]:
-  """A text as lower-case words and marks; line breaks of HTML vanish.
+  """Split a text into lower-case words and punctuation marks, without HTML line breaks.
 
-  >>> words("It isn't BAD,<br /><br />is it?")
+  >>> tokenize_lower("It isn't BAD,<br /><br />is it?")
   ['it', "isn't", 'bad', ',', 'is', 'it', '?']
   """
   return tokenize(text.replace("<br />", " ").lower())
 
 
 class Vocabulary:
-  """Words by rank: the specials first, then the most frequent word.
+  """A mapping between words and ids: the special tokens first, then words by frequency.
 
-  As `specials` say, 0 pads and 1 stands for every unknown word; without "<unk>" among them no word
-  may be unknown, as for the characters of a text.
+  With the default special tokens, id 0 is padding and id 1 stands for every unknown word. Without
+  "<unk>", unknown words are an error, which suits vocabularies of characters.
 
-  >>> vocabulary = Vocabulary.of([["a", "b", "b"], ["b", "a", "c"]], size=4)
+  >>> vocabulary = Vocabulary.from_texts([["a", "b", "b"], ["b", "a", "c"]], vocab_size=4)
   >>> vocabulary.encode(["c", "b", "a"])
   array([1, 2, 3], dtype=int32)
   >>> vocabulary.decode([2, 3, 1])
   ['b', 'a', '<unk>']
+
+  Attributes:
+    specials: the special tokens.
+    words: the word of each id.
+    ids: the id of each word.
   """
 
   def __init__(self, ranked: Iterable[str], specials: Iterable[str] = SPECIALS):
+    """Make a vocabulary of special tokens and words, in the order of their ids."""
     self.specials = tuple(specials)
     self.words = [*self.specials, *ranked]
     self.ids = {word: i for i, word in enumerate(self.words)}
@@ -58,39 +64,39 @@ class Vocabulary:
     specials: Iterable[str] = SPECIALS,
     min_count: int = 1,
   ) -> "Vocabulary":
-    """The words of texts, ranked by frequency and then alphabetically.
+    """Return the vocabulary of texts, ranked by frequency and then alphabetically.
 
     Args:
-      texts: of words; a string is a text of characters.
-      size: at most so many ids in all.
-      specials: what comes first.
-      least: words that occur less often are unknown.
+      texts: sequences of words; a string is a sequence of characters.
+      vocab_size: maximum number of ids, special tokens included; None for no limit.
+      specials: the special tokens.
+      min_count: words that occur less often are left out.
     """
     counts = collections.Counter(itertools.chain.from_iterable(texts))
     ranked = sorted(counts, key=lambda word: (-counts[word], word))
-    known = [word for word in ranked if counts[word] >= min_count and word not in specials]
-    return cls(known, specials).truncate(vocab_size)
+    frequent = [word for word in ranked if counts[word] >= min_count and word not in specials]
+    return cls(frequent, specials).truncate(vocab_size)
 
   @classmethod
   def from_json(cls, value: object, specials: Iterable[str] = SPECIALS) -> "Vocabulary":
-    """That of a list of words by rank, as JSON holds them.
+    """Return the vocabulary of a JSON list of words by rank, without the special tokens.
 
     Raises:
-      BadInput: it is none, or a word is there twice.
+      InvalidInputError: the value is not a list of strings, or contains a word twice.
     """
     words = value if isinstance(value, list) else [None]
     if not all(isinstance(word, str) for word in words):
       raise InvalidInputError(f"a vocabulary must be a list of words; got {str(value)[:60]}")
     vocabulary = cls(words, specials)
     if len(vocabulary.ids) < len(vocabulary):
-      twice = collections.Counter(vocabulary.words).most_common(1)
+      ((word, _),) = collections.Counter(vocabulary.words).most_common(1)
       raise InvalidInputError(
-        f"a vocabulary must have each word once; {twice[0][0]!r} is there again"
+        f"a vocabulary must have each word once; {word!r} occurs more than once"
       )
     return vocabulary
 
   def truncate(self, vocab_size: int | None) -> "Vocabulary":
-    """The same, limited to its first size ids."""
+    """Return the vocabulary of the first `vocab_size` ids; None for all."""
     if vocab_size is None:
       return self
     return Vocabulary(self.words[len(self.specials) : vocab_size], self.specials)
@@ -99,20 +105,20 @@ class Vocabulary:
     return len(self.words)
 
   def encode(self, text: Iterable[str]) -> np.ndarray:
-    """Words to ids [T].
+    """Return the ids [T] of words.
 
     Raises:
-      BadInput: a word is unknown, and there is no "<unk>" to stand for it.
+      InvalidInputError: a word is unknown, and the vocabulary has no "<unk>".
     """
-    text, unknown = [*text], self.ids.get("<unk>")
-    ids = [self.ids.get(word, unknown) for word in text]
-    if unknown is None and None in ids:
-      strange = sorted({word for word in text if word not in self.ids})
+    text, unknown_id = [*text], self.ids.get("<unk>")
+    ids = [self.ids.get(word, unknown_id) for word in text]
+    if unknown_id is None and None in ids:
+      unknown_words = sorted({word for word in text if word not in self.ids})
       raise InvalidInputError(
-        f"{strange[:10]} do not occur in the text that was learnt, which has {len(self)} symbols"
+        f"{unknown_words[:10]} do not occur in the training text, which has {len(self)} symbols"
       )
     return np.array(ids, np.int32)
 
   def decode(self, ids: Iterable[int]) -> list[str]:
-    """Ids to words."""
+    """Return the words of ids."""
     return [self.words[i] for i in ids]

@@ -1,4 +1,7 @@
-"""Word vectors in the formats of GloVe (text) and word2vec (text and binary), each also .gz."""
+"""Pretrained word vectors in the formats of GloVe (text) and word2vec (text and binary).
+
+Each format may also be gzipped. The format is recognized by the content.
+"""
 
 import functools
 import io
@@ -7,145 +10,165 @@ import logging
 import pathlib
 import re
 import sys
+from collections.abc import Iterator
 
 import numpy as np
 
-from rnnjax.data.files import LimitedGzipFile, max_unpacked_bytes, reraise_decode_errors
+from rnnjax.data.files import (
+  LimitedGzipFile,
+  check_declared_size,
+  max_unpacked_bytes,
+  reraise_decode_errors,
+)
 from rnnjax.data.vocabulary import PAD, Vocabulary
 from rnnjax.types import InvalidInputError
 
-DIGIT_MASKS = (r"\g<0>", "0", "#")  # what stands for a digit in a file, itself first
+DIGIT_MASKS = (r"\g<0>", "0", "#")  # what files write for a digit: itself, or one of two masks
 CASES = (str, str.lower, str.capitalize, str.upper)
-MAX_LINE_BYTES, MAX_DIMENSION, MAX_WORD_BYTES = (
-  1 << 20,
-  1 << 16,
-  1 << 12,
-)  # bytes of a line, its numbers, bytes of a word
+MAX_LINE_BYTES = 1 << 20
+MAX_DIMENSION = 1 << 16
+MAX_WORD_BYTES = 1 << 12
+MIN_TEXT_BYTES = 2  # bytes that a number takes at least, as text
 
 
 def load_embeddings(path: str, vocabulary: Vocabulary, seed: int = 0) -> np.ndarray:
-  """The vectors of a vocabulary's words, [V, D].
+  """Return the embedding table [V, D] of a vocabulary, float32.
 
-  The content tells the format. Rows are streamed, and only those of the words are looked at and
-  kept. A word that the file lacks gets the vector of another spelling, else noise of the same mean
-  and deviation as the rest; padding gets zeros.
+  The file is streamed, and only the rows of the vocabulary's words are kept. A word that is not in
+  the file gets the vector of another spelling (other case, digits masked) if there is one, else
+  Gaussian noise with the mean and standard deviation of all vectors found. The row of PAD is zero.
 
   Args:
-    path: rows of a word and D numbers; before them may stand a line "rows D".
-    vocabulary: whose words are looked up.
-    seed: of the noise.
+    path: file of rows of a word and D numbers, optionally preceded by a line "rows D".
+    vocabulary: the words to look up.
+    seed: seed of the noise.
 
   Raises:
-    BadInput: no such file, or one that is empty, broken off or without any of the words; a row,
-      named by its line, that is not a word and finite numbers or has more or fewer than the first.
+    InvalidInputError: the file does not exist, is empty, is cut off or contains none of the words;
+      a row, which the message names, is not a word and D finite numbers.
   """
   file = pathlib.Path(path).expanduser()
   if not file.is_file() or not file.stat().st_size:
     raise InvalidInputError(f"there is no file of word vectors {path!r}, or it is empty")
   spellings = {i: _spellings(word) for i, word in enumerate(vocabulary.words) if i != PAD}
-  found = {}
+  wanted_words = set(itertools.chain(*spellings.values()))
+  vectors = {}
   with reraise_decode_errors(file, "to its end", "Is the download whole?"):
-    for where, word, vector in _read_rows(file, set(itertools.chain(*spellings.values()))):
+    for location, word, vector in _read_rows(file, wanted_words):
       if not np.isfinite(vector).all():
         raise InvalidInputError(
-          f"{where} is not a word and {len(vector)} numbers, all finite: {word!r}"
+          f"{location} is not a word and {len(vector)} numbers, all finite: {word!r}"
         )
-      found[word] = vector
-  # The preferred comes last, and stays.
-  best = {i: word for i, words in spellings.items() for word in words[::-1] if word in found}
-  if not best:
+      vectors[word] = vector
+  # Spellings are in order of preference: the last assignment, the most preferred, wins.
+  matches = {i: word for i, words in spellings.items() for word in words[::-1] if word in vectors}
+  if not matches:
     raise InvalidInputError(
       f"{file} holds none of the {len(vocabulary)} words. Is it of this language?"
     )
-  exact = sum(word == spellings[i][0] for i, word in best.items())
+  num_exact = sum(word == spellings[i][0] for i, word in matches.items())
   logging.info(
     "%s holds %d of %d words: %d as they are, %d in another spelling",
     file,
-    len(best),
+    len(matches),
     len(spellings),
-    exact,
-    len(best) - exact,
+    num_exact,
+    len(matches) - num_exact,
   )
-  known = np.stack([found[word] for word in best.values()])
-  draw, shape = np.random.default_rng(seed), (len(vocabulary), known.shape[1])
-  table = draw.normal(known.mean(), known.std(), shape).astype(np.float32)
-  table[list(best)] = known
+  known_vectors = np.stack([vectors[word] for word in matches.values()])
+  rng, shape = np.random.default_rng(seed), (len(vocabulary), known_vectors.shape[1])
+  table = rng.normal(known_vectors.mean(), known_vectors.std(), shape).astype(np.float32)
+  table[list(matches)] = known_vectors
   table[PAD] = 0
   return table
 
 
-def _spellings(word):
-  """How a file may spell a word, the preferred first: itself, in another case, digits masked."""
+def _spellings(word: str) -> list[bytes]:
+  """Return the spellings of a word to look for, the most preferred first."""
   words = [case(re.sub(r"\d", digit, word)) for digit in DIGIT_MASKS for case in CASES]
   return [word.encode("utf-8", "surrogatepass") for word in dict.fromkeys(words)]
 
 
-def _read_rows(file, wanted_words):
-  """Place, word and vector of the rows wanted. Words stay bytes: no bad UTF-8 can do harm."""
-  size, raw = file.stat().st_size, file.open("rb", buffering=MAX_LINE_BYTES)
-  zipped = raw.peek(2)[:2] == b"\x1f\x8b"
-  with (
-    raw,
-    io.BufferedReader(LimitedGzipFile(file, raw, size, sys.maxsize)) if zipped else raw as stream,
-  ):
-    first, _, rest = stream.read(MAX_LINE_BYTES).partition(b"\n")
+def _read_rows(
+  file: pathlib.Path, wanted_words: set[bytes]
+) -> Iterator[tuple[str, bytes, np.ndarray]]:
+  """Yield location, word and vector of the wanted rows.
+
+  Words are compared as bytes, so a word that is not UTF-8 is no error.
+  """
+  size = file.stat().st_size
+  raw = file.open("rb", buffering=MAX_LINE_BYTES)
+  gzipped = raw.peek(2)[:2] == b"\x1f\x8b"
+  # The file is streamed: the limit of the compression ratio holds, but not UNPACK_LIMIT.
+  stream = io.BufferedReader(LimitedGzipFile(file, raw, size, sys.maxsize)) if gzipped else raw
+  with raw, stream:
+    first_line, _, rest = stream.read(MAX_LINE_BYTES).partition(b"\n")
     stream.seek(0)
-    header = re.fullmatch(rb"(\d{1,18}) (\d{1,18})\s*", first)
-    rows, width = map(int, header.groups()) if header else (None, first.rstrip().count(b" "))
-    if not 0 < width <= MAX_DIMENSION:
-      raise InvalidInputError(
-        f"{file}:1 is not a word and numbers, one blank between: {first[:60]!r}"
-      )
-    text = not header
+    header = re.fullmatch(rb"(\d{1,18}) (\d{1,18})\s*", first_line)
     if header:
-      # A number takes two bytes at least, as text.
-      if not 0 < 2 * rows * width <= (max_unpacked_bytes(size, sys.maxsize) if zipped else size):
-        raise InvalidInputError(
-          f"{file}:1 promises {rows} rows of {width} numbers: {size} bytes "
-          "cannot hold them. Is the download whole?"
-        )
+      num_rows, dim = map(int, header.groups())
+    else:
+      num_rows, dim = None, first_line.rstrip().count(b" ")
+    if not 0 < dim <= MAX_DIMENSION:
+      raise InvalidInputError(
+        f"{file}:1 is not a word and numbers, one blank between: {first_line[:60]!r}"
+      )
+    read_format = _read_text
+    if header:
+      if not num_rows:
+        raise InvalidInputError(f"{file}:1 declares 0 rows. Is the download whole?")
+      content_size = max_unpacked_bytes(size, sys.maxsize) if gzipped else size
+      check_declared_size(
+        f"{file}:1, {num_rows} rows of {dim} numbers,",
+        MIN_TEXT_BYTES * num_rows * dim,
+        content_size,
+        "Is the download whole?",
+      )
       stream.readline()
-      second = rest.partition(b"\n")[0].rstrip().rsplit(b" ", width)[1:]
-      text = len(second) == width and np.isfinite(_parse_floats(second)).any()
-    yield from (_read_text if text else _read_binary)(stream, file, rows, width, wanted_words)
+      second_row = rest.partition(b"\n")[0].rstrip().rsplit(b" ", dim)[1:]
+      if len(second_row) < dim or not np.isfinite(_parse_floats(second_row)).any():
+        read_format = _read_binary
+    yield from read_format(stream, file, num_rows, dim, wanted_words)
 
 
 def _read_text(stream, file, num_rows, dim, wanted_words):
-  """Rows as lines. A word may hold blanks (". . ."), but not end in a number."""
-  read = iter(functools.partial(stream.readline, MAX_LINE_BYTES), b"")
-  for n, line in enumerate(read, 1 if num_rows is None else 2):
+  """Yield rows that are lines. A word may contain blanks (". . ."), but not end in a number."""
+  lines = iter(functools.partial(stream.readline, MAX_LINE_BYTES), b"")
+  for n, line in enumerate(lines, 1 if num_rows is None else 2):
     word, *numbers = line.rstrip().rsplit(b" ", dim)
-    wider = b" " in word and np.isfinite(_parse_floats(word.split(b" ")[-1:])).all()
-    if wider or len(numbers) < dim:
+    is_wider = b" " in word and np.isfinite(_parse_floats(word.split(b" ")[-1:])).all()
+    if is_wider or len(numbers) < dim:
       raise InvalidInputError(
         f"{file}:{n} has {line.rstrip().count(b' ')} numbers where the first row has "
-        f"{dim}. Is it broken, or are there not single blanks?"
+        f"{dim}. Is it damaged, or are the separators not single blanks?"
       )
     if word in wanted_words:
       yield f"{file}:{n}", word, _parse_floats(numbers)
   if num_rows not in (None, n - 1):
     raise InvalidInputError(
-      f"{file}:1 promises {num_rows} rows, but {n - 1} came. Is the download whole?"
+      f"{file}:1 declares {num_rows} rows, but there are {n - 1}. Is the download whole?"
     )
 
 
 def _read_binary(stream, file, num_rows, dim, wanted_words):
-  """Rows as a word, a blank and numbers of four bytes; a line break between them is optional."""
+  """Yield rows of a word, a blank and `dim` 4-byte numbers; a line break between is optional."""
   hint = f"Is the download whole? If it is text, its line 2 is not a word and {dim} numbers."
   for n in range(1, num_rows + 1):
-    letters = iter(lambda: stream.read(1) or b" ", b" ")  # the file's end is a word's end too
-    word = b"".join(itertools.islice(letters, MAX_WORD_BYTES)).lstrip(b"\n")
+    characters = iter(lambda: stream.read(1) or b" ", b" ")  # the end of the file ends a word too
+    word = b"".join(itertools.islice(characters, MAX_WORD_BYTES)).lstrip(b"\n")
     numbers = stream.read(4 * dim)
     if len(numbers) < 4 * dim:
-      raise InvalidInputError(f"{file}:1 promises {num_rows} rows, but {n - 1} came whole. {hint}")
+      raise InvalidInputError(
+        f"{file}:1 declares {num_rows} rows, but only {n - 1} are complete. {hint}"
+      )
     if word in wanted_words:
       yield f"{file}, row {n},", word, np.frombuffer(numbers, "<f4")
   if stream.read(MAX_LINE_BYTES).strip():
-    raise InvalidInputError(f"{file}:1 promises {num_rows} rows, but more bytes follow. {hint}")
+    raise InvalidInputError(f"{file}:1 declares {num_rows} rows, but more bytes follow. {hint}")
 
 
-def _parse_floats(fields):
-  """Numbers from text; NaN for all where any is none."""
+def _parse_floats(fields: list[bytes]) -> np.ndarray:
+  """Return the numbers of text fields; all NaN if any field is not a number."""
   try:
     with np.errstate(over="ignore"):
       return np.array(fields, np.float32)

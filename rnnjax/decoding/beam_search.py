@@ -1,4 +1,4 @@
-"""The likeliest texts, several held at once: beam search (Graves 2012; Sutskever et al. 2014)."""
+"""Beam search for the most likely output sequences (Graves 2012; Sutskever et al. 2014)."""
 
 import functools
 from collections.abc import Callable
@@ -11,16 +11,16 @@ from rnnjax.types import Array, Carry, Params
 
 
 class Hypotheses(NamedTuple):
-  """The k texts found for each row, best first: those that ended before those that did not.
+  """The k best hypotheses of each row: finished ones first, each group by descending score.
 
-  Where fewer than k are possible the rest have length 0, log p = −∞ and did not end.
+  If fewer than k hypotheses are possible, the others have length 0, log_p −∞ and finished False.
 
   Attributes:
-    tokens: [k, T, B]; `end` from where the text ends.
-    lengths: [k, B], without `end`.
-    scores: [k, B], by which they are ordered.
-    log_p: [k, B], of all tokens, `end` among them where it came.
-    finished: [k, B], whether it came.
+    tokens: output tokens [k, T, B], filled with eos_id after the end.
+    lengths: number of tokens without eos_id [k, B].
+    scores: the scores that order the hypotheses [k, B].
+    log_p: log probability of all tokens [k, B], including eos_id if the hypothesis is finished.
+    finished: whether the hypothesis ended with eos_id [k, B].
   """
 
   tokens: Array
@@ -55,141 +55,155 @@ def beam_search(
   coverage_penalty: float = 0.0,
   no_repeat_ngram_size: int = 0,
 ) -> Hypotheses:
-  """Searches the text y of highest score, and the next best; a width of 1 is greedy search, where
-  there are no penalties.
+  """Search for the output sequences y with the highest scores.
 
-      s(y) = log p(y) / ((5 + n) / 6)^α + β c(y)        n tokens, `end` among them
+      s(y) = log p(y) / ((5 + n) / 6)^α + β c(y)        n: number of tokens, including eos_id
 
-  The k likeliest texts of t tokens are read at once. Of their k likeliest continuations those
-  that end are finished, and take no place from the k likeliest that do not. Each row keeps its k
-  finished texts of highest score, and the loop stops when in no row any other can still be
-  better. Both penalties are from Wu et al. 2016, whose coverage is
+  Each step extends the k most likely unfinished hypotheses by one token. Extensions by eos_id that
+  are among the k most likely become finished hypotheses. They do not reduce the number of
+  unfinished ones, which stays k. Each row keeps its k best finished hypotheses by score. The loop
+  stops when no unfinished hypothesis of any row can still become one of them. With beam_size=1 and
+  no penalties this is greedy search. Both penalties are from Wu et al. 2016, whose coverage is
 
-      c(y) = Σₛ log min(Σₜ aₜₛ, 1)                      aₜₛ: attention of step t to the source's s
+      c(y) = Σₛ log min(Σₜ αₜₛ, 1)                      αₜₛ: attention of step t to source step s
 
   Args:
-    read: params, tokens [1, B], None, carry or None -> carry, logits [B, V] of what follows each
-      row, as for `generate`. It is mapped over the k texts of each row and sees the B rows alone:
-      what all texts of a row share, such as the memory [S, B, H] of an encoder, stands in params
-      as it is, and is never repeated.
-    params: its parameters, and all else that it does not change.
-    carry: from where, leaves [B, ...]; None for the start.
-    first: [B], the token that begins every text; the last one of a prompt whose others carry has
-      read. It is no part of the text.
-    width: k.
-    steps: T, the most tokens of a text, `end` among them.
-    end: the token that ends a text.
-    length_penalty: α; above 0 longer texts gain, 0 is none.
-    coverage: the carry that predicts the last token -> c(y) [B], finite and at most 0; None for
-      none. It judges what is found and does not guide the search.
-    coverage_penalty: β ≥ 0, of the coverage where there is one.
-    block: no n-gram of this size may occur twice in a text (Paulus et al. 2018); 0 for none.
+    logits_fn: (params, tokens [1, B], None, carry or None) -> carry and the logits [B, V] of the
+      next token, as for `generate`. It is vmapped over the k hypotheses of each row and always
+      receives B rows. Arrays that all hypotheses of a row share, such as an encoder memory
+      [S, B, M], belong in params, where they are not repeated.
+    params: the parameters, and everything else that does not change during the search.
+    carry: the initial carry, leaves [B, ...]; None for the model's default.
+    first_tokens: the token before the first output token [B], such as a begin-of-sequence token or
+      the last token of a prompt whose other tokens `carry` has processed. It is not part of the
+      output.
+    beam_size: k.
+    max_length: T, the maximum number of tokens, including eos_id.
+    eos_id: the token that ends a sequence.
+    length_penalty: α. Values above 0 favour longer sequences; 0 is no penalty.
+    coverage_fn: the carry that predicts the last token -> c(y) [B], finite and at most 0; None for
+      no coverage. Coverage affects the scores, but not which hypotheses are extended.
+    coverage_penalty: β ≥ 0; ignored without coverage_fn.
+    no_repeat_ngram_size: n-grams of this size may occur only once in a sequence (Paulus et al.
+      2018); 0 for no limit.
 
   Returns:
-    The best `width` of the texts that ended, followed by those that did not.
+    The `beam_size` best hypotheses; unfinished ones follow the finished ones.
 
   Raises:
-    ValueError: width or steps below 1, block below 0, fewer than two symbols, or `end` not one of
-      them.
+    ValueError: beam_size or max_length is below 1, no_repeat_ngram_size is below 0, V < 2, or
+      eos_id is not in [0, V).
   """
-  for name, value, least in (
+  for name, value, minimum in (
     ("beam_size", beam_size, 1),
     ("max_length", max_length, 1),
-    ("block", no_repeat_ngram_size, 0),
+    ("no_repeat_ngram_size", no_repeat_ngram_size, 0),
   ):
-    if value < least:
-      raise ValueError(f"{name} must be at least {least}; got {value}")
+    if value < minimum:
+      raise ValueError(f"{name} must be at least {minimum}; got {value}")
   start = logits_fn(params, first_tokens[None], None, carry)
   B, V = start[1].shape
   if V < 2 or not 0 <= eos_id < V:
-    raise ValueError(f"end must be one of at least 2 symbols; got {eos_id} of {V}")
+    raise ValueError(f"eos_id must be in [0, V) with V ≥ 2 tokens; got eos_id={eos_id} and V={V}")
 
   α = jnp.float32(length_penalty)
-  penalty = lambda n: ((5 + jnp.float32(n)) / 6) ** α
-  follow = jax.vmap(lambda carry, tokens: logits_fn(params, tokens[None], None, carry), 1, 1)
 
-  def covered(carry):
+  def penalty(n):
+    return ((5 + jnp.float32(n)) / 6) ** α
+
+  @functools.partial(jax.vmap, in_axes=1, out_axes=1)
+  def next_logits(carry, tokens):
+    return logits_fn(params, tokens[None], None, carry)
+
+  def coverage_term(carry):
     if coverage_fn is None:
       return jnp.zeros((B, beam_size), jnp.float32)
     return (coverage_penalty * jax.vmap(coverage_fn, 1, 1)(carry)).astype(jnp.float32)
 
-  def grow(t, live, finished, carry, logits, covered):
-    """One more token in one row: logits [k, V], covered [k]."""
-    log_p = live.log_p[:, None] + _log_softmax(logits)
+  def extend(t, unfinished, finished, carry, logits, coverage):
+    """Extend the hypotheses of one row by one token; logits [k, V], coverage [k]."""
+    log_p = unfinished.log_p[:, None] + _log_softmax(logits)
     if no_repeat_ngram_size:
-      banned = _repeated_ngram_tokens(live.tokens, t, no_repeat_ngram_size, V)
+      banned = _repeated_ngram_tokens(unfinished.tokens, t, no_repeat_ngram_size, V)
       log_p = jnp.put_along_axis(log_p, banned, -jnp.inf, 1, inplace=False, mode="drop")
 
-    # Twice k are enough: each text ends in one way, so at most k of the best can be ends.
-    log_p, at = jax.lax.top_k(log_p.ravel(), 2 * beam_size)
-    parents, token = at // V, at % V
+    # 2k candidates are enough: each hypothesis has one extension by eos_id, so at least k
+    # candidates are unfinished.
+    log_p, indices = jax.lax.top_k(log_p.ravel(), 2 * beam_size)
+    parents, token = indices // V, indices % V
     ended = token == eos_id
-    grown = Hypotheses(
-      tokens=live.tokens[parents].at[:, t].set(token),
+    candidates = Hypotheses(
+      tokens=unfinished.tokens[parents].at[:, t].set(token),
       lengths=t + ~ended,
-      scores=log_p / penalty(t + 1) + covered[parents],
+      scores=log_p / penalty(t + 1) + coverage[parents],
       log_p=log_p,
       finished=ended,
     )
 
-    # Masked and not cut: XLA would sort all k V if what top_k returns were sliced once more.
-    leaving = ended & (jnp.arange(2 * beam_size) < beam_size)
-    scores = jnp.concatenate([finished.scores, jnp.where(leaving, grown.scores, -jnp.inf)])
-    finished = _take(_concatenate(finished, grown), jax.lax.top_k(scores, beam_size)[1])
-    on = jnp.argsort(ended, stable=True)[:beam_size]
-    return _take(grown, on), finished, _take(carry, parents[on])
+    # Mask instead of slicing: if the result of top_k were sliced again, XLA would sort all k V.
+    newly_finished = ended & (jnp.arange(2 * beam_size) < beam_size)
+    scores = jnp.where(newly_finished, candidates.scores, -jnp.inf)
+    scores = jnp.concatenate([finished.scores, scores])
+    finished = _take(_concatenate(finished, candidates), jax.lax.top_k(scores, beam_size)[1])
+    continuing = jnp.argsort(ended, stable=True)[:beam_size]
+    return _take(candidates, continuing), finished, _take(carry, parents[continuing])
 
-  def hopeful(state):
-    """Whether in any row a text may still be better than the worst that is kept.
+  def can_improve(state):
+    """Return whether any row has an unfinished hypothesis that may beat its worst finished one.
 
-    log p can only fall, and the penalty of what it will be divided by is monotone in n.
+    log p can only decrease, and its divisor is monotone in n, so the larger of the divisors at t +
+    1 and max_length gives an upper bound of the score.
     """
-    t, live, finished, _, _ = state
-    bound = live.log_p[:, 0] / jnp.maximum(penalty(t + 1), penalty(max_length))
+    t, unfinished, finished, _, _ = state
+    bound = unfinished.log_p[:, 0] / jnp.maximum(penalty(t + 1), penalty(max_length))
     return (t < max_length) & (bound > finished.scores[:, -1]).any()
 
-  def tick(state):
-    t, live, finished, carry, logits = state
-    grow_all = jax.vmap(functools.partial(grow, t))
-    live, finished, carry = grow_all(live, finished, carry, logits, covered(carry))
-    return t + 1, live, finished, *follow(carry, live.tokens[:, :, t])
+  def step(state):
+    t, unfinished, finished, carry, logits = state
+    extend_rows = jax.vmap(functools.partial(extend, t))
+    unfinished, finished, carry = extend_rows(
+      unfinished, finished, carry, logits, coverage_term(carry)
+    )
+    return t + 1, unfinished, finished, *next_logits(carry, unfinished.tokens[:, :, t])
 
-  never = jnp.full((B, beam_size), -jnp.inf, jnp.float32)
+  impossible = jnp.full((B, beam_size), -jnp.inf, jnp.float32)
   finished = Hypotheses(
     tokens=jnp.full((B, beam_size, max_length), eos_id, jnp.int32),
     lengths=jnp.zeros((B, beam_size), jnp.int32),
-    scores=never,
-    log_p=never,
+    scores=impossible,
+    log_p=impossible,
     finished=jnp.zeros((B, beam_size), bool),
   )
-  live = finished._replace(log_p=never.at[:, 0].set(0))  # one text, the empty one
+  # The search starts from one empty hypothesis; the other k − 1 have log p = −∞.
+  unfinished = finished._replace(log_p=impossible.at[:, 0].set(0))
   start = jax.tree.map(lambda a: jnp.stack([a] * beam_size, 1), start)
-  state = (jnp.int32(0), live, finished, *start)
-  _, live, finished, _, _ = jax.lax.while_loop(hopeful, tick, state)
+  state = (jnp.int32(0), unfinished, finished, *start)
+  _, unfinished, finished, _, _ = jax.lax.while_loop(can_improve, step, state)
 
-  def ranked(finished, live):
-    found = _concatenate(finished, live)
-    return _take(found, jnp.lexsort((-found.scores, ~found.finished))[:beam_size])
+  def rank(finished, unfinished):
+    hypotheses = _concatenate(finished, unfinished)
+    order = jnp.lexsort((-hypotheses.scores, ~hypotheses.finished))
+    return _take(hypotheses, order[:beam_size])
 
-  return jax.vmap(ranked, out_axes=-1)(finished, live)
+  return jax.vmap(rank, out_axes=-1)(finished, unfinished)
 
 
 def _log_softmax(logits):
-  """In float32; where all logits are −∞, nothing can follow."""
+  """Return log softmax in float32; −∞ for every token if all logits are −∞."""
   logits = logits.astype(jnp.float32)
   return jnp.where(logits == -jnp.inf, -jnp.inf, jax.nn.log_softmax(logits))
 
 
 def _repeated_ngram_tokens(tokens, t, n, V):
-  """Of k texts [k, T], t long: the tokens that would make their last n-gram a repetition.
+  """Return the tokens [k, T] that would repeat an n-gram of the hypotheses [k, T] at position t.
 
-  wⱼ where wⱼ₋₁ ... wⱼ₋ₙ₊₁ = wₜ₋₁ ... wₜ₋ₙ₊₁, and V for every other j < T.
+  At position j this is wⱼ if wⱼ₋₁ ... wⱼ₋ₙ₊₁ = wₜ₋₁ ... wₜ₋ₙ₊₁, and V otherwise.
   """
   j = jnp.arange(tokens.shape[1])[None]
-  same = jnp.broadcast_to((n - 1 <= j) & (j < t), tokens.shape)
+  is_repeated = jnp.broadcast_to((n - 1 <= j) & (j < t), tokens.shape)
   for i in range(1, n):
-    same &= jnp.roll(tokens, i, 1) == tokens[:, t - i, None]
-  return jnp.where(same, tokens, V)
+    is_repeated &= jnp.roll(tokens, i, 1) == tokens[:, t - i, None]
+  return jnp.where(is_repeated, tokens, V)
 
 
 def _take(tree, indices):

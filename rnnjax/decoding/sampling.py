@@ -1,4 +1,4 @@
-"""The loop over time that is fed by itself: writing on, token by token."""
+"""Autoregressive sampling: temperature, top-k, top-p."""
 
 import functools
 from collections.abc import Callable
@@ -13,58 +13,71 @@ Sampler = Callable[[Key, Array], Array]  # key, logits [B, V] -> tokens [B]
 
 
 def filter_top_k(logits: Array, k: int) -> Array:
-  """The k likeliest of logits [..., V], and what equals the last of them; the others become −∞.
+  """Set all logits below the k-th largest to −∞ (Fan, Lewis & Dauphin 2018).
 
-  Fan, Lewis & Dauphin 2018.
+  Logits equal to the k-th largest are kept.
+
+  Args:
+    logits: [..., V].
+    k: at most V.
   """
-  least = jax.lax.top_k(logits, k)[0][..., -1:]
-  return jnp.where(logits >= least, logits, -jnp.inf)
+  threshold = jax.lax.top_k(logits, k)[0][..., -1:]
+  return jnp.where(logits >= threshold, logits, -jnp.inf)
 
 
 def filter_top_p(logits: Array, p: float) -> Array:
-  """The fewest likeliest of logits [..., V] that have probability p together, and what equals the
-  last of them; the others become −∞.
+  """Set all logits outside the nucleus to −∞ (nucleus sampling: Holtzman et al. 2020).
 
-  Nucleus sampling: Holtzman et al. 2020.
+  The nucleus is the smallest set of most likely tokens with total probability at least p. Logits
+  equal to the smallest of the nucleus are kept.
+
+  Args:
+    logits: [..., V].
+    p: total probability, in (0, 1].
   """
-  falling = -jnp.sort(-logits, -1)
-  q = jax.nn.softmax(falling.astype(accumulation_dtype(falling.dtype)), -1)
-  before = jnp.cumsum(q, -1) - q
-  least = jnp.where(before < p, falling, jnp.inf).min(-1, keepdims=True)
-  return jnp.where(logits >= least, logits, -jnp.inf)
+  descending = -jnp.sort(-logits, -1)
+  q = jax.nn.softmax(descending.astype(accumulation_dtype(descending.dtype)), -1)
+  total_before = jnp.cumsum(q, -1) - q
+  threshold = jnp.where(total_before < p, descending, jnp.inf).min(-1, keepdims=True)
+  return jnp.where(logits >= threshold, logits, -jnp.inf)
 
 
 def make_sampler(temperature: float = 1.0, top_k: int | None = None, top_p: float = 1.0) -> Sampler:
-  """Draws a token from softmax(logits / temperature), of the top k or top p alone.
+  """Return a sampler that draws tokens from softmax(logits / temperature).
+
+  Equal arguments return the same function, so that jit does not recompile.
 
   Args:
-    temperature: below 1 sharper, above 1 flatter; 0 always takes the likeliest.
-    k: only the k likeliest may be drawn; all where it is None.
-    p: only the likeliest that have probability p together.
+    temperature: below 1 makes the distribution sharper, above 1 flatter; 0 always takes the most
+      likely token.
+    top_k: sample from the k most likely tokens only; None for no limit.
+    top_p: sample from the nucleus of this total probability only; 1 for no limit.
+
+  Returns:
+    (key, logits [B, V]) -> tokens [B]. It raises ValueError if top_k is larger than V.
 
   Raises:
-    ValueError: a negative temperature, k below 1, p outside (0, 1]; or, at the first use, k above
-      the size of the vocabulary.
+    ValueError: temperature is negative or not finite, top_k < 1, or top_p is outside (0, 1].
   """
   if not 0 <= temperature < float("inf"):
     raise ValueError(f"temperature must be 0 or more, and finite; got {temperature}")
   if top_k is not None and top_k < 1:
     raise ValueError(f"top_k must be at least 1; got {top_k}")
   if not 0 < top_p <= 1:
-    raise ValueError(f"top_p must lie in (0, 1]; got {top_p}")
+    raise ValueError(f"top_p must be in (0, 1]; got {top_p}")
 
   return _cached_sampler(float(temperature), top_k, float(top_p))
 
 
 @functools.cache
 def _cached_sampler(temperature, k, p):
-  """The same function for the same arguments, so that jit compiles once."""
+  """Build the sampler; cached, so that equal arguments give the same function."""
 
-  def choose(key, logits):
+  def sample(key, logits):
     V = logits.shape[-1]
     if k is not None and k > V:
-      raise ValueError(f"top_k must be at most the vocabulary's {V} entries; got {k}")
-    if temperature < 1e-30:
+      raise ValueError(f"top_k must be at most the vocabulary size {V}; got {k}")
+    if temperature < 1e-30:  # so small that dividing by it overflows
       return jnp.argmax(logits, -1).astype(jnp.int32)
     logits = logits.astype(jnp.float32)
     logits = (logits - logits.max(-1, keepdims=True)) / temperature
@@ -74,7 +87,7 @@ def _cached_sampler(temperature, k, p):
       logits = filter_top_p(logits, p)
     return jax.random.categorical(key, logits).astype(jnp.int32)
 
-  return choose
+  return sample
 
 
 @functools.partial(jax.jit, static_argnames=("logits_fn", "num_tokens", "sampler"))
@@ -89,38 +102,38 @@ def generate(
   carry: Carry | None = None,
   sampler: Sampler = make_sampler(),
 ) -> tuple[Carry, Array]:
-  """Reads a prompt in one unroll, then writes on.
+  """Process a prompt in one unroll, then generate tokens one by one.
 
-      carry, logits = read(params, prompt, lengths, carry)
-      wₜ = choose(key, logits);  carry, logits = read(params, wₜ, None, carry)      t = 1 ... steps
+      carry, logits = logits_fn(params, prompt, lengths, carry)
+      wₜ = sampler(key, logits);  carry, logits = logits_fn(params, wₜ, None, carry)    t ≥ 1
 
-  It compiles once for each shape of the prompt: pad prompts to few lengths.
+  It is compiled once for each shape of the prompt. Pad prompts to a few lengths.
 
   Args:
-    read: params, tokens [T, B], lengths [B] or None, carry or None -> carry, logits [B, V] of what
-      follows each row; such as `LanguageModel.read`.
+    logits_fn: (params, tokens [T, B], lengths [B] or None, carry or None) -> carry and the logits
+      [B, V] of the token that follows each row, e.g. `LanguageModel.predict_next`.
     params: its parameters.
-    prompt: [T, B], T ≥ 1.
-    key: of all that is drawn.
-    steps: how many tokens are written.
-    lengths: [B], the tokens of each row's prompt, at least 1; None where all have T.
-    carry: from where; None for the start.
-    choose: key, logits -> tokens; `sample` makes one.
+    prompt: tokens [T, B], T ≥ 1.
+    key: the random key of all samples.
+    num_tokens: tokens to generate for each row.
+    lengths: number of prompt tokens of each row [B], at least 1; None if every row has T.
+    carry: the initial carry; None for the model's default.
+    sampler: (key, logits) -> tokens, as returned by `make_sampler`.
 
   Returns:
-    carry, having read all that was written; tokens [steps, B].
+    The carry after the last generated token, and the generated tokens [num_tokens, B].
 
   Raises:
-    ValueError: an empty prompt.
+    ValueError: the prompt is empty.
   """
   if not prompt.shape[0]:
-    raise ValueError("the prompt is empty; give at least one token, such as a line's end")
+    raise ValueError("the prompt is empty; it needs at least one token, such as the end of a line")
 
-  def tick(state, key):
+  def step(state, key):
     carry, logits = state
     tokens = sampler(key, logits)
     return logits_fn(params, tokens[None], None, carry), tokens
 
-  start = logits_fn(params, prompt, lengths, carry)
-  (carry, _), tokens = jax.lax.scan(tick, start, jax.random.split(key, num_tokens))
+  state = logits_fn(params, prompt, lengths, carry)
+  (carry, _), tokens = jax.lax.scan(step, state, jax.random.split(key, num_tokens))
   return carry, tokens

@@ -1,8 +1,9 @@
-"""Trained models as one file each, which needs jax alone to be called, on cpu, cuda and tpu.
+"""Trained models as single files that need only jax to be called, on cpu, cuda and tpu.
 
-`python -m experiments.export DIR` writes DIR/model.zip of the run with --workdir=DIR. It holds
-the program as jax.export writes it, of any batch and any time, params.safetensors, what lay beside
-the parameters such as vocabulary.json, and signature.json, which says what goes in and comes out:
+`python -m experiments.export DIR` writes DIR/model.zip for the run with --workdir=DIR. It contains
+the program as jax.export serializes it, for any batch size and sequence length; params.safetensors;
+the extra files of the run, such as vocabulary.json; and signature.json, which describes inputs and
+outputs:
 
     files = zipfile.ZipFile("runs/ptb/model.zip")
     params = safetensors.numpy.load(files.read("params.safetensors"))
@@ -10,11 +11,11 @@ the parameters such as vocabulary.json, and signature.json, which says what goes
     vocabulary = json.loads(files.read("vocabulary.json"))
     outputs = program.call(params, inputs)  # such as {"tokens": an array [T, B], ...
 
-An output that has the name of an input goes into the next call, as what a language model carries;
-before the first it is zeros. The parameters lie beside the program and not in it: so the program
-stays small and is compiled fast, and other tools read the weights, too.
+An output with the name of an input is passed to the next call, such as the carry of a language
+model; in the first call it is zeros. The parameters are separate from the program, which therefore
+stays small and compiles fast; other tools can read the weights too.
 
-Of a file from a stranger `load` makes the same, having checked all of it.
+`load` does the same for files from untrusted sources, which it validates.
 """
 
 from rnnjax.export.archive import LoadedProgram, load, save

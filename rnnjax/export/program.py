@@ -1,4 +1,4 @@
-"""What is exported: a pure function, its parameters, and what it is called with."""
+"""Programs to export: a pure function, its parameters, and the specification of its inputs."""
 
 import contextlib
 import re
@@ -13,6 +13,7 @@ import numpy as np
 from rnnjax.types import Array, InvalidInputError, Params, flatten_with_names
 
 PLATFORMS = ("cpu", "cuda", "tpu")
+# Without source locations the exported bytes do not depend on paths of the machine.
 LOCATION_CONFIG = {
   "jax_hlo_source_file_canonicalization_regex": ".*",
   "jax_include_full_tracebacks_in_locations": False,
@@ -21,14 +22,15 @@ _SPEC_PATTERN = re.compile(r"(\w+)\[([^\]]*)\](?: <=? (\w+))?")
 
 
 class Program(NamedTuple):
-  """What a model says of inputs alone.
+  """The predictions of a model as a function that can be exported.
 
   Attributes:
-    predict: params, {name: array} -> {name: array or tree}, such as `Task.predict`. What it gives
-      as "carry" it can also be given; without, it begins.
-    params: a tree of arrays.
-    inputs: {name: what it is}, but no carry, as `Form` reads it: "int32[T, B] < 5000".
-    beside: {name: value of JSON}, what else is needed to call it, such as a vocabulary.
+    predict: params, {name: array} -> {name: array or pytree}, such as `Task.predict`. An output
+      "carry" is also an optional input.
+    params: a pytree of arrays.
+    inputs: {name: specification} without the carry, as `ArraySpec.parse` reads it, such as
+      "int32[T, B] < 5000".
+    extras: {name: JSON value}, what else a caller needs, such as a vocabulary.
   """
 
   predict: Callable[[Params, dict[str, Any]], dict[str, Any]]
@@ -38,13 +40,17 @@ class Program(NamedTuple):
 
 
 class ArraySpec(NamedTuple):
-  """A type and axes, each a letter of the legend or a size; ids are less than a limit, and lengths
-  at most that of an axis.
+  """The dtype, axes and bounds of an array.
 
-  >>> Form.read("float32[T, B, 3]")
-  Form(dtype='float32', axes=('T', 'B', '3'), limit=None)
-  >>> Form.read("int32[B] <= T").limit
+  >>> ArraySpec.parse("float32[T, B, 3]")
+  ArraySpec(dtype='float32', axes=('T', 'B', '3'), limit=None)
+  >>> ArraySpec.parse("int32[B] <= T").limit
   'T'
+
+  Attributes:
+    dtype: the name of the dtype.
+    axes: for each axis a letter of the legend, or a size.
+    limit: a number that ids must be less than, an axis that lengths must not exceed, or None.
   """
 
   dtype: str
@@ -53,97 +59,107 @@ class ArraySpec(NamedTuple):
 
   @classmethod
   def parse(cls, text: str) -> "ArraySpec":
-    """From its text.
+    """Return the specification of a text.
 
     Raises:
-      ValueError: it is none.
+      ValueError: the syntax is wrong.
     """
-    found = _SPEC_PATTERN.fullmatch(text)
-    if not found:
-      raise ValueError(f"a form is like 'int32[T, B] < 5000'; got {text!r}")
-    return cls(found[1], tuple(filter(None, found[2].split(", "))), found[3])
+    match = _SPEC_PATTERN.fullmatch(text)
+    if not match:
+      raise ValueError(f"an array specification must be like 'int32[T, B] < 5000'; got {text!r}")
+    dtype, axes, limit = match.groups()
+    return cls(dtype, tuple(filter(None, axes.split(", "))), limit)
 
   def axis_sizes(self, shape: tuple[int, ...]) -> dict[str, int]:
-    """What the letters stand for in an array of that shape."""
+    """Return the size of each axis letter in an array of that shape."""
     return {axis: n for axis, n in zip(self.axes, shape) if not axis.isdecimal()}
 
   def shape(self, sizes: Mapping[str, int]) -> tuple[int, ...]:
-    """The shape where the letters stand for such sizes."""
+    """Return the shape for the given sizes of axis letters."""
     return tuple(int(axis) if axis.isdecimal() else sizes[axis] for axis in self.axes)
 
   def check_bounds(self, name: str, value: np.ndarray, sizes: Mapping[str, int]):
-    """Raises BadInput where an id or a length is out of bounds."""
+    """Check that ids or lengths are within their bounds.
+
+    Raises:
+      InvalidInputError: a value is out of bounds.
+    """
     if self.limit is None or not value.size:
       return
-    ids = self.limit.isdecimal()
-    top = int(self.limit) - 1 if ids else sizes[self.limit]
-    if not 0 <= value.min() <= value.max() <= top:
-      kind = "an id" if ids else "a length"
+    are_ids = self.limit.isdecimal()
+    maximum = int(self.limit) - 1 if are_ids else sizes[self.limit]
+    if not 0 <= value.min() <= value.max() <= maximum:
+      meaning = "ids" if are_ids else "lengths"
       raise InvalidInputError(
-        f"{name} must be from 0 to {top}, each {kind}; got {value.min()} to {value.max()}"
+        f"{name} must be {meaning} from 0 to {maximum}; got {value.min()} to {value.max()}"
       )
 
   def sample(self, sizes: Mapping[str, int], random: np.random.Generator) -> np.ndarray:
-    """An array of such sizes. The first length is the whole axis, the next ones 0 and 1."""
+    """Return a random array of the given sizes.
+
+    The first length is the whole axis, the next ones are 0 and 1, the edge cases of padding.
+    """
     shape = self.shape(sizes)
     if self.limit is None:
       return random.normal(size=shape).astype(self.dtype)
     if self.limit.isdecimal():
       return random.integers(int(self.limit), size=shape).astype(self.dtype)
-    top = sizes[self.limit]
-    rest = random.integers(top + 1, size=max(shape[0] - 3, 0))
-    return np.array([top, 0, min(1, top), *rest], self.dtype)[: shape[0]]
+    maximum = sizes[self.limit]
+    others = random.integers(maximum + 1, size=max(shape[0] - 3, 0))
+    return np.array([maximum, 0, min(1, maximum), *others], self.dtype)[: shape[0]]
 
 
 def make_unflatten(tree) -> Callable[[dict[str, Any]], Any]:
-  """The way back from what `named` makes of a tree: {path: leaf} -> a tree like it."""
+  """Return the inverse of `flatten_with_names`: {path: leaf} -> a pytree with the structure of
+  `tree`."""
   names, structure = [*flatten_with_names(tree)], jax.tree.structure(tree)
   return lambda flat: jax.tree.unflatten(structure, [flat[name] for name in names])
 
 
 def export_program(program: Program) -> tuple[jax.export.Exported, dict[str, dict[str, str]]]:
-  """The program for all PLATFORMS and all sizes of the axes that are letters.
+  """Export a program for all PLATFORMS and all sizes of its axis letters.
 
   Returns:
-    What is called as params, inputs -> outputs, each {name: array}, trees among them as `named`
-    makes them; and its signature, {"inputs": {name: form}, "outputs": {name: form}}.
+    The exported function: params, inputs -> outputs, each {name: array} with pytrees flattened by
+    `flatten_with_names`; and its signature, {"inputs": {name: specification}, "outputs": {...}}.
   """
   scope = jax.export.SymbolicScope()
-  symbols = lambda axes: jax.export.symbolic_shape(", ".join(axes), scope=scope)
-  forms = {name: ArraySpec.parse(text) for name, text in program.inputs.items()}
-  inputs = {
-    name: jax.ShapeDtypeStruct(symbols(form.axes), form.dtype) for name, form in forms.items()
-  }
+  specs = {name: ArraySpec.parse(text) for name, text in program.inputs.items()}
+  inputs = {}
+  for name, spec in specs.items():
+    symbolic_shape = jax.export.symbolic_shape(", ".join(spec.axes), scope=scope)
+    inputs[name] = jax.ShapeDtypeStruct(symbolic_shape, spec.dtype)
   params = jax.tree.map(lambda p: jax.ShapeDtypeStruct(jnp.shape(p), p.dtype), program.params)
   outputs = jax.eval_shape(program.predict, params, inputs)
-  inputs |= {"carry": outputs["carry"]} if "carry" in outputs else {}
-  weights, nest, given, whole = (
-    flatten_with_names(params),
-    make_unflatten(params),
-    flatten_with_names(inputs),
-    make_unflatten(inputs),
-  )
+  if "carry" in outputs:
+    inputs["carry"] = outputs["carry"]
+  flat_params, unflatten_params = flatten_with_names(params), make_unflatten(params)
+  flat_inputs, unflatten_inputs = flatten_with_names(inputs), make_unflatten(inputs)
 
   def call(params: dict[str, Array], inputs: dict[str, Array]) -> dict[str, Array]:
-    return flatten_with_names(program.predict(nest(params), whole(inputs)))
+    return flatten_with_names(program.predict(unflatten_params(params), unflatten_inputs(inputs)))
 
   with _without_locations():
-    lowered = jax.export.export(jax.jit(call), platforms=PLATFORMS)(weights, given)
-  form = lambda a: f"{a.dtype}[{', '.join(map(str, a.shape))}]"
-  texts = {name: program.inputs.get(name, form(a)) for name, a in given.items()}
-  made = {name: form(a) for name, a in flatten_with_names(outputs).items()}
-  return lowered, {"inputs": texts, "outputs": made}
+    exported = jax.export.export(jax.jit(call), platforms=PLATFORMS)(flat_params, flat_inputs)
+  input_specs = {name: program.inputs.get(name, _spec_text(a)) for name, a in flat_inputs.items()}
+  output_specs = {name: _spec_text(a) for name, a in flatten_with_names(outputs).items()}
+  return exported, {"inputs": input_specs, "outputs": output_specs}
+
+
+def _spec_text(a) -> str:
+  """Return the specification of an array's dtype and shape as text."""
+  return f"{a.dtype}[{', '.join(map(str, a.shape))}]"
 
 
 @contextlib.contextmanager
 def _without_locations():
-  """Within, what is lowered names no file of this machine, and is the same from wherever it is
-  asked for."""
-  before = {name: getattr(jax.config, name) for name in LOCATION_CONFIG}
+  """Context in which lowered programs contain no source locations, so that exports of the same
+  model are equal on every machine."""
+  saved = {name: getattr(jax.config, name) for name in LOCATION_CONFIG}
   try:
     for name, value in LOCATION_CONFIG.items():
       jax.config.update(name, value)
     yield
   finally:
-    for name, value in before.items():
+    for name, value in saved.items():
       jax.config.update(name, value)

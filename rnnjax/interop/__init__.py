@@ -1,1 +1,1 @@
-"""Weights and vectors from and to other programs."""
+"""Conversion of weights from and to PyTorch and Keras, and safetensors files."""

@@ -1,4 +1,4 @@
-"""Weights from and to the recurrent layers of Keras 3, without Keras.
+"""Conversion of weights from and to the recurrent layers of Keras 3. Keras is not needed.
 
     SimpleRNN(H)                                     forward(vanilla(H))
     SimpleRNN(H, activation="relu")                  forward(vanilla(H, activation="relu"))
@@ -8,10 +8,11 @@
     Bidirectional(LSTM(H))                           bidirectional(lstm(H), lstm(H))
     Bidirectional(LSTM(H), merge_mode="sum")         bidirectional(lstm(H), lstm(H), "sum")
 
-So too merge_mode "ave" is "mean" and "mul" is "product"; return_sequences=True gives what an
-encoder gives. W is kernel, U recurrent_kernel and b bias, with gates in one order save for a GRU's:
-z, r, h there and r, z, n here. Where it resets after the product, bias [2, 3H] holds two. What
-weights do not show, such as an activation or a merge, is for you to choose.
+Likewise merge_mode "ave" is "mean", and "mul" is "product". The outputs of an encoder are those of
+return_sequences=True. W is the kernel, U the recurrent_kernel and b the bias. The gate order is the
+same except for the GRU: z, r, h in Keras and r, z, n here. The bias [2, 3H] of a GRU with
+reset_after=True contains two biases. The caller must choose options that weights do not show, such
+as activations and merge modes.
 """
 
 from collections.abc import Mapping, Sequence
@@ -37,107 +38,108 @@ Weights = Sequence[Any] | Mapping[str, Any]
 
 
 def from_keras(*weights: Weights) -> Params:
-  """The parameters of a stack.
+  """Return the parameters of a stack of encoders.
 
   Args:
-    *weights: of each layer, the lowest first, what its get_weights() gives, or
+    *weights: for each layer, the lowest first, the result of its get_weights(), or
       {w.path: w.numpy() for w in layer.weights}.
 
   Raises:
-    BadInput: they are not of a recurrent layer, a shape does not suit the others, or something is
-      no array of floating numbers.
+    InvalidInputError: the weights are not those of a recurrent layer; shapes do not match; a value
+      is not a floating point array.
 
   >>> params = from_keras([np.zeros((3, 8)), np.zeros((2, 8)), np.zeros(8)])
   >>> params["layer_0"]["forward"]["W"].shape  # of stack(forward(lstm(2)))
   (3, 8)
   """
-  return {f"layer_{i}": _layer_from_keras(f"layer {i}", given) for i, given in enumerate(weights)}
+  return {f"layer_{i}": _layer_from_keras(f"layer {i}", layer) for i, layer in enumerate(weights)}
 
 
 def to_keras(params: Params) -> list[list[np.ndarray]]:
-  """What set_weights of each layer takes, the lowest first:
+  """Return the arguments of set_weights for each layer, the lowest first.
 
       for layer, weights in zip(layers, to_keras(params), strict=True):
         layer.set_weights(weights)
 
   Args:
-    params: of a stack, of forward(cell), or of bidirectional(cell, cell).
+    params: parameters of a stack, of forward(cell), or of bidirectional(cell, cell).
 
   Raises:
-    BadInput: Keras has no such layer: it lacks peepholes and projections. (It lacks coupled gates
-      too, but three blocks without b_hn are taken for those of gru(reset="before").)
+    InvalidInputError: Keras has no such layer: it has neither peepholes nor projections. (It has no
+      coupled gates either, but three gates without b_hn are taken for gru(reset="before").)
 
   >>> params = {"W": np.zeros((3, 2)), "U": np.zeros((2, 2)), "b": np.ones(2)}
   >>> [w.shape for w in to_keras({"forward": params})[0]]  # of SimpleRNN(2)
   [(3, 2), (2, 2), (2,)]
   """
-  ways = ("forward", "backward")  # so they stand in a Bidirectional
-  return [
-    [w for way in ways if way in layer for w in _cell_to_keras(f"layer_{i}/{way}", layer[way])]
-    for i, layer in enumerate(encoder_layers(params))
-  ]
+  weights = []
+  for i, layer in enumerate(encoder_layers(params)):
+    directions = [name for name in ("forward", "backward") if name in layer]  # Keras' order
+    cells = [_cell_to_keras(f"layer_{i}/{name}", layer[name]) for name in directions]
+    weights.append([w for cell in cells for w in cell])
+  return weights
 
 
 def _layer_from_keras(location: str, weights: Weights) -> Params:
-  """The parameters of a layer, direction by direction."""
+  """Return the parameters of a layer by direction."""
   if isinstance(weights, Mapping):
     weights = _sort_weights(location, weights)
   if len(weights) not in (2, 3, 4, 6):
     raise InvalidInputError(
       f"{location} must have kernel, recurrent_kernel and, unless use_bias=False, bias, twice if "
-      f"bidirectional; got {len(weights)} arrays. Are they of more than one layer?"
+      f"bidirectional; got {len(weights)} arrays. Do they belong to more than one layer?"
     )
   if len(weights) < 4:
     return {"forward": _cell_from_keras(location, weights)}
   half = len(weights) // 2
-  ahead = _cell_from_keras(f"{location} forward", weights[:half])
-  back = _cell_from_keras(f"{location} backward", weights[half:])
-  if len(ahead["W"]) != len(back["W"]):
+  forward = _cell_from_keras(f"{location} forward", weights[:half])
+  backward = _cell_from_keras(f"{location} backward", weights[half:])
+  if len(forward["W"]) != len(backward["W"]):
     raise InvalidInputError(
-      f"{location} has two directions, but they read {len(ahead['W'])} and {len(back['W'])} features. "
-      "Are they two layers?"
+      f"{location} has two directions, but they read {len(forward['W'])} and "
+      f"{len(backward['W'])} features. Are they two layers?"
     )
-  return {"forward": ahead, "backward": back}
+  return {"forward": forward, "backward": backward}
 
 
 def _sort_weights(location, weights):
-  """Weights by their paths, such as bidirectional/backward_gru/gru_cell/bias, in Keras' order."""
+  """Return weights by path, such as bidirectional/backward_gru/gru_cell/bias, in Keras' order."""
 
-  def place(path):
+  def sort_key(path):
     layer, _, name = f"//{path}".split("/")[-3:]
     if name not in WEIGHT_NAMES:
       raise InvalidInputError(
-        f"{location} has {path!r}, which is none of {', '.join(WEIGHT_NAMES)}"
+        f"{location} has {path!r}; its weights must be {', '.join(WEIGHT_NAMES)}"
       )
     return layer.startswith("backward_"), WEIGHT_NAMES.index(name)
 
-  places = {place(path): path for path in weights}
-  if len(places) < len(weights):
+  paths = {sort_key(path): path for path in weights}
+  if len(paths) < len(weights):
     raise InvalidInputError(f"{location} has weights of more than one layer: {', '.join(weights)}")
-  return [weights[places[at]] for at in sorted(places)]
+  return [weights[paths[key]] for key in sorted(paths)]
 
 
 def _cell_from_keras(location: str, weights: Sequence[Any]) -> Params:
-  """The parameters of a cell."""
+  """Return the parameters of a cell."""
   W, U, *bias = (as_float_array(f"{location}: {name}", w) for name, w in zip(WEIGHT_NAMES, weights))
   D, H = matrix_size(W, 0), matrix_size(U, 0)
   G = infer_num_gates(f"{location}: recurrent_kernel", matrix_size(U, 1), H)
   if G == 3 and not bias:
     raise InvalidInputError(
-      f"{location} is a GRU without bias, which does not tell where it resets: add zeros, "
+      f"{location} is a GRU without bias, which does not show reset_after. Add a bias of zeros: "
       f"{(2, 3 * H)} for reset_after=True and {(3 * H,)} for reset_after=False"
     )
   b = bias[0] if bias else jnp.zeros_like(U[0])
-  after = G == 3 and b.ndim == 2
+  reset_after = G == 3 and b.ndim == 2
   check_shape(f"{location}: kernel", W, (D, G * H))
-  check_shape(f"{location}: bias", b, (2, G * H) if after else (G * H,))
+  check_shape(f"{location}: bias", b, (2, G * H) if reset_after else (G * H,))
   if G == 3:
     W, U, b = map(_swap_gru_gates, (W, U, b))
-  return {"W": W, "U": U} | (merge_gru_biases(*b) if after else {"b": b})
+  return {"W": W, "U": U} | (merge_gru_biases(*b) if reset_after else {"b": b})
 
 
 def _cell_to_keras(location: str, params: Params) -> list[np.ndarray]:
-  """The weights of a cell."""
+  """Return the weights of a cell."""
   params, G = validate_cell_params(location, params, "b_hn")
   b = jnp.stack([params["b"], recurrent_bias(params)]) if "b_hn" in params else params["b"]
   weights = [params["W"], params["U"], b]
@@ -145,6 +147,6 @@ def _cell_to_keras(location: str, params: Params) -> list[np.ndarray]:
 
 
 def _swap_gru_gates(gates: Array) -> Array:
-  """z, r, h ↔ r, z, n."""
-  one, two, three = jnp.split(gates, 3, -1)
-  return jnp.concatenate([two, one, three], -1)
+  """Swap the first two gates of a GRU: z, r, h ↔ r, z, n."""
+  first, second, candidate = jnp.split(gates, 3, -1)
+  return jnp.concatenate([second, first, candidate], -1)

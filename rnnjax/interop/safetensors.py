@@ -1,6 +1,6 @@
-"""Named arrays in a file that holds numbers and cannot hold code: *.safetensors.
+"""Safetensors files: named arrays in a format that cannot contain code.
 
-From a file to an encoder, and back:
+From a PyTorch file to an encoder, and back:
 
     params = from_torch(safetensors.load("lstm.safetensors"))
     safetensors.save("lstm.safetensors", to_torch(params))
@@ -23,11 +23,11 @@ CONVERT_HINT = (
 
 
 def load(path: str) -> dict[str, np.ndarray]:
-  """The arrays of a file by name; bfloat16 is ml_dtypes' type, which jax knows.
+  """Return the arrays of a file by name; bfloat16 arrays have the dtype of ml_dtypes, as in JAX.
 
   Raises:
-    BadInput: there is no such file, or one that is of another kind, is broken off, or holds
-      floating numbers of 8 bits.
+    InvalidInputError: the file does not exist, is of another format, is cut off, or contains 8-bit
+      floating point numbers.
   """
   file = _checked_path(path)
   try:
@@ -37,13 +37,14 @@ def load(path: str) -> dict[str, np.ndarray]:
 
 
 def save(path: str, arrays: Mapping[str, Any]) -> None:
-  """Writes arrays, whatever numpy takes, to a file by name.
+  """Write named arrays, anything that `numpy.asarray` accepts, to a file.
 
   Raises:
-    BadInput: the file cannot be written, has another ending, or cannot hold such an array.
+    InvalidInputError: the file cannot be written or does not end in .safetensors; an array has an
+      unsupported dtype.
   """
   file = _checked_path(path)
-  # The package writes memory as it lies, so what is transposed must be copied first.
+  # The package writes the memory as it is, so a transposed array must be copied first.
   arrays = {name: np.asarray(value, order="C") for name, value in arrays.items()}
   try:
     save_file(arrays, file)
@@ -52,6 +53,7 @@ def save(path: str, arrays: Mapping[str, Any]) -> None:
 
 
 def _checked_path(path):
+  """Return the path of a .safetensors file."""
   file = pathlib.Path(path).expanduser()
   if file.suffix != ".safetensors":
     raise InvalidInputError(

@@ -1,17 +1,17 @@
-"""Weights from and to PyTorch's recurrent layers, without torch.
+"""Conversion of weights from and to PyTorch's recurrent layers. PyTorch is not needed.
 
     nn.RNN(D, H)                        stack(forward(vanilla(H)))
     nn.RNN(D, H, nonlinearity="relu")   stack(forward(vanilla(H, activation="relu")))
     nn.GRU(D, H)                        stack(forward(gru(H)))
     nn.LSTM(D, H, num_layers=2)         stack(forward(lstm(H)), forward(lstm(H)))
-    nn.LSTM(D, C, proj_size=H)          stack(forward(lstm(H, cells=C)))
+    nn.LSTM(D, C, proj_size=H)          stack(forward(lstm(H, cell_size=C)))
     nn.LSTM(D, H, bidirectional=True)   stack(bidirectional(lstm(H), lstm(H)))
     nn.LSTMCell(D, H)                   lstm(H)
 
-Gate order is one and the same. So W = weight_ihᵀ, U = weight_hhᵀ, P = weight_hrᵀ and
-b = bias_ih + bias_hh, save for a GRU, whose candidate keeps the third part of bias_hh inside as
-b_hn. Torch's dropout between layers is stack(..., dropout=rate, locked=False). What parameters do
-not show, such as an activation or squash=False, is for you to choose.
+The gate order is the same. W = weight_ihᵀ, U = weight_hhᵀ, P = weight_hrᵀ and
+b = bias_ih + bias_hh. Only the candidate of a GRU keeps its part of bias_hh, as b_hn. PyTorch's
+dropout between layers is stack(..., dropout=p, variational=False). The caller must choose options
+that parameters do not show, such as activations or output_tanh=False.
 """
 
 from collections.abc import Mapping
@@ -35,120 +35,128 @@ from rnnjax.types import Array, InvalidInputError, Params
 
 
 def from_torch(state_dict: Mapping[str, Any], prefix: str = "") -> Params:
-  """The parameters of a stack; of a cell where the names are those of a cell.
+  """Return the parameters of a stack, or of a cell if the names are those of a cell.
 
   Args:
-    state_dict: arrays by torch's names; without biases, biases are zero.
-    prefix: of a larger model, what stands before weight_ih_l0, such as "encoder.lstm.".
+    state_dict: arrays by PyTorch's names. Without biases, biases are zero.
+    prefix: prefix of weight_ih_l0 in a larger model, such as "encoder.lstm."; other names are
+      ignored.
 
   Raises:
-    BadInput: a name is missing or unknown, a shape does not suit the others, or a value is no
-      array of floating numbers.
+    InvalidInputError: a name is missing or unknown; shapes do not match; a value is not a floating
+      point array.
 
   >>> state_dict = {"weight_ih_l0": np.zeros((8, 3)), "weight_hh_l0": np.zeros((8, 2))}
   >>> params = from_torch(state_dict)
   >>> params["layer_0"]["forward"]["W"].shape  # of stack(forward(lstm(2)))
   (3, 8)
   """
-  mine = [name for name in state_dict if name.startswith(prefix)]
-  named = {name.removeprefix(prefix): state_dict[name] for name in mine}
-  if not any(name.startswith("weight_ih") for name in named):
-    parts = sorted({name.partition("weight_ih")[0] for name in state_dict if "weight_ih" in name})
+  names = [name for name in state_dict if name.startswith(prefix)]
+  arrays = {name.removeprefix(prefix): state_dict[name] for name in names}
+  if not any(name.startswith("weight_ih") for name in arrays):
+    prefixes = {name.partition("weight_ih")[0] for name in state_dict if "weight_ih" in name}
     raise InvalidInputError(
-      f"no weight_ih stands behind the prefix {prefix!r}; it does behind {parts}"
+      f"there is no weight_ih with the prefix {prefix!r}; prefixes of weight_ih are "
+      f"{sorted(prefixes)}"
     )
   params = {}
-  for suffix, weights in _cell_weights(named).items():
+  for suffix, weights in _cell_weights(arrays).items():
     if not suffix:
       return _cell_from_torch(weights)
     _, layer, *reverse = suffix.split("_")
-    way = "backward" if reverse else "forward"
-    params.setdefault(layer.replace("l", "layer_"), {})[way] = _cell_from_torch(weights)
+    direction = "backward" if reverse else "forward"
+    params.setdefault(layer.replace("l", "layer_"), {})[direction] = _cell_from_torch(weights)
   return params
 
 
 def to_torch(params: Params, prefix: str = "") -> dict[str, np.ndarray]:
-  """The state_dict of a layer, or cell, that computes what an encoder, or cell, does.
+  """Return the state_dict of the equivalent PyTorch layer or cell.
 
       layer.load_state_dict({name: torch.tensor(a) for name, a in to_torch(params).items()})
 
-  Torch adds two biases: bias_ih is b, and bias_hh zero save for a GRU's b_hn.
+  PyTorch adds two biases: bias_ih is b, and bias_hh is zero except for the b_hn of a GRU.
 
   Args:
-    params: of a stack, of forward(cell), of bidirectional(cell, cell), or of a cell.
-    prefix: what shall stand before each name.
+    params: parameters of a stack, of forward(cell), of bidirectional(cell, cell), or of a cell.
+    prefix: prefix of each name.
 
   Raises:
-    BadInput: torch has no such layer: its cells all have as many units, the outputs of both
-      directions stand side by side, and a GRU resets after the product.
+    InvalidInputError: PyTorch has no such layer. All its layers have the same number of units,
+      outputs of both directions are concatenated, and a GRU resets after the product.
 
   >>> params = {"W": np.zeros((3, 6)), "U": np.zeros((2, 6)), "b": np.ones(6), "b_hn": np.ones(2)}
   >>> to_torch(params)["bias_hh"]  # of gru(2)
   array([0., 0., 0., 0., 1., 1.], dtype=float32)
   """
   if "W" in params:
-    named = _cell_to_torch("the cell", params, "")
+    arrays = _cell_to_torch("the cell", params, "")
   else:
-    named, ends = {}, {"forward": "", "backward": "_reverse"}
+    arrays, suffixes = {}, {"forward": "", "backward": "_reverse"}
     for i, layer in enumerate(encoder_layers(params)):
-      for way, cell in layer.items():
-        named |= _cell_to_torch(f"layer_{i}/{way}", cell, f"_l{i}{ends[way]}")
-  _cell_weights(named)
-  return {prefix + name: np.array(a, order="C") for name, a in named.items()}
+      for direction, cell in layer.items():
+        suffix = f"_l{i}{suffixes[direction]}"
+        arrays |= _cell_to_torch(f"layer_{i}/{direction}", cell, suffix)
+  _cell_weights(arrays)  # checks that the layers fit together as PyTorch's do
+  return {prefix + name: np.array(a, order="C") for name, a in arrays.items()}
 
 
-def _cell_weights(arrays):
-  """The arrays of each cell by its suffix, such as "_l0_reverse"; names and shapes are checked."""
-  has = lambda part: any(name.startswith(part) for name in arrays)
-  depth = sum(name.startswith("weight_ih_l") and name.count("_") == 2 for name in arrays)
-  ways = ["", "_reverse"] if any(name.endswith("_reverse") for name in arrays) else [""]
-  suffixes = [f"_l{i}{way}" for i in range(depth) for way in ways] or [""]
+def _cell_weights(arrays: Mapping[str, Any]) -> dict[str, dict[str, Array]]:
+  """Return the weights of each cell by its suffix, such as "_l0_reverse".
+
+  Raises:
+    InvalidInputError: names or shapes are not those of a PyTorch layer.
+  """
+  has_bias = any(name.startswith("bias_") for name in arrays)
+  has_projection = any(name.startswith("weight_hr") for name in arrays)
+  num_layers = sum(name.startswith("weight_ih_l") and name.count("_") == 2 for name in arrays)
+  directions = ["", "_reverse"] if any(name.endswith("_reverse") for name in arrays) else [""]
+  suffixes = [f"_l{i}{direction}" for i in range(num_layers) for direction in directions] or [""]
   parts = ["weight_ih", "weight_hh"]
-  parts += ["bias_ih", "bias_hh"] if has("bias_") else []
-  parts += ["weight_hr"] if has("weight_hr") else []
+  parts += ["bias_ih", "bias_hh"] if has_bias else []
+  parts += ["weight_hr"] if has_projection else []
   expected = {part + suffix for suffix in suffixes for part in parts}
   if expected != arrays.keys():
     missing, unknown = sorted(expected - arrays.keys()), sorted(arrays.keys() - expected)
     raise InvalidInputError(
-      f"{len(suffixes)} cells should have {', '.join(parts)} each. Missing: "
+      f"each of {len(suffixes)} cells should have {', '.join(parts)}. Missing: "
       f"{', '.join(missing) or 'none'}. Unknown: {', '.join(unknown) or 'none'}"
     )
   cells = {s: {p: as_float_array(p + s, arrays[p + s]) for p in parts} for s in suffixes}
 
   first = cells[suffixes[0]]
   D, H = matrix_size(first["weight_ih"], 1), matrix_size(first["weight_hh"], 1)
-  C = matrix_size(first["weight_hr"], 1) if has("weight_hr") else H
+  C = matrix_size(first["weight_hr"], 1) if has_projection else H
   G = infer_num_gates("weight_hh" + suffixes[0], matrix_size(first["weight_hh"], 0), C)
-  if has("weight_hr") and not (G == 4 and H < C):
+  if has_projection and not (G == 4 and H < C):
     raise InvalidInputError(
-      f"a projection, weight_hr, is of an LSTM, and onto less than its width: got {CELL_NAMES[G]} whose "
-      f"width of {C} becomes {H}"
+      f"a projection, weight_hr, needs an LSTM and fewer outputs than units; got {CELL_NAMES[G]} "
+      f"of {C} units and {H} outputs"
     )
   for i, (suffix, weights) in enumerate(cells.items()):
-    below = D if i < len(ways) else len(ways) * H
-    shapes = dict(weight_ih=(G * C, below), weight_hh=(G * C, H), weight_hr=(H, C))
+    input_size = D if i < len(directions) else len(directions) * H
+    shapes = dict(weight_ih=(G * C, input_size), weight_hh=(G * C, H), weight_hr=(H, C))
     for part, a in weights.items():
       check_shape(part + suffix, a, shapes.get(part, (G * C,)))
   return cells
 
 
 def _cell_from_torch(weights: dict[str, Array]) -> Params:
-  """The parameters of a cell."""
+  """Return the parameters of a cell."""
   params = {"W": weights["weight_ih"].T, "U": weights["weight_hh"].T}
   if "weight_hr" in weights:
     params["P"] = weights["weight_hr"].T
-  none = jnp.zeros_like(params["U"][0])
-  outer, inside = (weights.get(name, none) for name in ("bias_ih", "bias_hh"))
-  gru = "P" not in params and len(outer) == 3 * len(params["U"])
-  return params | (merge_gru_biases(outer, inside) if gru else {"b": outer + inside})
+  zeros = jnp.zeros_like(params["U"][0])
+  bias_ih, bias_hh = (weights.get(name, zeros) for name in ("bias_ih", "bias_hh"))
+  is_gru = "P" not in params and len(bias_ih) == 3 * len(params["U"])
+  return params | (merge_gru_biases(bias_ih, bias_hh) if is_gru else {"b": bias_ih + bias_hh})
 
 
 def _cell_to_torch(location: str, params: Params, suffix: str) -> dict[str, Array]:
-  """The weights of a cell, by torch's names."""
+  """Return the weights of a cell by PyTorch's names."""
   params, G = validate_cell_params(location, params, "b_hn", "P")
   if G == 3 and "b_hn" not in params:
     raise InvalidInputError(
-      f"{location} has three blocks but no b_hn. Is it gru(reset='before') or lstm(coupled=True)? "
+      f"{location} has three gates but no b_hn. Is it gru(reset='before') or lstm(coupled=True)? "
       "PyTorch has neither"
     )
   weights = {"weight_ih": params["W"].T, "weight_hh": params["U"].T}

@@ -1,4 +1,4 @@
-"""What weights of every origin share: arrays, cells and layers that are checked, a GRU's biases."""
+"""Validation of arrays, cells and layers, and GRU biases, for all conversions of weights."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,63 +14,74 @@ CELL_NAMES = {1: "a vanilla cell", 3: "a GRU", 4: "an LSTM"}
 
 
 def as_float_array(name: str, value: Any) -> Array:
-  """Whatever numpy takes, as float32 or wider, so that a sum of biases loses nothing.
+  """Return a value as a floating point array, at least float32 so that sums of biases are exact.
+
+  Args:
+    name: name of the value in error messages.
+    value: anything that `numpy.asarray` accepts.
 
   Raises:
-    BadInput: it is no array of floating numbers.
+    InvalidInputError: the value is not a floating point array.
   """
   try:
-    made = jnp.asarray(value if isinstance(value, jax.Array) else np.asarray(value))
+    array = jnp.asarray(value if isinstance(value, jax.Array) else np.asarray(value))
   except (TypeError, ValueError, RuntimeError) as error:
     raise InvalidInputError(
-      f"{name} cannot be read as an array ({error}); a tensor can, by .detach().cpu().float()"
+      f"{name} cannot be read as an array: {error}. If it is a tensor, use .detach().cpu().float()"
     ) from error
-  if not jnp.issubdtype(made.dtype, jnp.floating):
-    raise InvalidInputError(f"{name} must be floating numbers; got {made.dtype}. Is it quantised?")
-  return made.astype(accumulation_dtype(made.dtype))
+  if not jnp.issubdtype(array.dtype, jnp.floating):
+    raise InvalidInputError(f"{name} must be floating point; got {array.dtype}. Is it quantized?")
+  return array.astype(accumulation_dtype(array.dtype))
 
 
 def matrix_size(value: Array, axis: int) -> int:
-  """The length of a matrix along an axis; 0, which no check lets through, of anything else."""
+  """Return the size of a matrix along an axis; 0 for other arrays, which fails later checks."""
   return value.shape[axis] if value.ndim == 2 else 0
 
 
 def infer_num_gates(name: str, total: int, gate_size: int) -> int:
-  """G, the blocks of width `one` that make the `total` width of a recurrent matrix.
+  """Return G, the number of gates of width `gate_size` in a recurrent matrix of width `total`.
 
   Raises:
-    BadInput: no cell has so many.
+    InvalidInputError: no cell has such a number of gates.
   """
   G, rest = divmod(total, gate_size) if gate_size else (0, 0)
   if rest or G not in CELL_NAMES:
-    kinds = ", ".join(f"{G} for {kind}" for G, kind in CELL_NAMES.items())
+    gate_numbers = ", ".join(f"{number} for {cell}" for number, cell in CELL_NAMES.items())
     raise InvalidInputError(
-      f"{name} must be G times {gate_size} wide, where G is {kinds}; got {total}"
+      f"{name} must be G times {gate_size} wide, where G is {gate_numbers}; got {total}"
     )
   return G
 
 
 def check_shape(name: str, value: Array, shape: tuple[int, ...]) -> None:
-  """Raises BadInput where the value has another shape."""
+  """Raise InvalidInputError if an array has another shape."""
   if value.shape != shape:
-    raise InvalidInputError(f"{name} must have shape {shape} to suit the others; got {value.shape}")
+    raise InvalidInputError(
+      f"{name} must have shape {shape} to match the other weights; got {value.shape}"
+    )
 
 
 def validate_cell_params(location: str, params: Params, *optional: str) -> tuple[Params, int]:
-  """The parameters of a cell, W, U, b and those of the optional ones that it has; and its G.
+  """Return the parameters of a cell as arrays, and its number of gates.
+
+  Args:
+    location: name of the cell in error messages.
+    params: W, U, b and any of `optional`.
+    optional: names of parameters that the cell may have.
 
   Raises:
-    BadInput: one is missing, unknown, no array, or of a shape that does not suit the others.
+    InvalidInputError: a parameter is missing, unknown or not an array; shapes do not match.
   """
-  needed = {"W", "U", "b"}
+  required = {"W", "U", "b"}
   if not isinstance(params, Mapping):
     raise InvalidInputError(
       f"{location} must be parameters, a mapping; got {type(params).__name__}"
     )
-  if not needed <= params.keys() <= needed.union(optional):
+  if not required <= params.keys() <= required.union(optional):
     raise InvalidInputError(
-      f"{location} must have W, U and b, and beside them {' or '.join(optional)} at most; got "
-      f"{sorted(params)}. Is it of a cell that only rnnjax has?"
+      f"{location} must have W, U and b, and optionally {' or '.join(optional)}; got "
+      f"{sorted(params)}. Is it a cell that only rnnjax has?"
     )
   params = {name: as_float_array(f"{location}/{name}", value) for name, value in params.items()}
   D, H = matrix_size(params["W"], 0), matrix_size(params["U"], 0)
@@ -81,37 +92,40 @@ def validate_cell_params(location: str, params: Params, *optional: str) -> tuple
     check_shape(f"{location}/{name}", value, shapes[name])
   if "b_hn" in params and G != 3:
     raise InvalidInputError(
-      f"{location} has a GRU's b_hn, but by the width of U it is {CELL_NAMES[G]}"
+      f"{location} has the b_hn of a GRU, but the width of U is that of {CELL_NAMES[G]}"
     )
   return params, G
 
 
 def encoder_layers(params: Params) -> list[dict[str, Params]]:
-  """The layers of an encoder, the lowest first, from the parameters of a stack or of one layer.
+  """Return the layers of a stack, or of a single layer, the lowest first.
 
   Raises:
-    BadInput: one is not {"forward": params of a cell}, with "backward" or without.
+    InvalidInputError: a layer is not {"forward": cell parameters}, optionally with "backward".
   """
-  found = [params]
+  layers = [params]
   if "layer_0" in params:
-    found = [params.get(f"layer_{i}") for i in range(len(params))]
-  for i, layer in enumerate(found):
+    layers = [params.get(f"layer_{i}") for i in range(len(params))]
+  for i, layer in enumerate(layers):
     names = sorted(layer) if isinstance(layer, Mapping) else None
     if names not in (["forward"], ["backward", "forward"]):
       raise InvalidInputError(
-        f"layer_{i} must have forward, or forward and backward; got {names}. Of a larger model "
-        "give the encoder's parameters alone; a learned start cannot come along"
+        f"layer_{i} must have forward, or forward and backward; got {names}. Pass only the "
+        "encoder's parameters of a larger model; a learned initial carry cannot be converted"
       )
-  return found
+  return layers
 
 
 def merge_gru_biases(bias_ih: Array, bias_hh: Array) -> Params:
-  """The biases [3H] beside x W and h U of a GRU: added, save for the candidate's inner one."""
+  """Merge the input and recurrent biases [3H] of a GRU.
+
+  They are added, except for the candidate's recurrent bias b_hn, which the reset gate multiplies.
+  """
   H = len(bias_hh) // 3
   return {"b": bias_ih.at[: 2 * H].add(bias_hh[: 2 * H]), "b_hn": bias_hh[2 * H :]}
 
 
 def recurrent_bias(params: Params) -> Array:
-  """The bias [GH] beside h U that leaves b beside x W: zeros, then a GRU's b_hn."""
-  b, last = params["b"], params.get("b_hn", jnp.zeros(0))
-  return jnp.zeros_like(b).at[len(b) - len(last) :].set(last)
+  """Return the recurrent bias [GH] that complements b: zeros, and the b_hn of a GRU at the end."""
+  b, b_hn = params["b"], params.get("b_hn", jnp.zeros(0))
+  return jnp.zeros_like(b).at[len(b) - len(b_hn) :].set(b_hn)

@@ -1,1 +1,1 @@
-"""The shell around the pure core: small flax.linen modules."""
+"""Models: small flax.linen modules around the pure functions of rnnjax."""

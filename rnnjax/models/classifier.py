@@ -1,4 +1,4 @@
-"""A label for a sequence of tokens: embedding, encoder, pooling, one dense layer."""
+"""Sequence classifier: embedding, encoder, pooling, one dense layer."""
 
 import flax.linen as nn
 import jax
@@ -11,23 +11,24 @@ from rnnjax.types import Array, Key
 
 
 class Classifier(nn.Module):
-  """Many to one.
+  """A classifier of token sequences (many to one).
 
       x = [drop([E[tokens], c]), drop(r)];  h = encoder(x);  s = pooling(h)
       logits = drop(s) W + b  (+ Σₜ drop(rₜ)/√length A)
 
-  What a language model makes of the tokens, c, is optional. So are the features r, such as the
-  evidence of n-grams; their sum reaches the logits directly, too.
+  The contextual embedding c of a language model is optional. The additional features r, such as
+  n-gram features, are optional too. They are concatenated to the encoder's inputs, and their sum is
+  also added to the logits by a linear map A.
 
   Attributes:
     embedding: tokens [T, B] -> vectors [T, B, D].
-    encoder: the recurrent part.
-    classes: K; two classes share a single logit.
-    pooling: one of POOLINGS.
-    word_dropout: rate at which whole words, and single features, vanish.
-    embedding_dropout: rate at which elements of the embedding vanish, for all steps at once.
-    output_dropout: rate at which elements of s vanish.
-    context: tokens [T, B], lengths [B] -> c [T, B, C]; None for none.
+    encoder: the recurrent encoder.
+    num_classes: K; two classes share a single logit.
+    pooling: a key of POOLINGS.
+    word_dropout: dropout rate of whole words, and of single features r.
+    input_dropout: dropout rate of the elements of [E[tokens], c], with one mask for all steps.
+    output_dropout: dropout rate of the elements of s.
+    context: (tokens [T, B], lengths [B]) -> c [T, B, C]; None for no contextual embedding.
   """
 
   embedding: nn.Module
@@ -43,9 +44,13 @@ class Classifier(nn.Module):
   def __call__(
     self, tokens: Array, lengths: Array, features: Array | None = None, key: Key | None = None
   ) -> Array:
-    """tokens [T, B], lengths [B], features [T, B, F] -> logits [B, K] ([B, 1] for two classes).
+    """Return the logits [B, K], or [B, 1] for two classes.
 
-    Dropout acts where a key is given.
+    Args:
+      tokens: [T, B].
+      lengths: [B].
+      features: r [T, B, F], or None.
+      key: the random key of dropout; None for no dropout.
     """
     keys = [None] * 5 if key is None else jax.random.split(key, 5)
     outputs = self.num_classes if self.num_classes > 2 else 1
@@ -58,17 +63,20 @@ class Classifier(nn.Module):
       features = drop.dropout(features, self.word_dropout, keys[4])
       xs = jnp.concatenate([xs, features], -1)
 
-    encoder, pooling = self.encoder, POOLINGS[self.pooling]
-    params = self.param("encoder", encoder.init, xs.shape[-1])
-    carry, ys = encoder.apply(params, xs, lengths, key=keys[2])
-    params = self.param("pooling", pooling.init, encoder.features)
-    s = pooling.apply(params, encoder.final_hidden(carry), ys, lengths)
+    params = self.param("encoder", self.encoder.init, xs.shape[-1])
+    carry, ys = self.encoder.apply(params, xs, lengths, key=keys[2])
+    pooling = POOLINGS[self.pooling]
+    params = self.param("pooling", pooling.init, self.encoder.features)
+    s = pooling.apply(params, self.encoder.final_hidden(carry), ys, lengths)
     s = drop.dropout(s, self.output_dropout, keys[3])
     logits = nn.Dense(outputs, name="logits")(s)
     if features is None:
       return logits
-    # Every feature starts as evidence for its own class.
-    own = lambda key, shape, dtype: jnp.tile(jnp.eye(outputs), (shape[0] // outputs, 1))
+
+    # Feature i starts as evidence for class i modulo the number of outputs.
+    def identity_init(key, shape, dtype):
+      return jnp.tile(jnp.eye(outputs), (shape[0] // outputs, 1))
+
     length = jnp.maximum(lengths, 1)[:, None].astype(xs.dtype)
-    direct = nn.Dense(outputs, use_bias=False, kernel_init=own, name="direct")
+    direct = nn.Dense(outputs, use_bias=False, kernel_init=identity_init, name="direct")
     return logits + direct(features.sum(0) / jnp.sqrt(length))

@@ -1,4 +1,4 @@
-"""Tokens as vectors: trainable, one-hot, given, or in their context."""
+"""Embeddings of tokens: trainable, one-hot, pretrained, or contextual."""
 
 import flax.linen as nn
 import jax
@@ -13,10 +13,10 @@ from rnnjax.types import Array
 
 
 class OneHot(nn.Module):
-  """tokens [...] -> [..., V], a single 1 in each; nothing is learnt.
+  """One-hot encoding without parameters: tokens [...] -> [..., V].
 
   Attributes:
-    vocabulary: V. Memory grows with it: [T, B, V] numbers a batch.
+    vocab_size: V. A batch takes memory for [T, B, V] numbers.
   """
 
   vocab_size: int
@@ -26,17 +26,17 @@ class OneHot(nn.Module):
 
 
 class ContextualEmbedding(nn.Module):
-  """Words in their context, as a language model knows them: Peters et al. 2018.
+  """Contextual word embedding from a frozen language model (ELMo: Peters et al. 2018).
 
-      c = [encoder(E[tokens]), back(E[tokens])] P
+      c = [encoder(E[tokens]), backward_encoder(E[tokens])] P
 
-  Of the parameters P alone is learnt. No gradient reaches the others: they stay what
-  `experiments.text_classification.pretrained` makes them.
+  Only P is trained. The other parameters get no gradient and keep the values that
+  `experiments.text_classification.pretrained` loads into them.
 
   Attributes:
-    embedding: E [V, D].
-    encoder: of the language model, forward in time.
-    back: backward in time, or None.
+    embedding: E [V, D] of the language model.
+    encoder: the forward encoder of the language model.
+    backward_encoder: its backward encoder, or None.
     features: C, the width of c.
   """
 
@@ -47,8 +47,9 @@ class ContextualEmbedding(nn.Module):
 
   @nn.compact
   def __call__(self, tokens: Array, lengths: Array) -> Array:
-    """tokens [T, B], lengths [B] -> c [T, B, C]."""
-    xs, states = jax.lax.stop_gradient(self.embedding(tokens)), []
+    """Return c [T, B, C] of tokens [T, B] with lengths [B]."""
+    xs = jax.lax.stop_gradient(self.embedding(tokens))
+    states = []
     for name, encoder in (("encoder", self.encoder), ("back", self.backward_encoder)):
       if encoder:
         params = jax.lax.stop_gradient(self.param(name, encoder.init, xs.shape[-1]))
@@ -59,7 +60,7 @@ class ContextualEmbedding(nn.Module):
 def contextual_embedding(
   language_model: LanguageModel, vocab_size: int, features: int
 ) -> ContextualEmbedding:
-  """What a language model makes of a classifier's `vocabulary` words: c [T, B, features]."""
+  """Return an embedding by a language model: tokens below `vocab_size` -> c [T, B, features]."""
   table = trainable_embedding(vocab_size, language_model.embedding.features)
   return ContextualEmbedding(
     table, language_model.encoder, language_model.backward_encoder, features
@@ -67,19 +68,23 @@ def contextual_embedding(
 
 
 def trainable_embedding(vocab_size: int, embed_dim: int) -> nn.Embed:
-  """A table [V, D] that starts as N(0, 0.1²) and is learnt."""
+  """Return a trainable embedding table [V, D], initialized from N(0, 0.1²)."""
   return nn.Embed(vocab_size, embed_dim, embedding_init=nn.initializers.normal(0.1))
 
 
 def embedding_from_file(vocabulary: Vocabulary, embed_dim: int, path: str = "") -> nn.Embed:
-  """A trainable table, which starts as the vectors of a file where there is one."""
-  return (
-    embedding_from_array(word_vectors.load_embeddings(path, vocabulary))
-    if path
-    else trainable_embedding(len(vocabulary), embed_dim)
-  )
+  """Return a trainable embedding table, initialized with the vectors of a file if `path` is set.
+
+  Args:
+    vocabulary: the words of the table.
+    embed_dim: D of a table without a file; the file's own width is used otherwise.
+    path: a file of word vectors; "" for random initialization.
+  """
+  if not path:
+    return trainable_embedding(len(vocabulary), embed_dim)
+  return embedding_from_array(word_vectors.load_embeddings(path, vocabulary))
 
 
 def embedding_from_array(table: np.ndarray) -> nn.Embed:
-  """A table [V, D] that starts as the vectors given and is learnt further."""
+  """Return a trainable embedding table, initialized with `table` [V, D]."""
   return nn.Embed(*table.shape, embedding_init=lambda key, shape, dtype: table.astype(dtype))

@@ -1,4 +1,4 @@
-"""Several models that write together."""
+"""Ensemble of sequence-to-sequence models."""
 
 from typing import Any, NamedTuple
 
@@ -10,46 +10,57 @@ from rnnjax.types import Array, Carry, Params
 
 
 class Ensemble(NamedTuple):
-  """Translators of the same words, whose probabilities are averaged at each word.
+  """Models with the same vocabularies, whose next-token probabilities are averaged.
 
       p(wₜ₊₁ | w₁ ... wₜ, source) = 1/K Σₖ pₖ(wₜ₊₁ | w₁ ... wₜ, source)
 
-  Hansen & Salamon 1990; in translation Sutskever, Vinyals & Le 2014. Each was trained alone. A
-  Rewriter takes them for one Translator, which has a tuple of parameters, memories and carries.
+  Hansen & Salamon 1990; in translation Sutskever, Vinyals & Le 2014. The models are trained
+  independently. An ensemble has the interface that `Seq2SeqPredictor` needs of a Seq2Seq, with
+  tuples of parameters, memories and carries.
 
   Attributes:
-    members: the K of them.
+    members: the K models.
   """
 
   members: tuple[Seq2Seq, ...]
 
   @property
   def copy_attention(self) -> bool:
-    """Whether any can copy."""
-    return any(one.copy_attention for one in self.members)
+    """Whether any member is a pointer-generator."""
+    return any(model.copy_attention for model in self.members)
 
   def apply(self, variables: dict[str, tuple[Params, ...]], *args, method: str) -> Any:
-    """As flax's: "remember" gives memories and carries, "look" the mean of all α [T, S, B]."""
-    own = zip(self.members, variables["params"])
-    found = [one.apply({"params": params}, *args, method=method) for one, params in own]
-    return sum(found) / len(found) if method == "look" else tuple(zip(*found))
+    """Call a method of every member, with the signature of flax's `apply`.
+
+    Args:
+      variables: {"params": the parameters of every member}.
+      *args: arguments of the method.
+      method: "encode" returns tuples of memories and carries; "attention_weights" returns the mean
+        of the members' α [T, S, B].
+    """
+    results = [
+      model.apply({"params": params}, *args, method=method)
+      for model, params in zip(self.members, variables["params"])
+    ]
+    return sum(results) / len(results) if method == "attention_weights" else tuple(zip(*results))
 
   def predict_next(
     self, encoded: EncodedSource, tokens: Array, lengths: None, carries: tuple[Carry, ...]
   ):
-    """As a Translator's: tokens [T, B] -> carries, log p [B, V] of what follows."""
-    own = zip(self.members, encoded.params, encoded.memory, carries)
-    found = [
-      one.predict_next(EncodedSource(params, encoded.tokens, memory), tokens, lengths, carry)
-      for one, params, memory, carry in own
+    """Return the carries and the log of the mean next-token probabilities [B, V]."""
+    results = [
+      model.predict_next(EncodedSource(params, encoded.tokens, memory), tokens, lengths, carry)
+      for model, params, memory, carry in zip(self.members, encoded.params, encoded.memory, carries)
     ]
-    carries, logits = zip(*found)
+    carries, logits = zip(*results)
     log_p = jax.nn.log_softmax(jnp.stack(logits).astype(jnp.float32))
     return carries, jax.nn.logsumexp(log_p, 0) - jnp.log(len(logits))
 
   def coverage_score(self, memories: tuple, carries: tuple[Carry, ...]) -> Array | None:
-    """As a Translator's: the mean of those who know."""
-    own = zip(self.members, memories, carries)
-    found = [one.coverage_score(memory, carry) for one, memory, carry in own]
-    found = [c for c in found if c is not None]
-    return sum(found) / len(found) if found else None
+    """Return the mean coverage score of the members with coverage; None if there are none."""
+    scores = [
+      model.coverage_score(memory, carry)
+      for model, memory, carry in zip(self.members, memories, carries)
+    ]
+    scores = [score for score in scores if score is not None]
+    return sum(scores) / len(scores) if scores else None

@@ -1,4 +1,4 @@
-"""The next token from those before it: embedding, encoder, softmax."""
+"""Language model: embedding, encoder, softmax."""
 
 import flax.linen as nn
 import jax
@@ -11,23 +11,23 @@ from rnnjax.types import Array, Carry, Key, Params
 
 
 class LanguageModel(nn.Module):
-  """One to many, or many to many in step: p(wₜ₊₁ | w₁ ... wₜ).
+  """A language model, p(wₜ₊₁ | w₁ ... wₜ).
 
       xₜ = E[wₜ];  hs = encoder(xs);  p(wₜ₊₁) = softmax(hₜ Wᵀ + b)
 
-  With an encoder `back` it is two models that share E, W and b, the other predicting wₜ from what
-  follows (Peters et al. 2018); that one forgets at the end of each window.
+  With a backward encoder there are two language models that share E, W and b. The second predicts
+  wₜ from the tokens after it (Peters et al. 2018). Its carry is reset in each window.
 
   Attributes:
     embedding: tokens [T, B] -> vectors [T, B, D].
-    encoder: the recurrent part, forward in time.
-    softmax: the last layer.
-    tied: W is E (Press & Wolf 2017; Inan, Khosravi & Socher 2017), with a linear map before it
-      where the encoder is not as wide as E.
-    back: an encoder backward in time, or None.
-    type_dropout: rate at which words vanish wherever they stand in the batch.
-    input_dropout: rate at which features of the embedding vanish, for all steps at once.
-    output_dropout: the same for what the softmax reads.
+    encoder: the recurrent encoder, forward in time.
+    output_layer: the softmax layer.
+    tied: whether W is E (Press & Wolf 2017; Inan, Khosravi & Socher 2017). If the encoder's width
+      differs from that of E, a linear map is in between.
+    backward_encoder: an encoder backward in time, or None.
+    word_type_dropout: dropout rate of words; a dropped word is dropped everywhere in the batch.
+    input_dropout: dropout rate of the features of the embedding, with one mask for all steps.
+    output_dropout: dropout rate of the features of hs, with one mask for all steps.
   """
 
   embedding: nn.Embed
@@ -46,40 +46,50 @@ class LanguageModel(nn.Module):
       self.param("back", self.backward_encoder.init, D)
     if self.tied and D != H:
       self.bridge = nn.Dense(D, use_bias=False)
-    last = lambda key: self.output_layer.init(key, D if self.tied else H)
+    self.param("softmax", self._init_output_params)
+
+  def _init_output_params(self, key):
     if self.tied:
-      last = lambda key, init=last: {"b": init(key)["b"]}
-    self.param("softmax", last)
+      return {"b": self.output_layer.init(key, self.embedding.features)["b"]}
+    return self.output_layer.init(key, self.encoder.features)
 
   def __call__(
     self, tokens: Array, weights: Array, carry: Carry = None, key: Key | None = None
   ) -> tuple[Carry, Array, Array, Array]:
-    """tokens [T + 1, B], weights [T, B] -> carry, Σ weights · nats, hs [T, B, H], drop(hs).
+    """Return the carry, Σ weights · nats, hs [T, B, H] and drop(hs).
 
-    Dropout acts where a key is given.
+    With a backward encoder the sum is the mean of both directions.
+
+    Args:
+      tokens: [T + 1, B]; the targets are the inputs shifted by one.
+      weights: of the T predictions [T, B].
+      carry: the initial carry; None for the encoder's default.
+      key: the random key of dropout; None for no dropout.
     """
     keys = [None] * 5 if key is None else jax.random.split(key, 5)
     xs = self._embed(tokens, keys[0])
     carry, hs = self.encoder.apply(self._get_params("encoder"), xs[:-1], carry=carry, key=keys[1])
     dropped = drop.variational_dropout(hs, self.output_dropout, keys[2])
-    total = self.output_layer.loss(
-      self._output_params(), self._to_embed_dim(dropped), tokens[1:], weights
-    )
+    total = self._loss(dropped, tokens[1:], weights)
     if self.backward_encoder:
       _, before = self.backward_encoder.apply(self._get_params("back"), xs[1:], key=keys[3])
-      before = self._to_embed_dim(drop.variational_dropout(before, self.output_dropout, keys[4]))
-      total = (
-        total + self.output_layer.loss(self._output_params(), before, tokens[:-1], weights)
-      ) / 2
+      before = drop.variational_dropout(before, self.output_dropout, keys[4])
+      total = (total + self._loss(before, tokens[:-1], weights)) / 2
     return carry, total, hs, dropped
 
   def logits(self, tokens: Array, carry: Carry = None) -> tuple[Carry, Array, Array]:
-    """What follows each token of [T, B]: carry, hs [T, B, H], log p [T, B, V] up to a constant."""
+    """Return the carry, hs [T, B, H] and the next-token logits [T, B, V] for tokens [T, B]."""
     carry, hs = self.encoder.apply(self._get_params("encoder"), self._embed(tokens), carry=carry)
     return carry, hs, self.output_layer.logits(self._output_params(), self._to_embed_dim(hs))
 
   def next_logits(self, tokens: Array, lengths: Array | None = None, carry: Carry = None):
-    """What follows each row's last token: tokens [T, B], lengths [B] ≥ 1 -> carry, log p [B, V]."""
+    """Return the carry and the logits [B, V] of the token after each row's last one.
+
+    Args:
+      tokens: [T, B].
+      lengths: [B], at least 1; None if every row has T tokens.
+      carry: the initial carry; None for the encoder's default.
+    """
     encoder = self._get_params("encoder")
     carry, hs = self.encoder.apply(encoder, self._embed(tokens), lengths, carry=carry)
     h = hs[-1] if lengths is None else jnp.take_along_axis(hs, lengths[None, :, None] - 1, 0)[0]
@@ -88,8 +98,8 @@ class LanguageModel(nn.Module):
   def predict_next(
     self, params: Params, tokens: Array, lengths: Array | None = None, carry: Carry = None
   ):
-    """`following` as a function of the parameters, which is what `generate` wants."""
-    return self.apply({"params": params}, tokens, lengths, carry, method="following")
+    """Call `next_logits` with explicit parameters: the `logits_fn` of `generate`."""
+    return self.apply({"params": params}, tokens, lengths, carry, method="next_logits")
 
   def _embed(self, tokens, key=None):
     keys = [None] * 2 if key is None else jax.random.split(key)
@@ -97,12 +107,19 @@ class LanguageModel(nn.Module):
     xs = drop.word_type_dropout(self.embedding(tokens), tokens, V, self.word_type_dropout, keys[0])
     return drop.variational_dropout(xs, self.input_dropout, keys[1])
 
+  def _loss(self, hs, labels, weights):
+    hs = self._to_embed_dim(hs)
+    return self.output_layer.loss(self._output_params(), hs, labels, weights)
+
   def _to_embed_dim(self, hs):
-    return self.bridge(hs) if self.tied and self.embedding.features != hs.shape[-1] else hs
+    if self.tied and self.embedding.features != hs.shape[-1]:
+      return self.bridge(hs)
+    return hs
 
   def _output_params(self):
-    last = self._get_params("softmax")
-    return last | {"W": self.embedding.embedding} if self.tied else last
+    params = self._get_params("softmax")
+    return params | {"W": self.embedding.embedding} if self.tied else params
 
   def _get_params(self, name):
-    return self.get_variable("params", name)  # as an attribute flax would freeze the dict
+    # A module attribute set in setup() would be a FrozenDict.
+    return self.get_variable("params", name)

@@ -1,4 +1,4 @@
-"""A trained translator that one can ask."""
+"""Inference with a trained sequence-to-sequence model and its tokenizers."""
 
 import functools
 from collections.abc import Sequence
@@ -11,24 +11,26 @@ import numpy as np
 from rnnjax.data.bucketed_batches import BucketedBatches
 from rnnjax.data.tokenizer import BOS, EOS, Tokenizer
 from rnnjax.data.vocabulary import UNKNOWN
-from rnnjax.decoding import beam_search
+from rnnjax.decoding.beam_search import beam_search
 from rnnjax.models.ensemble import Ensemble
 from rnnjax.models.seq2seq import EncodedSource, Seq2Seq
 from rnnjax.types import Array, InvalidInputError, Params
 
 STATIC_SEARCH_ARGS = ("beam_size", "max_length", "no_repeat_ngram_size")
-BUCKET_SIZE = 16  # what attention is looked at is padded to multiples of, so that few are compiled
+BUCKET_SIZE = 16  # lengths are padded to multiples of it, so that few shapes are compiled
 
 
 class Seq2SeqPredictor(NamedTuple):
-  """A translator, its parameters, and its subwords.
+  """A sequence-to-sequence model with its parameters and tokenizers.
 
-      rewriter = translate.load("runs/ende")
-      rewriter(["Two dogs play in the snow."])[0]
+      predictor = translate.load("runs/ende")
+      predictor(["Two dogs play in the snow."])[0]
 
   Attributes:
-    model, params: what reads and writes; an `Ensemble`, too.
-    source, target: texts and ids.
+    model: the model, or an `Ensemble`.
+    params: its parameters.
+    source_tokenizer: tokenizer of the input texts.
+    target_tokenizer: tokenizer of the output texts.
   """
 
   model: Seq2Seq | Ensemble
@@ -37,17 +39,22 @@ class Seq2SeqPredictor(NamedTuple):
   target_tokenizer: Tokenizer
 
   def __call__(self, texts: Sequence[str], **options) -> list[str]:
-    """What is written for each text; how as for `write`.
+    """Return the best output for each text.
+
+    Args:
+      texts: the input texts.
+      **options: as for `generate`.
 
     Raises:
-      BadInput: no text, an empty one, or a beam wider than the vocabulary.
+      InvalidInputError: there is no text, a text is empty, or the beam is larger than the target
+        vocabulary.
     """
     if not texts or not all(text.strip() for text in texts):
-      raise InvalidInputError("there must be a text, and none may be empty")
-    written = self.generate(
+      raise InvalidInputError("texts must be one or more texts that are not empty")
+    outputs = self.generate(
       [append_end(self.source_tokenizer.encode(text)) for text in texts], **options
     )
-    return [self.decode(text, ids) for text, ids in zip(texts, written)]
+    return [self.decode(text, ids) for text, ids in zip(texts, outputs)]
 
   def generate(
     self,
@@ -60,23 +67,29 @@ class Seq2SeqPredictor(NamedTuple):
     max_length: int = 100,
     batch_size: int = 50,
   ) -> list[np.ndarray]:
-    """The ids [T] of the best that beam search finds for each source, an array [S, ...], of at most
-    so many steps; arguments as there.
+    """Return the best output of beam search for each source, as ids [T] without the end token.
+
+    Args:
+      sources: arrays [S, ...], in batches by length.
+      beam_size, length_penalty, coverage_penalty, no_repeat_ngram_size, max_length: as for
+        `beam_search`.
+      batch_size: sources decoded at once.
 
     Raises:
-      BadInput: a beam wider than the vocabulary.
+      InvalidInputError: beam_size is larger than the target vocabulary.
     """
     if beam_size > len(self.target_tokenizer):
       raise InvalidInputError(
-        f"the beam must be at most {len(self.target_tokenizer)}, the vocabulary; got {beam_size}"
+        f"beam_size must be at most the vocabulary size {len(self.target_tokenizer)}; "
+        f"got {beam_size}"
       )
-    written: list = [None] * len(sources)
-    for made in BucketedBatches(sources, range(len(sources)), min(batch_size, len(sources))):
-      found = jax.device_get(
+    outputs: list = [None] * len(sources)
+    for batch in BucketedBatches(sources, range(len(sources)), min(batch_size, len(sources))):
+      best = jax.device_get(
         beam_search_batch(
           self.model,
           self.params,
-          made,
+          batch,
           beam_size=beam_size,
           max_length=max_length,
           length_penalty=length_penalty,
@@ -84,46 +97,55 @@ class Seq2SeqPredictor(NamedTuple):
           no_repeat_ngram_size=no_repeat_ngram_size,
         )
       )
-      tokens, lengths = found["tokens"], found["lengths"]
-      for b in np.flatnonzero(made["weights"]):
-        written[made["labels"][b]] = tokens[: lengths[b], b]
-    return written
+      tokens, lengths = best["tokens"], best["lengths"]
+      for b in np.flatnonzero(batch["weights"]):
+        outputs[batch["labels"][b]] = tokens[: lengths[b], b]
+    return outputs
 
   def decode(self, text: str, output_ids: np.ndarray) -> str:
-    """The text of ids written for a text; what a model that copies takes of the unknown, from where
-    it attended most, is spelt as it stands there."""
+    """Return the text of `output_ids`, the output for the input `text`.
+
+    A pointer-generator can copy unknown tokens. They are replaced by the unknown source piece with
+    the highest attention weight.
+    """
     if not (self.model.copy_attention and UNKNOWN in output_ids):
       return self.target_tokenizer.decode(output_ids)
     source = append_end(self.source_tokenizer.encode(text))
-    there, copied = (np.flatnonzero(ids == UNKNOWN) for ids in (source, output_ids))
-    if not len(there):
+    unknown, copied = (np.flatnonzero(ids == UNKNOWN) for ids in (source, output_ids))
+    if not len(unknown):
       return self.target_tokenizer.decode(output_ids)
-    places = there[self.attention_weights(source, output_ids)[copied][:, there].argmax(1)]
+    α = self.attention_weights(source, output_ids)
+    positions = unknown[α[copied][:, unknown].argmax(1)]
     pieces = self.source_tokenizer.tokenize(text)
-    return self.target_tokenizer.decode(output_ids, [pieces[place] for place in places])
+    return self.target_tokenizer.decode(output_ids, [pieces[position] for position in positions])
 
   def tokens_and_attention(
     self, text: str, output_ids: np.ndarray
   ) -> tuple[list[str], list[str], np.ndarray]:
-    """The pieces of a text and those that were written, and how much each of these attends to each
-    of those. α [T, S]"""
+    """Return the S source pieces, the T output pieces, and the attention weights α [T, S].
+
+    "⏎" stands for the end token of both.
+    """
     pieces = (
       self.source_tokenizer.tokenize(text),
       [self.target_tokenizer.tokens[i] for i in output_ids],
     )
     α = self.attention_weights(append_end(self.source_tokenizer.encode(text)), output_ids)
-    return *([*some, "⏎"] for some in pieces), α
+    return *([*side, "⏎"] for side in pieces), α
 
   def attention_weights(self, source: np.ndarray, output_ids: np.ndarray) -> np.ndarray:
-    """α [T, S]: how much each written id, and the end, attends to each place of a source."""
-    read = np.array([BOS, *output_ids], np.int32)
-    pad = lambda ids: np.pad(ids, (0, -len(ids) % BUCKET_SIZE))[:, None]
-    α = _attention_weights(self.model, self.params, pad(source), np.array([len(source)]), pad(read))
-    return np.asarray(α[: len(read), : len(source), 0])
+    """Return α [T, S] of the output ids, followed by the end token, over the source ids [S]."""
+    decoder_inputs = np.array([BOS, *output_ids], np.int32)
+    source_batch, input_batch = (
+      np.pad(ids, (0, -len(ids) % BUCKET_SIZE))[:, None] for ids in (source, decoder_inputs)
+    )
+    lengths = np.array([len(source)])
+    α = _attention_weights(self.model, self.params, source_batch, lengths, input_batch)
+    return np.asarray(α[: len(decoder_inputs), : len(source), 0])
 
 
 def append_end(ids: np.ndarray) -> np.ndarray:
-  """The ids of a source, with what ends it."""
+  """Return the ids of a source with the end token appended."""
   return np.append(ids, EOS).astype(np.int32)
 
 
@@ -131,8 +153,9 @@ def append_end(ids: np.ndarray) -> np.ndarray:
 def _attention_weights(
   model: Seq2Seq | Ensemble, params: Params, source: Array, lengths: Array, decoder_inputs: Array
 ):
-  """α [T, S, B] where source [S, B] was given, and [T, B] are read of what is written."""
-  return model.apply({"params": params}, source, lengths, decoder_inputs, method="look")
+  """Return α [T, S, B] for a source [S, B] and decoder inputs [T, B]."""
+  inputs = source, lengths, decoder_inputs
+  return model.apply({"params": params}, *inputs, method="attention_weights")
 
 
 @functools.partial(jax.jit, static_argnums=0, static_argnames=STATIC_SEARCH_ARGS)
@@ -147,23 +170,28 @@ def beam_search_batch(
   length_penalty: float = 0.0,
   coverage_penalty: float = 0.0,
 ) -> dict[str, Array]:
-  """The best text that beam search finds for each source of a batch: its "tokens" [T, B], their
-  number "lengths" [B] and "log_p" [B]; arguments as for `beam`, whose coverage counts where the
-  model's attention keeps it."""
+  """Return the best output of beam search for each source of a batch.
+
+  Arguments are as for `beam_search`; `batch` has "tokens" [S, B] and "lengths" [B]. The coverage
+  penalty is ignored if the model's attention has no coverage.
+
+  Returns:
+    {"tokens": [T, B], "lengths": [B], "log_p": [B]}.
+  """
   tokens, lengths = batch["tokens"], batch["lengths"]
-  memory, carry = model.apply({"params": params}, tokens, lengths, method="remember")
-  covered = functools.partial(model.coverage_score, memory)
-  found = beam_search(
+  memory, carry = model.apply({"params": params}, tokens, lengths, method="encode")
+  coverage_fn = functools.partial(model.coverage_score, memory)
+  hypotheses = beam_search(
     model.predict_next,
     EncodedSource(params, tokens, memory),
     carry,
     jnp.full_like(lengths, BOS),
-    width=beam_size,
-    steps=max_length,
-    end=EOS,
+    beam_size=beam_size,
+    max_length=max_length,
+    eos_id=EOS,
     length_penalty=length_penalty,
-    block=no_repeat_ngram_size,
-    coverage=None if covered(carry) is None else covered,
+    no_repeat_ngram_size=no_repeat_ngram_size,
+    coverage_fn=None if coverage_fn(carry) is None else coverage_fn,
     coverage_penalty=coverage_penalty,
   )
-  return {name: getattr(found, name)[0] for name in ("tokens", "lengths", "log_p")}
+  return {name: getattr(hypotheses, name)[0] for name in ("tokens", "lengths", "log_p")}

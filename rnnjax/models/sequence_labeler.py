@@ -1,4 +1,4 @@
-"""Numbers at every step from numbers at every step: notes, loads, sounds, faces."""
+"""Sequence labeler: an output vector for each input vector, e.g. for music, time series, audio."""
 
 import flax.linen as nn
 import jax
@@ -9,18 +9,18 @@ from rnnjax.types import Array, Key
 
 
 class SequenceLabeler(nn.Module):
-  """Many to many in step, of vectors.
+  """A model of output vectors for each step of a sequence of input vectors.
 
       hs = encoder(drop(embedding(xs)));   ys = drop(hs) W + b
 
-  What a y stands for, such as logits or quantiles, is the loss's affair.
+  The loss defines the meaning of ys, such as logits or quantiles.
 
   Attributes:
-    encoder: the recurrent part.
-    outputs: K.
-    embedding: xs [T, B, D] -> [T, B, E], such as a dense layer; None for xs themselves.
-    input_dropout: rate at which features of what the encoder reads vanish, for all steps at once.
-    output_dropout: the same for hs.
+    encoder: the recurrent encoder.
+    num_outputs: K.
+    embedding: xs [T, B, D] -> [T, B, E], such as a dense layer; None for the identity.
+    input_dropout: dropout rate of the features of the encoder inputs, with one mask for all steps.
+    output_dropout: dropout rate of the features of hs, with one mask for all steps.
   """
 
   encoder: Encoder
@@ -31,12 +31,11 @@ class SequenceLabeler(nn.Module):
 
   @nn.compact
   def __call__(self, xs: Array, lengths: Array, key: Key | None = None) -> Array:
-    """xs [T, B, D], lengths [B] -> ys [T, B, K]. Dropout acts where a key is given."""
+    """Return ys [T, B, K] for xs [T, B, D] with lengths [B]; dropout only if a key is given."""
     keys = [None] * 3 if key is None else jax.random.split(key, 3)
     xs = self.embedding(xs) if self.embedding else xs
     xs = drop.variational_dropout(xs, self.input_dropout, keys[0])
     params = self.param("encoder", self.encoder.init, xs.shape[-1])
     _, hs = self.encoder.apply(params, xs, lengths, key=keys[1])
-    return nn.Dense(self.num_outputs, name="outputs")(
-      drop.variational_dropout(hs, self.output_dropout, keys[2])
-    )
+    hs = drop.variational_dropout(hs, self.output_dropout, keys[2])
+    return nn.Dense(self.num_outputs, name="outputs")(hs)

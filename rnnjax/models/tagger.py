@@ -1,4 +1,4 @@
-"""A tag for every token: vectors of words and of their characters, encoder, last layer."""
+"""Tagger: word and character embeddings, encoder, tag layer."""
 
 import flax.linen as nn
 import jax
@@ -11,20 +11,21 @@ from rnnjax.types import Array, Key
 
 
 class Tagger(nn.Module):
-  """Many to many in step (Huang et al. 2015; Lample et al. 2016; Ma & Hovy 2016).
+  """A tagger of tokens (Huang et al. 2015; Lample et al. 2016; Ma & Hovy 2016).
 
       xₜ = drop([E[wₜ], spelling(characters of wₜ), Eⱼ[columnⱼ of wₜ] ...])
-      sₜ = drop(hₜ) W + b,  hs = encoder(xs);   p(y | xs) = tags(ss)
+      hs = encoder(xs);   sₜ = drop(hₜ) W + b;   p(y | xs) = tag_layer(ss)
 
   Attributes:
     embedding: tokens [T, B] -> [T, B, D].
-    encoder: the recurrent part.
-    tags: the last layer, `crf.independent` or `crf.linear_chain`.
-    spelling: characters [T, B, C] -> [T, B, F], or None.
-    columns: (size, width) of the table of each column that is read beside the words.
-    word_dropout: rate at which whole words vanish, so that spelling and neighbours must do.
-    input_dropout: rate at which features of xs vanish, for all steps at once.
-    output_dropout: the same for hs.
+    encoder: the recurrent encoder.
+    tag_layer: `crf.independent` or `crf.linear_chain`.
+    spelling: the character encoder, characters [T, B, C] -> [T, B, F], or None.
+    column_sizes: (size, width) of the embedding table of each additional input column.
+    word_dropout: dropout rate of whole words, so that the tagger learns to use spelling and
+      context.
+    input_dropout: dropout rate of the features of xs, with one mask for all steps.
+    output_dropout: dropout rate of the features of hs, with one mask for all steps.
   """
 
   embedding: nn.Module
@@ -45,10 +46,14 @@ class Tagger(nn.Module):
     columns: Array | None = None,
     key: Key | None = None,
   ) -> tuple[dict, Array]:
-    """tokens [T, B], lengths [B], characters [T, B, C], columns [T, B, N] -> params of tags, scores
-    [T, B, K].
+    """Return the parameters of the tag layer and the tag scores [T, B, K].
 
-    Dropout acts where a key is given.
+    Args:
+      tokens: [T, B].
+      lengths: [B].
+      characters: [T, B, C]; None without a character encoder.
+      columns: values of the N additional columns [T, B, N]; None if there are none.
+      key: the random key of dropout; None for no dropout.
     """
     keys = [None] * 4 if key is None else jax.random.split(key, 4)
     xs = [drop.word_dropout(self.embedding(tokens), self.word_dropout, keys[0])]
@@ -60,6 +65,5 @@ class Tagger(nn.Module):
     params = self.param("encoder", self.encoder.init, xs.shape[-1])
     _, hs = self.encoder.apply(params, xs, lengths, key=keys[2])
     hs = drop.variational_dropout(hs, self.output_dropout, keys[3])
-    return self.param("tags", self.tag_layer.init), nn.Dense(
-      self.tag_layer.num_tags, name="scores"
-    )(hs)
+    scores = nn.Dense(self.tag_layer.num_tags, name="scores")(hs)
+    return self.param("tags", self.tag_layer.init), scores

@@ -1,8 +1,8 @@
-"""Training: knows only a Task and its pytrees of arrays."""
+"""Training of a `Task`, which is all that this package knows of a model."""
 
 from rnnjax.training.device_mesh import make_mesh
 from rnnjax.training.optimizers import adam
-from rnnjax.training.saved_run import SavedRun, load_saved_run
+from rnnjax.training.run_dir import SavedRun, load_saved_run
 from rnnjax.training.train_step import TrainState, evaluate, init_state, train_loop
 from rnnjax.training.trainer import Trainer
 

@@ -1,4 +1,4 @@
-"""Averages of the parameters over the steps: the weight μ of the newest.
+"""Averages of the parameters over training steps, as schedules of the weight μ of the newest.
 
 θ̄ ← (1 − μ) θ̄ + μ θ
 """
@@ -13,15 +13,32 @@ AveragingSchedule = Callable  # step -> μ
 
 @functools.cache
 def ema(decay: float) -> AveragingSchedule | None:
-  """The last 1/(1 − decay) steps or so: μ = max(1 − decay, 9/(10 + t)); none at all for 0."""
-  return None if decay == 0 else lambda step: 1 - jnp.minimum(decay, (1 + step) / (10 + step))
+  """Return the schedule of an exponential moving average with warm-up.
+
+      μₜ = max(1 − decay, 9 / (10 + t))
+
+  It averages about the last 1 / (1 − decay) steps. The warm-up keeps the initial parameters from
+  dominating the average of a short run.
+
+  Args:
+    decay: in [0, 1).
+
+  Returns:
+    step -> μ, or None if decay is 0: no average is kept.
+  """
+  if decay == 0:
+    return None
+  return lambda step: 1 - jnp.minimum(decay, (1 + step) / (10 + step))
 
 
 @functools.cache
 def polyak(start_step: int) -> AveragingSchedule:
-  """All steps from `begin` on, evenly: μ = 1/(t − begin + 1), and 1 before.
+  """Return the schedule of a uniform average over all steps from `start_step` on.
 
-  Polyak & Juditsky 1992; with plain SGD it is the ASGD of Merity, McCann & Socher 2017, who let
-  the validation part choose `begin`.
+      μₜ = 1 / (t − start_step + 1)    for t ≥ start_step
+      μₜ = 1                           before
+
+  Polyak & Juditsky 1992. With plain SGD it is the ASGD of Merity, McCann & Socher 2017, who choose
+  `start_step` by the validation loss.
   """
   return lambda step: 1 / jnp.maximum(1, step - start_step + 1)

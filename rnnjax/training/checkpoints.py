@@ -1,36 +1,49 @@
-"""Checkpoints with Orbax: the last good ones, and a way back when the newest is broken."""
+"""Orbax checkpoints: saving, restoring, and fallback if the newest is damaged."""
 
 import itertools
+import json
 import logging
+import math
 import pathlib
+from collections.abc import Iterator
 
 import jax
+import jax.numpy as jnp
 import orbax.checkpoint as ocp
+import tensorstore as ts
 from jax.experimental import multihost_utils
 
-from rnnjax.data.files import reraise_decode_errors
-from rnnjax.training import checkpoint_limits, distributed
+from rnnjax.data.files import max_unpacked_bytes, reraise_decode_errors
+from rnnjax.training import distributed
 from rnnjax.types import InvalidInputError
+
+MAX_COMPRESSION = 8  # largest compression ratio of trained parameters, whatever their size
+ZARR_METADATA_FILES = (".zarray", "zarr.json")  # the second is zarr 3, which is never written here
 
 
 class Checkpoints:
-  """Numbered trees of arrays in one folder; the newest two are kept.
+  """Numbered pytrees of arrays in one folder; the newest two are kept.
 
   Args:
-    folder: theirs.
-    reading: nothing in it is changed, so that whoever writes there is not disturbed.
+    folder: the folder of the checkpoints.
+    read_only: nothing in the folder is changed, so that a process that is writing there is not
+      disturbed.
 
   Raises:
-    BadInput: what is said there of a checkpoint is damaged.
+    InvalidInputError: the metadata of a checkpoint is damaged.
   """
 
   def __init__(self, folder: pathlib.Path, read_only: bool = False):
-    # That it only reads is no news to who asked for it.
+    # Orbax warns that a read-only manager cannot save; the caller asked for that.
     logging.getLogger("absl").setLevel(logging.ERROR if read_only else logging.WARNING)
-    self.folder = folder.resolve()  # orbax fails on relative paths, and only in its own thread
-    writing = dict(max_to_keep=2, create=True, cleanup_tmp_directories=True)
-    how = dict(read_only=True, create=False) if read_only else writing
-    options = ocp.CheckpointManagerOptions(**how)
+    # Orbax fails on relative paths, and only in a background thread.
+    self.folder = folder.resolve()
+    if read_only:
+      options = ocp.CheckpointManagerOptions(read_only=True, create=False)
+    else:
+      options = ocp.CheckpointManagerOptions(
+        max_to_keep=2, create=True, cleanup_tmp_directories=True
+      )
     handler = ocp.StandardCheckpointHandler()
     with reraise_decode_errors(
       self.folder, "as checkpoints", "Are they of another program, or damaged?"
@@ -38,45 +51,56 @@ class Checkpoints:
       self.manager = ocp.CheckpointManager(self.folder, item_handlers=handler, options=options)
 
   def save(self, step: int, tree, overwrite: bool = False):
-    """Writes a tree; it is whole on disk or not there at all.
+    """Save a tree atomically: after a crash it is complete on disk or absent.
 
     Args:
-      step: its number; what has that number stays.
-      tree: arrays.
-      again: what has that number goes; a kill before the tree is whole leaves those before it.
+      step: the number of the checkpoint. An existing checkpoint of that number is kept.
+      tree: a pytree of arrays.
+      overwrite: replace an existing checkpoint of that number. If the process is killed meanwhile,
+        the earlier checkpoints remain.
 
     Raises:
-      OSError: it cannot be written; those before stay.
+      OSError: the checkpoint cannot be written. Earlier checkpoints remain.
     """
     try:
       if overwrite and step in self.manager.all_steps():
         self.manager.delete(step)
       if step not in self.manager.all_steps():
         self.manager.save(step, args=ocp.args.StandardSave(tree))
+      # Waiting here raises the errors of the background thread in the training loop.
       self.manager.wait_until_finished()
-    except Exception as error:  # as many kinds as there are ways to store
+    except Exception as error:  # the type depends on the storage driver
       raise OSError(
-        f"step {step} cannot be saved in {self.folder}: {str(error).splitlines()[0]}. Checkpoints "
-        "before it stay. Is the disk full? With room the same command resumes from the last of them"
+        f"step {step} cannot be saved in {self.folder}: {str(error).splitlines()[0]}. Earlier "
+        "checkpoints are kept. Is the disk full? With free space the same command resumes from the "
+        "last of them"
       ) from error
 
   def restore(self, target=None):
-    """The newest tree that can be read; None where there is none at all.
+    """Restore the newest readable checkpoint.
 
-    It has the structure of `like` and lies where that does; without, it becomes nested dicts and
-    lists, whole on one device, on however many it was before.
+    With `target`, checkpoints that cannot be read are renamed to `broken_N`, so that training can
+    save their steps again.
+
+    Args:
+      target: a pytree whose structure, shapes, dtypes and sharding the result has. If None, the
+        result consists of nested dicts and lists, unsharded on one device, however many devices
+        saved it.
+
+    Returns:
+      The tree, or None if there is no checkpoint.
 
     Raises:
-      BadInput: there are checkpoints, but none can be read.
+      InvalidInputError: there are checkpoints, but none can be read.
     """
     steps = sorted(self.manager.all_steps(), reverse=True)
-    for tried, step in enumerate(steps):
+    for num_broken, step in enumerate(steps):
       try:
-        checkpoint_limits.check_array_sizes(self.folder / str(step))
+        check_declared_sizes(self.folder / str(step))
         abstract = self._abstract_tree(step) if target is None else target
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, abstract)
         tree = self.manager.restore(step, args=ocp.args.StandardRestore(abstract))
-      except Exception as error:
+      except Exception as error:  # damaged bytes raise almost anything
         logging.warning(
           "the checkpoint of step %d in %s cannot be read: %s",
           step,
@@ -84,8 +108,8 @@ class Checkpoints:
           (str(error) or repr(error)).splitlines()[0],
         )
       else:
-        if target is not None:  # to go on from there
-          self._move_broken(steps[:tried])
+        if target is not None:
+          self._move_broken(steps[:num_broken])
         return tree
     if steps:
       raise InvalidInputError(
@@ -94,22 +118,77 @@ class Checkpoints:
     return None
 
   def _abstract_tree(self, step):
-    """The tree of a step as shapes on one device."""
-    place = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    shape = lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place)
-    return jax.tree.map(shape, self.manager.item_metadata(step).tree)
+    """Return the shapes and dtypes of a checkpoint, placed on the first local device."""
+    sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+
+    def on_one_device(leaf):
+      return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+    return jax.tree.map(on_one_device, self.manager.item_metadata(step).tree)
 
   def _move_broken(self, steps):
-    """Moves broken checkpoints out of the way of those to come, on many hosts once for all."""
-    if steps and distributed.is_primary_host():
-      names = (self.folder.parent / f"broken_{n}" for n in itertools.count())
-      free = (path for path in names if not path.exists())
-      for step, path in zip(steps, free):
+    """Rename unreadable checkpoints; in multi-host runs the primary host does it for all."""
+    if not steps:
+      return
+    if distributed.is_primary_host():
+      candidates = (self.folder.parent / f"broken_{n}" for n in itertools.count())
+      unused = (path for path in candidates if not path.exists())
+      for step, path in zip(steps, unused):
         (self.folder / str(step)).rename(path)
-    if steps:
-      multihost_utils.sync_global_devices("broken checkpoints were set aside")
-      self.manager.reload()
+    multihost_utils.sync_global_devices("broken checkpoints were renamed")
+    self.manager.reload()
 
   def close(self):
-    """Waits for what is being written."""
+    """Wait for pending writes and release the manager."""
     self.manager.close()
+
+
+def check_declared_sizes(folder: pathlib.Path):
+  """Check the array sizes that a checkpoint declares, before any array is read.
+
+  tensorstore allocates what the metadata declares. If that is more than the available memory, the
+  process is killed.
+
+  Raises:
+    InvalidInputError: an array is not numeric, the arrays are much larger than the files could
+      hold, or there is a symbolic link, which could point anywhere.
+  """
+  paths = [folder, *folder.rglob("*")]
+  if any(path.is_symlink() for path in paths) or not folder.is_dir():
+    raise InvalidInputError(f"{folder} must be a folder of files and folders, without links")
+  stored = sum(path.stat().st_size for path in paths if path.is_file())
+  with reraise_decode_errors(folder, "as arrays", "Is it damaged?", TypeError):
+    declared = sum(map(_declared_bytes, _read_zarr_metadata(paths)))
+  if declared > max(max_unpacked_bytes(stored), MAX_COMPRESSION * stored):
+    raise InvalidInputError(
+      f"{folder} declares arrays of {declared} bytes, but its files have {stored}"
+    )
+
+
+def _read_zarr_metadata(paths: list[pathlib.Path]) -> Iterator[bytes]:
+  """Yield the metadata of all arrays, from separate files and from OCDBT stores."""
+  yield from (path.read_bytes() for path in paths if path.name in ZARR_METADATA_FILES)
+  for manifest in (path for path in paths if path.name == "manifest.ocdbt"):
+    base = {"driver": "file", "path": f"{manifest.parent}/"}
+    store = ts.KvStore.open({"driver": "ocdbt", "base": base}).result()
+    for key in store.list().result():
+      if key.decode("latin-1").endswith(ZARR_METADATA_FILES):
+        yield store.read(key).result().value
+
+
+def _declared_bytes(metadata: bytes) -> int:
+  """Return the bytes of an array, or of one chunk if larger, since chunks are read whole."""
+  match json.loads(metadata):
+    # Only the encoding that Orbax writes: other compressors and filters can allocate any amount.
+    case {
+      "shape": [*shape],
+      "chunks": [*chunks],
+      "dtype": str(name),
+      "filters": None,
+      "compressor": {"id": "zstd"} | None,
+    }:
+      dtype = jnp.dtype(name)
+      is_numeric = jnp.issubdtype(dtype, jnp.number) or dtype.kind == "b"
+      if is_numeric and all(type(n) is int and n >= 0 for n in shape + chunks):
+        return max(math.prod(shape), math.prod(chunks)) * dtype.itemsize
+  raise ValueError(f"the metadata must be of a numeric array; got {metadata[:60]!r}")

@@ -1,4 +1,4 @@
-"""One device or many: how they are laid out."""
+"""Device meshes: parsing of mesh specifications, and CPU cores as devices."""
 
 import math
 import os
@@ -13,67 +13,89 @@ AXIS_TYPES = {"auto": AxisType.Auto, "explicit": AxisType.Explicit, "shard_map":
 
 
 def parse_mesh_spec(mesh_spec: str) -> tuple[str, dict[str, int]]:
-  """How devices work together, and the size of each axis, 0 for "what is left".
+  """Parse a mesh specification.
 
-  "batch:4,fsdp:2" are eight devices, "batch" or nothing at all of them. A word in front says who
-  cuts the work: "auto" the compiler, which is the default; "explicit/batch:4" types that name
-  their devices; "shard_map/batch:4" each device computes its own rows as if alone.
+  "batch:4,fsdp:2" is a mesh of eight devices; "batch" and "" are one axis of all devices. A prefix
+  selects how the computation is partitioned:
+
+      "auto/..."       by the compiler; the default
+      "explicit/..."   by the types of arrays, which contain their sharding
+      "shard_map/..."  by `shard_map`: each device computes the loss of its own rows
+
+  Args:
+    mesh_spec: the specification.
+
+  Returns:
+    The partitioning, a key of AXIS_TYPES; and the size of each axis, 0 for all remaining devices.
 
   Raises:
-    BadInput: another word, axis or size.
+    InvalidInputError: the partitioning, an axis or a size is invalid.
   """
-  way, _, axes = mesh_spec.rpartition("/")
+  partitioning, _, axes = mesh_spec.rpartition("/")
+  partitioning = partitioning or "auto"
   parts = [part.partition(":") for part in (axes or "batch").split(",")]
   sizes = {name: int(size) if size.isdecimal() else 0 for name, _, size in parts}
-  good = all(
-    name in MESH_AXES and (size.isdecimal() and int(size)) + (not colon)
+  are_axes_valid = all(
+    name in MESH_AXES and (not colon or (size.isdecimal() and int(size) > 0))
     for name, colon, size in parts
   )
-  once = len(sizes) == len(parts) and [*sizes.values()].count(0) < 2
-  if (way or "auto") not in AXIS_TYPES or not good or not once:
+  is_unambiguous = len(sizes) == len(parts) and [*sizes.values()].count(0) < 2
+  if partitioning not in AXIS_TYPES or not are_axes_valid or not is_unambiguous:
     raise InvalidInputError(
-      f"a mesh looks like batch:4 or batch:2,fsdp:2, of which one size may be left out, maybe with "
-      f"{', '.join(AXIS_TYPES)} and a slash in front; got {mesh_spec!r}"
+      "a mesh must look like batch:4 or batch:2,fsdp:2, where one size may be omitted, with an "
+      f"optional prefix {', '.join(f'{name}/' for name in AXIS_TYPES)}; got {mesh_spec!r}"
     )
-  return way or "auto", sizes
+  return partitioning, sizes
 
 
 def use_cpu_cores_as_devices(batch_size: int, mesh_spec: str = "", num_hosts: int = 1):
-  """Makes every core of a host without accelerator a device of its own, before jax first looks.
+  """Configure each CPU core as a separate device. Call it before jax first queries devices.
 
-  The small products of a step are too small to share among cores, but the rows of a batch are not:
-  with the weight gradients deferred, two devices that take half the rows each pass small loops 1.4
-  to 1.8 times as fast as one that has both cores; large weights gain nothing. As many are made as
-  the mesh of that text names for each of the hosts, or else as divide the batch evenly; where
-  XLA_FLAGS or jax's own configuration name a number, that stays.
+  The matrix products of a step are too small to be split among cores, but the rows of a batch are
+  not: with deferred weight gradients, two devices with half the rows each run small loops 1.4 to
+  1.8 times as fast as one device with both cores. Large weights gain nothing.
 
-  XLA gets two threads for each core (by NPROC, unless that is set): with one, all may be waiting
-  for a device whose work finds no thread (jaxlib 0.10.2 stood still so once in five epochs).
+  The number of devices of a host is the product of the mesh sizes over `num_hosts`, or else the
+  largest number of cores that divides the batch evenly. If XLA_FLAGS or the configuration of jax
+  set a number of devices, that is kept.
+
+  XLA gets two threads a core through NPROC, unless NPROC is set: with one, all threads can wait for
+  a device whose work finds no thread (jaxlib 0.10.2 deadlocked in this way once in five epochs).
+
+  Args:
+    batch_size: B, over all hosts.
+    mesh_spec: as for `parse_mesh_spec`.
+    num_hosts: the number of hosts.
   """
-  named = "device_count" in os.environ.get("XLA_FLAGS", "") or jax.config.jax_num_cpu_devices > 0
-  if not named:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    even = [n for n in range(1, cores + 1) if batch_size % (n * num_hosts) == 0] or [1]
-    asked = math.prod(parse_mesh_spec(mesh_spec)[1].values()) // num_hosts
-    jax.config.update("jax_num_cpu_devices", asked or even[-1])
-    os.environ.setdefault("NPROC", str(2 * max(cores, asked)))
+  if "device_count" in os.environ.get("XLA_FLAGS", "") or jax.config.jax_num_cpu_devices > 0:
+    return
+  # os.cpu_count ignores the affinity mask that SLURM and containers set.
+  cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+  divisors = [n for n in range(1, cores + 1) if batch_size % (n * num_hosts) == 0] or [1]
+  requested = math.prod(parse_mesh_spec(mesh_spec)[1].values()) // num_hosts
+  jax.config.update("jax_num_cpu_devices", requested or divisors[-1])
+  os.environ.setdefault("NPROC", str(2 * max(cores, requested)))
 
 
 def make_mesh(batch_size: int | None = None, mesh_spec: str = "") -> Mesh:
-  """The mesh of a text, as `parse` reads it.
+  """Return the device mesh of a specification.
+
+  Args:
+    batch_size: B, to check that it can be divided among the devices; None for no check.
+    mesh_spec: as for `parse_mesh_spec`.
 
   Raises:
-    BadInput: there are not so many devices, or some that another host would miss, or `batch` rows
-      do not divide evenly among them.
+    InvalidInputError: there are too few devices, the mesh would leave out a host, or the batch size
+      is not a multiple of the number of devices.
   """
-  way, sizes = parse_mesh_spec(mesh_spec)
-  there, named = jax.device_count(), math.prod(size for size in sizes.values() if size)
-  sizes = {name: size or there // named for name, size in sizes.items()}
+  partitioning, sizes = parse_mesh_spec(mesh_spec)
+  available, specified = jax.device_count(), math.prod(size for size in sizes.values() if size)
+  sizes = {name: size or available // specified for name, size in sizes.items()}
   devices = math.prod(sizes.values())
-  if not 0 < devices <= there or (devices < there and jax.process_count() > 1):
+  if not 0 < devices <= available or (devices < available and jax.process_count() > 1):
     raise InvalidInputError(
-      f"a mesh of {mesh_spec or 'batch'} needs {max(devices, named)} devices; there are {there}, on "
-      f"{jax.process_count()} hosts, all of which must take part"
+      f"a mesh of {mesh_spec or 'batch'} needs {max(devices, specified)} devices; there are "
+      f"{available}, on {jax.process_count()} hosts, all of which must take part"
     )
   if batch_size is not None and batch_size % devices:
     raise InvalidInputError(
@@ -82,13 +104,14 @@ def make_mesh(batch_size: int | None = None, mesh_spec: str = "") -> Mesh:
   return jax.make_mesh(
     tuple(sizes.values()),
     tuple(sizes),
-    axis_types=(AXIS_TYPES[way],) * len(sizes),
-    devices=None if devices == there else jax.devices()[:devices],
+    axis_types=(AXIS_TYPES[partitioning],) * len(sizes),
+    # jax.make_mesh orders all devices by topology only if it chooses them itself.
+    devices=None if devices == available else jax.devices()[:devices],
   )
 
 
 def single_device_mesh() -> Mesh:
-  """A mesh of the first device of this host alone."""
+  """Return a mesh of the first device of this host."""
   return jax.make_mesh(
     (1,), ("batch",), devices=jax.local_devices()[:1], axis_types=(AxisType.Auto,)
   )

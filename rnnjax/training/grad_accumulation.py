@@ -1,4 +1,4 @@
-"""The gradient of a batch, taken whole or in parts, in float32 or a narrower type."""
+"""Gradients of a batch, optionally accumulated over parts and with lower precision."""
 
 import jax
 import jax.numpy as jnp
@@ -19,61 +19,78 @@ def compute_gradients(
   grad_accum_steps: int = 1,
   dtype: str = "float32",
 ):
-  """∇ (Σ loss / Σ weight) of a batch; returns it, the carry to the next, and {name: Mean}.
+  """Return the gradient ∇ (Σ loss / Σ weight) of a batch.
 
-  A batch may be taken in parts one after another, for the memory of one: their sums are added, and
-  so the gradient is that of the whole batch, whatever the weights of the parts. Each part has some
-  rows of each device. Parameters and their gradient stay in float32 whatever the precision, in
-  which the model alone computes.
+  With several accumulation steps, the batch is divided into parts that are processed one after
+  another, which saves memory. Losses and weights are summed over the parts, so that the gradient is
+  that of the whole batch even if the parts have different weights. Each part contains rows of every
+  device. Parameters and gradients stay float32; only the model computes in `dtype`.
 
   Args:
-    task: what is learnt.
+    task: the task.
     params, carry, batch, key: as for `Task.loss`.
-    accumulate: how many parts; they divide the rows of each device.
-    precision: one of PRECISIONS.
+    grad_accum_steps: the number of parts; it must divide the rows of each device.
+    dtype: the compute dtype, one of DTYPES.
+
+  Returns:
+    The gradient, the carry for the next batch, and the metrics {name: Mean}.
   """
 
-  def one(carry, batch, key):
-    def total(params):
-      whole, begin = sharding.gather_params(params), carry
-      if dtype != "float32":
-        whole = jax.tree.map(lambda p: p.astype(dtype), whole)
-        plain = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), (whole, batch))
-        kinds = jax.eval_shape(task.initial_carry, *plain)
-        begin = jax.tree.map(lambda c, kind: c.astype(kind.dtype), carry, kinds)
-      after, metrics = task.loss(whole, begin, batch, key)
-      after = jax.tree.map(lambda new, old: new.astype(old.dtype), after, carry)
-      return metrics["loss"].total, (after, metrics)
+  def part_gradients(carry, batch, key):
+    """Return the gradient of the summed loss, and (carry, metrics)."""
 
-    return jax.grad(total, has_aux=True)(params)
+    def total_loss(params):
+      model_params, model_carry = sharding.gather_params(params), carry
+      if dtype != "float32":
+        model_params = jax.tree.map(lambda p: p.astype(dtype), model_params)
+        # Each leaf of the carry has its own dtype: some, as an LSTM's c, stay float32.
+        shapes = jax.tree.map(
+          lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), (model_params, batch)
+        )
+        carry_shapes = jax.eval_shape(task.initial_carry, *shapes)
+        model_carry = jax.tree.map(lambda c, s: c.astype(s.dtype), carry, carry_shapes)
+      new_carry, metrics = task.loss(model_params, model_carry, batch, key)
+      # The state's dtypes must not change from step to step, or the step would be recompiled.
+      new_carry = jax.tree.map(lambda new, old: new.astype(old.dtype), new_carry, carry)
+      return metrics["loss"].total, (new_carry, metrics)
+
+    return jax.grad(total_loss, has_aux=True)(params)
 
   if grad_accum_steps == 1:
-    grads, (carry, metrics) = one(carry, batch, key)
+    grads, (carry, metrics) = part_gradients(carry, batch, key)
   else:
-    axis = lambda a: min(a.ndim - 1, 1)
-    state = jax.tree.map(lambda c: _split_rows(c, 0, grad_accum_steps), carry)
-    batch = jax.tree.map(lambda a: _split_rows(a, axis(a), grad_accum_steps), batch)
+    carry_parts = jax.tree.map(lambda c: _split_rows(c, 0, grad_accum_steps), carry)
+    batch_parts = jax.tree.map(
+      lambda a: _split_rows(a, min(a.ndim - 1, 1), grad_accum_steps), batch
+    )
 
-    def step(sums, part):
-      n, carry, batch = part
-      grads, (carry, metrics) = one(carry, batch, jax.random.fold_in(key, n))
+    def accumulate(sums, part):
+      index, carry, batch = part
+      grads, (carry, metrics) = part_gradients(carry, batch, jax.random.fold_in(key, index))
       return jax.tree.map(jnp.add, sums, (grads, metrics)), carry
 
-    shapes = jax.eval_shape(one, *jax.tree.map(lambda a: a[0], (state, batch)), key)
-    zero = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes[1][1])
-    start = jax.tree.map(jnp.zeros_like, params), zero
-    (grads, metrics), after = jax.lax.scan(
-      step, start, (jnp.arange(grad_accum_steps), state, batch)
+    first_parts = jax.tree.map(lambda a: a[0], (carry_parts, batch_parts))
+    shapes = jax.eval_shape(part_gradients, *first_parts, key)
+    zero_metrics = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes[1][1])
+    zeros = jax.tree.map(jnp.zeros_like, params), zero_metrics
+    (grads, metrics), new_carry = jax.lax.scan(
+      accumulate, zeros, (jnp.arange(grad_accum_steps), carry_parts, batch_parts)
     )
-    carry = jax.tree.map(lambda a, c: jnp.moveaxis(a, 0, 1).reshape(c.shape), after, carry)
-  # The weight divides at the end, so that devices meet once, when all is summed.
+    carry = jax.tree.map(lambda a, c: jnp.moveaxis(a, 0, 1).reshape(c.shape), new_carry, carry)
+  # Dividing after the sum leaves one all-reduce per step instead of one per part.
   return jax.tree.map(lambda g: g / metrics["loss"].weight, grads), carry, metrics
 
 
 def _split_rows(a: Array, axis: int, num_parts: int) -> Array:
-  """[..., B, ...] as [parts, ..., B / parts, ...]: every so manieth row, which moves none of them
-  from one device to another."""
+  """Reshape [..., B, ...] to [num_parts, ..., B / num_parts, ...].
+
+  Part i has the rows i, i + num_parts, i + 2 num_parts and so on, so that no row moves to another
+  device.
+
+  Raises:
+    ValueError: the array is a scalar.
+  """
   if a.ndim == 0:
-    raise ValueError("a carry of numbers beside rows cannot be cut into parts")
+    raise ValueError("gradient accumulation needs a carry of arrays [B, ...]; got a scalar")
   shape = *a.shape[:axis], a.shape[axis] // num_parts, num_parts, *a.shape[axis + 1 :]
   return jnp.moveaxis(a.reshape(shape), axis + 1, 0)

@@ -1,4 +1,4 @@
-"""Losses, one number for each example or step; a task weighs and sums them."""
+"""Losses for each example or step; a task weights and sums them."""
 
 import jax
 import jax.numpy as jnp
@@ -8,16 +8,16 @@ from rnnjax.types import Array
 
 
 def cross_entropy(logits: Array, labels: Array, label_smoothing: float = 0.0) -> Array:
-  """Cross entropy in nats.
+  """Return the cross entropy in nats.
 
-      −Σₖ qₖ log softmax(z)ₖ,   q = (1 − smoothing) onehot(label) + smoothing / K
+      −Σₖ qₖ log softmax(z)ₖ,   q = (1 − label_smoothing) onehot(label) + label_smoothing / K
 
   A single logit z is log p(1)/p(0) of two classes, so that K = 2.
 
   Args:
-    logits: [..., K], or [..., 1].
+    logits: [..., K], or [..., 1] for two classes.
     labels: [...], integers below K (0 or 1 for a single logit).
-    smoothing: label smoothing (Szegedy et al. 2016).
+    label_smoothing: the share of probability that is spread over all classes (Szegedy et al. 2016).
 
   Returns:
     [...].
@@ -32,27 +32,42 @@ def cross_entropy(logits: Array, labels: Array, label_smoothing: float = 0.0) ->
 
 
 def activation_penalty(hs: Array) -> Array:
-  """Activation regularisation: Σ h²/H of each step (Merity, McCann & Socher 2017). [...]."""
+  """Return the activation regularization Σ h²/H of each step (Merity, McCann & Socher 2017).
+
+  Args:
+    hs: hidden states [..., H].
+
+  Returns:
+    [...].
+  """
   return jnp.square(hs).mean(-1)
 
 
 def temporal_penalty(hs: Array) -> Array:
-  """Temporal activation regularisation: Σ (hₜ₊₁ − hₜ)²/H of hs [T, ..., H]. [T − 1, ...].
+  """Return the temporal activation regularization of each pair of consecutive steps.
+
+      Σ (hₜ₊₁ − hₜ)²/H
 
   Merity, McCann & Socher 2017.
+
+  Args:
+    hs: hidden states [T, ..., H].
+
+  Returns:
+    [T − 1, ...].
   """
   return jnp.square(hs[1:] - hs[:-1]).mean(-1)
 
 
 def class_probabilities(logits: Array) -> Array:
-  """softmax(z) [..., K] of logits [..., K], and [..., 2] of a single one."""
+  """Return softmax(z) [..., K] of logits [..., K]; [..., 2] of a single logit [..., 1]."""
   if logits.shape[-1] == 1:
     return jax.nn.sigmoid(jnp.concatenate([-logits, logits], -1))
   return jax.nn.softmax(logits, -1)
 
 
 def predict_labels(logits: Array) -> Array:
-  """The likeliest class [...] of logits [..., K] or [..., 1]."""
+  """Return the most probable class [...] of logits [..., K] or [..., 1]."""
   if logits.shape[-1] == 1:
     return (logits[..., 0] > 0).astype(jnp.int32)
   return jnp.argmax(logits, -1)

@@ -1,4 +1,4 @@
-"""Metrics as sums: a mean of means would depend on how the data was cut into batches."""
+"""Metrics as sums: a mean of batch means would depend on how the data is divided into batches."""
 
 from typing import NamedTuple
 
@@ -10,7 +10,12 @@ from rnnjax.types import Array
 
 
 class Mean(NamedTuple):
-  """A mean on its way: Σ weight·value and Σ weight, summed over batches, hosts and padding."""
+  """A weighted mean as two sums, which can be added over batches, hosts and padding.
+
+  Attributes:
+    total: Σ weight · value.
+    weight: Σ weight.
+  """
 
   total: Array | float
   weight: Array | float
@@ -20,23 +25,26 @@ class Mean(NamedTuple):
 
   @property
   def value(self) -> float:
-    """Σ weight·value / Σ weight; nan where nothing was weighed."""
+    """The mean total / weight; NaN if the weight is 0."""
     return float(self.total) / float(self.weight) if float(self.weight) else float("nan")
 
 
 def merge_metrics(totals: dict[str, Mean], metrics: dict[str, Mean]) -> dict[str, Mean]:
-  """The metrics of all batches so far and of one more, on the host, in float64."""
-  so_far = lambda name: Mean(*map(np.float64, totals.get(name, (0, 0))))
-  return {name: so_far(name) + one for name, one in jax.device_get(metrics).items()}
+  """Add the metrics of one more batch to the totals, on the host and in float64."""
+  merged = {}
+  for name, metric in jax.device_get(metrics).items():
+    total, weight = totals.get(name, (0, 0))
+    merged[name] = Mean(np.float64(total), np.float64(weight)) + metric
+  return merged
 
 
 def weighted_mean(values: Array, weights: Array) -> Mean:
-  """The Mean of values under weights, both of one shape."""
+  """Return the Mean of values with weights of the same shape."""
   return Mean(jnp.sum(values * weights), jnp.sum(weights))
 
 
 def perplexity(nats: float) -> float:
-  """e^nats, of nats a token; ∞ beyond all numbers."""
+  """Return e^nats for nats per token; ∞ on overflow."""
   with np.errstate(over="ignore"):
     return float(np.exp(nats))
 
@@ -44,28 +52,38 @@ def perplexity(nats: float) -> float:
 def span_f1(
   predicted: Array, target: Array, mask: Array, span_tables: tuple[Array, Array, Array]
 ) -> Mean:
-  """F1 of spans, each found exactly or not at all: 2 Σ correct / Σ (found + true).
+  """Return the strict F1 score of spans, which count only if type and both ends are correct.
 
-  A tag that begins a span, tags that go on with it, and one that ends it make a span; what breaks
-  off is none. So it is the strict F1 of whole corpora, being a ratio of sums.
+      F1 = 2 Σ correct / Σ (predicted + target)
+
+  A span is a tag that begins it, tags that continue it, and a tag that ends it. An unfinished span
+  does not count. As a ratio of sums it can be added over batches to the F1 of the whole data set.
 
   Args:
-    found, true: [T, B], tags.
-    live: [T, B], false beyond a row's end.
-    pieces: begins [K], ends [K], joins [K, K]: which tags begin a span, end it, go on with it.
+    predicted, target: tags [T, B].
+    mask: [T, B], False at padding.
+    span_tables: whether a tag begins a span [K], whether it ends one [K], and whether tag j
+      continues a span after tag i [K, K].
+
+  Returns:
+    A Mean whose total is 2 Σ correct and whose weight is Σ (predicted + target).
   """
-  begins, ends, joins = map(jnp.asarray, span_tables)
+  begins, ends, continues = map(jnp.asarray, span_tables)
   steps = jnp.arange(predicted.shape[0])[:, None]
 
-  def spans(tags):
-    """Whether a span ends at each step, and where it began."""
+  def find_spans(tags):
+    """Return whether a span ends at each step [T, B], and the step at which it began [T, B]."""
     begin, end = begins[tags] & mask, ends[tags] & mask
-    joined = jnp.pad(joins[tags[:-1], tags[1:]], [(1, 0), (0, 0)])
-    breaks = jnp.cumsum(~joined & ~begin, 0)
-    begun = jax.lax.cummax(jnp.where(begin, steps, -1))
-    whole = breaks == jnp.take_along_axis(breaks, jnp.maximum(begun, 0), 0)
-    return end & (begun >= 0) & whole, begun
+    is_continued = jnp.pad(continues[tags[:-1], tags[1:]], [(1, 0), (0, 0)])
+    # A span is whole if the number of breaks has not changed since its first step.
+    num_breaks = jnp.cumsum(~is_continued & ~begin, 0)
+    begin_step = jax.lax.cummax(jnp.where(begin, steps, -1))
+    breaks_at_begin = jnp.take_along_axis(num_breaks, jnp.maximum(begin_step, 0), 0)
+    return end & (begin_step >= 0) & (num_breaks == breaks_at_begin), begin_step
 
-  (one, here), (other, there) = spans(predicted), spans(target)
-  correct = one & other & (here == there) & (predicted == target)
-  return Mean(2.0 * correct.sum(), (one.sum() + other.sum()).astype(jnp.float32))
+  (predicted_end, predicted_begin) = find_spans(predicted)
+  (target_end, target_begin) = find_spans(target)
+  same_span = predicted_end & target_end & (predicted_begin == target_begin)
+  correct = same_span & (predicted == target)
+  num_spans = (predicted_end.sum() + target_end.sum()).astype(jnp.float32)
+  return Mean(2.0 * correct.sum(), num_spans)

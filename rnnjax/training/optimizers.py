@@ -1,4 +1,4 @@
-"""Optimizers: optax's parts in the right order."""
+"""Optimizers and learning-rate schedules, composed from optax."""
 
 import jax
 import optax
@@ -9,24 +9,31 @@ SCHEDULES = ("constant", "linear", "cosine")
 def make_schedule(
   learning_rate: float, num_steps: int, name: str = "linear", warmup_fraction: float = 0.0
 ) -> optax.Schedule:
-  """The learning rate at each step.
+  """Return a learning-rate schedule with linear warm-up.
 
   Args:
-    rate: its peak.
-    steps: of the whole training, after which it has come to 0 (except "constant").
-    name: "constant", "linear" or "cosine" decay.
-    warmup: the share of steps in which it rises linearly from 0.
+    learning_rate: the peak learning rate.
+    num_steps: the training steps, after which the rate has decayed to 0 (except "constant").
+    name: the decay after the warm-up, one of SCHEDULES.
+    warmup_fraction: the share of steps in which the rate rises linearly from 0.
+
+  Returns:
+    step -> learning rate.
+
+  Raises:
+    ValueError: there is no schedule of that name.
   """
   if name not in SCHEDULES:
     raise ValueError(f"schedule must be one of {SCHEDULES}; got {name!r}")
-  rise = round(warmup_fraction * num_steps)
-  rest = max(num_steps - rise, 1)
-  after = {
+  warmup_steps = round(warmup_fraction * num_steps)
+  decay_steps = max(num_steps - warmup_steps, 1)
+  decay = {
     "constant": optax.constant_schedule(learning_rate),
-    "linear": optax.linear_schedule(learning_rate, 0.0, rest),
-    "cosine": optax.cosine_decay_schedule(learning_rate, rest),
+    "linear": optax.linear_schedule(learning_rate, 0.0, decay_steps),
+    "cosine": optax.cosine_decay_schedule(learning_rate, decay_steps),
   }[name]
-  return optax.join_schedules([optax.linear_schedule(0.0, learning_rate, rise), after], [rise])
+  warmup = optax.linear_schedule(0.0, learning_rate, warmup_steps)
+  return optax.join_schedules([warmup, decay], [warmup_steps])
 
 
 def adam(
@@ -36,16 +43,27 @@ def adam(
   weight_decay: float = 0.0,
   b2: float = 0.999,
 ) -> optax.GradientTransformation:
-  """AdamW: Kingma & Ba 2015, with the decoupled decay of Loshchilov & Hutter 2019.
+  """Return AdamW with gradient clipping.
 
-      g ← g · min(1, clip/‖g‖);   θ ← θ − rate (m̂/(√v̂ + ε) + decay θ)
+      g ← g · min(1, max_grad_norm / ‖g‖)
+      θ ← θ − learning_rate (m̂ / (√v̂ + ε) + weight_decay θ)
 
-  Decay acts on matrices only, and stands before the rate and its sign, so that weights shrink.
+  Kingma & Ba 2015; decoupled weight decay: Loshchilov & Hutter 2019.
+
+  Args:
+    learning_rate: a number or a schedule.
+    max_grad_norm: the global norm above which gradients are scaled down; infinity for no clipping.
+    weight_decay: the decay of matrices. Vectors, such as biases, are not decayed.
+    b2: the decay of the second moment.
   """
-  matrices = lambda params: jax.tree.map(lambda p: p.ndim > 1, params)
+
+  def is_matrix(params):
+    return jax.tree.map(lambda p: p.ndim > 1, params)
+
   return optax.chain(
     optax.clip_by_global_norm(max_grad_norm),
     optax.scale_by_adam(b2=b2),
-    optax.add_decayed_weights(weight_decay, matrices) if weight_decay else optax.identity(),
+    # Weight decay must precede the learning rate, whose sign is negative: else weights would grow.
+    optax.add_decayed_weights(weight_decay, is_matrix) if weight_decay else optax.identity(),
     optax.scale_by_learning_rate(learning_rate),
   )

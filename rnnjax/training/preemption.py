@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM, heard between two steps; on many hosts all of them stop at the same."""
+"""Handling of Ctrl-C and SIGTERM between two training steps, on all hosts after the same step."""
 
 import signal
 import threading
@@ -8,31 +8,34 @@ from jax.experimental import multihost_utils
 
 
 class PreemptionHandler:
-  """Hears what asks a run to stop, from when it is entered until it is left.
+  """Context manager that records SIGINT and SIGTERM, so that training can stop after a step.
 
-      with Signals() as signals:
-        while not signals.heard():
+      with PreemptionHandler() as preemption:
+        while not preemption.poll():
           ...
 
-  Asked twice, the program ends at once. On many hosts jax hears SIGTERM, and finds a call of
-  `heard` at which all can stop. Where it is not entered in the main thread, nothing is heard.
+  A second signal raises KeyboardInterrupt at once. In multi-host runs jax itself handles SIGTERM
+  and chooses a call of `poll` at which all hosts stop. Outside the main thread, where Python
+  installs no handlers, signals are not recorded.
   """
 
-  num_polls = 0  # of `heard` in this process, of all runs: jax names one at which all stop
+  # Calls of `poll` in this process, over all runs: jax identifies the common step by this number.
+  num_polls = 0
 
   def __init__(self):
     self.signum, self.old_handlers, self.active = None, {}, False
 
   def __enter__(self):
-    alone = jax.process_count() == 1 and threading.current_thread() is threading.main_thread()
-    for number in (signal.SIGINT, signal.SIGTERM) if alone else ():
-      self.old_handlers[number] = signal.signal(number, self._on_signal)
+    is_main_thread = threading.current_thread() is threading.main_thread()
+    if jax.process_count() == 1 and is_main_thread:
+      for signum in (signal.SIGINT, signal.SIGTERM):
+        self.old_handlers[signum] = signal.signal(signum, self._on_signal)
     self.active = True
     return self
 
   def __exit__(self, *_):
-    for number, handler in self.old_handlers.items():
-      signal.signal(number, handler)
+    for signum, handler in self.old_handlers.items():
+      signal.signal(signum, handler)
     self.active = False
 
   def _on_signal(self, signum, _):
@@ -41,7 +44,7 @@ class PreemptionHandler:
     self.signum = signum
 
   def poll(self) -> int | None:
-    """The signal that asks to stop here; None where none does."""
+    """Return the number of the signal that asks to stop at this point, or None."""
     if not self.active:
       return None
     PreemptionHandler.num_polls += 1

@@ -1,21 +1,25 @@
-"""A trace of a few steps, for TensorBoard or Perfetto."""
+"""A profiler trace of a few training steps, for TensorBoard or Perfetto."""
 
 import logging
 import pathlib
 
 import jax
 
-PROFILED_STEPS = range(10, 15)  # which are traced, counted from a run's start: those before compile
+PROFILED_STEPS = range(10, 15)  # counted from the start of a run; earlier steps compile
 
 
 class Profiler:
-  """Writes into a folder what the devices do in some steps; nothing where it is None."""
+  """Writer of a profiler trace of PROFILED_STEPS.
+
+  Args:
+    folder: where the trace is written; None for no trace.
+  """
 
   def __init__(self, folder: pathlib.Path | None):
     self.folder, self.is_tracing = folder, False
 
   def step(self, step: int):
-    """A step of this number, from 0 on, is about to begin."""
+    """Start or stop the trace. Call it before each step, with the steps of this run so far."""
     if self.folder and step == PROFILED_STEPS.start:
       jax.profiler.start_trace(self.folder)
       self.is_tracing = True
@@ -23,8 +27,8 @@ class Profiler:
       self.close()
 
   def close(self):
-    """Ends the trace, where one is being written."""
+    """Stop the trace if it is running."""
     if self.is_tracing:
       jax.profiler.stop_trace()
-      logging.info("a trace of some steps lies in %s", self.folder)
+      logging.info("the profiler trace is in %s", self.folder)
     self.is_tracing = False

@@ -1,4 +1,4 @@
-"""What a run leaves behind: its configuration, its metrics, its place."""
+"""The run directory: config.json, extra JSON files, metrics, and loading of a saved run."""
 
 import dataclasses
 import importlib.metadata
@@ -7,13 +7,91 @@ import math
 import pathlib
 import subprocess
 import sys
+from typing import Any, NamedTuple
 
-from rnnjax.training import distributed, saved_run
-from rnnjax.types import InvalidInputError
+from rnnjax.data.files import read_text
+from rnnjax.data.tables import parse_json
+from rnnjax.training import distributed
+from rnnjax.types import InvalidInputError, Params
+
+
+class SavedRun(NamedTuple):
+  """A run that was loaded from its directory.
+
+  Attributes:
+    config: the fields of its configuration that affect training.
+    params: the parameters with the best validation score.
+    extras: {name: JSON value}, what the parameters need to be used, such as a vocabulary.
+    experiment: the name of its experiment; "" if config.json does not contain it.
+  """
+
+  config: dict[str, Any]
+  params: Params
+  extras: dict[str, Any]
+  experiment: str = ""
+
+
+def load_saved_run(workdir: str) -> SavedRun:
+  """Load a run from its --workdir. Safe on untrusted files: nothing in them is executed.
+
+  Raises:
+    InvalidInputError: there is no run of this library, or none of its checkpoints can be read.
+  """
+  from rnnjax.training.checkpoints import Checkpoints  # importing Orbax takes seconds
+
+  folder = pathlib.Path(workdir).expanduser()
+  if not (folder / "config.json").is_file():
+    raise InvalidInputError(f"{workdir!r} is not the --workdir of a run: it has no config.json")
+  config, extras = read_config_and_extras(folder)
+  if not any((folder / "checkpoints").glob("*")):
+    raise InvalidInputError(f"{workdir!r} has no checkpoint yet")
+  checkpoints = Checkpoints(folder / "checkpoints", read_only=True)
+  tree = checkpoints.restore()
+  checkpoints.close()
+  if tree is None:  # the first checkpoint is still being written
+    raise InvalidInputError(f"{workdir!r} has no checkpoint yet")
+  if not isinstance(tree, dict) or not isinstance(tree.get("best_params"), dict):
+    raise InvalidInputError(
+      f"{workdir!r} has a checkpoint without best parameters. Was it written by another program?"
+    )
+  experiment = read_json(folder / "config.json").get("experiment", "")
+  return SavedRun(config, tree["best_params"], extras, str(experiment))
+
+
+def read_config_and_extras(workdir: pathlib.Path) -> tuple[dict[str, Any], dict[str, Any]]:
+  """Read the configuration of a run and its extra JSON files.
+
+  Raises:
+    InvalidInputError: the files were not written by a run.
+  """
+  extras = {path.stem: read_json(path) for path in workdir.glob("*.json") if path.stem != "config"}
+  return read_config(workdir / "config.json"), extras
+
+
+def read_config(path: pathlib.Path) -> dict[str, Any]:
+  """Read the configuration from the config.json of a run.
+
+  Raises:
+    InvalidInputError: the file is not the config.json of a run.
+  """
+  content = read_json(path)
+  config = content.get("config") if isinstance(content, dict) else None
+  if not isinstance(config, dict):
+    raise InvalidInputError(f"{path} is not a configuration that this library wrote")
+  return config
+
+
+def read_json(path: pathlib.Path) -> Any:
+  """Read a JSON file.
+
+  Raises:
+    InvalidInputError: the file is not valid JSON.
+  """
+  return parse_json(read_text(path), path)
 
 
 def config_to_dict(config) -> dict:
-  """A configuration as a dict, without the fields that do not decide what is learnt."""
+  """Return a configuration as a dict, without the fields that do not affect training."""
   excluded = {"workdir"} | {
     f.name for f in dataclasses.fields(config) if not f.metadata.get("affects_training", True)
   }
@@ -21,26 +99,26 @@ def config_to_dict(config) -> dict:
 
 
 def experiment_name(config_class: type) -> str:
-  """The module of a configuration's class, by its last name."""
+  """Return the last component of the name of the module that defines a configuration class."""
   name = config_class.__module__
   return program_name() if name == "__main__" else name.split(".")[-1]
 
 
 def program_name() -> str:
-  """The last name of the module or file that runs; "notebook" where there is neither."""
+  """Return the name of the main module or file without its package; "notebook" if there is none."""
   main = sys.modules["__main__"]
-  if spec := getattr(main, "__spec__", None):  # run with python -m
+  if spec := getattr(main, "__spec__", None):  # started by python -m
     return spec.name.split(".")[-1]
   return pathlib.Path(getattr(main, "__file__", "notebook")).stem
 
 
 def package_versions() -> dict[str, str]:
-  """The commit and the versions of the packages that decide a result."""
+  """Return the git commit and the versions of the packages that determine results."""
   root = pathlib.Path(__file__).parents[2]
   describe = ["git", "-C", str(root), "describe", "--always", "--dirty", "--exclude=*"]
   try:
     commit = subprocess.run(describe, capture_output=True, text=True, check=False).stdout.strip()
-  except FileNotFoundError:  # there is no git
+  except FileNotFoundError:  # git is not installed
     commit = ""
   packages = ("jax", "jaxlib", "flax", "optax", "numpy")
   return {"commit": commit or "unknown"} | {
@@ -49,34 +127,39 @@ def package_versions() -> dict[str, str]:
 
 
 def check_run_dir(workdir: pathlib.Path, config):
-  """Raises BadInput where `out` is the place of another configuration, and shows the difference."""
+  """Check that a run directory is empty or belongs to this configuration.
+
+  Raises:
+    InvalidInputError: it belongs to another configuration; the message lists the differences.
+  """
   path = workdir / "config.json"
   if not path.exists():
     return
-  theirs = saved_run.read_config(path)
-  mine = json.loads(json.dumps(config_to_dict(config)))
-  rows = [
-    f"  {name}: {theirs.get(name)!r} there, {mine.get(name)!r} asked for"
-    for name in mine | theirs
-    if mine.get(name) != theirs.get(name)
+  saved = read_config(path)
+  requested = _json_round_trip(config_to_dict(config))
+  differences = [
+    f"  {name}: saved {saved.get(name)!r}, requested {requested.get(name)!r}"
+    for name in requested | saved
+    if requested.get(name) != saved.get(name)
   ]
-  if rows:
+  if differences:
     raise InvalidInputError(
-      "\n".join([f"{workdir} holds a run of another configuration:", *rows])
-      + "\nGive the same flags to resume it, or another --workdir."
+      "\n".join([f"{workdir} holds a run of another configuration:", *differences])
+      + "\nUse the same flags to resume it, or another --workdir."
     )
 
 
 def create_run_dir(workdir: pathlib.Path, config, extras: dict | None = None):
-  """Makes `out` the place of this configuration, and of what must lie `beside` it.
+  """Create a run directory with config.json and one JSON file for each of `extras`.
 
   Raises:
-    BadInput: it is the place of another one, or cannot be written.
+    InvalidInputError: the directory belongs to another run or cannot be written.
   """
   check_run_dir(workdir, config)
-  for name, value in (extras or {}).items():
+  extras = extras or {}
+  for name, value in extras.items():
     path = workdir / f"{name}.json"
-    if path.exists() and saved_run.read_json(path) != json.loads(json.dumps(value)):
+    if path.exists() and read_json(path) != _json_round_trip(value):
       raise InvalidInputError(
         f"{path} is not the {name} of this data. Has the data changed since that run began?"
       )
@@ -84,25 +167,30 @@ def create_run_dir(workdir: pathlib.Path, config, extras: dict | None = None):
     return
   try:
     workdir.mkdir(parents=True, exist_ok=True)
-    for name, value in (extras or {}).items():
+    for name, value in extras.items():
       _write_atomic(workdir / f"{name}.json", json.dumps(value) + "\n")
     if not (workdir / "config.json").exists():
-      kept = {"experiment": experiment_name(type(config))}
-      kept |= {"config": config_to_dict(config), "versions": package_versions()}
-      _write_atomic(workdir / "config.json", json.dumps(kept, indent=2) + "\n")
+      content = {"experiment": experiment_name(type(config))}
+      content |= {"config": config_to_dict(config), "versions": package_versions()}
+      _write_atomic(workdir / "config.json", json.dumps(content, indent=2) + "\n")
   except OSError as error:
     raise InvalidInputError(f"--workdir={workdir} cannot be written: {error}") from None
 
 
+def _json_round_trip(value):
+  """Return a value as it would be read from a JSON file: tuples become lists, keys strings."""
+  return json.loads(json.dumps(value))
+
+
 def _write_atomic(path: pathlib.Path, text: str):
-  """Writes a file that is whole or not there at all."""
-  half = path.with_suffix(".half")
-  half.write_text(text)
-  half.replace(path)
+  """Write a file that is complete or absent after a crash."""
+  partial = path.with_suffix(".partial")
+  partial.write_text(text)
+  partial.replace(path)
 
 
 def _step_of_line(line: str) -> float:
-  """The step of a line; infinite where it was cut off."""
+  """Return the step of a line of metrics.jsonl; infinity if the line was cut off."""
   try:
     return json.loads(line)["step"]
   except (json.JSONDecodeError, KeyError, TypeError):
@@ -110,10 +198,14 @@ def _step_of_line(line: str) -> float:
 
 
 class MetricsWriter:
-  """Metrics as JSON lines and, for TensorBoard, as events; nothing without a folder, and on hosts
-  that do not write.
+  """Writer of metrics to metrics.jsonl and TensorBoard events.
 
-  Lines of steps beyond the one given, which a run wrote before it was lost, go; they come again.
+  It writes nothing without a directory and on hosts other than the primary one.
+
+  Args:
+    workdir: the run directory, or None.
+    step: the step from which the run resumes. Lines of later steps, which a killed run wrote after
+      its last checkpoint, are removed: those steps are taken again.
   """
 
   def __init__(self, workdir: pathlib.Path | None, step: int = 0):
@@ -122,21 +214,21 @@ class MetricsWriter:
       from tensorboardX import SummaryWriter
 
       path = workdir / "metrics.jsonl"
-      before = path.read_text().splitlines() if path.exists() else []
-      _write_atomic(path, "".join(line + "\n" for line in before if _step_of_line(line) <= step))
+      lines = path.read_text().splitlines() if path.exists() else []
+      _write_atomic(path, "".join(line + "\n" for line in lines if _step_of_line(line) <= step))
       self.jsonl_file = open(path, "a")
       self.summary_writer = SummaryWriter(str(workdir), flush_secs=10, purge_step=step + 1)
 
   def write(self, step: int, **metrics: float):
-    """Records metrics of a step."""
+    """Write the metrics of a step."""
     if self.jsonl_file:
       self.jsonl_file.write(json.dumps({"step": step} | metrics) + "\n")
-      self.jsonl_file.flush()
+      self.jsonl_file.flush()  # so that a killed run loses no line
       for name, value in metrics.items():
         self.summary_writer.add_scalar(name, value, step)
 
   def close(self):
-    """Flushes both."""
+    """Flush and close both files."""
     if self.jsonl_file:
       self.jsonl_file.close()
       self.summary_writer.close()

@@ -1,8 +1,7 @@
-"""What of a batch and of a state lies on each device of a mesh.
+"""Sharding of batches, parameters and optimizer state over a device mesh.
 
-The rows of a batch are cut among all devices. Parameters, and what an optimizer keeps of them, lie
-whole on each device, or cut in `fsdp` parts, of which a step gathers the whole (ZeRO, Rajbhandari
-et al. 2020).
+The rows of a batch are sharded over all devices. Parameters and optimizer state are replicated, or
+sharded over the axis "fsdp" and gathered in each step (ZeRO, Rajbhandari et al. 2020).
 """
 
 import functools
@@ -13,137 +12,161 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from rnnjax.training.tasks import Task
 
+REPLICATED = PartitionSpec()
 
-@functools.cache
+
+@functools.cache  # so that jit compiles once for each sharding
 def resharder(sharding: NamedSharding):
-  """Moves a tree of arrays that lie on many devices, or many hosts, to where they shall lie."""
+  """Return a jitted identity function that reshards a pytree, across hosts too."""
   return jax.jit(lambda tree: tree, out_shardings=sharding)
 
 
 def _put_on_mesh(mesh, a, spec):
-  """An array as it shall lie; on many hosts, which all have the same one, each keeps its part."""
-  place = NamedSharding(mesh, spec)
-  if place.is_fully_addressable:
-    return jax.device_put(a, place)
+  """Place an array on a mesh. In multi-host runs every host passes the same array and keeps its
+  own shards."""
+  sharding = NamedSharding(mesh, spec)
+  if sharding.is_fully_addressable:
+    return jax.device_put(a, sharding)
   if not getattr(a, "is_fully_addressable", True):
-    return resharder(place)(a)
+    return resharder(sharding)(a)
+  # The callback below indexes a NumPy array, which a typed key cannot become.
   if jax.dtypes.issubdtype(a.dtype, jax.dtypes.prng_key):
     return jax.random.wrap_key_data(_put_on_mesh(mesh, jax.random.key_data(a), spec))
-  return jax.make_array_from_callback(a.shape, place, np.asarray(a).__getitem__)
+  return jax.make_array_from_callback(a.shape, sharding, np.asarray(a).__getitem__)
 
 
 def replicate(mesh: Mesh, tree):
-  """Every leaf whole on every device."""
-  return jax.tree.map(lambda a: _put_on_mesh(mesh, a, PartitionSpec()), tree)
+  """Place a copy of every leaf on every device."""
+  return jax.tree.map(lambda a: _put_on_mesh(mesh, a, REPLICATED), tree)
 
 
 def param_spec(mesh: Mesh, leaf) -> PartitionSpec:
-  """How a parameter is cut: a matrix along the longest of its axes that "fsdp" divides."""
-  parts = dict(mesh.shape).get("fsdp", 1)
-  axes = [a for a, size in enumerate(leaf.shape) if size % parts == 0]
-  if parts == 1 or leaf.ndim < 2 or not axes:
-    return PartitionSpec()
-  return PartitionSpec(*[None] * max(axes, key=leaf.shape.__getitem__), "fsdp")
+  """Return the sharding of a parameter.
+
+  A matrix is sharded over "fsdp" along the longest axis that is divisible by the size of "fsdp".
+  Vectors, and matrices without such an axis, are replicated.
+  """
+  num_shards = dict(mesh.shape).get("fsdp", 1)
+  divisible_axes = [axis for axis, size in enumerate(leaf.shape) if size % num_shards == 0]
+  if num_shards == 1 or leaf.ndim < 2 or not divisible_axes:
+    return REPLICATED
+  longest = max(divisible_axes, key=leaf.shape.__getitem__)
+  return PartitionSpec(*[None] * longest, "fsdp")
 
 
 def shard_params(mesh: Mesh, tree):
-  """Every leaf cut as `part` says."""
+  """Place every leaf with the sharding of `param_spec`."""
   return jax.tree.map(lambda a: _put_on_mesh(mesh, a, param_spec(mesh, a)), tree)
 
 
 def constrain_params(tree):
-  """Inside a step: every leaf stays cut as `part` says."""
+  """Constrain every leaf to the sharding of `param_spec`, inside a jitted step."""
   mesh = jax.sharding.get_abstract_mesh()
   return jax.tree.map(lambda a: _constrain(mesh, a, param_spec(mesh, a)), tree)
 
 
 def gather_params(tree):
-  """Inside a step: every leaf whole on every device; its gradient is cut as it was."""
+  """Gather every leaf on every device, inside a jitted step. Gradients are sharded as before."""
   mesh = jax.sharding.get_abstract_mesh()
-  return jax.tree.map(lambda a: _constrain(mesh, a, PartitionSpec()), tree)
+  return jax.tree.map(lambda a: _constrain(mesh, a, REPLICATED), tree)
 
 
 def _constrain(mesh, a, spec):
+  """Constrain the sharding of an array. Without an axis "fsdp", parameters are always whole."""
   if "fsdp" not in mesh.axis_names:
     return a
-  explicit = AxisType.Explicit in mesh.axis_types
-  return (jax.sharding.reshard if explicit else jax.lax.with_sharding_constraint)(a, spec)
+  if AxisType.Explicit in mesh.axis_types:
+    return jax.sharding.reshard(a, spec)
+  return jax.lax.with_sharding_constraint(a, spec)
 
 
 def _batch_spec(mesh, a, axis):
-  """The cut of an array whose given axis is that of the rows; numbers are whole."""
-  return PartitionSpec(*[None] * axis, mesh.axis_names) if a.ndim else PartitionSpec()
+  """Return the sharding of an array with rows along `axis`. Scalars are replicated."""
+  return PartitionSpec(*[None] * axis, mesh.axis_names) if a.ndim else REPLICATED
+
+
+def _batch_specs(mesh, batch):
+  """Return the sharding of each leaf of a batch along its batch axis: the second axis of time-major
+  [T, B, ...], the first of [B]."""
+  return jax.tree.map(lambda a: _batch_spec(mesh, a, min(a.ndim - 1, 1)), batch)
+
+
+def _carry_specs(mesh, carry):
+  """Return the sharding of each leaf [B, ...] of a carry."""
+  return jax.tree.map(lambda a: _batch_spec(mesh, a, 0), carry)
 
 
 def shard_carry(mesh: Mesh, carry):
-  """Each leaf [B, ...] cut along its first axis; numbers are whole on each device."""
+  """Shard each leaf [B, ...] of a carry along its first axis; scalars are replicated."""
   return jax.tree.map(lambda a: _put_on_mesh(mesh, a, _batch_spec(mesh, a, 0)), carry)
 
 
 def shard_batch(mesh: Mesh, batch):
-  """Each leaf cut along its batch axis: the second of time-major [T, B, ...], the only of [B].
+  """Shard each leaf of a batch along its batch axis, as `_batch_specs` says.
 
-  Where there are several hosts, each gives its own rows alone, and a whole batch comes of it.
+  In multi-host runs each host passes its own rows only, and the result is the whole batch.
   """
-  place = lambda a: NamedSharding(mesh, _batch_spec(mesh, a, min(a.ndim - 1, 1)))
+  shardings = jax.tree.map(lambda spec: NamedSharding(mesh, spec), _batch_specs(mesh, batch))
   if jax.process_count() == 1:
-    return jax.tree.map(lambda a: jax.device_put(a, place(a)), batch)
-  return jax.tree.map(lambda a: jax.make_array_from_process_local_data(place(a), a), batch)
+    return jax.tree.map(jax.device_put, batch, shardings)
+  return jax.tree.map(jax.make_array_from_process_local_data, shardings, batch)
 
 
-@functools.cache  # what is compiled for one training serves others like it
+@functools.cache  # so that jit compiles once for each task and mesh
 def with_explicit_sharding(task: Task, mesh: Mesh) -> Task:
-  """The task on a mesh of explicit axes; on any other it is as it is.
+  """Return a task for a mesh with explicit axes. For other meshes the task is returned unchanged.
 
-  Inside the model the compiler cuts the work, for flax's layers know no typed devices; outside, all
-  arrays name theirs.
+  Inside the model the compiler partitions the computation (`auto_axes`), because flax layers do not
+  support explicit sharding. All arrays outside have explicit sharding.
   """
   if AxisType.Explicit not in mesh.axis_types:
     return task
-  whole = PartitionSpec()
 
-  def given(task_fn):
-    def g(params, carry, *rest):
-      made = _carry_specs(mesh, carry), whole
-      return jax.sharding.auto_axes(task_fn, out_sharding=made)(params, carry, *rest)
+  def with_auto_axes(task_fn):
+    def wrapped(params, carry, *rest):
+      out_specs = _carry_specs(mesh, carry), REPLICATED
+      return jax.sharding.auto_axes(task_fn, out_sharding=out_specs)(params, carry, *rest)
 
-    return g
+    return wrapped
 
-  def start(params, batch):
-    bare = lambda tree: jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), tree)
-    made = _carry_specs(mesh, jax.eval_shape(task.initial_carry, bare(params), bare(batch)))
-    begin = jax.sharding.auto_axes(task.initial_carry, out_sharding=made)
-    if jax.sharding.get_abstract_mesh() == mesh.abstract_mesh:  # inside a step, which cannot set it
-      return begin(params, batch)
+  def initial_carry(params, batch):
+    def without_sharding(tree):
+      return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), tree)
+
+    carry = jax.eval_shape(task.initial_carry, without_sharding(params), without_sharding(batch))
+    out_specs = _carry_specs(mesh, carry)
+    carry_fn = jax.sharding.auto_axes(task.initial_carry, out_sharding=out_specs)
+    # Inside a step the mesh is set already, and jit does not allow to set it again.
+    if jax.sharding.get_abstract_mesh() == mesh.abstract_mesh:
+      return carry_fn(params, batch)
     with jax.set_mesh(mesh):
-      return begin(params, batch)
+      return carry_fn(params, batch)
 
-  return task._replace(loss=given(task.loss), score=given(task.score), initial_carry=start)
+  return task._replace(
+    loss=with_auto_axes(task.loss),
+    score=with_auto_axes(task.score),
+    initial_carry=initial_carry,
+  )
 
 
 @functools.cache
 def with_shard_map(task: Task, mesh: Mesh) -> Task:
-  """The task where each device takes the loss of its rows, and all sum.
+  """Return a task whose loss each device computes for its own rows, followed by a sum.
 
-  Each draws its own dropout, so that the sum is the loss of one device where nothing is drawn.
+  Each device draws its own dropout masks. Without randomness the sum equals the loss on one device.
   """
-  axes, whole = mesh.axis_names, PartitionSpec()
+  axes = mesh.axis_names
 
-  def own(params, carry, batch, key):
+  def local_loss(params, carry, batch, key):
     key = jax.random.fold_in(key, jax.lax.axis_index(axes))
     carry, metrics = task.loss(params, carry, batch, key)
     return carry, jax.lax.psum(metrics, axes)
 
   def loss(params, carry, batch, key):
-    rows = jax.tree.map(lambda a: _batch_spec(mesh, a, min(a.ndim - 1, 1)), batch)
-    given, made = (
-      (whole, _carry_specs(mesh, carry), rows, whole),
-      (_carry_specs(mesh, carry), whole),
-    )
-    return jax.shard_map(own, in_specs=given, out_specs=made)(params, carry, batch, key)
+    carry_specs = _carry_specs(mesh, carry)
+    in_specs = REPLICATED, carry_specs, _batch_specs(mesh, batch), REPLICATED
+    out_specs = carry_specs, REPLICATED
+    sharded_loss = jax.shard_map(local_loss, in_specs=in_specs, out_specs=out_specs)
+    return sharded_loss(params, carry, batch, key)
 
   return task._replace(loss=loss)
-
-
-def _carry_specs(mesh, carry):
-  return jax.tree.map(lambda a: _batch_spec(mesh, a, 0), carry)

@@ -1,4 +1,4 @@
-"""Where the seconds of a training go: reading, compiling, stepping."""
+"""Time of training by cause: waiting for input, compiling, computing steps."""
 
 import functools
 import time
@@ -12,75 +12,78 @@ from rnnjax.training import distributed
 
 
 def prefetch(batches: Iterable) -> Iterator:
-  """The batches, each read while the one before is used."""
-  with ThreadPoolExecutor(1) as reader:
-    batches = iter(batches)
-    coming = reader.submit(next, batches, None)
-    while (batch := coming.result()) is not None:
-      coming = reader.submit(next, batches, None)
+  """Yield the batches, reading the next one in a thread while the current one is used."""
+  with ThreadPoolExecutor(1) as executor:
+    iterator = iter(batches)
+    future = executor.submit(next, iterator, None)
+    while (batch := future.result()) is not None:
+      future = executor.submit(next, iterator, None)
       yield batch
 
 
-@functools.cache
+@functools.cache  # jax has no way to remove a listener: register one per process
 def _compile_seconds() -> list[float]:
-  """The seconds of each compilation of this process from the first call on."""
+  """Return a list to which the duration of every later compilation is appended."""
   seconds = []
 
-  def heard(event, duration, **_):
+  def on_event(event, duration, **_):
     if event == "/jax/core/compile/backend_compile_duration":
       seconds.append(duration)
 
-  jax.monitoring.register_event_duration_secs_listener(heard)
+  jax.monitoring.register_event_duration_secs_listener(on_event)
   return seconds
 
 
 def count_tokens(batch: dict) -> int:
-  """How many tokens a batch holds: what its lengths say, or all of its weights."""
-  each = batch["lengths"] if "lengths" in batch else batch["weights"]
-  return int(np.sum(each))
+  """Return the number of tokens of a batch: the sum of its lengths, or of its weights."""
+  counts = batch["lengths"] if "lengths" in batch else batch["weights"]
+  return int(np.sum(counts))
 
 
 class StepTimer:
-  """Counts what passes between two laps."""
+  """Timer of training steps, reset at each validation."""
 
   def __init__(self):
     self.compile_seconds = _compile_seconds()
     self.reset()
 
   def reset(self):
-    """Begins a lap, and forgets what was counted."""
-    self.start_time, self.wait_seconds, self.num_steps, self.num_tokens = (
-      time.perf_counter(),
-      0.0,
-      0,
-      0,
-    )
+    """Start a new lap and discard the counts of the current one."""
+    self.start_time = time.perf_counter()
+    self.wait_seconds = 0.0
+    self.num_steps = self.num_tokens = 0
     self.compile_seconds_before = sum(self.compile_seconds)
 
   def time_batches(self, batches: Iterable) -> Iterator:
-    """The batches, read ahead; counts how long one waits for them, and what they hold."""
-    batches = prefetch(batches)
+    """Yield the batches with prefetching, counting the time of waiting and the tokens."""
+    prefetched = prefetch(batches)
     while True:
-      begun = time.perf_counter()
-      batch = next(batches, None)
+      wait_start = time.perf_counter()
+      batch = next(prefetched, None)
       if batch is None:
         return
-      self.wait_seconds += time.perf_counter() - begun
-      self.num_steps, self.num_tokens = self.num_steps + 1, self.num_tokens + count_tokens(batch)
+      self.wait_seconds += time.perf_counter() - wait_start
+      self.num_steps += 1
+      self.num_tokens += count_tokens(batch)
       yield batch
 
   def lap(self) -> dict[str, float]:
-    """Seconds since the last lap: in all those of compiling, for each step, where there was one,
-    those of waiting for input and of all but compiling; and the tokens, of all hosts, of each
-    second that was not compiling."""
-    compile = sum(self.compile_seconds) - self.compile_seconds_before
-    rest = time.perf_counter() - self.start_time - compile
-    found = {"seconds/compile": compile}
+    """Return the timing since the previous lap, and start a new one.
+
+    Returns:
+      "seconds/compile", the total time of compilation; and if there were steps:
+      "seconds/input", the time of waiting for input, per step;
+      "seconds/step", the time without compilation, per step;
+      "tokens_per_second", over all hosts and without compilation.
+    """
+    compile_time = sum(self.compile_seconds) - self.compile_seconds_before
+    other_time = time.perf_counter() - self.start_time - compile_time
+    timing = {"seconds/compile": compile_time}
     if self.num_steps:
-      found |= {
+      timing |= {
         "seconds/input": self.wait_seconds / self.num_steps,
-        "seconds/step": rest / self.num_steps,
-        "tokens_per_second": distributed.sum_over_hosts(self.num_tokens) / rest,
+        "seconds/step": other_time / self.num_steps,
+        "tokens_per_second": distributed.sum_over_hosts(self.num_tokens) / other_time,
       }
     self.reset()
-    return found
+    return timing

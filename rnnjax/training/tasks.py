@@ -1,4 +1,4 @@
-"""Tasks: all that training knows of a model."""
+"""Tasks: the pure functions init, loss, score and predict, all that training knows of a model."""
 
 import functools
 from collections.abc import Callable
@@ -12,22 +12,22 @@ from rnnjax.masking import padding_mask
 from rnnjax.training import losses, metrics
 from rnnjax.types import Array, Carry, Key, Params
 
-MODEL_INPUTS = ("tokens", "lengths", "features")  # what a model is called with
+MODEL_INPUTS = ("tokens", "lengths", "features")  # entries of a batch that a model is called with
 MetricsFn = Callable[[Array, dict[str, Array]], dict[str, metrics.Mean]]
 PredictFn = Callable[[Array, dict[str, Array]], dict[str, Array]]
 
 
 class Task(NamedTuple):
-  """What is learnt, as pure functions of a batch, which is a dict of arrays.
+  """A learning problem as pure functions of a batch, which is a dict of arrays.
 
   Attributes:
     init: key, batch -> params.
-    loss: params, carry, batch, key -> carry, {name: Mean}, of which that named "loss" is minimised.
-    score: params, carry, batch -> carry, {name: Mean}.
-    start: params, batch -> the first carry: what one batch leaves to the next, a tree of arrays
-      [B, ...], or () for nothing.
-    predict: params, inputs -> {name: array}, what a model says of inputs alone, which are a batch
-      without what is to be learnt. What it gives as "carry" can be an input, too.
+    loss: params, carry, batch, key -> carry, {name: Mean}. The metric "loss" is minimized.
+    score: params, carry, batch -> carry, {name: Mean}, for validation and test.
+    initial_carry: params, batch -> the carry of the first batch, which each batch passes to the
+      next: a pytree of arrays [B, ...], or () for none.
+    predict: params, inputs -> {name: array}, the outputs for a batch without labels. An output
+      "carry" can be passed as an input of the next call.
   """
 
   init: Callable[[Key, Any], Params]
@@ -40,28 +40,31 @@ class Task(NamedTuple):
 def classification_task(
   model: Any, label_smoothing: float = 0.0, input_names: tuple[str, ...] = MODEL_INPUTS
 ) -> Task:
-  """One label for each sequence (many to one).
+  """Return a task with one label per sequence (many to one).
 
-  A batch is {"tokens": [T, B], "lengths": [B], "labels": [B], "weights": [B]}; weight 0 marks a
-  row that only fills the batch; "features" [T, B, F] may come along. The loss is the mean cross
-  entropy over the weighted rows.
+  A batch is {"tokens": [T, B], "lengths": [B], "labels": [B], "weights": [B]}, optionally with
+  "features" [T, B, F]. Rows of weight 0 only fill the batch. The loss is the weighted mean of the
+  cross entropy.
 
   Args:
     model: a flax module, called as tokens, lengths, [features,] key=None -> logits [B, K].
-    smoothing: label smoothing, in training only.
-    inputs: what of a batch the model is called with, in this order; what is not there is left out.
+    label_smoothing: label smoothing of the training loss.
+    input_names: the entries of a batch that the model is called with, in order. Entries that the
+      batch does not have are skipped.
   """
 
-  def measure(logits, batch, label_smoothing=0.0):
+  def score_metrics(logits, batch, label_smoothing=0.0):
     labels, weights = batch["labels"], batch["weights"]
     return {
       "loss": metrics.weighted_mean(losses.cross_entropy(logits, labels, label_smoothing), weights),
       "accuracy": metrics.weighted_mean(losses.predict_labels(logits) == labels, weights),
     }
 
-  answer = lambda logits, batch: {"probabilities": losses.class_probabilities(logits)}
-  learn = functools.partial(measure, label_smoothing=label_smoothing)
-  return supervised_task(model, measure, learn, input_names, answer)
+  def predict(logits, batch):
+    return {"probabilities": losses.class_probabilities(logits)}
+
+  train_metrics = functools.partial(score_metrics, label_smoothing=label_smoothing)
+  return supervised_task(model, score_metrics, train_metrics, input_names, predict)
 
 
 def supervised_task(
@@ -71,27 +74,29 @@ def supervised_task(
   input_names: tuple[str, ...] = MODEL_INPUTS,
   predict_fn: PredictFn = lambda outputs, batch: {"outputs": outputs},
 ) -> Task:
-  """Whatever a model makes of a batch, measured.
+  """Return a task whose metrics are a function of the model's outputs and the batch.
 
   Args:
     model: a flax module, called as tokens, lengths, [features,] key=None -> outputs.
-    measure: outputs, batch -> {name: Mean}, of which that named "loss" is minimised.
-    learn: the same in training, where it differs.
-    inputs: as for `classification`.
-    answer: outputs, batch -> {name: array}, what the model says.
+    metrics_fn: outputs, batch -> {name: Mean}. The metric "loss" is minimized.
+    train_metrics_fn: the same for training; None if it does not differ.
+    input_names: as for `classification_task`.
+    predict_fn: outputs, batch -> {name: array}, the result of `Task.predict`.
   """
-  read = lambda batch: [batch[name] for name in input_names if name in batch]
+  train_metrics_fn = train_metrics_fn or metrics_fn
+
+  def select_inputs(batch):
+    return [batch[name] for name in input_names if name in batch]
 
   def init(key, batch):
-    return model.init(key, *read(batch))["params"]
+    return model.init(key, *select_inputs(batch))["params"]
 
   def apply(params, batch, key=None):
-    return _promote_to_float32(
-      model.apply({"params": params}, *_cast_inputs(params, read(batch)), key=key)
-    )
+    inputs = _cast_inputs(params, select_inputs(batch))
+    return _promote_to_float32(model.apply({"params": params}, *inputs, key=key))
 
   def loss(params, carry, batch, key):
-    return carry, (train_metrics_fn or metrics_fn)(apply(params, batch, key), batch)
+    return carry, train_metrics_fn(apply(params, batch, key), batch)
 
   def score(params, carry, batch):
     return carry, metrics_fn(apply(params, batch), batch)
@@ -103,109 +108,113 @@ def supervised_task(
 
 
 def _cast_inputs(params: Params, inputs: Any) -> Any:
-  """The inputs, of which what is no whole number has the type of the parameters."""
-  kind = jax.tree.leaves(params)[0].dtype
-  cast = lambda a: a.astype(kind) if jnp.issubdtype(a.dtype, jnp.floating) else a
+  """Cast floating-point inputs to the dtype of the parameters."""
+  dtype = jax.tree.leaves(params)[0].dtype
+
+  def cast(a):
+    return a.astype(dtype) if jnp.issubdtype(a.dtype, jnp.floating) else a
+
   return jax.tree.map(cast, inputs)
 
 
 def _promote_to_float32(outputs: Any) -> Any:
-  """The outputs in float32 at least, so that a loss is, whatever a model computes in."""
-  cast = lambda y: y.astype(jnp.promote_types(y.dtype, jnp.float32))
-  return jax.tree.map(cast, outputs)
+  """Cast outputs to at least float32, so that losses are summed in float32."""
+  return jax.tree.map(lambda y: y.astype(jnp.promote_types(y.dtype, jnp.float32)), outputs)
 
 
 def tagging_task(model: Any, span_tables: tuple | None = None) -> Task:
-  """A tag for each token (many to many, in step).
+  """Return a task with one tag per token (many to many, of equal length).
 
-  A batch is {"tokens": [T, B], "lengths": [B], "tags": [T, B], "weights": [B]}; weight 0 marks a
-  row that only fills the batch; "characters" [T, B, C] and "columns" [T, B, N] may come along. The
-  loss is −Σ log p(y) / Σ lengths: nats per token.
+  A batch is {"tokens": [T, B], "lengths": [B], "tags": [T, B], "weights": [B]}, optionally with
+  "characters" [T, B, C] and "columns" [T, B, N]. Rows of weight 0 only fill the batch. The loss is
+  −Σ log p(y) / Σ lengths, in nats per token.
 
   Args:
-    model: a Tagger.
-    pieces: of `metrics.f1`, where the tags are of spans.
+    model: a `Tagger`.
+    span_tables: as for `metrics.span_f1`, if the tags encode spans; None for no F1 score.
   """
 
-  inputs = lambda batch: [*map(batch.get, ("tokens", "lengths", "characters", "columns"))]
+  def select_inputs(batch):
+    return [batch.get(name) for name in ("tokens", "lengths", "characters", "columns")]
 
   def init(key, batch):
-    return model.init(key, *inputs(batch))["params"]
+    return model.init(key, *select_inputs(batch))["params"]
 
-  def read(params, batch, key=None):
-    return _promote_to_float32(
-      model.apply({"params": params}, *_cast_inputs(params, inputs(batch)), key)
-    )
+  def apply(params, batch, key=None):
+    inputs = _cast_inputs(params, select_inputs(batch))
+    return _promote_to_float32(model.apply({"params": params}, *inputs, key))
 
-  def measure(last, scores, batch):
-    p = model.tag_layer.log_likelihood(last, scores, batch["tags"], batch["lengths"])
-    return {"loss": metrics.Mean(-p @ batch["weights"], batch["lengths"] @ batch["weights"])}
+  def loss_metrics(tag_params, scores, batch):
+    log_p = model.tag_layer.log_likelihood(tag_params, scores, batch["tags"], batch["lengths"])
+    return {"loss": metrics.Mean(-log_p @ batch["weights"], batch["lengths"] @ batch["weights"])}
 
   def loss(params, carry, batch, key):
-    return carry, measure(*read(params, batch, key), batch)
+    return carry, loss_metrics(*apply(params, batch, key), batch)
 
   def score(params, carry, batch):
-    last, scores = read(params, batch)
-    found = model.tag_layer.best_tags(last, scores, batch["lengths"])
-    live = padding_mask(scores, batch["lengths"]) & (batch["weights"] > 0)[None]
-    scored = {"accuracy": metrics.weighted_mean(found == batch["tags"], live)}
+    tag_params, scores = apply(params, batch)
+    tags = model.tag_layer.best_tags(tag_params, scores, batch["lengths"])
+    mask = padding_mask(scores, batch["lengths"]) & (batch["weights"] > 0)[None]
+    scored = {"accuracy": metrics.weighted_mean(tags == batch["tags"], mask)}
     if span_tables:
-      scored["f1"] = metrics.span_f1(found, batch["tags"], live, span_tables)
-    return carry, measure(last, scores, batch) | scored
+      scored["f1"] = metrics.span_f1(tags, batch["tags"], mask, span_tables)
+    return carry, loss_metrics(tag_params, scores, batch) | scored
 
   def predict(params, batch):
-    last, scores = read(params, batch)
-    # One dead step more: so even of T steps, whatever T will be, one follows the first.
-    known = last, jnp.pad(scores, [(0, 1), (0, 0), (0, 0)]), batch["lengths"]
-    best, p = model.tag_layer.best_tags(*known), model.tag_layer.marginals(*known)
-    return {"tags": best[:-1], "probabilities": p[:-1]}
+    tag_params, scores = apply(params, batch)
+    # An export has a symbolic T, which may be 1. With one more padded step there is always a second
+    # step, and no special case of T = 1.
+    padded_scores = jnp.pad(scores, [(0, 1), (0, 0), (0, 0)])
+    inputs = tag_params, padded_scores, batch["lengths"]
+    tags, marginals = model.tag_layer.best_tags(*inputs), model.tag_layer.marginals(*inputs)
+    return {"tags": tags[:-1], "probabilities": marginals[:-1]}
 
   return Task(init, loss, score, predict=predict)
 
 
 def seq2seq_task(model: Any, label_smoothing: float = 0.0, coverage_weight: float = 0.0) -> Task:
-  """A sequence for each sequence (many to many, not in step), by teacher forcing.
+  """Return a task with a target sequence per source sequence, trained by teacher forcing.
 
   A batch is {"tokens": [S, B], "lengths": [B], "targets": [T + 1, B], "target_lengths": [B],
-  "weights": [B]}, of which a target begins with what the decoder first reads and ends with what
-  ends it. The loss is nats per token of the target; the accuracy, in scores only, is the share of
-  tokens that were the likeliest after what was true before them.
+  "weights": [B]}. A target begins with the start token and ends with the end token. The loss is in
+  nats per target token. The accuracy, computed in validation and test only, is the share of tokens
+  that are the most probable ones given the true tokens before them.
 
   Args:
-    model: a Translator.
-    smoothing: label smoothing, in training only.
-    coverage: λ; in training λ Σₜ Σₛ min(αₜₛ, cₜₛ) is added, what is attended to again (See, Liu &
-      Manning 2017).
+    model: a `Seq2Seq`.
+    label_smoothing: label smoothing of the training loss.
+    coverage_weight: λ; training adds λ Σₜ Σₛ min(αₜₛ, cₜₛ), a penalty on repeated attention (See,
+      Liu & Manning 2017).
   """
 
-  def inputs(batch):
+  def select_inputs(batch):
+    """Return the model's inputs, the last of which are the weights [T, B] of target tokens."""
     tokens, lengths, targets = (batch[name] for name in ("tokens", "lengths", "targets"))
-    weights = (
-      padding_mask(targets[1:, :, None], batch["target_lengths"] - 1) * batch["weights"][None]
-    )
-    return tokens, lengths, targets, weights
+    mask = padding_mask(targets[1:, :, None], batch["target_lengths"] - 1)
+    return tokens, lengths, targets, mask * batch["weights"][None]
 
   def init(key, batch):
-    return model.init(key, *inputs(batch))["params"]
+    return model.init(key, *select_inputs(batch))["params"]
 
-  def measure(params, batch, *model_args, coverage_weight=0.0):
-    tokens, *rest = inputs(batch)
-    weights = rest[-1]
+  def loss_metrics(params, batch, *model_args, coverage_weight=0.0):
+    tokens, *other_inputs = select_inputs(batch)
+    weights = other_inputs[-1]
     total, α = _promote_to_float32(
-      model.apply({"params": params}, _cast_inputs(params, tokens), *rest, *model_args)
+      model.apply({"params": params}, _cast_inputs(params, tokens), *other_inputs, *model_args)
     )
     if coverage_weight:
       total += coverage_weight * jnp.sum(weights * coverage_loss(α))
     return {"loss": metrics.Mean(total, weights.sum())}
 
   def loss(params, carry, batch, key):
-    return carry, measure(params, batch, label_smoothing, key, coverage_weight=coverage_weight)
+    return carry, loss_metrics(params, batch, label_smoothing, key, coverage_weight=coverage_weight)
 
   def score(params, carry, batch):
-    tokens, lengths, targets, weights = inputs(batch)
-    given = _cast_inputs(params, tokens), lengths, targets[:-1]
-    right = model.apply({"params": params}, *given, method="guess") == targets[1:]
-    return carry, measure(params, batch) | {"accuracy": metrics.weighted_mean(right, weights)}
+    tokens, lengths, targets, weights = select_inputs(batch)
+    inputs = _cast_inputs(params, tokens), lengths, targets[:-1]
+    predictions = model.apply({"params": params}, *inputs, method="predict_tokens")
+    accuracy = metrics.weighted_mean(predictions == targets[1:], weights)
+    return carry, loss_metrics(params, batch) | {"accuracy": accuracy}
 
   return Task(init, loss, score)
 
@@ -213,19 +222,21 @@ def seq2seq_task(model: Any, label_smoothing: float = 0.0, coverage_weight: floa
 def language_modeling_task(
   model: Any, activation_reg: float = 0.0, temporal_reg: float = 0.0, state_reset_prob: float = 0.0
 ) -> Task:
-  """Each token from those before it, over a text that goes on from batch to batch.
+  """Return a task that predicts each token from those before it, in a text that spans batches.
 
-  A batch is {"tokens": [T + 1, B], "weights": [T, B]}: a window of B columns of a text, whose
-  neighbours wₜ, wₜ₊₁ are weighed. What the encoder remembers is carried to the next batch without
-  its gradient: truncated backpropagation through time (Williams & Peng 1990). The loss is nats per
-  token; in training come α Σ drop(h)²/H and β Σ (hₜ − hₜ₋₁)²/H (Merity, McCann & Socher 2017).
+  A batch is {"tokens": [T + 1, B], "weights": [T, B]}: a window of B columns of a text, with a
+  weight for each pair of consecutive tokens wₜ, wₜ₊₁. The carry of the encoder is passed to the
+  next batch without its gradient: truncated backpropagation through time (Williams & Peng 1990).
+  The loss is in nats per token. Training adds the penalties α Σ drop(h)²/H and β Σ (hₜ − hₜ₋₁)²/H
+  (Merity, McCann & Socher 2017).
 
   Args:
-    model: a LanguageModel.
-    activation, temporal: α, β.
-    restart: rate at which a column starts anew with a window, in training. Else a model never
-      learns to begin: of columns that begin with nothing remembered, an LSTM can get stuck in some;
-      and an encoder's learned start is not learnt.
+    model: a `LanguageModel`.
+    activation_reg: α.
+    temporal_reg: β.
+    state_reset_prob: the probability that a column starts from the initial carry in a window, in
+      training. Without resets the initial carry is never trained on after the first window: an LSTM
+      can get stuck in text that starts from it, and a learned initial carry is not learned.
   """
 
   def apply(params, carry, batch, key=None):
@@ -234,19 +245,22 @@ def language_modeling_task(
   def init(key, batch):
     return model.init(key, batch["tokens"], batch["weights"])["params"]
 
-  def start(params, batch):
+  def initial_carry(params, batch):
     return model.apply({"params": params}, batch["tokens"][:0], method="logits")[0]
 
   def loss(params, carry, batch, key):
     if key is not None and state_reset_prob:
-      key, drawn = jax.random.split(key)
-      kept = jax.random.bernoulli(drawn, 1 - state_reset_prob, batch["tokens"].shape[1:])
-      first = start(params, batch)
-      carry = jax.tree.map(lambda c, new: jnp.where(kept[:, None], c, new), carry, first)
-    carry, total, *seen = apply(params, carry, batch, key)
-    ys, dropped = _promote_to_float32(seen)
-    penalty = activation_reg * losses.activation_penalty(dropped).sum() if activation_reg else 0.0
-    penalty += temporal_reg * losses.temporal_penalty(ys).sum() if temporal_reg else 0.0
+      key, reset_key = jax.random.split(key)
+      keep = jax.random.bernoulli(reset_key, 1 - state_reset_prob, batch["tokens"].shape[1:])
+      first = initial_carry(params, batch)
+      carry = jax.tree.map(lambda c, new: jnp.where(keep[:, None], c, new), carry, first)
+    carry, total, *outputs = apply(params, carry, batch, key)
+    hs, dropped_hs = _promote_to_float32(outputs)
+    penalty = 0.0
+    if activation_reg:
+      penalty += activation_reg * losses.activation_penalty(dropped_hs).sum()
+    if temporal_reg:
+      penalty += temporal_reg * losses.temporal_penalty(hs).sum()
     weight = batch["weights"].sum()
     nats = metrics.Mean(total, weight)
     return carry, {"loss": metrics.Mean(total + penalty, weight), "nats": nats}
@@ -256,8 +270,8 @@ def language_modeling_task(
     return carry, {"loss": metrics.Mean(total, batch["weights"].sum())}
 
   def predict(params, batch):
-    given = batch["tokens"], batch.get("carry")
-    carry, _, logits = model.apply({"params": params}, *given, method="logits")
+    inputs = batch["tokens"], batch.get("carry")
+    carry, _, logits = model.apply({"params": params}, *inputs, method="logits")
     return {"log_p": jax.nn.log_softmax(_promote_to_float32(logits)), "carry": carry}
 
-  return Task(init, loss, score, start, predict)
+  return Task(init, loss, score, initial_carry, predict)

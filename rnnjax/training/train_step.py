@@ -1,4 +1,4 @@
-"""Training as a generator: `for state, metrics in train(...)`, and what one wants to see inside."""
+"""The train step, the loop over it as a generator, and evaluation."""
 
 import functools
 from collections.abc import Iterable, Iterator
@@ -19,15 +19,15 @@ from rnnjax.types import Array, Carry, Key, Params, flatten_with_names
 
 
 class TrainState(NamedTuple):
-  """All that the next step depends on, besides the data.
+  """All that the next step depends on besides the data.
 
   Attributes:
-    step: how many steps were taken.
+    step: the number of steps taken.
     params: the parameters.
-    average: their moving average, or None where nothing is averaged.
-    optimizer: the optimizer's state.
-    carry: what the last batch leaves to the next.
-    key: the key from which each step's own is folded.
+    averaged_params: the average of the parameters over steps; None if no average is kept.
+    opt_state: the state of the optimizer.
+    carry: the carry that the last batch passes to the next.
+    key: the random key, into which the number of each step is folded.
   """
 
   step: Array
@@ -39,30 +39,39 @@ class TrainState(NamedTuple):
 
   @property
   def eval_params(self) -> Params:
-    """The parameters with which one evaluates: the average, where there is one."""
+    """The parameters for evaluation: the average if there is one."""
     return self.params if self.averaged_params is None else self.averaged_params
 
 
 def init_state(
   task: Task, optimizer: optax.GradientTransformation, batch, key: Key, keep_average: bool = False
 ) -> TrainState:
-  """The state before the first step; `batch` only shows the shapes."""
-  init, rest = jax.random.split(key)
-  params = jax.jit(task.init)(init, batch)
-  mean = jax.tree.map(jnp.copy, params) if keep_average else None
-  inner, carry = jax.jit(optimizer.init)(params), task.initial_carry(params, batch)
-  return TrainState(jnp.int32(0), params, mean, inner, carry, rest)
+  """Return the state before the first step.
+
+  Args:
+    task: the task.
+    optimizer: the optimizer.
+    batch: a batch, of which only shapes and dtypes matter.
+    key: the random key of the initialization and of training.
+    keep_average: whether the state contains an average of the parameters.
+  """
+  init_key, train_key = jax.random.split(key)
+  params = jax.jit(task.init)(init_key, batch)
+  averaged_params = jax.tree.map(jnp.copy, params) if keep_average else None
+  opt_state, carry = jax.jit(optimizer.init)(params), task.initial_carry(params, batch)
+  return TrainState(jnp.int32(0), params, averaged_params, opt_state, carry, train_key)
 
 
 class StepOptions(NamedTuple):
-  """What a step is compiled for.
+  """The static arguments of the compiled step.
 
   Attributes:
-    task: what is learnt.
-    optimizer: how.
-    average: μ, how the average of a state that keeps one is taken.
-    diagnose: among the metrics are "gradient/NAME", the norm of each parameter's gradient.
-    accumulate, precision: as for `gradients.gradient`.
+    task: the task.
+    optimizer: the optimizer.
+    averaging: step -> μ, the weight of the newest parameters in the average, if there is one.
+    log_gradients: add the metrics "gradient/NAME", the norm of the gradient of each parameter.
+    grad_accum_steps: as for `compute_gradients`.
+    dtype: as for `compute_gradients`.
   """
 
   task: Task
@@ -74,7 +83,11 @@ class StepOptions(NamedTuple):
 
 
 class DivergedError(FloatingPointError):
-  """A step would not be finite, and was not taken; `state` is that before it, and good."""
+  """Raised when a step would not be finite.
+
+  Attributes:
+    train_state: the state before that step, which is finite.
+  """
 
   def __init__(self, message: str, train_state: TrainState):
     super().__init__(message)
@@ -90,77 +103,93 @@ def train_loop(
   mesh: Mesh | None = None,
   **options,
 ) -> Iterator[tuple[TrainState, dict[str, Mean]]]:
-  """Takes a step for each batch, and yields the state and the step's metrics, as NumPy's.
+  """Take one training step per batch; yield the state and the metrics of each step.
 
       θ ← θ − optimizer(∇loss(θ));   θ̄ ← (1 − μₜ) θ̄ + μₜ θ
 
-  A state lives until the next is asked for, which overwrites its arrays: copy what you keep.
+  The arrays of a state are donated to the next step, which overwrites them: copy what is needed
+  later. The state that is passed to this function is not overwritten.
 
   Args:
-    task: what is learnt.
-    optimizer: how.
-    state: from where; `start` makes the first.
-    batches: the data, one step each; on many hosts, each gives its own rows.
-    mesh: the devices; all of them where None.
-    **how: as for `How`.
+    task: the task.
+    optimizer: the optimizer.
+    state: the state to start from, such as that of `init_state`.
+    batches: one batch per step. In multi-host runs each host passes its own rows.
+    mesh: the devices; None for all.
+    **options: fields of `StepOptions`.
+
+  Yields:
+    The state after the step, and its metrics {name: Mean} as NumPy arrays.
 
   Raises:
-    Diverged: the loss, a gradient or a parameter would not be finite.
+    DivergedError: the loss, a gradient or a parameter would not be finite.
   """
   mesh = mesh or device_mesh.make_mesh()
-  options = StepOptions(sharding.with_explicit_sharding(task, mesh), optimizer, **options)
-  state = jax.tree.map(jnp.copy, shard_state(mesh, state))  # the caller keeps his own
+  step_options = StepOptions(sharding.with_explicit_sharding(task, mesh), optimizer, **options)
+  state = jax.tree.map(jnp.copy, shard_state(mesh, state))  # donated below
   for batch in batches:
     with jax.set_mesh(mesh):
-      state, *seen = _train_step(options, state, sharding.shard_batch(mesh, batch))
-    found, finite = jax.device_get(seen)  # waits for the step, while the next batch is read
-    _raise_if_nonfinite(state, finite)
-    yield state, found
+      state, *outputs = _train_step(step_options, state, sharding.shard_batch(mesh, batch))
+    # This waits for the step. Meanwhile a thread reads the next batch; see `prefetch`.
+    step_metrics, is_finite = jax.device_get(outputs)
+    _raise_if_nonfinite(state, is_finite)
+    yield state, step_metrics
 
 
 def shard_state(mesh: Mesh, state: TrainState) -> TrainState:
-  """The state on a mesh: rows of the carry cut, parameters as `placement.part` says."""
+  """Place a state on a mesh: the carry sharded by rows, the parameters as `sharding.param_spec`."""
   carry = sharding.shard_carry(mesh, state.carry)
   return sharding.shard_params(mesh, state._replace(carry=()))._replace(carry=carry)
 
 
 @functools.partial(jax.jit, static_argnums=0, donate_argnums=1)
 def _train_step(options, state, batch):
+  """Take a step; return the new state, the metrics, and whether each value is finite."""
   key = jax.random.fold_in(state.key, state.step)
-  grads, carry, found = compute_gradients(
+  grads, carry, step_metrics = compute_gradients(
     options.task, state.params, state.carry, batch, key, options.grad_accum_steps, options.dtype
   )
   if options.log_gradients:
-    found |= {
+    step_metrics |= {
       f"gradient/{n}": Mean(jnp.linalg.norm(g), 1.0) for n, g in flatten_with_names(grads).items()
     }
-  updates, inner = options.optimizer.update(grads, state.opt_state, state.params)
-  params, mean = optax.apply_updates(state.params, updates), state.averaged_params
-  if mean is not None:
+  updates, opt_state = options.optimizer.update(grads, state.opt_state, state.params)
+  params, averaged_params = optax.apply_updates(state.params, updates), state.averaged_params
+  if averaged_params is not None:
     μ = options.averaging(state.step)
-    mean = jax.tree.map(lambda a, p: (1 - μ) * a + μ * p, mean, params)
-  # What is not finite takes no step: the last good state stays.
-  causes = found["loss"].total, *jax.tree.leaves(grads), *jax.tree.leaves(params)
-  finite = jnp.stack([jnp.isfinite(a).all() for a in causes])
-  good = finite.all()
-  select = lambda new, old: jax.tree.map(lambda a, b: jnp.where(good, a, b), new, old)
-  new, old = (state.step + 1, params, mean, inner), state[:4]
-  step, *kept = sharding.constrain_params(select(new, old))
-  return TrainState(step, *kept, select(carry, state.carry), state.key), found, finite
+    averaged_params = jax.tree.map(lambda a, p: (1 - μ) * a + μ * p, averaged_params, params)
+  # A step with non-finite values is skipped: the last finite state is kept and can be saved.
+  checked = step_metrics["loss"].total, *jax.tree.leaves(grads), *jax.tree.leaves(params)
+  is_finite = jnp.stack([jnp.isfinite(a).all() for a in checked])
+  all_finite = is_finite.all()
+
+  def select(new, old):
+    return jax.tree.map(lambda a, b: jnp.where(all_finite, a, b), new, old)
+
+  new, old = (state.step + 1, params, averaged_params, opt_state), state[:4]
+  selected = sharding.constrain_params(select(new, old))
+  new_state = TrainState(*selected, select(carry, state.carry), state.key)
+  return new_state, step_metrics, is_finite
 
 
-def _raise_if_nonfinite(state: TrainState, finite: np.ndarray):
-  """Raises Diverged where something is not finite, and names what first is not."""
-  if not finite.all():
-    names = [*flatten_with_names(state.params)]
-    names = ["the loss", *(f"the gradient of {name}" for name in names), *names]
-    bad = [name for name, good in zip(names, finite, strict=True) if not good]
-    raise DivergedError(
-      f"step {int(state.step) + 1} is not taken, as it would not be finite: {', '.join(bad[:2])}"
-      f"{f' and {len(bad) - 2} more' if len(bad) > 2 else ''}. The state before it is kept. A "
-      "smaller --learning_rate is the usual cure",
-      state,
-    )
+def _raise_if_nonfinite(state: TrainState, is_finite: np.ndarray):
+  """Raise DivergedError if a value is not finite, and name the first ones.
+
+  Args:
+    state: the state, which is the one before the step if a value is not finite.
+    is_finite: flags of the loss, of each gradient and of each parameter.
+  """
+  if is_finite.all():
+    return
+  params = [*flatten_with_names(state.params)]
+  names = ["the loss", *(f"the gradient of {name}" for name in params), *params]
+  bad = [name for name, good in zip(names, is_finite, strict=True) if not good]
+  others = f" and {len(bad) - 2} more" if len(bad) > 2 else ""
+  raise DivergedError(
+    f"step {int(state.step) + 1} is skipped because it would not be finite: "
+    f"{', '.join(bad[:2])}{others}. The state before it is kept. Try a smaller --learning_rate",
+    state,
+  )
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -169,11 +198,18 @@ def _eval_step(task, params, carry, batch):
 
 
 def evaluate(task: Task, params: Params, batches: Iterable, mesh: Mesh | None = None):
-  """The task's scores {name: float} over all batches; of those that can be shared, each host reads
-  its own rows."""
+  """Return the scores {name: float} of a task over all batches.
+
+  Args:
+    task: the task.
+    params: its parameters.
+    batches: batches in order, between which the carry is passed on. If they have a method
+      `select_rows`, each host reads its own rows only.
+    mesh: the devices; None for all.
+  """
   mesh = mesh or device_mesh.make_mesh()
   task, params = sharding.with_explicit_sharding(task, mesh), sharding.replicate(mesh, params)
-  total: dict[str, Mean] = {}
+  totals: dict[str, Mean] = {}
   carry = None
   for batch in distributed.shard_batches_by_host(mesh, batches):
     batch = sharding.shard_batch(mesh, batch)
@@ -181,5 +217,5 @@ def evaluate(task: Task, params: Params, batches: Iterable, mesh: Mesh | None = 
       carry = sharding.shard_carry(mesh, task.initial_carry(params, batch))
     with jax.set_mesh(mesh):
       carry, scores = _eval_step(task, params, carry, batch)
-    total = metrics.merge_metrics(total, scores)
-  return {name: mean.value for name, mean in total.items()}
+    totals = metrics.merge_metrics(totals, scores)
+  return {name: mean.value for name, mean in totals.items()}

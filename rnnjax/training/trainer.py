@@ -1,4 +1,4 @@
-"""A run: training with progress, records, checkpoints, resumption and signals, once for all."""
+"""The trainer: training with validation, metrics, checkpoints, resumption and signals."""
 
 import logging
 import math
@@ -32,17 +32,20 @@ from rnnjax.training.train_step import (
 )
 from rnnjax.types import InvalidInputError, Params, flatten_with_names
 
+PROGRESS_EVERY = 50  # steps between two updates of the loss in the progress bar
+
 
 class TrainerState(NamedTuple):
-  """What a checkpoint holds.
+  """The content of a checkpoint. The names of the fields are part of the file format.
 
   Attributes:
-    state: the newest state; its step is the place in the data, too.
-    best: the parameters that did best on the validation part.
-    score: how well they did; a loss counts negative.
-    seconds: of training so far.
-    looked: the step of the last look at the validation part.
-    since: the metrics of the steps since then, {name: Mean}.
+    train_state: the newest state. Its step is also the position in the data.
+    best_params: the parameters with the best validation score.
+    best_score: that score; a loss is negated, so that more is better. −∞ before the first
+      validation.
+    seconds: the time of training so far.
+    last_eval_step: the step of the last validation.
+    train_metrics: the metrics {name: Mean} of the steps since then.
   """
 
   train_state: TrainState
@@ -54,41 +57,44 @@ class TrainerState(NamedTuple):
 
 
 class Preempted(SystemExit):
-  """A signal ended the run after a step; all was saved."""
+  """Raised when a signal stopped the run after a step, which was saved."""
 
 
 class Trainer:
-  """Trains a task, chooses on the validation part, tests once.
+  """Trains a task, selects the best parameters by validation, and tests them once.
 
-      with Run(config, task, data, optimizer, steps) as run:
-        for state, metrics in run.train():
+      with Trainer(config, task, data, optimizer, num_steps) as trainer:
+        for state, metrics in trainer.train():
           ...
-        scores = run.test()
+        scores = trainer.test()
 
-  Ctrl-C or SIGTERM ends the step, saves, and says how to resume; the same configuration and `out`
-  resume bit for bit, as they do after a run that was killed.
+  Ctrl-C and SIGTERM stop training after the current step, save it, and log how to resume. The same
+  configuration and workdir resume bit for bit, also after the process was killed.
 
   Args:
-    config: a dataclass with `seed` and `out`, a folder or "" for none.
-    task: what is learnt.
-    data: has train (stream, len), valid and test (iterables of batches).
-    optimizer: how.
-    steps: of the whole training.
-    average: how the parameters are averaged; None for not at all.
-    every: steps between two looks at the validation part; None for an epoch.
-    score: the validation metric that chooses: the more the better, but of a loss the less.
-    beside: {name: value of JSON}, what must lie beside the parameters to make use of them, such as
-      a vocabulary; one file each in `out`.
-    watch: parameters -> {name: number}, recorded at each look; and beside it the norm of each
-      parameter's gradient.
-    mesh: how the devices are laid out, as `device_mesh.parse` reads it.
-    accumulate, precision: as for `gradients.gradient`.
-    save_every: steps between two checkpoints beside those of each look; 0 for none.
-    profile: a few steps are traced, for TensorBoard or Perfetto, into OUT/profile.
+    config: a dataclass with `seed` and `workdir`, the run directory or "" for none.
+    task: the task.
+    data: an object with `train` (with `stream`, `batch_size` and a length), `valid` and `test`
+      (iterables of batches).
+    optimizer: the optimizer.
+    num_steps: the steps of the whole training.
+    averaging: the schedule of parameter averaging; None for no average.
+    eval_every: the steps between two validations; None for one epoch.
+    metric: the validation metric that selects the best parameters: the highest value, or the lowest
+      if it is "loss".
+    extras: {name: JSON value}, what is needed to use the parameters, such as a vocabulary; each is
+      saved as a file in the run directory.
+    param_stats_fn: params -> {name: number}, written to the metrics at each validation. If it is
+      given, the norms of the gradients are written too.
+    mesh_spec: the device mesh, as for `device_mesh.parse_mesh_spec`.
+    grad_accum_steps, dtype: as for `compute_gradients`.
+    checkpoint_every: the steps between checkpoints, in addition to one at each validation; 0 for
+      none.
+    profile: write a profiler trace of a few steps to WORKDIR/profile.
 
   Raises:
-    BadInput: `out` is the place of another run, the devices cannot share a batch, or the task has
-      no such score.
+    InvalidInputError: workdir belongs to another run, the batch cannot be divided among the
+      devices, or the task has no such metric.
   """
 
   def __init__(
@@ -110,43 +116,51 @@ class Trainer:
     checkpoint_every: int = 0,
     profile: bool = False,
   ):
-    self.config, self.data, self.optimizer, self.num_steps = config, data, optimizer, num_steps
-    self.averaging, self.grad_accum_steps, self.dtype = averaging, grad_accum_steps, dtype
-    self.eval_every, self.metric = eval_every or len(data.train), metric
-    self.checkpoint_every, self.metric_sign = (
-      checkpoint_every or self.eval_every,
-      -1 if metric == "loss" else 1,
-    )
+    self.config, self.task, self.data = config, task, data
+    self.optimizer, self.num_steps, self.averaging = optimizer, num_steps, averaging
+    self.grad_accum_steps, self.dtype = grad_accum_steps, dtype
     self.extras, self.param_stats_fn = extras or {}, param_stats_fn
+    self.metric, self.metric_sign = metric, -1 if metric == "loss" else 1
+    self.eval_every = eval_every or len(data.train)
+    self.checkpoint_every = checkpoint_every or self.eval_every
     self.workdir = pathlib.Path(config.workdir).expanduser() if config.workdir else None
-    self.mesh = device_mesh.make_mesh(data.train.batch_size, mesh_spec)
-    if data.train.batch_size % (self.mesh.size * grad_accum_steps):
+
+    # Devices.
+    batch_size = data.train.batch_size
+    self.mesh = device_mesh.make_mesh(batch_size, mesh_spec)
+    self.use_shard_map = device_mesh.parse_mesh_spec(mesh_spec)[0] == "shard_map"
+    if batch_size % (self.mesh.size * grad_accum_steps):
       raise InvalidInputError(
-        f"a batch of {data.train.batch_size} rows on {self.mesh.size} devices has no {grad_accum_steps} equal "
-        "parts; --batch_size must be a multiple of both together"
+        f"--batch_size must be a multiple of devices × --grad_accum_steps = {self.mesh.size} × "
+        f"{grad_accum_steps}; got {batch_size}"
       )
+
+    # Tools of the loop.
     if profile and not self.workdir:
-      raise InvalidInputError("--profile needs --workdir, where its trace is written")
-    self.task, self.use_shard_map = task, device_mesh.parse_mesh_spec(mesh_spec)[0] == "shard_map"
-    self.preemption, self.profiler = (
-      PreemptionHandler(),
-      Profiler(self.workdir / "profile" if profile else None),
-    )
-    self.timer, self.metrics_writer, self.checkpoints = StepTimer(), None, None
+      raise InvalidInputError("--profile needs --workdir, where the trace is written")
+    self.profiler = Profiler(self.workdir / "profile" if profile else None)
+    self.preemption, self.timer = PreemptionHandler(), StepTimer()
+    self.metrics_writer = self.checkpoints = None
+
+    # Initial state, and the names of the metrics.
     example = next(data.train.stream())
     state = init_state(task, optimizer, example, jax.random.key(config.seed), bool(averaging))
-    seen = jax.eval_shape(lambda *given: task.score(*given)[1], state.params, state.carry, example)
-    if metric not in seen:
+    score_metrics = jax.eval_shape(task.score, state.params, state.carry, example)[1]
+    if metric not in score_metrics:
       raise InvalidInputError(
-        f"score must be among what the task scores, {', '.join(seen)}; got {metric!r}"
+        f"metric must be one of the scores of the task, {', '.join(score_metrics)}; got {metric!r}"
       )
-    # What is asked of shapes alone comes before the state lies on a mesh of typed axes.
-    learnt = jax.eval_shape(task.loss, state.params, state.carry, example, state.key)[1]
+    # eval_shape precedes shard_state: it does not accept arrays sharded over explicit mesh axes.
+    loss_metrics = jax.eval_shape(task.loss, state.params, state.carry, example, state.key)[1]
+    metric_names = [*loss_metrics]
+    if param_stats_fn:
+      metric_names += [f"gradient/{name}" for name in flatten_with_names(state.params)]
+    self.zero_metrics = {name: Mean(0.0, 0.0) for name in metric_names}
     state = shard_state(self.mesh, state)
-    best = jax.tree.map(jnp.copy, state.eval_params)
-    norms = [f"gradient/{name}" for name in flatten_with_names(state.params) if param_stats_fn]
-    self.zero_metrics = {name: Mean(0.0, 0.0) for name in (*learnt, *norms)}
-    self.state = TrainerState(state, best, -math.inf, 0.0, 0, self.zero_metrics)
+    best_params = jax.tree.map(jnp.copy, state.eval_params)  # the step donates the state's arrays
+    self.state = TrainerState(state, best_params, -math.inf, 0.0, 0, self.zero_metrics)
+
+    # Resumption.
     if self.workdir:
       run_dir.create_run_dir(self.workdir, config, self.extras)
       self._open_checkpoints()
@@ -156,17 +170,17 @@ class Trainer:
 
   @property
   def step(self) -> int:
-    """Steps taken so far."""
+    """The number of steps taken."""
     return int(self.state.train_state.step)
 
   @property
   def num_params(self) -> int:
-    """How many numbers are learnt."""
+    """The number of parameters."""
     return sum(p.size for p in jax.tree.leaves(self.state.train_state.params))
 
   @property
   def best_params(self) -> Params:
-    """The parameters that did best on the validation part, on one device."""
+    """The parameters with the best validation score, on one device."""
     return distributed.copy_to_local_device(self.mesh, self.state.best_params)
 
   def __enter__(self):
@@ -182,14 +196,15 @@ class Trainer:
       self.checkpoints.close()
 
   def train(self) -> Iterator[tuple[TrainState, dict[str, Mean]]]:
-    """Trains to the end; yields the state and metrics of each step.
+    """Train to the last step; yield the state and the metrics of each step.
 
     Raises:
-      Diverged: a step would not be finite; the state before it is saved.
-      Stopped: by a signal.
+      DivergedError: a step would not be finite; the state before it is saved.
+      Preempted: a signal stopped the run.
     """
     self.timer.reset()
-    begun, before = time.perf_counter(), self.state.seconds
+    start_time, seconds_before = time.perf_counter(), self.state.seconds
+    # The n-th batch is a function of the seed and n, so that a resumed run starts at its step.
     stream = distributed.shard_batches_by_host(self.mesh, self.data.train).stream(self.step)
     task = sharding.with_shard_map(self.task, self.mesh) if self.use_shard_map else self.task
     loop = train_loop(
@@ -197,72 +212,89 @@ class Trainer:
       self.optimizer,
       self.state.train_state,
       self.timer.time_batches(stream),
-      average=self.averaging,
+      averaging=self.averaging,
       mesh=self.mesh,
-      diagnose=bool(self.param_stats_fn),
-      accumulate=self.grad_accum_steps,
-      precision=self.dtype,
+      log_gradients=bool(self.param_stats_fn),
+      grad_accum_steps=self.grad_accum_steps,
+      dtype=self.dtype,
     )
-    due = self.step % self.eval_every == 0 or self.step == self.num_steps
-    if self.step and due and self.state.last_eval_step < self.step:
-      self._validate_and_save()  # which a signal cut short
-    bar = tqdm.tqdm(
+    # A signal may have interrupted the validation after which the run was saved: repeat it.
+    if self.step and self._is_eval_step(self.step) and self.state.last_eval_step < self.step:
+      self._validate_and_save()
+    progress_bar = tqdm.tqdm(
       total=self.num_steps,
       initial=self.step,
       unit="step",
-      disable=None if distributed.is_primary_host() else True,
+      disable=None if distributed.is_primary_host() else True,  # None: off if not a terminal
     )
-    first = self.step + 1
-    for step in range(first, self.num_steps + 1):
-      self.profiler.step(step - first)
+    first_step = self.step + 1
+    for step in range(first_step, self.num_steps + 1):
+      self.profiler.step(step - first_step)
       try:
-        state, found = next(loop)
+        state, step_metrics = next(loop)
       except DivergedError as error:
         self._save_last_finite(error.train_state)
         raise
-      seconds = before + time.perf_counter() - begun
-      since = metrics.merge_metrics(self.state.train_metrics, found)
-      self.state = self.state._replace(train_state=state, seconds=seconds, train_metrics=since)
-      yield state, found
-      bar.update()
-      end = step % self.eval_every == 0 or step == self.num_steps
-      if end or step % 50 == 0:
-        bar.set_postfix(loss=f"{since['loss'].value:.3f}")
+      seconds = seconds_before + time.perf_counter() - start_time
+      train_metrics = metrics.merge_metrics(self.state.train_metrics, step_metrics)
+      self.state = self.state._replace(
+        train_state=state, seconds=seconds, train_metrics=train_metrics
+      )
+      yield state, step_metrics
+      progress_bar.update()
+      if self._is_eval_step(step) or step % PROGRESS_EVERY == 0:
+        progress_bar.set_postfix(loss=f"{train_metrics['loss'].value:.3f}")
       self._stop_if_signaled()
-      if end:
+      if self._is_eval_step(step):
         self._validate_and_save()
       elif step % self.checkpoint_every == 0:
         self._save()
-    bar.close()
+    progress_bar.close()
+
+  def _is_eval_step(self, step: int) -> bool:
+    return step % self.eval_every == 0 or step == self.num_steps
 
   def _validate_and_save(self):
-    """Validates, keeps the best parameters, saves."""
-    step, now, since = self.step, self.state.train_state.eval_params, self.state.train_metrics
-    values = {f"train/{name}": mean.value for name, mean in since.items()} | self.timer.lap()
-    scores = evaluate(self.task, now, self._iter_host_batches(self.data.valid), self.mesh)
-    score, before = self.metric_sign * scores[self.metric], self.state.best_score
-    # What is no number, as the score of nothing, is a bar to none, and better than none alone.
-    if score > before or math.isnan(before) or (math.isnan(score) and before == -math.inf):
-      best = jax.tree.map(jnp.copy, now)
-      self.state = self.state._replace(best_params=best, best_score=score)
-    self.state = self.state._replace(last_eval_step=step, train_metrics=self.zero_metrics)
+    """Validate, update the best parameters, write metrics and a checkpoint."""
+    step, params = self.step, self.state.train_state.eval_params
+    values = {f"train/{name}": mean.value for name, mean in self.state.train_metrics.items()}
+    values |= self.timer.lap()
+    scores = evaluate(self.task, params, self._iter_host_batches(self.data.valid), self.mesh)
     values |= {f"valid/{name}": value for name, value in scores.items()}
-    params = (
-      distributed.copy_to_local_device(self.mesh, self.state.train_state.params)
-      if self.param_stats_fn
-      else None
+    if self._is_best(score := self.metric_sign * scores[self.metric]):
+      # A copy, because the next step overwrites the arrays of the state.
+      best_params = jax.tree.map(jnp.copy, params)
+      self.state = self.state._replace(best_params=best_params, best_score=score)
+    self.state = self.state._replace(last_eval_step=step, train_metrics=self.zero_metrics)
+    param_stats = {}
+    if self.param_stats_fn:
+      train_params = self.state.train_state.params
+      param_stats = self.param_stats_fn(distributed.copy_to_local_device(self.mesh, train_params))
+    self.metrics_writer.write(step, **values, **param_stats)
+    self._log_metrics(step, values)
+    self._save(overwrite=True)  # the step may have been saved before its validation
+    self.timer.reset()  # validation is not part of the time of steps
+
+  def _is_best(self, score: float) -> bool:
+    """Return whether a validation score is the best so far.
+
+    A NaN score never blocks a later one, and is the best one only if there is no other.
+    """
+    best = self.state.best_score
+    return score > best or math.isnan(best) or (math.isnan(score) and best == -math.inf)
+
+  def _log_metrics(self, step: int, values: dict[str, float]):
+    """Log the metrics of training and validation in one line, above the progress bar."""
+    shown = "  ".join(
+      f"{name} {value:.4f}"
+      for name, value in values.items()
+      if name.startswith(("train/", "valid/")) and "gradient/" not in name
     )
-    watched = self.param_stats_fn(params) if self.param_stats_fn else {}
-    self.metrics_writer.write(step, **values, **watched)
     with tqdm.tqdm.external_write_mode(file=sys.stderr):
-      brief = (item for item in values.items() if item[0].split("/")[0] in ("train", "valid"))
-      shown = "  ".join(f"{name} {value:.4f}" for name, value in brief if "gradient/" not in name)
       logging.info("step %d/%d  %s  %.0f s", step, self.num_steps, shown, self.state.seconds)
-    self._save(overwrite=True)  # it may have been saved before this look
-    self.timer.reset()  # looking is no training
 
   def _open_checkpoints(self):
-    from rnnjax.training.checkpoints import Checkpoints  # orbax takes seconds to import
+    from rnnjax.training.checkpoints import Checkpoints  # importing Orbax takes seconds
 
     self.checkpoints = Checkpoints(self.workdir / "checkpoints")
 
@@ -271,15 +303,15 @@ class Trainer:
       self.checkpoints.save(self.step, self.state, overwrite)
 
   def _save_last_finite(self, state):
-    """Saves a state that is good where the step after it is not."""
+    """Save the last finite state after the following step diverged."""
     self.state = self.state._replace(train_state=state)
     if self.step:
       self._save()
 
   def _stop_if_signaled(self):
-    """Where a signal asks to: saves, in a folder of its own where none was given, and leaves."""
-    number = self.preemption.poll()
-    if not number:
+    """If a signal arrived, save and raise Preempted; a run without workdir gets one."""
+    signum = self.preemption.poll()
+    if not signum:
       return
     if not self.checkpoints:
       self.workdir = pathlib.Path("runs") / f"{time.strftime('%Y-%m-%d_%H-%M-%S')}_{os.getpid()}"
@@ -287,22 +319,27 @@ class Trainer:
       self._open_checkpoints()
     self._save()
     logging.warning(
-      "stopped after step %d of %d, which is saved in %s. The same %s resumes there.",
+      "stopped after step %d of %d, saved in %s. The same %s resumes from there.",
       self.step,
       self.num_steps,
       self.workdir,
       "command" if self.config.workdir else f"configuration with --workdir={self.workdir}",
     )
-    raise Preempted(130 if number == signal.SIGINT else 0)
+    raise Preempted(130 if signum == signal.SIGINT else 0)
 
   def _iter_host_batches(self, batches: Iterable) -> Iterable:
-    """This host's share of the batches, before each of which a signal is heard."""
+    """Yield this host's batches, checking for a preemption signal before each one."""
     for batch in distributed.shard_batches_by_host(self.mesh, batches):
       self._stop_if_signaled()
       yield batch
 
   def test(self) -> dict[str, float]:
-    """Reads the test part, once, with the parameters that did best in validation."""
+    """Evaluate the best parameters on the test set.
+
+    Returns:
+      "test/NAME" for each score, "valid/METRIC" of the best parameters, "parameters", "steps" and
+      "seconds".
+    """
     scores = evaluate(
       self.task, self.state.best_params, self._iter_host_batches(self.data.test), self.mesh
     )

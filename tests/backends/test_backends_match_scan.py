@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from rnnjax.backends.base import Backend, always_available
-from rnnjax.backends.deferred import deferred
-from rnnjax.backends.select import DeferredOptions
+from rnnjax.backends.deferred import DeferredOptions, deferred
 from rnnjax.unroll import BACKENDS
 from tests.cell_cases import (
   CASES,
@@ -21,7 +20,9 @@ from tests.cell_cases import (
 )
 
 BACKENDS |= {  # every plan is as good as that which is chosen
-  f"deferred {how}": Backend(functools.partial(deferred, options=how), always_available)
+  f"deferred {how}": functools.partial(
+    Backend, functools.partial(deferred, options=how), always_available
+  )
   for how in (
     DeferredOptions(chunk_size=2),
     DeferredOptions(save_gates=False, chunk_size=3, concat_gates=True, unroll=2),

@@ -10,10 +10,10 @@ import pytest
 FAULTS = """
 import resource, sys
 import jax, jax.numpy as jnp
-from rnnjax import pages
+from rnnjax.backends import malloc
 if sys.argv[1] == "keep":
-  pages.keep()
-assert pages.kept == (sys.argv[1] == "keep")
+  malloc.tune_malloc()
+assert malloc.malloc_tuned == (sys.argv[1] == "keep")
 f = jax.jit(lambda x: (jnp.cumsum(jnp.sin(x)) * jnp.sin(x)[::-1]).sum())  # three arrays on the way
 x = jnp.ones(4 << 20)
 faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt

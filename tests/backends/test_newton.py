@@ -162,7 +162,9 @@ def test_large_jacobians_are_unavailable():
   "how", [NewtonOptions("half"), NewtonOptions(damping=1.0), NewtonOptions(max_iterations=-1)]
 )
 def test_invalid_options_raise(how):
-  with pytest.raises(ValueError, match=r"form must be one of .* damping in \[0, 1\).* got Newton"):
+  with pytest.raises(
+    ValueError, match=r"jacobian must be one of .* damping in \[0, 1\).* got Newton"
+  ):
     solve(gru(H), *random_problem(gru(H), 3), options=how)
 
 

@@ -10,13 +10,14 @@ import pytest
 
 from rnnjax import backend_status, gru, lru, lstm, mingru
 from rnnjax.backends import malloc
+from rnnjax.backends.deferred import DeferredOptions, choose_options
 from rnnjax.backends.pallas import triton_tiling
-from rnnjax.backends.select import DeferredOptions, choose_options, select_backend
+from rnnjax.backends.select import select_backend
 
 COUNT = """
 import jax, os, sys
-from rnnjax.training import mesh
-mesh.use_cores(int(sys.argv[1]))
+from rnnjax.training import device_mesh
+device_mesh.use_cpu_cores_as_devices(int(sys.argv[1]))
 print(jax.device_count(), os.environ["NPROC"])
 """
 
@@ -98,6 +99,7 @@ def test_associative_backend_only_for_small_linear_states(cell, shape, expected)
 )
 def test_triton_selected_only_for_few_rounds_of_programs(monkeypatch, rounds, unable, expected):
   """What was not measured to pay is not taken, though it could run."""
+  monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
   monkeypatch.setattr(triton_tiling, "num_waves", lambda cell, params, xs: rounds)
   able = lambda name: name not in unable.split()
   assert select_backend(lstm(4), {}, jnp.zeros((5, 64, 3)), able) == expected

@@ -1,4 +1,4 @@
-"""Linear recurrences: extreme gates over many steps, how an LRU starts, and who is refused."""
+"""Linear recurrences: extreme gates over many steps, bfloat16, and initialization of an LRU."""
 
 import jax
 import jax.numpy as jnp
@@ -17,48 +17,52 @@ LINEAR_CELLS = {
 
 
 def extreme_gate_case(name):
-  """A cell's tick, float32 parameters, and inputs that drive gates from 1e-40 to 1 − 1e-40."""
-  cell, tick = LINEAR_CELLS[name]
+  """Return a cell, its reference, float32 parameters, and inputs with gates from 1e-40 to 1."""
+  cell, reference = LINEAR_CELLS[name]
   params = CASES[NAMES.index(str(cell))].params(np.float32)
-  return cell, tick, params, 30 * random_inputs(STEPS, (ROWS,), np.float32)
+  return cell, reference, params, 30 * random_inputs(STEPS, (ROWS,), np.float32)
 
 
 @pytest.mark.parametrize("backend", ["scan", "associative"])
 @pytest.mark.parametrize("name", LINEAR_CELLS)
 def test_extreme_gates_over_long_sequence(name, backend):
-  """In float32 every output is that of the paper in float64, to a few of its last bits."""
-  cell, tick, params, xs = extreme_gate_case(name)
-  exact = {name: np.float64(p) for name, p in params.items()}
-  with np.errstate(over="ignore"):  # σ as the paper writes it, of numbers far below zero
-    _, ys = numpy_reference.unroll(tick, exact, xs, (H, H))
-  gates = numpy_reference.σ(np.clip(xs @ exact["W"] + exact["b"], -500, 500))[..., :H]
+  """Outputs in float32 equal those of the float64 reference up to rounding."""
+  cell, reference, params, xs = extreme_gate_case(name)
+  wide_params = {name: np.float64(p) for name, p in params.items()}
+  with np.errstate(over="ignore"):  # in exp(−z) of σ as the paper writes it
+    _, expected = numpy_reference.unroll(reference, wide_params, xs, (H, H))
+  z = xs @ wide_params["W"] + wide_params["b"]
+  gates = numpy_reference.σ(np.clip(z, -500, 500))[..., :H]
   assert gates.min() < 1e-40 and (1 - gates).min() == 0
-  _, got = unroll(cell, params, xs, backend=backend)
-  np.testing.assert_allclose(got, ys, rtol=1e-5, atol=1e-5)
+  _, ys = unroll(cell, params, xs, backend=backend)
+  np.testing.assert_allclose(ys, expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", LINEAR_CELLS)
 def test_gradients_with_extreme_gates(name):
-  """They are finite in float32, and those of the plain loop in float64."""
+  """Gradients in float32 are finite and equal those of the reference loop in float64."""
   cell, _, params, xs = extreme_gate_case(name)
-  weights = np.random.default_rng(3).normal(size=(STEPS, ROWS, H))  # not of ys, as sin would be
+  # A loss that is linear in ys: its gradients do not depend on rounding errors of ys.
+  weights = np.random.default_rng(3).normal(size=(STEPS, ROWS, H))
 
-  def slopes(backend, dtype):
-    w = jnp.asarray(weights, dtype)
-    run = lambda params, xs: (w * unroll(cell, params, xs, backend=backend)[1]).mean()
-    return jax.grad(run, (0, 1))(*jax.tree.map(lambda p: jnp.asarray(p, dtype), (params, xs)))
+  def gradients(backend, dtype):
+    def loss(params, xs):
+      ys = unroll(cell, params, xs, backend=backend)[1]
+      return (jnp.asarray(weights, dtype) * ys).mean()
 
-  got = slopes("associative", jnp.float32)
+    return jax.grad(loss, (0, 1))(*jax.tree.map(lambda p: jnp.asarray(p, dtype), (params, xs)))
+
+  actual = gradients("associative", jnp.float32)
   with jax.enable_x64(True):
-    expected = slopes("scan", jnp.float64)
-  for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
+    expected = gradients("scan", jnp.float64)
+  for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
     np.testing.assert_allclose(a, b, rtol=0, atol=1e-5 * np.abs(b).max())
 
 
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("name", LINEAR_CELLS)
 def test_state_is_bounded_by_candidates(name):
-  """A convex mean of positive numbers: h is positive, and no larger than the largest of them."""
+  """h is a convex combination of positive candidates: positive and at most their maximum."""
   cell, _, params, xs = extreme_gate_case(name)
   _, ys = unroll(cell, params, np.float64(xs))
   candidates = (np.float64(xs) @ params["W"] + params["b"])[..., -H:]
@@ -67,7 +71,7 @@ def test_state_is_bounded_by_candidates(name):
 
 @pytest.mark.parametrize("backend", ["scan", "deferred", "associative"])
 def test_slow_gate_accumulates_in_bfloat16(backend):
-  """h climbs to its candidate by steps that bfloat16 beside h would not hold."""
+  """h approaches its candidate by increments that a bfloat16 state would round to 0."""
   cell, T = mingru(1), 6000
   params = {"W": jnp.zeros((1, 2)), "b": jnp.array([-7.0, 0.5])}  # 1 − σ(−7) = 0.9991, g = 1
   _, ys = unroll(cell, params, jnp.zeros((T, 1, 1), jnp.bfloat16), backend=backend)
@@ -77,8 +81,8 @@ def test_slow_gate_accumulates_in_bfloat16(backend):
 
 
 def test_lru_eigenvalues_at_init():
-  """inner ≤ |λ| ≤ outer, spread evenly over the area, angles below phase; white noise in gives
-  states of variance one."""
+  """λ is uniform over the ring, with phases below max_phase; white noise gives states of variance
+  one."""
   cell = lru(3, num_states=2000, r_min=0.6, r_max=0.9, max_phase=1.0)
   params = cell.init(jax.random.key(0), 50)
   λ, _ = cell.coefficients(params, jnp.zeros(2 * 2000 + 3))
@@ -93,25 +97,26 @@ def test_lru_eigenvalues_at_init():
 
 @pytest.mark.parametrize("backend", ["scan", "deferred", "associative"])
 def test_lru_bfloat16_close_to_float32(backend):
-  """λ near the unit circle is not rounded to eight bits: the inputs are."""
+  """Only the inputs are rounded to bfloat16, not the eigenvalues near the unit circle."""
   cell = lru(16, r_min=0.99, r_max=0.999)
   params, xs = cell.init(jax.random.key(0), 4), jax.random.normal(jax.random.key(1), (400, 2, 4))
-  true, found = (
+  wide, narrow = (
     unroll(cell, params, xs.astype(dtype), backend=backend)[1]
     for dtype in (jnp.float32, jnp.bfloat16)
   )
-  assert found.dtype == jnp.bfloat16
-  assert jnp.linalg.norm(found - true) < 0.01 * jnp.linalg.norm(true)
+  assert narrow.dtype == jnp.bfloat16
+  assert jnp.linalg.norm(narrow - wide) < 0.01 * jnp.linalg.norm(wide)
 
 
 def test_lru_invalid_radii_raise():
-  with pytest.raises(ValueError, match=r"0 <= inner < outer <= 1; got 0.9 and 0.5"):
+  with pytest.raises(ValueError, match=r"0 <= r_min < r_max <= 1; got 0.9 and 0.5"):
     lru(H, r_min=0.9, r_max=0.5)
 
 
 def test_associative_backend_requires_linear_cell():
-  """The others are told why, by name; a user's linear cell is none of them."""
+  """Other cells raise an error with the reason; a user's linear recurrence is supported."""
   params, xs = gru(H).init(jax.random.key(0), D), random_inputs(dtype=np.float32)
-  with pytest.raises(ValueError, match=r"'associative' cannot run .* gru\(5\) is none; backend='s"):
+  match = r"'associative' cannot run .* gru\(5\) is not made by .*; backend='scan'"
+  with pytest.raises(ValueError, match=match):
     unroll(gru(H), params, xs, backend="associative")
   assert not backend_status(quasi(H), quasi(H).init(jax.random.key(0), D), xs)["associative"]

@@ -15,7 +15,7 @@ LABELS = [i % 3 for i in range(len(SIZES))]
 
 def make_batches(times=1, **options):
   """Few rows; of many, further lengths are worth a shape."""
-  how = {"batch": 4, "limit": 16, "buckets": 3, "seed": 1} | options
+  how = {"batch_size": 4, "max_length": 16, "max_buckets": 3, "seed": 1} | options
   return BucketedBatches(SEQUENCES * times, LABELS * times, **how)
 
 
@@ -78,8 +78,8 @@ def test_truncation_and_padding_sides(keep, kept, padding, expected):
 
 def test_number_of_lengths_is_at_most_buckets():
   """No more values of T than buckets, each a bound, and each the tightest; of few rows fewer."""
-  assert len(make_batches(buckets=3, batch=2).boundaries) < 3
-  batches = make_batches(20, buckets=3, batch=2)
+  assert len(make_batches(max_buckets=3, batch_size=2).boundaries) < 3
+  batches = make_batches(20, max_buckets=3, batch_size=2)
   taken = list(itertools.islice(batches.stream(), 3 * len(batches)))
   assert {len(batch["tokens"]) for batch in taken} == set(batches.boundaries.tolist())
   assert len(batches.boundaries) == 3
@@ -109,7 +109,7 @@ def test_bucket_bounds_minimize_padding():
 
 
 TARGETS = [np.full(3 * (i % 4) + i + 1, 100 + i) for i in range(len(SIZES))]
-PAIRED = {"limit": 20, "batch": 2, "targets": TARGETS}
+PAIRED = {"max_length": 20, "batch_size": 2, "targets": TARGETS}
 
 
 @pytest.mark.parametrize("seed, epoch", [(None, 0), (1, 0), (1, 2)])
@@ -160,8 +160,8 @@ def test_equal_length_sources_are_batched_by_target_length():
 
 def test_invalid_options_raise():
   """Misspelt options and empty data are refused."""
-  with pytest.raises(ValueError, match=r"^keep must be .*'first'.*'last'.*; got 'middle'"):
-    make_batches(keep="middle")
+  with pytest.raises(ValueError, match=r"^truncation must be .*'first'.*'last'.*; got 'middle'"):
+    make_batches(truncation="middle")
   with pytest.raises(ValueError, match=r"^padding must be .*'back'.*'front'.*; got 'left'"):
     make_batches(padding="left")
   with pytest.raises(ValueError, match="no sequences"):

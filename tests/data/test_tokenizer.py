@@ -44,7 +44,7 @@ def apply_merges(words, merges):
 @pytest.mark.parametrize("lower", [False, True])
 def test_encode_decode_round_trip(kind, lower):
   """Up to blanks; even one that looks like a special, or holds the mark of a blank."""
-  subwords = train_tokenizer(kind, lower=lower)
+  subwords = train_tokenizer(kind, lowercase=lower)
   for text in [*TEXTS, "  lower\n\t ▁ town,  ▁", "", " "]:
     ids = subwords.encode(text)
     plain = " ".join(text.replace("▁", " ").split())
@@ -139,7 +139,7 @@ def test_bpe_dropout_varies_segmentation():
 @pytest.mark.parametrize("kind", MODEL_TYPES)
 def test_json_round_trip(kind):
   """Through JSON text; specials in a text stay text, and dropout draws the same."""
-  subwords = train_tokenizer(kind, lower=True)
+  subwords = train_tokenizer(kind, lowercase=True)
   again = Tokenizer.from_json(json.loads(json.dumps(subwords.to_json())))
   assert again.tokens == subwords.tokens
   for text in [*TEXTS, "Unseen Ω <pad>"]:
@@ -152,8 +152,8 @@ def test_json_round_trip(kind):
 def test_training_is_deterministic_across_processes():
   """Whatever the order of its sets and tables."""
   code = (
-    "import json, sys; from rnnjax.data.tokenizer import Subwords;"
-    "texts, size = json.load(sys.stdin); print(json.dumps(Subwords.train(texts, size).words))"
+    "import json, sys; from rnnjax.data.tokenizer import Tokenizer;"
+    "texts, size = json.load(sys.stdin); print(json.dumps(Tokenizer.train(texts, size).tokens))"
   )
   given = json.dumps([TEXTS, SIZES["bpe"]])
   made = subprocess.run(
@@ -174,11 +174,11 @@ def test_shared_vocab_of_two_languages():
 @pytest.mark.parametrize(
   "texts, size, kind, message",
   [
-    (TEXTS, 100, "syllable", r"kind must be one of \('bpe', .*; got 'syllable'"),
+    (TEXTS, 100, "syllable", r"model_type must be one of \('bpe', .*; got 'syllable'"),
     ([], 100, "bpe", r"got 100, and 0 texts of 0 characters\. Are they empty\?"),
     ([" ", ""], 100, "word", r"got 100, and 2 texts of 0 characters"),
-    (["abc abc"], 7, "bpe", r"size must be at least 8, .* got 7, and 1 texts of 4 characters"),
-    (["abc abc"], 4, "word", r"size must be at least 5, "),
+    (["abc abc"], 7, "bpe", r"vocab_size must be at least 8, .* got 7, and 1 texts of 4 characters"),
+    (["abc abc"], 4, "word", r"vocab_size must be at least 5, "),
   ],
 )
 def test_invalid_training_input_raises(texts, size, kind, message):
@@ -188,5 +188,5 @@ def test_invalid_training_input_raises(texts, size, kind, message):
 
 @pytest.mark.parametrize("value", [{}, None, {"kind": "bpe", "lower": False, "tokenizer": {}}])
 def test_invalid_json_raises(value):
-  with pytest.raises(InvalidInputError, match=r"subwords must be what to_json returned; got "):
+  with pytest.raises(InvalidInputError, match=r"a tokenizer must be what to_json returned; got "):
     Tokenizer.from_json(value)

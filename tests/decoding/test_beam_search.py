@@ -1,4 +1,4 @@
-"""Beam search against NumPy: every text there is, and a beam that is a plain loop over lists."""
+"""Beam search, compared with exhaustive search and with a plain loop over lists, in NumPy."""
 
 import functools
 from typing import NamedTuple
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from rnnjax import forward, generate, lstm, make_sampler, stack
-from rnnjax.decoding import beam_search
+from rnnjax.decoding.beam_search import beam_search
 from rnnjax.models.language_model import LanguageModel
 from rnnjax.output_layers import full_softmax
 
@@ -18,7 +18,7 @@ V, B, S, M = 4, 3, 3, 499
 END = 2
 FIRST = np.array([0, 3, 1], np.int32)
 MODEL = LanguageModel(nn.Embed(V, 5), stack(forward(lstm(6)), forward(lstm(6))), full_softmax(V))
-PENALTIES = [  # α, β, block
+PENALTIES = [  # α, β, ngram_size
   (0.0, 0.0, 0),
   (0.6, 0.0, 0),
   (-0.5, 0.0, 0),
@@ -33,7 +33,7 @@ PENALTIES = [  # α, β, block
 
 
 def random_tables(seed=0, B=B):
-  """Of each row: logits and attention after each of M histories, told apart by a hash."""
+  """Return a model as tables: the logits and attention of each row for each of M history hashes."""
   draw = np.random.default_rng(seed)
   table = lambda n: draw.normal(0, 2, (B, M, n)).astype(np.float32)
   return {"logits": table(V), "attention": table(S)}
@@ -43,13 +43,14 @@ def hash_state(state, token):
   return (state * 31 + token * 7 + 1) % M
 
 
-def read_step(params, tokens, lengths=None, carry=None):
-  """The carry is a hash of all that was read, and how much attention each source had."""
+def table_logits(params, tokens, lengths=None, carry=None):
+  """A `logits_fn` that looks up tables; its carry is a hash of all tokens and the coverage."""
   assert tokens.shape == (1, len(params["logits"])) and lengths is None
-  state, had = carry or (jnp.zeros_like(tokens[0]), jnp.zeros_like(params["attention"][:, 0]))
+  state, coverage = carry or (jnp.zeros_like(tokens[0]), jnp.zeros_like(params["attention"][:, 0]))
   state = hash_state(state, tokens[0])
-  now = lambda table: jnp.take_along_axis(table, state[:, None, None], 1)[:, 0]
-  return (state, had + jax.nn.softmax(now(params["attention"]))), now(params["logits"])
+  look_up = lambda table: jnp.take_along_axis(table, state[:, None, None], 1)[:, 0]
+  attention = jax.nn.softmax(look_up(params["attention"]))
+  return (state, coverage + attention), look_up(params["logits"])
 
 
 def log_coverage(carry):
@@ -57,13 +58,13 @@ def log_coverage(carry):
 
 
 def next_token_lookup(tables, b, first):
-  """What `read` says in row b: a text -> logits and attention of what follows."""
+  """Return row b of `table_logits` as a function: tokens -> logits and attention of the next."""
 
-  def follow(tokens):
+  def next_token(tokens):
     state = functools.reduce(hash_state, (first, *tokens), 0)
     return tables["logits"][b, state], tables["attention"][b, state]
 
-  return follow
+  return next_token
 
 
 def softmax(z):
@@ -84,125 +85,137 @@ class Hypothesis(NamedTuple):
     c = np.log(np.minimum(self.coverage, 1)).sum() if β else 0
     return self.log_p / ((5 + len(self.tokens)) / 6) ** α + β * c
 
-  def extensions(self, follow, block):
-    """All that is possible with one token more."""
-    logits, attention = follow(self.tokens)
+  def extensions(self, next_token, ngram_size):
+    """Yield all possible extensions by one token."""
+    logits, attention = next_token(self.tokens)
     for token, p in enumerate(softmax(logits)):
       tokens = (*self.tokens, token)
-      grams = [tokens[i : i + block] for i in range(len(tokens) - block + 1)] if block else []
-      if p and len(set(grams)) == len(grams):
+      ngrams = (
+        [tokens[i : i + ngram_size] for i in range(len(tokens) - ngram_size + 1)]
+        if ngram_size
+        else []
+      )
+      if p and len(set(ngrams)) == len(ngrams):
         yield Hypothesis(tokens, self.log_p + np.log(p), self.coverage + softmax(attention))
 
 
-def reference_beam_search(follow, width, steps, α=0.0, β=0.0, block=0):
-  """Beam search that forgets no finished text and stops at `steps` alone."""
-  finished, live = [], [Hypothesis()]
-  for _ in range(steps):
-    grown = [new for text in live for new in text.extensions(follow, block)]
-    grown.sort(key=lambda text: -text.log_p)
-    finished += [text for text in grown[:width] if text.is_finished]
-    live = [text for text in grown if not text.is_finished][:width]
-  best = lambda texts: sorted(texts, key=lambda text: -text.score(α, β))
-  return (best(finished) + best(live))[:width]
+def reference_beam_search(next_token, beam_size, max_length, α=0.0, β=0.0, ngram_size=0):
+  """Beam search that keeps all finished hypotheses and always runs for `max_length` steps."""
+  finished, unfinished = [], [Hypothesis()]
+  for _ in range(max_length):
+    extended = [new for old in unfinished for new in old.extensions(next_token, ngram_size)]
+    extended.sort(key=lambda hypothesis: -hypothesis.log_p)
+    finished += [new for new in extended[:beam_size] if new.is_finished]
+    unfinished = [new for new in extended if not new.is_finished][:beam_size]
+  best_first = lambda hypotheses: sorted(hypotheses, key=lambda h: -h.score(α, β))
+  return (best_first(finished) + best_first(unfinished))[:beam_size]
 
 
-exhaustive_search = functools.partial(reference_beam_search, width=None)  # every text there is
+exhaustive_search = functools.partial(reference_beam_search, beam_size=None)
 
 
-def assert_hypotheses_equal(found, b, texts, α=0.0, β=0.0):
-  """Row b of what was found holds these texts, in this order, and no more."""
-  (k, T), n = found.tokens.shape[:2], len(texts)
-  ends = [text.is_finished for text in texts]
-  padded = [(*text.tokens, *[END] * (T - len(text.tokens))) for text in texts]
-  lengths = [len(text.tokens) - text.is_finished for text in texts]
+def assert_hypotheses_equal(results, b, expected, α=0.0, β=0.0):
+  """Row b of the results has the expected hypotheses, in this order, and no others."""
+  (k, T), n = results.tokens.shape[:2], len(expected)
+  finished = [h.is_finished for h in expected]
+  padded = [(*h.tokens, *[END] * (T - len(h.tokens))) for h in expected]
+  lengths = [len(h.tokens) - h.is_finished for h in expected]
   equal = np.testing.assert_array_equal
-  equal(found.tokens[..., b], padded + [[END] * T] * (k - n))
-  equal(found.lengths[:, b], lengths + [0] * (k - n))
-  equal(found.finished[:, b], ends + [False] * (k - n))
+  equal(results.tokens[..., b], padded + [[END] * T] * (k - n))
+  equal(results.lengths[:, b], lengths + [0] * (k - n))
+  equal(results.finished[:, b], finished + [False] * (k - n))
   close = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-4)
-  close(found.log_p[:, b], [text.log_p for text in texts] + [-np.inf] * (k - n))
-  close(found.scores[:, b], [text.score(α, β) for text in texts] + [-np.inf] * (k - n))
+  close(results.log_p[:, b], [h.log_p for h in expected] + [-np.inf] * (k - n))
+  close(results.scores[:, b], [h.score(α, β) for h in expected] + [-np.inf] * (k - n))
 
 
-def run_beam_search(params, width, steps, α=0.0, β=0.0, block=0, first=FIRST, read=read_step):
+def run_beam_search(
+  params,
+  beam_size,
+  max_length,
+  α=0.0,
+  β=0.0,
+  ngram_size=0,
+  first_tokens=FIRST,
+  logits_fn=table_logits,
+):
   return beam_search(
-    read,
+    logits_fn,
     params,
     None,
-    first,
-    width=width,
-    steps=steps,
-    end=END,
+    first_tokens,
+    beam_size=beam_size,
+    max_length=max_length,
+    eos_id=END,
     length_penalty=α,
-    coverage=log_coverage if β else None,
+    coverage_fn=log_coverage if β else None,
     coverage_penalty=β,
-    block=block,
+    no_repeat_ngram_size=ngram_size,
   )
 
 
 @pytest.fixture(scope="module")
 def params():
-  """Far from 0, so that what follows depends on all that was read."""
-  made = jax.jit(MODEL.init)(jax.random.key(0), np.zeros((3, B), int), np.ones((2, B)))["params"]
+  """Large random parameters, so that the output depends on all tokens before it."""
+  params = jax.jit(MODEL.init)(jax.random.key(0), np.zeros((3, B), int), np.ones((2, B)))["params"]
   draw = np.random.default_rng(7)
-  return jax.tree.map(lambda p: jnp.asarray(draw.normal(0, 1.5, p.shape), jnp.float32), made)
+  return jax.tree.map(lambda p: jnp.asarray(draw.normal(0, 1.5, p.shape), jnp.float32), params)
 
 
-@pytest.mark.parametrize("α, β, block", PENALTIES)
-def test_full_width_beam_is_exhaustive(α, β, block):
-  """And beyond them, for its width is above their number, there is nothing."""
-  T = random_tables()
-  found = run_beam_search(T, V**4, 4, α, β, block)
+@pytest.mark.parametrize("α, β, ngram_size", PENALTIES)
+def test_full_width_beam_is_exhaustive(α, β, ngram_size):
+  """A beam larger than the number of sequences returns all of them, and nothing else."""
+  tables = random_tables()
+  results = run_beam_search(tables, V**4, 4, α, β, ngram_size)
   for b, first in enumerate(FIRST):
-    assert_hypotheses_equal(
-      found,
-      b,
-      exhaustive_search(next_token_lookup(T, b, first), steps=4, α=α, β=β, block=block),
-      α,
-      β,
-    )
+    next_token = next_token_lookup(tables, b, first)
+    expected = exhaustive_search(next_token, max_length=4, α=α, β=β, ngram_size=ngram_size)
+    assert_hypotheses_equal(results, b, expected, α, β)
 
 
-@pytest.mark.parametrize("width", [1, 4])
-@pytest.mark.parametrize("α, β, block", PENALTIES)
-def test_early_stopping_equals_full_search(width, α, β, block):
-  """What the plain loop finds that reads on to the end, in rows of many models."""
-  T, first = random_tables(1, 24), np.arange(24, dtype=np.int32) % V
-  found = run_beam_search(T, width, 7, α, β, block, first)
+@pytest.mark.parametrize("beam_size", [1, 4])
+@pytest.mark.parametrize("α, β, ngram_size", PENALTIES)
+def test_early_stopping_equals_full_search(beam_size, α, β, ngram_size):
+  """Stopping early does not change the result, for many random models."""
+  tables, first = random_tables(1, 24), np.arange(24, dtype=np.int32) % V
+  results = run_beam_search(tables, beam_size, 7, α, β, ngram_size, first)
   for b in range(24):
-    assert_hypotheses_equal(
-      found,
-      b,
-      reference_beam_search(next_token_lookup(T, b, first[b]), width, 7, α, β, block),
-      α,
-      β,
-    )
+    next_token = next_token_lookup(tables, b, first[b])
+    expected = reference_beam_search(next_token, beam_size, 7, α, β, ngram_size)
+    assert_hypotheses_equal(results, b, expected, α, β)
 
 
 def test_lstm_equals_exhaustive_search(params):
-  """Every text of an LSTM that has read a prompt, each read anew from its beginning."""
+  """The search from the carry after a prompt equals recomputing every sequence of an LSTM."""
   prompt = np.array([[1, 3, 0], [0, 0, 3], FIRST], np.int32)
   carry, _ = MODEL.predict_next(params, prompt[:2])
-  found = beam_search(
-    MODEL.predict_next, params, carry, FIRST, width=V**4, steps=4, end=END, length_penalty=1.0
+  results = beam_search(
+    MODEL.predict_next,
+    params,
+    carry,
+    FIRST,
+    beam_size=V**4,
+    max_length=4,
+    eos_id=END,
+    length_penalty=1.0,
   )
 
-  whole = jax.jit(lambda tokens, length: MODEL.predict_next(params, tokens, length)[1])
+  logits = jax.jit(lambda tokens, length: MODEL.predict_next(params, tokens, length)[1])
   for b in range(B):
 
-    def follow(tokens, b=b):
+    def next_token(tokens, b=b):
       padded = np.array([*prompt[:, b], *tokens, *[0] * (3 - len(tokens))], np.int32)
-      return whole(padded[:, None], np.array([3 + len(tokens)]))[0], np.zeros(S)
+      return logits(padded[:, None], np.array([3 + len(tokens)]))[0], np.zeros(S)
 
-    assert_hypotheses_equal(found, b, exhaustive_search(follow, steps=4, α=1.0), 1.0)
+    assert_hypotheses_equal(results, b, exhaustive_search(next_token, max_length=4, α=1.0), 1.0)
 
 
-def test_width_one_equals_greedy_decoding(params):
-  """What `generate` writes that always takes the likeliest, up to its end."""
+def test_beam_size_one_equals_greedy_decoding(params):
+  """A beam of one returns the output of a greedy `generate` up to its first end token."""
   N = 32
   first = np.arange(N, dtype=np.int32) % V
   carry, _ = MODEL.predict_next(params, np.random.default_rng(3).integers(0, V, (5, N)))
-  _, written = generate(
+  _, generated = generate(
     MODEL.predict_next,
     params,
     first[None],
@@ -211,185 +224,195 @@ def test_width_one_equals_greedy_decoding(params):
     carry=carry,
     sampler=make_sampler(0.0),
   )
-  found = beam_search(MODEL.predict_next, params, carry, first, width=1, steps=12, end=END)
-  ended = (written == END).any(0)
-  lengths = np.where(ended, (written == END).argmax(0), 12)
-  past = np.arange(12)[:, None] >= lengths
-  np.testing.assert_array_equal(found.tokens[0], np.where(past, END, written))
-  np.testing.assert_array_equal(found.lengths[0], lengths)
-  np.testing.assert_array_equal(found.finished[0], ended)
-  assert ended.any() and not ended.all() and len(set(lengths)) > 2  # or nothing was tested
+  results = beam_search(
+    MODEL.predict_next, params, carry, first, beam_size=1, max_length=12, eos_id=END
+  )
+  finished = (generated == END).any(0)
+  lengths = np.where(finished, (generated == END).argmax(0), 12)
+  after_end = np.arange(12)[:, None] >= lengths
+  np.testing.assert_array_equal(results.tokens[0], np.where(after_end, END, generated))
+  np.testing.assert_array_equal(results.lengths[0], lengths)
+  np.testing.assert_array_equal(results.finished[0], finished)
+  # The outputs are not trivial.
+  assert finished.any() and not finished.all() and len(set(lengths)) > 2
 
 
-@pytest.mark.parametrize("block", [0, 2])
-def test_hypotheses_sorted_unique_and_without_repeated_ngrams(block):
-  """Best first, all different, none above what there is, and of no n-gram two."""
-  T = random_tables(2)
-  found, short = run_beam_search(T, 5, 10, block=block), run_beam_search(T, 5, 4, block=block)
+@pytest.mark.parametrize("ngram_size", [0, 2])
+def test_hypotheses_sorted_unique_and_without_repeated_ngrams(ngram_size):
+  """No hypothesis has a higher score than the best of all sequences either."""
+  tables = random_tables(2)
+  results = run_beam_search(tables, 5, 10, ngram_size=ngram_size)
+  short = run_beam_search(tables, 5, 4, ngram_size=ngram_size)
   for b, first in enumerate(FIRST):
-    n = (found.log_p[:, b] > -np.inf).sum()
-    texts = [tuple(found.tokens[i, : found.lengths[i, b], b].tolist()) for i in range(n)]
-    assert len({*zip(texts, found.finished[:, b].tolist())}) == n
-    order = [*zip(~found.finished[:, b], -found.scores[:, b])]
+    n = (results.log_p[:, b] > -np.inf).sum()
+    sequences = [tuple(results.tokens[i, : results.lengths[i, b], b].tolist()) for i in range(n)]
+    assert len({*zip(sequences, results.finished[:, b].tolist())}) == n
+    order = [*zip(~results.finished[:, b], -results.scores[:, b])]
     assert order == sorted(order)
-    for text in texts:
-      grams = [text[i : i + block] for i in range(len(text) - block + 1)] if block else []
-      assert len(set(grams)) == len(grams)
-    best = exhaustive_search(next_token_lookup(T, b, first), steps=4, block=block)[0]
+    for tokens in sequences if ngram_size else []:
+      ngrams = [tokens[i : i + ngram_size] for i in range(len(tokens) - ngram_size + 1)]
+      assert len(set(ngrams)) == len(ngrams)
+    next_token = next_token_lookup(tables, b, first)
+    best = exhaustive_search(next_token, max_length=4, ngram_size=ngram_size)[0]
     assert best.is_finished and short.scores[0, b] <= best.log_p + 1e-5
 
 
-def chain_model(probabilities):
-  """A `read` of one row whose text alone decides: the text -> p [V] of what follows."""
+def sequence_model(probabilities):
+  """Return tables of one row from {tokens so far: p [V] of the next token}."""
   logits = np.full((M, V), -np.inf, np.float32)
   logits[:, 0] = 0
-  for text, p in probabilities.items():
+  for tokens, p in probabilities.items():
     with np.errstate(divide="ignore"):
-      logits[functools.reduce(hash_state, (0, *text), 0)] = np.log(p)
+      logits[functools.reduce(hash_state, (0, *tokens), 0)] = np.log(p)
   return {"logits": logits[None], "attention": np.zeros((1, M, S), np.float32)}
 
 
-def best_tokens(found):
-  return found.tokens[0, : found.lengths[0, 0], 0].tolist()
+def best_tokens(results):
+  return results.tokens[0, : results.lengths[0, 0], 0].tolist()
 
 
 def test_finished_hypothesis_is_kept():
-  """It ends early, two unfinished ones pass it, and both then fall behind it."""
-  even = [0.25] * V
-  T = chain_model({(): [0.7, 0, 0.3, 0], (0,): [0.5, 0.5, 0, 0], (0, 0): even, (0, 1): even})
-  found = run_beam_search(T, 2, 4, first=FIRST[:1])
-  assert found.finished[0, 0] and best_tokens(found) == []
-  np.testing.assert_allclose(np.exp(found.log_p[0, 0]), 0.3, rtol=1e-5)
+  """It is finished early; two unfinished ones are better for one step, and then worse."""
+  uniform = [0.25] * V
+  tables = sequence_model(
+    {(): [0.7, 0, 0.3, 0], (0,): [0.5, 0.5, 0, 0], (0, 0): uniform, (0, 1): uniform}
+  )
+  results = run_beam_search(tables, 2, 4, first_tokens=FIRST[:1])
+  assert results.finished[0, 0] and best_tokens(results) == []
+  np.testing.assert_allclose(np.exp(results.log_p[0, 0]), 0.3, rtol=1e-5)
 
 
 def test_longer_hypothesis_wins_with_length_penalty():
-  """Its log p is lower, its score higher: the search may not stop at the first that ends."""
-  ends = [0, 0, 1, 0]
-  T = chain_model(
-    {(): [0.45, 0, 0.55, 0], **{(0,) * i: [1, 0, 0, 0] for i in (1, 2, 3)}, (0,) * 4: ends}
+  """It has a lower log p but a higher score, so the search must not stop at the first finished."""
+  end = [0, 0, 1, 0]
+  tables = sequence_model(
+    {(): [0.45, 0, 0.55, 0], **{(0,) * i: [1, 0, 0, 0] for i in (1, 2, 3)}, (0,) * 4: end}
   )
-  assert best_tokens(run_beam_search(T, 1, 6, first=FIRST[:1])) == []
-  assert best_tokens(run_beam_search(T, 1, 6, α=1.0, first=FIRST[:1])) == [0] * 4
+  assert best_tokens(run_beam_search(tables, 1, 6, first_tokens=FIRST[:1])) == []
+  assert best_tokens(run_beam_search(tables, 1, 6, α=1.0, first_tokens=FIRST[:1])) == [0] * 4
 
 
 def test_negative_length_penalty_keeps_searching():
-  """Though a penalty below 0 is against it: the search may not stop when it has two."""
-  T = chain_model({(): [0.6, 0, 0.4, 0], (0,): [0.7, 0, 0.3, 0], (0, 0): [0, 0, 1, 0]})
-  found = run_beam_search(T, 2, 50, α=-1.0, first=FIRST[:1])
+  """α < 0 lowers the scores of longer hypotheses, but the third finished one is still second."""
+  tables = sequence_model({(): [0.6, 0, 0.4, 0], (0,): [0.7, 0, 0.3, 0], (0, 0): [0, 0, 1, 0]})
+  results = run_beam_search(tables, 2, 50, α=-1.0, first_tokens=FIRST[:1])
   assert_hypotheses_equal(
-    found, 0, [Hypothesis((END,), np.log(0.4)), Hypothesis((0, 0, END), np.log(0.42))], α=-1.0
+    results, 0, [Hypothesis((END,), np.log(0.4)), Hypothesis((0, 0, END), np.log(0.42))], α=-1.0
   )
 
 
 def test_search_stops_early():
-  """What would come later is no number, and is not read."""
-  T = chain_model({(): [0.1, 0.1, 0.8, 0]} | {(i,): [0, 0, 1, 0] for i in (0, 1)})
+  """The logits of later steps are NaN, and they are not used."""
+  tables = sequence_model({(): [0.1, 0.1, 0.8, 0]} | {(i,): [0, 0, 1, 0] for i in (0, 1)})
 
-  def counted(params, tokens, lengths, carry):
+  def nan_after_three_steps(params, tokens, lengths, carry):
     count, carry = carry or (jnp.zeros_like(tokens[0]), None)
-    carry, logits = read_step(params, tokens, lengths, carry)
+    carry, logits = table_logits(params, tokens, lengths, carry)
     return (count + 1, carry), jnp.where(count[:, None] < 3, logits, jnp.nan)
 
-  found = run_beam_search(T, 3, 50, first=FIRST[:1], read=counted)
-  np.testing.assert_allclose(np.exp(found.scores[:, 0]), [0.8, 0.1, 0.1], rtol=1e-5)
-  assert found.finished.all() and found.lengths[:, 0].tolist() == [0, 1, 1]
+  results = run_beam_search(tables, 3, 50, first_tokens=FIRST[:1], logits_fn=nan_after_three_steps)
+  np.testing.assert_allclose(np.exp(results.scores[:, 0]), [0.8, 0.1, 0.1], rtol=1e-5)
+  assert results.finished.all() and results.lengths[:, 0].tolist() == [0, 1, 1]
 
 
 def test_unfinished_hypotheses_are_returned():
-  """Unfinished texts come back, as such; impossible ones do not."""
-  T = random_tables(3)
-  T["logits"][..., END] = -np.inf
-  found = run_beam_search(T, 5, 6, α=0.5)
-  assert not found.finished.any() and (found.lengths == 6).all() and (found.tokens != END).all()
+  """If nothing can end, the results are unfinished hypotheses of the maximum length."""
+  tables = random_tables(3)
+  tables["logits"][..., END] = -np.inf
+  results = run_beam_search(tables, 5, 6, α=0.5)
+  assert not results.finished.any() and (results.lengths == 6).all()
+  assert (results.tokens != END).all()
   for b, first in enumerate(FIRST):
-    assert_hypotheses_equal(
-      found, b, reference_beam_search(next_token_lookup(T, b, first), 5, 6, 0.5), 0.5
-    )
+    expected = reference_beam_search(next_token_lookup(tables, b, first), 5, 6, 0.5)
+    assert_hypotheses_equal(results, b, expected, 0.5)
 
 
 def test_impossible_tokens_are_never_selected():
-  """−∞ everywhere else, and in one place nothing can follow at all."""
-  T = chain_model({(): [0.7, 0.3, 0, 0], (0,): [0] * V, (1,): [0, 0, 0, 1], (1, 3): [0, 0, 1, 0]})
-  found = run_beam_search(T, 3, 5, first=FIRST[:1])
-  assert_hypotheses_equal(found, 0, [Hypothesis((1, 3, END), np.log(0.3))])
-  assert_hypotheses_equal(
-    run_beam_search(T, 3, 2, first=FIRST[:1]), 0, [Hypothesis((1, 3), np.log(0.3))]
+  """Only one sequence has p > 0. After the token 0 no token is possible at all."""
+  tables = sequence_model(
+    {(): [0.7, 0.3, 0, 0], (0,): [0] * V, (1,): [0, 0, 0, 1], (1, 3): [0, 0, 1, 0]}
   )
+  results = run_beam_search(tables, 3, 5, first_tokens=FIRST[:1])
+  assert_hypotheses_equal(results, 0, [Hypothesis((1, 3, END), np.log(0.3))])
+  truncated = run_beam_search(tables, 3, 2, first_tokens=FIRST[:1])
+  assert_hypotheses_equal(truncated, 0, [Hypothesis((1, 3), np.log(0.3))])
 
 
 def test_batch_rows_are_independent():
-  """A batch is what each row is alone, whenever the others end."""
-  T = random_tables(4)
-  T["logits"][0, :, END] += 3
-  found = run_beam_search(T, 3, 8, 0.5, 0.2, 2)
+  """Each row gives the result of a batch of one, although the rows end at different steps."""
+  tables = random_tables(4)
+  tables["logits"][0, :, END] += 3
+  results = run_beam_search(tables, 3, 8, 0.5, 0.2, 2)
   for b in range(B):
     row = slice(b, b + 1)
-    alone = run_beam_search({k: v[row] for k, v in T.items()}, 3, 8, 0.5, 0.2, 2, FIRST[row])
-    jax.tree.map(lambda a, c, row=row: np.testing.assert_array_equal(a[..., row], c), found, alone)
+    single = run_beam_search({k: v[row] for k, v in tables.items()}, 3, 8, 0.5, 0.2, 2, FIRST[row])
+    jax.tree.map(
+      lambda a, c, row=row: np.testing.assert_array_equal(a[..., row], c), results, single
+    )
 
 
 def test_bfloat16_logits_are_summed_in_float32():
-  """Their probabilities are summed in float32."""
-  T = random_tables(5)
-  half = lambda *args: (lambda carry, z: (carry, z.astype(jnp.bfloat16)))(*read_step(*args))
-  found = run_beam_search(T, 4, 6, read=half)
-  T["logits"] = np.asarray(T["logits"].astype(jnp.bfloat16), np.float32)
-  jax.tree.map(np.testing.assert_array_equal, found, run_beam_search(T, 4, 6))
-  assert found.log_p.dtype == jnp.float32
+  tables = random_tables(5)
+
+  def bfloat16_logits(*args):
+    carry, logits = table_logits(*args)
+    return carry, logits.astype(jnp.bfloat16)
+
+  results = run_beam_search(tables, 4, 6, logits_fn=bfloat16_logits)
+  tables["logits"] = np.asarray(tables["logits"].astype(jnp.bfloat16), np.float32)
+  jax.tree.map(np.testing.assert_array_equal, results, run_beam_search(tables, 4, 6))
+  assert results.log_p.dtype == jnp.float32
 
 
 def test_float64_model_gives_same_tokens(float64):
-  """Finds the same, whatever the precision of the model."""
-  T = random_tables(6)
-  double = jax.tree.map(np.float64, T)
-  found, same = (run_beam_search(t, 4, 6, 0.5, 0.2, 2) for t in (T, double))
-  np.testing.assert_array_equal(found.tokens, same.tokens)
-  assert same.log_p.dtype == same.scores.dtype == jnp.float32
+  tables = random_tables(6)
+  tables64 = jax.tree.map(np.float64, tables)
+  results, results64 = (run_beam_search(t, 4, 6, 0.5, 0.2, 2) for t in (tables, tables64))
+  np.testing.assert_array_equal(results.tokens, results64.tokens)
+  assert results64.log_p.dtype == results64.scores.dtype == jnp.float32
 
 
 def test_new_parameters_do_not_retrace():
-  """Other parameters, beginnings and penalties trace nothing anew."""
+  """Other parameters, first tokens and penalties use the compiled program."""
   traces = []
 
   def traced(*args):
     traces.append(args)
-    return read_step(*args)
+    return table_logits(*args)
 
-  run_beam_search(random_tables(0), 2, 5, 0.5, 0.1, read=traced)
-  before = len(traces)
-  run_beam_search(random_tables(1), 2, 5, 1.0, 0.3, first=FIRST[::-1], read=traced)
-  assert before and len(traces) == before
+  run_beam_search(random_tables(0), 2, 5, 0.5, 0.1, logits_fn=traced)
+  num_traces = len(traces)
+  run_beam_search(random_tables(1), 2, 5, 1.0, 0.3, first_tokens=FIRST[::-1], logits_fn=traced)
+  assert num_traces and len(traces) == num_traces
 
 
 def test_compiled_program_does_not_sort_vocabulary():
-  """Where XLA does not see that few of k V are wanted, a step takes seventy times as long."""
-  made = (
-    beam_search.lower(read_step, random_tables(), None, FIRST, width=5, steps=3, end=END)
-    .compile()
-    .as_text()
+  """A step takes seventy times as long if XLA sorts all k V candidates instead of selecting 2k."""
+  lowered = beam_search.lower(
+    table_logits, random_tables(), None, FIRST, beam_size=5, max_length=3, eos_id=END
   )
-  sorts = [line for line in made.splitlines() if " sort(" in line]
+  program = lowered.compile().as_text()
+  sorts = [line for line in program.splitlines() if " sort(" in line]
   assert sorts and not [line for line in sorts if f"[{B},{5 * V}]" in line]
 
 
 @pytest.mark.parametrize(
   "options, message",
   [
-    (dict(width=0), "width must be at least 1; got 0"),
-    (dict(steps=0), "steps must be at least 1; got 0"),
-    (dict(block=-1), "block must be at least 0; got -1"),
-    (dict(end=4), "end must be one of at least 2 symbols; got 4 of 4"),
-    (dict(end=-1), "end must be one of at least 2 symbols; got -1 of 4"),
+    (dict(beam_size=0), "beam_size must be at least 1; got 0"),
+    (dict(max_length=0), "max_length must be at least 1; got 0"),
+    (dict(no_repeat_ngram_size=-1), "no_repeat_ngram_size must be at least 0; got -1"),
+    (dict(eos_id=4), r"eos_id must be in \[0, V\) .* got eos_id=4 and V=4"),
+    (dict(eos_id=-1), r"eos_id must be in \[0, V\) .* got eos_id=-1 and V=4"),
   ],
 )
 def test_invalid_options_raise(options, message):
+  options = dict(beam_size=2, max_length=3, eos_id=END) | options
   with pytest.raises(ValueError, match=message):
-    beam_search(
-      read_step, random_tables(), None, FIRST, **dict(width=2, steps=3, end=END) | options
-    )
+    beam_search(table_logits, random_tables(), None, FIRST, **options)
 
 
 def test_one_symbol_vocabulary_raises():
-  T = {name: table[..., :1] for name, table in random_tables().items()}
-  with pytest.raises(ValueError, match="end must be one of at least 2 symbols; got 0 of 1"):
-    beam_search(read_step, T, None, FIRST, width=2, steps=3, end=0)
+  tables = {name: table[..., :1] for name, table in random_tables().items()}
+  with pytest.raises(ValueError, match=r"eos_id must be in \[0, V\) .* got eos_id=0 and V=1"):
+    beam_search(table_logits, tables, None, FIRST, beam_size=2, max_length=3, eos_id=0)

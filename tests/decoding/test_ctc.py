@@ -1,4 +1,4 @@
-"""Decoding of frames, beside sums over every alignment there is."""
+"""CTC decoding, compared with sums over all alignments."""
 
 import itertools
 
@@ -14,42 +14,43 @@ def random_log_probs(T, K, seed):
 
 
 def collapse_alignment(alignment):
-  """Merge what repeats, then drop blanks."""
+  """Merge repeated symbols, then remove blanks."""
   return tuple(k for k, _ in itertools.groupby(alignment) if k)
 
 
 def exhaustive_probs(scores):
-  """{labels: p} by summing over all K^T alignments."""
-  found = {}
+  """Return {labels: p}, summed over all K^T alignments."""
+  probs = {}
   for alignment in itertools.product(range(scores.shape[1]), repeat=len(scores)):
     p = np.exp(sum(scores[t, k] for t, k in enumerate(alignment)))
-    found[collapse_alignment(alignment)] = found.get(collapse_alignment(alignment), 0) + p
-  return found
+    labels = collapse_alignment(alignment)
+    probs[labels] = probs.get(labels, 0) + p
+  return probs
 
 
 @pytest.mark.parametrize("T, K", [(1, 2), (4, 3), (6, 2), (5, 3)])
 def test_wide_beam_is_exact(T, K):
-  """It finds every labelling, each with the sum of its alignments, best first."""
+  """A beam that discards nothing finds every labelling with its exact probability, best first."""
   for seed in range(3):
     scores = random_log_probs(T, K, seed)
-    true, found = exhaustive_probs(scores), ctc.prefix_beam_search(scores, 10_000)
-    assert {y for y, p in found if p > -np.inf} == true.keys()
-    for labels, p in found:
-      np.testing.assert_allclose(np.exp(p), true.get(labels, 0.0), rtol=1e-9)
-    assert [p for _, p in found] == sorted((p for _, p in found), reverse=True)
+    expected, results = exhaustive_probs(scores), ctc.prefix_beam_search(scores, 10_000)
+    assert {y for y, p in results if p > -np.inf} == expected.keys()
+    for labels, p in results:
+      np.testing.assert_allclose(np.exp(p), expected.get(labels, 0.0), rtol=1e-9)
+    assert [p for _, p in results] == sorted((p for _, p in results), reverse=True)
 
 
 def test_narrow_beam_is_lower_bound():
   scores = random_log_probs(6, 3, 0)
-  true = exhaustive_probs(scores)
-  for width in (1, 2, 4):
-    found = ctc.prefix_beam_search(scores, width)
-    assert len(found) == width
-    assert all(np.exp(p) <= true[y] * (1 + 1e-9) for y, p in found)
+  expected = exhaustive_probs(scores)
+  for beam_size in (1, 2, 4):
+    results = ctc.prefix_beam_search(scores, beam_size)
+    assert len(results) == beam_size
+    assert all(np.exp(p) <= expected[y] * (1 + 1e-9) for y, p in results)
 
 
 def test_beam_sums_over_alignments():
-  """Blanks are the likeliest alignment, .36, but "1" has three that sum to .64: Graves 2006."""
+  """The best alignment, all blanks, has p = .36, but those of "1" sum to .64 (Graves 2006)."""
   scores = np.log([[0.6, 0.4], [0.6, 0.4]])
   assert ctc.greedy_decode(scores) == []
   (labels, p), *_ = ctc.prefix_beam_search(scores, 2)
@@ -77,8 +78,8 @@ def test_zero_steps_give_empty_labels():
   assert ctc.prefix_beam_search(np.zeros((0, 3)), 4) == [((), 0.0)]
 
 
-def test_invalid_shape_or_width_raises():
-  with pytest.raises(ValueError, match="width must be at least 1"):
+def test_invalid_shape_or_beam_size_raises():
+  with pytest.raises(ValueError, match="beam_size must be at least 1"):
     ctc.prefix_beam_search(np.zeros((2, 3)), 0)
   with pytest.raises(ValueError, match=r"log_p \[T, K\]; got 2, \(3,\)"):
     ctc.prefix_beam_search(np.zeros(3), 2)

@@ -1,4 +1,4 @@
-"""Keras' numbers, written once by keras_reference.py: outputs equal ours, and weights come back."""
+"""Conversion from and to Keras: outputs match recorded ones (keras_reference.py); round trips."""
 
 import json
 
@@ -24,20 +24,20 @@ ENCODERS = {
 }
 
 
-def random_params(net):
-  """The parameters of an encoder or cell, none of them zero."""
-  draw = np.random.default_rng(0)
-  init = jax.eval_shape(lambda: net.init(jax.random.key(0), D))
-  return jax.tree.map(lambda p: draw.normal(size=p.shape).astype(np.float32), init)
+def random_params(module):
+  """Return parameters of an encoder or cell, none of them zero."""
+  rng = np.random.default_rng(0)
+  shapes = jax.eval_shape(lambda: module.init(jax.random.key(0), D))
+  return jax.tree.map(lambda p: rng.normal(size=p.shape).astype(np.float32), shapes)
 
 
-def assert_trees_equal(ours, theirs):
-  jax.tree.map(np.testing.assert_array_equal, ours, theirs)
+def assert_trees_equal(actual, expected):
+  jax.tree.map(np.testing.assert_array_equal, actual, expected)
 
 
 @pytest.mark.parametrize("name", GOLDEN)
 def test_outputs_equal_keras(name):
-  """Outputs, at every step; an encoder is time-major, Keras batch-major."""
+  """Outputs match at every step; an encoder is time-major, Keras batch-major."""
   golden = GOLDEN[name]
   xs = np.float32(golden["xs"]).swapaxes(0, 1)
   _, ys = jax.jit(ENCODERS[name].apply)(from_keras(*golden["weights"]), xs)
@@ -46,24 +46,24 @@ def test_outputs_equal_keras(name):
 
 @pytest.mark.parametrize("name", GOLDEN)
 def test_keras_weights_round_trip(name):
-  """As Keras gave them, but what it adds of a GRU's two biases stands in the first."""
-  given = [[np.float32(w) for w in layer] for layer in GOLDEN[name]["weights"]]
-  added = lambda w: np.stack([w[0] + w[1], 0 * w[1]])[:, : 2 * H]
-  for before, after in zip(given, to_keras(from_keras(*given)), strict=True):
+  """Weights are unchanged, but biases of a GRU that Keras adds are merged into the first."""
+  layers = [[np.float32(w) for w in layer] for layer in GOLDEN[name]["weights"]]
+  for original, converted in zip(layers, to_keras(from_keras(*layers)), strict=True):
     if name == "lstm_unbiased":
-      before = [*before, np.zeros(4 * H)]
-    for theirs, ours in zip(before, after, strict=True):
-      if theirs.shape == (2, 3 * H):
-        theirs = np.concatenate([added(theirs), theirs[:, 2 * H :]], -1)
-      np.testing.assert_array_equal(ours, theirs)
+      original = [*original, np.zeros(4 * H)]
+    for expected, actual in zip(original, converted, strict=True):
+      if expected.shape == (2, 3 * H):
+        gates, candidate = np.split(expected, [2 * H], -1)
+        merged_gates = np.stack([gates[0] + gates[1], 0 * gates[1]])
+        expected = np.concatenate([merged_gates, candidate], -1)
+      np.testing.assert_array_equal(actual, expected)
 
 
 @pytest.mark.parametrize("name", GOLDEN)
 def test_weights_by_path_in_any_order(name):
-  """In any order, as a file has them."""
   golden = GOLDEN[name]
-  named = [dict(sorted(zip(*layer))) for layer in zip(golden["paths"], golden["weights"])]
-  assert_trees_equal(from_keras(*named), from_keras(*golden["weights"]))
+  by_path = [dict(sorted(zip(*layer))) for layer in zip(golden["paths"], golden["weights"])]
+  assert_trees_equal(from_keras(*by_path), from_keras(*golden["weights"]))
 
 
 @pytest.mark.parametrize("encoder", ENCODERS.values(), ids=ENCODERS)
@@ -82,7 +82,7 @@ def ones_arrays(*shapes):
 
 
 @pytest.mark.parametrize(
-  "weights, words",
+  "weights, message",
   [
     (ones_arrays((D, 4 * H)), "layer 0 must have kernel.* got 1 array"),
     (ones_arrays((D, 3 * H), (H, 3 * H)), r"without bias.*\(2, 12\) for reset_after=True"),
@@ -91,22 +91,22 @@ def ones_arrays(*shapes):
     (ones_arrays((D, 3 * H), (H, 4 * H), 4 * H), r"kernel must have shape \(3, 16\)"),
     (ones_arrays((D, 2 * H), (H, 2 * H), 2 * H), "recurrent_kernel must be G times 4 wide.*got 8"),
     ([*ones_arrays((D, H), (H, H)), "no array"], "bias cannot be read as an array"),
-    ([*ones_arrays((D, H), (H, H)), np.ones(H, int)], "bias must be floating numbers; got int"),
+    ([*ones_arrays((D, H), (H, H)), np.ones(H, int)], "bias must be floating point; got int"),
     (
       ones_arrays((D, H), (H, H), H, (H, H), (H, H), H),
       "read 3 and 4 features. Are they two layers",
     ),
     ({"one/x/kernel": 1, "two/x/kernel": 1}, "more than one layer: one/x/kernel, two/x/kernel"),
-    ({"lstm/lstm_cell/kernels": 1}, "'lstm/lstm_cell/kernels', which is none of"),
+    ({"lstm/lstm_cell/kernels": 1}, "'lstm/lstm_cell/kernels'; its weights must be"),
   ],
 )
-def test_invalid_weights_raise(weights, words):
-  with pytest.raises(InvalidInputError, match=words):
+def test_invalid_weights_raise(weights, message):
+  with pytest.raises(InvalidInputError, match=message):
     from_keras(weights)
 
 
 @pytest.mark.parametrize(
-  "params, words",
+  "params, message",
   [
     (random_params(forward(lstm(2, cell_size=H))), "layer_0/forward .* got .*'P'"),
     (random_params(forward(lstm(H, peepholes=True))), "layer_0/forward .* got .*'p'"),
@@ -117,9 +117,12 @@ def test_invalid_weights_raise(weights, words):
     ({"backward": random_params(lstm(H))}, r"got \['backward'\]"),
     ({"layer_0": random_params(forward(lstm(H))), "layer_2": {}}, "layer_1 must have forward"),
     ({"forward": random_params(lstm(H)) | {"b": np.ones(3)}}, r"forward/b must have shape \(16,\)"),
-    ({"forward": random_params(lstm(H)) | {"b_hn": np.ones(H)}}, "a GRU's b_hn, but .* an LSTM"),
+    (
+      {"forward": random_params(lstm(H)) | {"b_hn": np.ones(H)}},
+      "the b_hn of a GRU, but .* an LSTM",
+    ),
   ],
 )
-def test_unsupported_params_raise(params, words):
-  with pytest.raises(InvalidInputError, match=words):
+def test_unsupported_params_raise(params, message):
+  with pytest.raises(InvalidInputError, match=message):
     to_keras(params)

@@ -1,6 +1,6 @@
-"""PyTorch's numbers, written once by torch_reference.py: outputs and gradients equal ours.
+"""Conversion from and to PyTorch: outputs and gradients match recorded ones (torch_reference.py).
 
-And weights that go to PyTorch and come back, and those that are refused.
+Round trips, and weights that cannot be converted.
 """
 
 import json
@@ -30,41 +30,51 @@ ENCODERS = {
 
 @pytest.mark.parametrize("name", GOLDEN)
 def test_outputs_and_gradients_equal_torch(name):
-  """Outputs, last states, loss, and the gradients for inputs and for torch's own weights."""
+  """Outputs, final states, loss, and gradients of the inputs and of PyTorch's weights match."""
   golden = GOLDEN[name]
   lengths = golden["lengths"] and np.array(golden["lengths"])
 
   def loss(weights, xs):
-    ends, ys = ENCODERS[name].apply(from_torch(weights), xs, lengths)
-    # torch stacks the last states, [layers · directions, B, H]: layer by layer, forward first.
-    order = [ends[l][d] for l in sorted(ends) for d in ("forward", "backward") if d in ends[l]]
-    stacked = [jnp.stack(part) for part in zip(*order)]
-    total = jnp.sin(ys).sum() + sum(jnp.cos(end).sum() for end in stacked)
-    return total, (ys, stacked)
+    carries, ys = ENCODERS[name].apply(from_torch(weights), xs, lengths)
+    # PyTorch stacks the final states, [layers · directions, B, H]: by layer, forward first.
+    ordered = [
+      carries[layer][direction]
+      for layer in sorted(carries)
+      for direction in ("forward", "backward")
+      if direction in carries[layer]
+    ]
+    final_states = [jnp.stack(states) for states in zip(*ordered)]
+    total = jnp.sin(ys).sum() + sum(jnp.cos(state).sum() for state in final_states)
+    return total, (ys, final_states)
 
   weights = jax.tree.map(np.array, golden["weights"], is_leaf=lambda w: isinstance(w, list))
-  run = jax.jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))
-  (total, (ys, ends)), (gradients, xs_gradient) = run(weights, np.array(golden["xs"]))
-  close = lambda ours, theirs: np.testing.assert_allclose(ours, theirs, rtol=1e-10, atol=1e-12)
-  close(ys, golden["ys"])
-  close(total, golden["loss"])
-  close(xs_gradient, golden["xs_gradient"])
-  for ours, theirs in zip(ends, golden["ends"], strict=True):
-    close(ours, theirs)
+  loss_and_gradients = jax.jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))
+  (total, (ys, final_states)), (gradients, xs_gradient) = loss_and_gradients(
+    weights, np.array(golden["xs"])
+  )
+  assert_close(ys, golden["ys"])
+  assert_close(total, golden["loss"])
+  assert_close(xs_gradient, golden["xs_gradient"])
+  for actual, expected in zip(final_states, golden["ends"], strict=True):
+    assert_close(actual, expected)
   assert gradients.keys() == golden["gradients"].keys()
   for weight, gradient in gradients.items():
-    close(gradient, golden["gradients"][weight])
+    assert_close(gradient, golden["gradients"][weight])
 
 
-def random_params(net):
-  """The parameters of an encoder or cell, none of them zero."""
-  draw = np.random.default_rng(0)
-  init = jax.eval_shape(lambda: net.init(jax.random.key(0), D))
-  return jax.tree.map(lambda p: draw.normal(size=p.shape), init)
+def assert_close(actual, expected):
+  np.testing.assert_allclose(actual, expected, rtol=1e-10, atol=1e-12)
 
 
-def assert_trees_equal(ours, theirs):
-  jax.tree.map(np.testing.assert_array_equal, ours, theirs)
+def random_params(module):
+  """Return parameters of an encoder or cell, none of them zero."""
+  rng = np.random.default_rng(0)
+  shapes = jax.eval_shape(lambda: module.init(jax.random.key(0), D))
+  return jax.tree.map(lambda p: rng.normal(size=p.shape), shapes)
+
+
+def assert_trees_equal(actual, expected):
+  jax.tree.map(np.testing.assert_array_equal, actual, expected)
 
 
 def bidirectional_of(cell, merge="concat"):
@@ -80,20 +90,20 @@ TREES = ENCODERS | {
 
 @pytest.mark.parametrize("name", GOLDEN)
 def test_torch_weights_round_trip(name):
-  """As torch gave them, but what it adds of two biases stands in bias_ih."""
-  given = {part: np.array(w) for part, w in GOLDEN[name]["weights"].items()}
-  expected, added = dict(given), slice(0, 2 * H if name == "gru" else None)
-  for part in given:
+  """Weights are unchanged, but biases that PyTorch adds are merged into bias_ih."""
+  weights = {part: np.array(w) for part, w in GOLDEN[name]["weights"].items()}
+  expected, merged = dict(weights), slice(0, 2 * H if name == "gru" else None)
+  for part in weights:
     if part.startswith("bias_ih"):
       ih, hh = expected[part].copy(), expected[part.replace("ih", "hh")].copy()
-      ih[added], hh[added] = ih[added] + hh[added], 0
+      ih[merged], hh[merged] = ih[merged] + hh[merged], 0
       expected |= {part: ih, part.replace("ih", "hh"): hh}
-  assert_trees_equal(to_torch(from_torch(given)), expected)
+  assert_trees_equal(to_torch(from_torch(weights)), expected)
 
 
 @pytest.mark.parametrize("encoder", TREES.values(), ids=TREES)
 def test_params_round_trip(encoder, tmp_path):
-  """Through a file and out of a larger model."""
+  """Parameters survive a file, as part of a larger model."""
   params, path = random_params(encoder), str(tmp_path / "model.safetensors")
   safetensors.save(path, to_torch(params, "encoder.rnn.") | {"head.bias": np.ones(2)})
   assert_trees_equal(from_torch(safetensors.load(path), "encoder.rnn."), params)
@@ -101,7 +111,7 @@ def test_params_round_trip(encoder, tmp_path):
 
 @pytest.mark.parametrize("cell", [vanilla(H), lstm(H), gru(H)], ids=str)
 def test_single_cell_and_single_layer_round_trip(cell):
-  """The names of a cell have no layer; one layer alone is a stack of one."""
+  """The weight names of a cell have no layer; a single layer becomes a stack of one."""
   state_dict = to_torch(random_params(cell))
   assert state_dict.keys() == {"weight_ih", "weight_hh", "bias_ih", "bias_hh"}
   assert_trees_equal(from_torch(state_dict), random_params(cell))
@@ -135,7 +145,7 @@ def projected_rnn_weights():
 
 
 @pytest.mark.parametrize(
-  "change, words",
+  "change, message",
   [
     (remove_weight("weight_hh_l1_reverse"), r"Missing: weight_hh_l1_reverse\. Unknown: none"),
     (remove_weight("bias_hh_l0"), r"Missing: bias_hh_l0\."),
@@ -147,39 +157,45 @@ def projected_rnn_weights():
     (replace_weight("weight_hh_l0", 2 * H, H), "weight_hh_l0 must be G times 4 wide.*got 8"),
     (replace_weight("weight_hh_l0", 4 * H), "weight_hh_l0 must be G times"),
     (replace_weight("weight_ih_l0", 4 * H), "weight_ih_l0 must have shape"),
-    (replace_weight("bias_ih_l0", 16, dtype=np.int8), "bias_ih_l0 .* int8. Is it quantised"),
+    (replace_weight("bias_ih_l0", 16, dtype=np.int8), "bias_ih_l0 .* int8. Is it quantized"),
     (replace_weight("bias_ih_l0", 16, dtype=str), "bias_ih_l0 cannot be read as an array"),
     (
       lambda w: projected_rnn_weights(),
-      "projection, .* got a vanilla cell whose width of 4 becomes 2",
+      "projection, .* got a vanilla cell of 4 units and 2 outputs",
     ),
-    (lambda w: {f"net.lstm.{part}": a for part, a in w.items()}, r"behind \['net.lstm.'\]"),
-    (lambda w: {}, "no weight_ih stands behind the prefix ''"),
+    (
+      lambda w: {f"net.lstm.{part}": a for part, a in w.items()},
+      r"prefixes of weight_ih are \['net.lstm.'\]",
+    ),
+    (lambda w: {}, "there is no weight_ih with the prefix ''"),
   ],
 )
-def test_invalid_weights_raise(change, words):
+def test_invalid_weights_raise(change, message):
   state_dict = to_torch(random_params(ENCODERS["lstm_bidirectional"]))
-  with pytest.raises(InvalidInputError, match=words):
+  with pytest.raises(InvalidInputError, match=message):
     from_torch(change(state_dict))
 
 
 @pytest.mark.parametrize(
-  "encoder, words",
+  "encoder, message",
   [
     (forward(gru(H, reset="before")), r"no b_hn. Is it gru\(reset='before'\)"),
     (forward(lstm(H, coupled=True)), r"no b_hn. .* or lstm\(coupled=True\)"),
     (forward(lstm(H, peepholes=True)), "layer_0/forward .* got .*'p'"),
     (forward(mingru(H)), "layer_0/forward must have W, U and b"),
-    (forward(lstm(H, cell_size=H)), "projection, .* an LSTM whose width of 4 becomes 4"),
-    (forward(lstm(H), learned_initial_carry=True), "layer_0 must have forward.*a learned start"),
+    (forward(lstm(H, cell_size=H)), "projection, .* an LSTM of 4 units and 4 outputs"),
+    (
+      forward(lstm(H), learned_initial_carry=True),
+      "layer_0 must have forward.*a learned initial carry",
+    ),
     (stack(bidirectional_of(lstm(H)), forward(lstm(H))), "Missing: .*weight_ih_l1_reverse"),
     (stack(*[bidirectional_of(lstm(H), "sum")] * 2), r"weight_ih_l1 must have shape \(16, 8\)"),
     (stack(forward(lstm(H)), forward(lstm(H + 1))), "weight_ih_l1 must have shape"),
     (stack(forward(lstm(H)), forward(gru(H))), "weight_ih_l1 must have shape"),
   ],
 )
-def test_unsupported_params_raise(encoder, words):
-  with pytest.raises(InvalidInputError, match=words):
+def test_unsupported_params_raise(encoder, message):
+  with pytest.raises(InvalidInputError, match=message):
     to_torch(random_params(encoder))
 
 

@@ -63,7 +63,7 @@ def test_train_averages_params_after_each_step(average):
   optimizer, batches = optax.sgd(0.3), [{"x": x} for x in xs]
   first = training.init_state(task, optimizer, batches[0], jax.random.key(0), keep_average=True)
   path, means = [], []
-  for state, _ in training.train_loop(task, optimizer, first, batches, average=average):
+  for state, _ in training.train_loop(task, optimizer, first, batches, averaging=average):
     path.append(float(state.params["w"]))
     means.append(float(state.averaged_params["w"]))
     assert float(state.eval_params["w"]) == means[-1]

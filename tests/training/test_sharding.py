@@ -47,7 +47,7 @@ def run_train_steps(case, text, accumulate=1, number=4, **how):
   first = training.init_state(task, OPTIMIZER, next(batches.stream()), jax.random.key(0), True)
   stream = itertools.islice(batches.stream(), number)
   made = training.train_loop(
-    task, OPTIMIZER, first, stream, mesh=mesh, accumulate=accumulate, **how
+    task, OPTIMIZER, first, stream, mesh=mesh, grad_accum_steps=accumulate, **how
   )
   return [
     (m["loss"].value, jax.device_get((s.params, s.averaged_params, s.carry))) for s, m in made
@@ -100,7 +100,7 @@ def test_fsdp_shards_matrices():
 def test_bfloat16_training_keeps_float32_params(single_device_steps, text):
   """Weights and their average stay float32; losses differ, by no more than eight bits do."""
   for case in CASES:
-    found = run_train_steps(case, text, precision="bfloat16")
+    found = run_train_steps(case, text, dtype="bfloat16")
     params = found[-1][1][0]
     assert all(p.dtype == np.float32 for p in jax.tree.leaves(params))
     losses, true = (

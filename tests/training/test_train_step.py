@@ -148,7 +148,7 @@ def test_logged_gradient_norms():
   """The norm of each parameter's gradient of the mean loss; what is learnt stays as it was."""
   state = training.init_state(TASK, OPTIMIZER, next(BATCHES.stream()), KEY)
   steps = lambda diagnose: training.train_loop(
-    TASK, OPTIMIZER, state, BATCHES.stream(), diagnose=diagnose
+    TASK, OPTIMIZER, state, BATCHES.stream(), log_gradients=diagnose
   )
   after, metrics = next(steps(True))
   key = jax.random.fold_in(state.key, 0)

@@ -27,8 +27,8 @@ from rnnjax.types import InvalidInputError
 @dataclasses.dataclass(frozen=True)
 class Config:
   seed: int = 0
-  out: str = ""
-  rate: float = 0.1
+  workdir: str = ""
+  learning_rate: float = 0.1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +80,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 
 
 def make_trainer(config, steps=STEPS):
-  adam, average = training.adam(config.rate), averaging.ema(0.9)
+  adam, average = training.adam(config.learning_rate), averaging.ema(0.9)
   return training.Trainer(config, TASK, make_splits(), adam, steps, averaging=average)
 
 
@@ -121,8 +121,8 @@ def test_resumed_run_equals_uninterrupted_run(tmp_path, uninterrupted_result):
   assert resumed.step == 7
   assert_trees_equal(finish_training(resumed), uninterrupted_result)
   assert (
-    recorded_losses(config.out) == recorded_losses(whole.out)
-    and len(recorded_losses(whole.out)) == 3
+    recorded_losses(config.workdir) == recorded_losses(whole.workdir)
+    and len(recorded_losses(whole.workdir)) == 3
   )
 
 
@@ -158,8 +158,10 @@ def test_signal_during_validation_stops_and_resumes(tmp_path, uninterrupted_resu
   resumed = make_trainer(config)
   assert (resumed.step, resumed.state.last_eval_step) == (step, 0 if step == 5 else 10)
   assert_trees_equal(finish_training(resumed), uninterrupted_result)
-  assert_trees_equal(training.load_saved_run(config.out).params, uninterrupted_result.best_params)
-  assert np.isfinite(recorded_losses(config.out)).all()
+  assert_trees_equal(
+    training.load_saved_run(config.workdir).params, uninterrupted_result.best_params
+  )
+  assert np.isfinite(recorded_losses(config.workdir)).all()
 
 
 def test_metrics_after_last_checkpoint_are_rewritten(tmp_path):
@@ -243,14 +245,14 @@ def test_no_readable_checkpoint_raises(tmp_path):
 def test_changed_config_raises_with_difference(tmp_path):
   out = str(tmp_path / "run")
   finish_training(make_trainer(Config(workdir=out)))
-  with pytest.raises(InvalidInputError, match=r"rate: 0\.1 there, 0\.2 asked for"):
+  with pytest.raises(InvalidInputError, match=r"learning_rate: saved 0\.1, requested 0\.2"):
     make_trainer(Config(workdir=out, learning_rate=0.2))
 
 
 def test_non_finite_step_raises_and_keeps_last_state(tmp_path):
   """An infinite rate: the error names the step, and no checkpoint is written over."""
   config = Config(workdir=str(tmp_path / "run"), learning_rate=float("inf"))
-  with pytest.raises(DivergedError, match=r"step 1 is not taken.*: w\. .*--learning_rate"):
+  with pytest.raises(DivergedError, match=r"step 1 is skipped.*: w\. .*--learning_rate"):
     finish_training(make_trainer(config))
   assert make_trainer(config).step == 0
 
@@ -290,7 +292,9 @@ def test_nan_score_does_not_block_best_checkpoint(monkeypatch, looks, chosen):
 
 
 def test_unknown_score_name_raises():
-  with pytest.raises(InvalidInputError, match="among what the task scores, accuracy; got 'bleu'"):
+  with pytest.raises(
+    InvalidInputError, match="one of the scores of the task, accuracy; got 'bleu'"
+  ):
     training.Trainer(Config(), TASK, make_splits(), training.adam(0.1), STEPS, metric="bleu")
 
 
@@ -306,9 +310,9 @@ def test_experiment_name_of_script(tmp_path):
   """A run of a class that a file defines, which is no module, is known by the file's name."""
   path = tmp_path / "study.py"
   path.write_text(
-    "import dataclasses\nfrom rnnjax.training import records\n"
+    "import dataclasses\nfrom rnnjax.training import run_dir\n"
     "@dataclasses.dataclass(frozen=True)\nclass Config:\n  seed: int = 0\n"
-    "print(records.experiment(Config))\n"
+    "print(run_dir.experiment_name(Config))\n"
   )
   run = subprocess.run(
     [sys.executable, path],
@@ -332,7 +336,7 @@ def test_run_dir_holds_config_versions_and_metrics(tmp_path):
   out = tmp_path / "run"
   finish_training(make_trainer(Config(workdir=str(out))))
   kept = json.loads((out / "config.json").read_text())
-  assert kept["config"] == {"seed": 0, "rate": 0.1}
+  assert kept["config"] == {"seed": 0, "learning_rate": 0.1}
   assert {"commit", "jax"} <= set(kept["versions"])
   lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
   assert [line["step"] for line in lines] == [5, 10, 12]

@@ -1,7 +1,8 @@
-"""The loop over time as an equation, and its gradients by the implicit function theorem.
+"""Gradients of a solved recurrence, by the implicit function theorem.
 
-However the carries that solve sₜ = f(sₜ₋₁, xₜ) were found, the way back needs nothing of it. It is
-one linear recurrence, back in time, and then the share of all steps in the gradients at once:
+If the states solve sₜ = f(sₜ₋₁, xₜ), the backward pass does not depend on how they were computed.
+It is one linear recurrence, backward in time. The gradients of the parameters and inputs follow
+from it for all steps at once:
 
     μₜ = Jₜᵀ μₜ₊₁ + (∂yₜ/∂sₜ₋₁)ᵀ ∂L/∂yₜ        μₜ = ∂L/∂sₜ₋₁,  Jₜ = ∂f/∂s(sₜ₋₁)
 """
@@ -11,7 +12,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from rnnjax.backends.deferred_vjp import tree_add
+from rnnjax.backends.base import tree_add
 from rnnjax.backends.linear_scan import (
   matvec,
   parallel_linear_scan,
@@ -24,62 +25,66 @@ from rnnjax.backends.scan import masked_step
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
 def solve_with_implicit_vjp(solver, cell, reverse, params, xs, mask, initial_carry):
-  """All steps of a cell from carries that were found, or one by one where they were not.
+  """Run all steps of a cell at once if the solver converges, else one by one.
 
   Args:
-    find: params, xs, alive, start -> s [T, ..., n], found; with found.converged, whether s solves.
-    cell, reverse, params, xs, alive: as for `scan`.
-    start: the first carry.
+    solver: (params, xs, mask, initial_carry) -> s [T, ..., n], info; info.converged is whether s
+      solves the recurrence.
+    cell, reverse, params, xs, mask: as for `rnnjax.backends.scan.scan`.
+    initial_carry: the initial carry.
 
   Returns:
-    (the last carry, ys, the carry before each step), found.
+    (final carry, ys, carry before each step), and the solver's info.
   """
-  s, found = solver(params, xs, mask, initial_carry)
+  s, info = solver(params, xs, mask, initial_carry)
 
-  def together():
-    before = unflatten_carry(
-      shift_one_step(flatten_carry(initial_carry), s, reverse), initial_carry
-    )
-    after, ys = masked_step(cell, params, before, (xs, mask))
-    return jax.tree.map(lambda a: a[0 if reverse else -1], after), ys, before
+  def run_all_at_once():
+    prev_s = shift_one_step(flatten_carry(initial_carry), s, reverse)
+    prev_carries = unflatten_carry(prev_s, initial_carry)
+    new_carries, ys = masked_step(cell, params, prev_carries, (xs, mask))
+    return jax.tree.map(lambda a: a[0 if reverse else -1], new_carries), ys, prev_carries
 
-  def one_by_one():
+  def run_one_by_one():
     def step(carry, inputs):
-      new, y = masked_step(cell, params, carry, inputs)
-      return new, (y, carry)
+      new_carry, y = masked_step(cell, params, carry, inputs)
+      return new_carry, (y, carry)
 
-    end, (ys, before) = jax.lax.scan(step, initial_carry, (xs, mask), reverse=reverse)
-    return end, ys, before
+    final_carry, (ys, prev_carries) = jax.lax.scan(step, initial_carry, (xs, mask), reverse=reverse)
+    return final_carry, ys, prev_carries
 
-  return jax.lax.cond(found.converged, together, one_by_one), found
+  return jax.lax.cond(info.converged, run_all_at_once, run_one_by_one), info
 
 
 def _forward(solver, cell, reverse, params, xs, mask, initial_carry):
-  out, found = solve_with_implicit_vjp(solver, cell, reverse, params, xs, mask, initial_carry)
-  return (out, found), (params, xs, mask, initial_carry, out[2], found.converged)
+  results, info = solve_with_implicit_vjp(solver, cell, reverse, params, xs, mask, initial_carry)
+  _, _, prev_carries = results
+  return (results, info), (params, xs, mask, initial_carry, prev_carries, info.converged)
 
 
 def _backward(solver, cell, reverse, saved, cotangents):
   del solver
-  params, xs, alive, start, before, converged = saved
-  (dend, dys, dbefore), _ = cotangents
-  steps = lambda params, xs, before: masked_step(cell, params, before, (xs, alive))
-  (after, _), back = jax.vjp(steps, params, xs, before)
-  seen = back((jax.tree.map(jnp.zeros_like, after), dys))[2]
-  _, J = step_jacobians(cell, params, xs, alive, start, flatten_carry(before))
-  JT, q = J.swapaxes(-1, -2), flatten_carry(tree_add(seen, dbefore))
+  params, xs, mask, initial_carry, prev_carries, converged = saved
+  (dfinal_carry, dys, dprev_carries), _ = cotangents
+
+  def all_steps(params, xs, prev_carries):
+    return masked_step(cell, params, prev_carries, (xs, mask))
+
+  (new_carries, _), vjp = jax.vjp(all_steps, params, xs, prev_carries)
+  zeros = jax.tree.map(jnp.zeros_like, new_carries)
+  _, _, dcarries_by_output = vjp((zeros, dys))  # (∂yₜ/∂sₜ₋₁)ᵀ ∂L/∂yₜ
+  _, J = step_jacobians(cell, params, xs, mask, initial_carry, flatten_carry(prev_carries))
+  JT, q = J.swapaxes(-1, -2), flatten_carry(tree_add(dcarries_by_output, dprev_carries))
   first, last = (-1, 0) if reverse else (0, -1)
-  q = q.at[last].add(matvec(JT[last], flatten_carry(dend)))
-  # What expands has products of Jacobians that overflow, though no gradient may.
-  once, turn = (
-    functools.partial(way, reverse=not reverse)
-    for way in (parallel_linear_scan, sequential_linear_scan)
-  )
-  μ = jax.lax.cond(converged, once, turn, JT, q)
-  μ = jax.lax.cond(jnp.isfinite(μ).all(), lambda *_: μ, turn, JT, q)
-  after = unflatten_carry(shift_one_step(flatten_carry(dend), μ, not reverse), start)
-  dparams, dxs, _ = back((after, dys))
-  return dparams, dxs, None, unflatten_carry(μ[first], start)
+  q = q.at[last].add(matvec(JT[last], flatten_carry(dfinal_carry)))
+  # The states of an expanding recurrence have products of Jacobians that overflow, even if no
+  # gradient does. Then the gradients are computed step by step.
+  parallel = functools.partial(parallel_linear_scan, reverse=not reverse)
+  sequential = functools.partial(sequential_linear_scan, reverse=not reverse)
+  μ = jax.lax.cond(converged, parallel, sequential, JT, q)
+  μ = jax.lax.cond(jnp.isfinite(μ).all(), lambda *_: μ, sequential, JT, q)
+  dnew_carries = shift_one_step(flatten_carry(dfinal_carry), μ, not reverse)
+  dparams, dxs, _ = vjp((unflatten_carry(dnew_carries, initial_carry), dys))
+  return dparams, dxs, None, unflatten_carry(μ[first], initial_carry)
 
 
 solve_with_implicit_vjp.defvjp(_forward, _backward)

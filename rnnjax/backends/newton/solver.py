@@ -2,16 +2,18 @@
 
 Lim, Zhu, Selfridge & Kasim, Parallelizing Non-Linear Sequential Models over the Sequence Length,
 2024 (DEER); Gonzalez, Warrington, Smith & Linderman, Towards Scalable and Stable Parallelization of
-Nonlinear RNNs, 2024 (diagonal Jacobians). The carries of all steps are guessed. As long as they do
-not follow from one another, the steps are linearised around them, and what is linear in time can
-be solved in log₂ T rounds (`rnnjax.backends.linear_scan`):
+Nonlinear RNNs, 2024 (diagonal Jacobians).
 
-    rₜ = f(sₜ₋₁, xₜ) − sₜ                     the residual of a guess s₁, ..., s_T
-    δₜ = Jₜ δₜ₋₁ + rₜ,   Jₜ = ∂f/∂s(sₜ₋₁)     how wrong it is, to first order
-    sₜ ← sₜ + δₜ                              after k times the first k steps are exact
+The method starts from a guess of the states of all steps. While they do not solve the recurrence,
+it linearizes the steps around them. The linearized recurrence can be solved in log₂ T rounds
+(`rnnjax.backends.linear_scan`):
 
-Where it ends, s is what a loop gives, and the way back is the same recurrence once, transposed
-(`rnnjax.backends.newton.implicit_diff`).
+    rₜ = f(sₜ₋₁, xₜ) − sₜ                     residual of a guess s₁, ..., s_T
+    δₜ = Jₜ δₜ₋₁ + rₜ,   Jₜ = ∂f/∂s(sₜ₋₁)     error of the guess, to first order
+    sₜ ← sₜ + δₜ                              after k iterations the first k steps are exact
+
+When it has converged, s equals the states of a loop. The backward pass solves one such recurrence,
+transposed (`rnnjax.backends.newton.implicit_diff`).
 """
 
 import functools
@@ -20,28 +22,34 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from rnnjax.backends.base import mixes_rows, requires_floating
-from rnnjax.backends.batch_sharding import cast_to_varying, shard_over_batch
+from rnnjax.backends.base import (
+  Backend,
+  cast_to_varying,
+  mixes_rows,
+  project_steps,
+  requires_floating,
+  shard_over_batch,
+)
 from rnnjax.backends.linear_scan import parallel_linear_scan, shift_one_step
 from rnnjax.backends.newton.implicit_diff import solve_with_implicit_vjp
 from rnnjax.backends.newton.jacobians import flatten_carry, step_jacobians
-from rnnjax.backends.scan import project_steps
 from rnnjax.cells.base import Cell, accumulation_dtype
 from rnnjax.types import Array, Carry, Params
 
 JACOBIAN_FORMS = ("full", "diagonal")
-MAX_JACOBIAN_GIB = 2.0  # GiB that the Jacobians of all steps may take
+MAX_JACOBIAN_GIB = 2.0  # limit for the Jacobians of all steps
 
 
 class NewtonOptions(NamedTuple):
-  """How the steps are solved; this changes time and memory, not results.
+  """Options of the solver; they change time and memory, but not the results.
 
   Attributes:
-    form: "full" Jacobians, n³ work a step and quadratic convergence, or their "diagonal", n work
-      and more iterations. The way back takes full ones.
-    damping: in [0, 1): the Jacobians are multiplied by 1 − damping, which tames those that expand.
-    tolerance: of |rₜ| / max(1, |sₜ|); None for 16 units of rounding.
-    iterations: after so many the steps are taken one by one.
+    jacobian: "full" Jacobians need n³ operations a step and converge quadratically; their
+      "diagonal" needs n, and more iterations. The backward pass always uses full Jacobians.
+    damping: factor in [0, 1); Jacobians are multiplied by 1 − damping, which stabilizes expanding
+      recurrences.
+    tolerance: limit of |rₜ| / max(1, |sₜ|); None for 16 times the machine epsilon.
+    max_iterations: number of iterations after which the steps are run one by one.
   """
 
   jacobian: str = "full"
@@ -51,12 +59,12 @@ class NewtonOptions(NamedTuple):
 
 
 class NewtonInfo(NamedTuple):
-  """What came of it.
+  """Convergence of the solver.
 
   Attributes:
-    iterations: how often all steps were linearised.
-    residual: the largest |rₜ| / max(1, |sₜ|) after them.
-    converged: whether it is within the tolerance; if not, a loop over time was run instead.
+    num_iterations: number of times that all steps were linearized.
+    residual: the largest |rₜ| / max(1, |sₜ|) after the last iteration.
+    converged: whether the residual is within the tolerance; if not, the steps were run one by one.
   """
 
   num_iterations: Array
@@ -67,20 +75,30 @@ class NewtonInfo(NamedTuple):
 def newton(
   cell: Cell, params: Params, xs: Array, mask: Array | None, carry: Carry, reverse: bool
 ) -> tuple[Carry, Array]:
-  """As `scan`, by `solve` as it comes; on a mesh each device solves its own rows."""
-  run = lambda *args: solve(cell, *args, reverse)[:2]
+  """Run a cell by `solve` with default options; arguments and results are those of `scan`.
+
+  If the batch is sharded over a mesh, each device solves its own rows.
+  """
+
+  def run(params, xs, mask, carry):
+    final_carry, ys, _ = solve(cell, params, xs, mask, carry, reverse)
+    return final_carry, ys
+
   return shard_over_batch(run)(params, xs, mask, carry)
 
 
 def requires_small_jacobians(cell: Cell, params: Params, xs: Array, carry: Carry) -> str:
-  """Of a backend that makes the Jacobian of every step."""
+  """Return why the Jacobians of all steps cannot be computed; "" if they can."""
   if any(leaf.ndim != xs.ndim - 1 for leaf in jax.tree.leaves(carry)):
     shapes = [leaf.shape for leaf in jax.tree.leaves(carry)]
     return f"it needs a carry of vectors, and that of {cell} is {shapes}; backend='scan' runs it"
   if mixes_rows(cell, params, xs, carry):
-    return f"it solves every row alone, and a step of {cell} mixes rows; backend='scan' runs it"
+    return (
+      f"it solves each row independently, and a step of {cell} mixes rows; backend='scan' runs it"
+    )
   n = sum(leaf.shape[-1] for leaf in jax.tree.leaves(carry))
-  GiB = xs.size // max(1, xs.shape[-1]) * n**2 * accumulation_dtype(xs.dtype).itemsize / 2**30
+  num_steps = xs.size // max(1, xs.shape[-1])  # of all rows
+  GiB = num_steps * n**2 * accumulation_dtype(xs.dtype).itemsize / 2**30
   if GiB <= MAX_JACOBIAN_GIB:
     return requires_floating(cell, params, xs, carry)
   return (
@@ -98,17 +116,21 @@ def solve(
   reverse: bool = False,
   options: NewtonOptions = NewtonOptions(),
 ) -> tuple[Carry, Array, NewtonInfo]:
-  """All steps at once, and how many iterations it took; one after the other if it took too many.
+  """Run all steps of a cell at once by Newton's method, or one by one if it does not converge.
 
-  It computes in float32 at least. Not differentiable in forward mode (jvp): `scan` is.
+  The computation is in float32 or wider. Forward-mode differentiation (jvp) is not supported.
 
   Args:
-    cell, params, xs, alive, reverse: as for `scan`; xs [T, ..., D], T ≥ 1.
-    carry: the first carry; the cell's own where None.
-    how: form, damping, tolerance and iterations.
+    cell, params, mask, reverse: as for `rnnjax.backends.scan.scan`.
+    xs: inputs [T, ..., D] with T ≥ 1.
+    carry: initial carry; `cell.initial_carry` if None.
+    options: form of the Jacobians, damping, tolerance and number of iterations.
 
   Returns:
-    carry, ys [T, ..., H], found.
+    The final carry, the outputs ys [T, ..., H], and information on the convergence.
+
+  Raises:
+    ValueError: an option is invalid.
   """
   if (
     options.jacobian not in JACOBIAN_FORMS
@@ -116,40 +138,53 @@ def solve(
     or options.max_iterations < 0
   ):
     raise ValueError(
-      f"form must be one of {JACOBIAN_FORMS}, damping in [0, 1), iterations 0 or more; got {options}"
+      f"jacobian must be one of {JACOBIAN_FORMS}, damping in [0, 1), max_iterations 0 or more; got "
+      f"{options}"
     )
   carry = cell.initial_carry(xs[0]) if carry is None else carry
-  high = lambda tree: jax.tree.map(lambda a: a.astype(accumulation_dtype(a.dtype)), tree)
-  params, start = (cast_to_varying(high(tree), xs) for tree in (params, carry))
-  find = functools.partial(_newton_iterations, cell, options, reverse)
-  (end, ys, _), found = solve_with_implicit_vjp(find, cell, reverse, params, high(xs), mask, start)
-  return jax.tree.map(lambda e, c: e.astype(c.dtype), end, carry), ys.astype(xs.dtype), found
+
+  def widen(tree):
+    return jax.tree.map(lambda a: a.astype(accumulation_dtype(a.dtype)), tree)
+
+  params, initial_carry = (cast_to_varying(widen(tree), xs) for tree in (params, carry))
+  solver = functools.partial(_newton_iterations, cell, options, reverse)
+  (final_carry, ys, _), info = solve_with_implicit_vjp(
+    solver, cell, reverse, params, widen(xs), mask, initial_carry
+  )
+  final_carry = jax.tree.map(lambda final, c: final.astype(c.dtype), final_carry, carry)
+  return final_carry, ys.astype(xs.dtype), info
 
 
 def _newton_iterations(cell, options, reverse, params, xs, mask, initial_carry):
-  """s [T, ..., n], and what came of it."""
+  """Return the states s [T, ..., n] after the last iteration, and information on convergence."""
   first, scale = flatten_carry(initial_carry), 1 - options.damping
   eps = max(float(jnp.finfo(leaf.dtype).eps) for leaf in jax.tree.leaves(initial_carry))
   tolerance = 16 * eps if options.tolerance is None else options.tolerance
-  # What need not be iterated: u is made once, and is its own projection.
-  us, fed = project_steps(cell, params, xs), cell._replace(project=lambda params, u: u)
+  # The projections do not depend on the states, so they are computed once, before the iterations.
+  us = project_steps(cell, params, xs)
+  projected_cell = cell._replace(project=lambda params, u: u)
 
-  def at(s):
+  def linearize(s):
     before = shift_one_step(first, s, reverse)
-    new, J = step_jacobians(fed, params, us, mask, initial_carry, before, options.jacobian)
-    r = new - s
+    after, J = step_jacobians(
+      projected_cell, params, us, mask, initial_carry, before, options.jacobian
+    )
+    r = after - s
     size = jnp.abs(r) / jnp.maximum(1, jnp.abs(s))
-    # A maximum may pass NaN by, as XLA's of thousands of numbers does on a CPU.
+    # Replace NaN, because XLA's maximum of thousands of numbers may ignore it on a CPU.
     return s, J, r, jnp.max(jnp.where(jnp.isfinite(size), size, jnp.inf), initial=0.0)
 
-  def goes_on(state):
+  def continues(state):
     k, *_, residual = state
     return (k < options.max_iterations) & (residual > tolerance) & (residual < jnp.inf)
 
-  def improve(state):
+  def iterate(state):
     k, s, J, r, _ = state
-    return k + 1, *at(s + parallel_linear_scan(scale * J, r, reverse))
+    return k + 1, *linearize(s + parallel_linear_scan(scale * J, r, reverse))
 
   guess = jnp.broadcast_to(first, (len(xs), *first.shape))
-  k, s, _, _, residual = jax.lax.while_loop(goes_on, improve, (0, *at(guess)))
+  k, s, _, _, residual = jax.lax.while_loop(continues, iterate, (0, *linearize(guess)))
   return s, NewtonInfo(k, residual, residual <= tolerance)
+
+
+BACKEND = Backend(newton, requires_small_jacobians)

@@ -1,7 +1,7 @@
-"""A function with its tanh computed without branches.
+"""A tanh without branches, and its substitution in other functions.
 
-CUDA's tanh branches on the size of its argument, and a branch keeps a thread from working on
-several numbers at once, which is all that hides latency in a kernel with few warps.
+CUDA's tanh branches on the magnitude of its argument. A branch prevents a thread from working on
+several numbers at once, which is the only way to hide latency in a kernel with few warps.
 """
 
 import functools
@@ -10,20 +10,15 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import Literal
 
-SERIES_CUTOFF = 0.4  # below, the series; above, 1 − 2/(e²ˣ + 1) loses no more than it has to spare
-SERIES_COEFFICIENTS = (
-  1,
-  -1 / 3,
-  2 / 15,
-  -17 / 315,
-  62 / 2835,
-  -1382 / 155925,
-)  # of tanh(x)/x in x²
+# Below the cutoff tanh is computed by its series. Above it 1 − 2/(e²ˣ + 1) is accurate enough.
+SERIES_CUTOFF = 0.4
+# Coefficients of tanh(x)/x as a polynomial in x².
+SERIES_COEFFICIENTS = (1, -1 / 3, 2 / 15, -17 / 315, 62 / 2835, -1382 / 155925)
 
 
 @jax.custom_jvp
 def branchless_tanh(x):
-  """tanh(x) in float32, to a few units in the last place."""
+  """Return tanh(x) in float32, accurate to a few units in the last place."""
   x2, series = x * x, jnp.zeros_like(x)
   for coefficient in SERIES_COEFFICIENTS[::-1]:
     series = series * x2 + coefficient
@@ -37,7 +32,7 @@ def _tanh_jvp(primals, tangents):
 
 
 def replace_tanh(f):
-  """f with its tanh replaced by `tanh`, also inside the functions that it calls by jit."""
+  """Return f with `branchless_tanh` in place of tanh, also in jitted functions that f calls."""
 
   @functools.wraps(f)
   def run(*args):
@@ -49,10 +44,13 @@ def replace_tanh(f):
 
 
 def _eval_jaxpr(closed, args):
-  """The results of a closed jaxpr."""
+  """Evaluate a closed jaxpr, with the tanh of float32 arguments replaced."""
   jaxpr = closed.jaxpr
   values = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*closed.consts, *args]))
-  read = lambda atom: atom.val if isinstance(atom, Literal) else values[atom]
+
+  def read(atom):
+    return atom.val if isinstance(atom, Literal) else values[atom]
+
   for equation in jaxpr.eqns:
     inputs, primitive = [read(atom) for atom in equation.invars], equation.primitive
     if primitive is jax.lax.tanh_p and inputs[0].dtype == jnp.float32:

@@ -1,14 +1,17 @@
-"""A loop over time in one launch: what every kernel that walks time on a chip has in common.
+"""The loop over time in one kernel launch: the part that is common to all kernels.
 
-A cell of the form of `additive` is nothing but one product and a pointwise function. So a kernel
-needs to know no cell: it keeps U on the chip, walks time, and between two products calls the cell's
-own `pointwise`, forward, and its vjp, backward. What need not wait for time is done in products
-over all steps, before the loop (x W + b) and after it (the gradients of W, U and b).
+An additive cell is one product and a pointwise function. So a kernel does not depend on the cell:
+it keeps U on the chip, loops over time, and between two products calls the cell's `pointwise` (in
+the backward pass, its vjp). What does not depend on the previous step is computed for all steps at
+once, before the loop (x W + b) and after it (the gradients of W, U and b).
 
-The N nets of a layer, one or one in each direction, are run in one launch, side by side:
+N parameter sets, such as the two directions of a bidirectional layer, run in one launch. Their
+features are concatenated:
 
-    us  [T, B, N·G·H]    states  N·H features each, T + 1 slots: before step t stands slot t,
-    U   [N, H, G·H]              after it t + 1, in reverse the other way round
+    us      [T, B, N·G·H]
+    U       [N, H, G·H]
+    states  [T + 1, B, N·H] for each part of the carry; slot t is the state before step t, slot
+            t + 1 the state after it; in reverse slot t + 1 is the state before step t
 """
 
 import functools
@@ -19,25 +22,26 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from rnnjax.backends.base import requires_floating
-from rnnjax.backends.batch_sharding import cast_to_varying, shard_over_batch
+from rnnjax.backends.base import Backend, cast_to_varying, requires_floating, shard_over_batch
 from rnnjax.cells.base import Cell, accumulation_dtype
 from rnnjax.types import Array, Carry, Params
 
 
 class KernelSpec(NamedTuple):
-  """What a kernel is made from.
+  """Everything that a kernel is generated from.
 
   Attributes:
-    pointwise, apart: of the cell.
-    names: of the parameters that `pointwise` reads, with how many rows of H numbers each has; None
-      for one that is a vector.
-    reverse: for each of the N nets, whether it walks time backward.
-    H: units, as the cell has them.
-    echo: y is h.
-    dtype: in which products are computed; sums and carries are wider.
-    tiles: how the work is cut.
-    forward, backward: the kernels, called as `_loop` does.
+    pointwise: the cell's pointwise function.
+    num_split_gates: the cell's number of split gates.
+    pointwise_params: (name, number of rows of H numbers) of each parameter that `pointwise` reads;
+      None instead of a number for a vector.
+    reverse: for each of the N parameter sets, whether it runs from the last step to the first.
+    H: number of hidden units of the cell.
+    output_is_h: whether the output y is h, so that it need not be stored separately.
+    dtype: dtype of the products' operands; sums and carries are float32.
+    tiling: how the work is split among programs.
+    forward: the kernel of the forward pass, called as in `_forward`.
+    backward: the kernel of the backward pass, called as in `_backward`.
   """
 
   pointwise: Callable
@@ -52,20 +56,27 @@ class KernelSpec(NamedTuple):
   backward: Callable
 
   def is_reverse(self, n: Array):
-    """1 where net n walks time backward, else 0."""
+    """Return 1 if parameter set n runs in reverse, else 0."""
     if len(set(self.reverse)) == 1:
       return int(self.reverse[0])
-    return sum((n == i).astype(jnp.int32) for i, back in enumerate(self.reverse) if back)
+    return sum(
+      (n == i).astype(jnp.int32) for i, is_reverse in enumerate(self.reverse) if is_reverse
+    )
 
   def unpack_params(self, rows: list[Array]) -> Params:
-    """The parameters that `pointwise` reads, of their rows [units], each repeated for all rows of
-    the batch, over which gradients are then summed later; those that are matrices as lists."""
-    wide = [jnp.broadcast_to(row[None], (self.tiling.block_batch, row.size)) for row in rows]
-    return _unpack_rows(self.pointwise_params, wide)
+    """Return the parameters that `pointwise` reads, from their rows [units].
+
+    Each row is repeated for all rows of the batch, so that its gradient can be summed over them
+    after the loop. Matrices are returned as lists of rows.
+    """
+    repeated = [jnp.broadcast_to(row[None], (self.tiling.block_batch, row.size)) for row in rows]
+    return _unpack_rows(self.pointwise_params, repeated)
 
   def zero_padded_units(self, values: list[Array], first) -> list[Array]:
-    """Values [rows, units] from the first unit on, 0 of units that the cell does not have: nothing
-    that they are may reach others."""
+    """Return values [rows, units], units counted from `first`, with those beyond H set to 0.
+
+    Padded units hold arbitrary numbers, which must not reach others in a product.
+    """
     if self.tiling.padded_size(self.H) == self.H:
       return list(values)
     unit = first + jax.lax.broadcasted_iota(jnp.int32, values[0].shape, 1)
@@ -73,14 +84,15 @@ class KernelSpec(NamedTuple):
 
 
 class Tiling(NamedTuple):
-  """How a kernel cuts its work.
+  """How a kernel splits its work.
+
+  H is padded to a multiple of `block_units` and `block_k`, which are powers of two.
 
   Attributes:
-    rows: of the batch, in one program.
-    columns: units in one program.
-    chunk: of the units, in one product; like columns a power of two, and H is filled up to a
-      multiple of both.
-    warps: of a program, where it has any.
+    block_batch: rows of the batch in one program.
+    block_units: hidden units in one program.
+    block_k: hidden units in one matrix product.
+    num_warps: warps of a program, on a GPU.
   """
 
   block_batch: int
@@ -89,26 +101,34 @@ class Tiling(NamedTuple):
   num_warps: int = 4
 
   def padded_size(self, H: int) -> int:
-    """What H units are filled up to."""
+    """Return the number of units to which H units are padded."""
     return _round_up(H, max(self.block_units, self.block_k))
 
 
 def make_kernel_spec(
-  cell, num_gates, dtype, reverse, pointwise_params, tiling, forward, backward
+  cell: Cell, num_gates: int, dtype, reverse, pointwise_params, tiling, forward, backward
 ) -> KernelSpec:
-  """The loop of a cell of so many gates, its work cut into tiles, by these kernels."""
+  """Return the specification of a cell's kernel.
+
+  Args:
+    cell: an additive cell.
+    num_gates: G.
+    dtype, reverse, pointwise_params, tiling, forward, backward: fields of the specification.
+  """
+  # Trace `pointwise` to see whether its output y is the same variable as h.
   tile = jnp.zeros((tiling.block_batch, cell.features))
-  rows = [tile for _, number in pointwise_params for _ in range(number or 1)]
-  small, z = _unpack_rows(pointwise_params, rows), [tile] * (num_gates + cell.num_split_gates)
-  jaxpr = jax.make_jaxpr(cell.pointwise)(small, cell.initial_carry(tile[:, :1]), z).jaxpr
-  echo = jaxpr.outvars[-1] is jaxpr.outvars[0]
+  rows = [tile for _, num_rows in pointwise_params for _ in range(num_rows or 1)]
+  params = _unpack_rows(pointwise_params, rows)
+  gates = [tile] * (num_gates + cell.num_split_gates)
+  jaxpr = jax.make_jaxpr(cell.pointwise)(params, cell.initial_carry(tile[:, :1]), gates).jaxpr
+  output_is_h = jaxpr.outvars[-1] is jaxpr.outvars[0]
   return KernelSpec(
     cell.pointwise,
     cell.num_split_gates,
     pointwise_params,
     reverse,
     cell.features,
-    echo,
+    output_is_h,
     jnp.dtype(dtype),
     tiling,
     forward,
@@ -117,23 +137,39 @@ def make_kernel_spec(
 
 
 def why_unsupported(cell: Cell, params: Params, xs: Array, carry: Carry) -> str:
-  """Why no kernel can be made of a cell, or run in a type; "" where one can."""
+  """Return the reason why no kernel can be generated for a cell and dtype; "" if one can."""
   if cell.pointwise is None:
-    return f"a kernel is made from a cell's pointwise function, and {cell} has none; see `additive`"
+    return (
+      f"a kernel is generated from a cell's pointwise function, and {cell} has none; see "
+      "`rnnjax.cells.base.additive`"
+    )
   if xs.dtype not in (jnp.float32, jnp.bfloat16):
     return f"a kernel computes in float32 or bfloat16; got {xs.dtype}"
-  if why := requires_floating(cell, params, xs, carry):
-    return why
+  if reason := requires_floating(cell, params, xs, carry):
+    return reason
   H = cell.features
   if any(c.shape != (*xs.shape[1:-1], H) for c in carry):
     return f"a kernel needs a carry of {H} features; {cell} has {[c.shape[-1] for c in carry]}"
   for name in sorted(set(params) - {"W", "U", "b"}):
     if params[name].shape[-1:] != (H,) or params[name].ndim > 2:
       return (
-        f"a kernel needs parameters [H] or [n, H] beside W, U and b, H = {H}; {name} of "
+        f"a kernel needs parameters [H] or [n, H] in addition to W, U and b, H = {H}; {name} of "
         f"{cell} is {list(params[name].shape)}"
       )
   return ""
+
+
+def make_kernel_backend(make_spec: Callable[..., KernelSpec], why_unavailable: Callable) -> Backend:
+  """Return the backend of a kernel, which runs several parameter sets in one launch."""
+
+  def run_many(cell, param_sets, xs, mask, carries, reverse):
+    return run_fused(make_spec, cell, param_sets, xs, mask, carries, reverse)
+
+  def run(cell, params, xs, mask, carry, reverse):
+    (result,) = run_many(cell, (params,), xs, mask, (carry,), (reverse,))
+    return result
+
+  return Backend(run, why_unavailable, run_many)
 
 
 def run_fused(
@@ -145,16 +181,19 @@ def run_fused(
   carries: tuple[Carry, ...],
   reverse: tuple[bool, ...],
 ) -> list[tuple[Carry, Array]]:
-  """N nets of one cell over the same xs, as `scan` would run each of them.
+  """Run N parameter sets of one additive cell over the same xs in one launch.
 
   Args:
-    make: cell, gates, dtype, reverse, names -> the loop, as `layout` makes it for a kernel.
-    cell: of the form of `additive`.
-    nets, carries, reverse: parameters, first carry and direction of each net.
-    xs, alive: as for `scan`.
+    make_spec: (cell, num_gates, dtype, reverse, pointwise_params) -> the kernel's specification.
+    cell: an additive cell.
+    param_sets: parameters, N times.
+    xs: inputs [T, ..., D].
+    mask: padding mask [T, ...] or None.
+    carries: initial carry of each parameter set.
+    reverse: direction of each parameter set.
 
   Returns:
-    [(carry, ys)], one for each net.
+    [(final carry, ys)] of each parameter set, as `rnnjax.backends.scan.scan` returns them.
   """
 
   def run(param_sets, xs, mask, carries):
@@ -165,53 +204,62 @@ def run_fused(
 
 
 def _run_fused(make_spec, cell, param_sets, xs, mask, carries, reverse):
+  """Pad and concatenate all arrays as the kernel needs them, run it, and undo that."""
   T, *batch, _ = xs.shape
   H, B = cell.features, math.prod(batch)
   G = param_sets[0]["b"].shape[0] // H
-  small = sorted(set(param_sets[0]) - {"W", "U", "b"})
-  names = tuple(
-    (name, None if param_sets[0][name].ndim == 1 else len(param_sets[0][name])) for name in small
+  names = sorted(set(param_sets[0]) - {"W", "U", "b"})
+  pointwise_params = tuple(
+    (name, None if param_sets[0][name].ndim == 1 else len(param_sets[0][name])) for name in names
   )
-  loop = make_spec(cell, G, xs.dtype, reverse, names)
-  width = loop.tiling.padded_size(H)
-  rows = _round_up(B, loop.tiling.block_batch)
+  spec = make_spec(cell, G, xs.dtype, reverse, pointwise_params)
+  padded_H = spec.tiling.padded_size(H)
+  padded_B = _round_up(B, spec.tiling.block_batch)
 
-  def grow(a, axis, size):
-    return jnp.pad(
-      a, [(0, size - a.shape[axis] if i == axis % a.ndim else 0) for i in range(a.ndim)]
-    )
+  def pad_axis(a, axis, size):
+    padding = [(0, size - a.shape[axis] if i == axis % a.ndim else 0) for i in range(a.ndim)]
+    return jnp.pad(a, padding)
 
-  def gates(a):  # [..., G·H] -> [..., G·width]
-    return grow(a.reshape(*a.shape[:-1], G, H), -1, width).reshape(*a.shape[:-1], G * width)
+  def pad_gates(a):  # [..., G·H] -> [..., G·padded_H]
+    padded = pad_axis(a.reshape(*a.shape[:-1], G, H), -1, padded_H)
+    return padded.reshape(*a.shape[:-1], G * padded_H)
 
-  W = jnp.concatenate([gates(net["W"]) for net in param_sets], -1)
-  b = jnp.concatenate([gates(net["b"]) for net in param_sets], -1)
-  U = jnp.stack([grow(gates(net["U"]), 0, width) for net in param_sets])
-  vectors = [[net[name].reshape(-1, H) for name in small] for net in param_sets]
-  smalls = None
-  if small:
-    smalls = jnp.stack([jnp.concatenate(own) for own in vectors]).astype(
-      accumulation_dtype(xs.dtype)
-    )
-    smalls = grow(smalls, -1, width)
+  def pad_batch(a):  # [T, *batch, ...] -> [T, padded_B, ...]
+    return pad_axis(a.reshape(T, B, *a.shape[1 + len(batch) :]), 1, padded_B)
 
-  flat = lambda a, to: grow(a.reshape(T, B, *a.shape[1 + len(batch) :]), 1, to)
-  us = flat(xs, rows) @ W + b
+  W = jnp.concatenate([pad_gates(params["W"]) for params in param_sets], -1)
+  b = jnp.concatenate([pad_gates(params["b"]) for params in param_sets], -1)
+  U = jnp.stack([pad_axis(pad_gates(params["U"]), 0, padded_H) for params in param_sets])
+  pointwise_rows = None  # [N, number of rows, padded_H]
+  if names:
+    rows = [
+      jnp.concatenate([params[name].reshape(-1, H) for name in names]) for params in param_sets
+    ]
+    pointwise_rows = jnp.stack(rows).astype(accumulation_dtype(xs.dtype))
+    pointwise_rows = pad_axis(pointwise_rows, -1, padded_H)
+
+  us = pad_batch(xs) @ W + b
   if mask is not None:
-    mask = flat(mask, rows).astype(jnp.int32)
-  start = [grow(grow(c.reshape(B, H), 0, rows), 1, width) for carry in carries for c in carry]
-  parts = len(carries[0])
-  start = tuple(_concat_features(start[i::parts]) for i in range(parts))
-  ends, ys = _fused_loop(loop, smalls, U, us, start, mask)
+    mask = pad_batch(mask).astype(jnp.int32)
+  parts = [
+    pad_axis(pad_axis(part.reshape(B, H), 0, padded_B), 1, padded_H)
+    for carry in carries
+    for part in carry
+  ]
+  num_parts = len(carries[0])
+  initial_carry = tuple(_concat_features(parts[i::num_parts]) for i in range(num_parts))
+  final_carry, ys = _fused_loop(spec, pointwise_rows, U, us, initial_carry, mask)
 
-  def own(a, n, *lead):  # the features of net n alone, as the caller's batch
-    return a[..., :B, n * width : n * width + H].reshape(*lead, *batch, H)
+  def unpad(a, n, *leading):  # the features of parameter set n, in the caller's batch
+    return a[..., :B, n * padded_H : n * padded_H + H].reshape(*leading, *batch, H)
 
-  return [(tuple(own(end, n) for end in ends), own(ys, n, T)) for n in range(len(param_sets))]
+  return [
+    (tuple(unpad(part, n) for part in final_carry), unpad(ys, n, T)) for n in range(len(param_sets))
+  ]
 
 
 def output_struct(like: Array, shape: tuple[int, ...], dtype) -> jax.ShapeDtypeStruct:
-  """What a kernel puts out, which differs among the devices of a shard_map as `like` does."""
+  """Return the type of a kernel's output that varies over the same shard_map axes as `like`."""
   return jax.ShapeDtypeStruct(shape, dtype, manual_axis_type=jax.typeof(like).manual_axis_type)
 
 
@@ -220,50 +268,63 @@ def _round_up(size, multiple):
 
 
 def _unpack_rows(pointwise_params, rows):
-  rows, found = iter(rows), {}
-  for name, number in pointwise_params:
-    found[name] = next(rows) if number is None else [next(rows) for _ in range(number)]
-  return found
+  """Return {name: row, or list of rows} from all rows in order."""
+  rows, params = iter(rows), {}
+  for name, num_rows in pointwise_params:
+    params[name] = next(rows) if num_rows is None else [next(rows) for _ in range(num_rows)]
+  return params
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _fused_loop(spec, pointwise_rows, U, us, initial_carry, mask):
-  """-> ends, each [B, N·H], and ys [T, B, N·H]."""
-  return _forward(spec, pointwise_rows, U, us, initial_carry, mask, save=False)[0]
+  """Return the final carry, each part [B, N·H], and ys [T, B, N·H]."""
+  outputs, _ = _forward(spec, pointwise_rows, U, us, initial_carry, mask, save=False)
+  return outputs
 
 
 def _forward(spec, pointwise_rows, U, us, initial_carry, mask, save=True):
   states, zs, ys = spec.forward(spec, pointwise_rows, U, us, initial_carry, mask, save=save)
-  if ys is None:
+  if ys is None:  # The output is h.
     ys = _states_at_steps(spec, states[0], 1)
     ys = ys if mask is None else jnp.where(mask[..., None] != 0, ys, 0)
-  ends = tuple(_final_states(spec, part) for part in states)
-  return (ends, ys), (pointwise_rows, U, states, zs, mask)
+  final_carry = tuple(_final_states(spec, part) for part in states)
+  return (final_carry, ys), (pointwise_rows, U, states, zs, mask)
 
 
 def _backward(spec, saved, cotangents):
-  smalls, U, states, zs, alive = saved
-  made = spec.backward(spec, smalls, U, states, zs, alive, *cotangents)
-  dstart, dsmalls, dus, dvs = made
-  flat = lambda a, width: [part.reshape(-1, width) for part in jnp.split(a, len(U), -1)]
-  pairs = zip(flat(_states_at_steps(spec, states[0], 0), U.shape[1]), flat(dvs, U.shape[2]))
-  dU = [jnp.matmul(h.T, dv, preferred_element_type=accumulation_dtype(U.dtype)) for h, dv in pairs]
-  dstart = tuple(d.astype(part.dtype) for d, part in zip(dstart, states))
-  return dsmalls, jnp.stack(dU).astype(U.dtype), dus, dstart, None
+  pointwise_rows, U, states, zs, mask = saved
+  dinitial_carry, dpointwise_rows, dus, dvs = spec.backward(
+    spec, pointwise_rows, U, states, zs, mask, *cotangents
+  )
+
+  def split_sets(a, size):  # [T, B, N·size] -> N times [T·B, size]
+    return [part.reshape(-1, size) for part in jnp.split(a, len(U), -1)]
+
+  hs = split_sets(_states_at_steps(spec, states[0], 0), U.shape[1])
+  dvs = split_sets(dvs, U.shape[2])
+  sum_dtype = accumulation_dtype(U.dtype)
+  dU = [jnp.matmul(h.T, dv, preferred_element_type=sum_dtype) for h, dv in zip(hs, dvs)]
+  dinitial_carry = tuple(d.astype(part.dtype) for d, part in zip(dinitial_carry, states))
+  return dpointwise_rows, jnp.stack(dU).astype(U.dtype), dus, dinitial_carry, None
 
 
 def _states_at_steps(spec, states, after):
-  """Of states [T + 1, B, N·H] those before each step (after = 0), or after it (1), in its time."""
+  """Return of states [T + 1, B, N·H] those before each step (after = 0) or after it (after = 1)."""
   parts = jnp.split(states, len(spec.reverse), -1)
   return _concat_features(
-    [part[1:] if back != after else part[:-1] for part, back in zip(parts, spec.reverse)]
+    [
+      part[1:] if is_reverse != after else part[:-1]
+      for part, is_reverse in zip(parts, spec.reverse)
+    ]
   )
 
 
 def _final_states(spec, states):
-  """Of states [T + 1, B, N·H] what each net comes to."""
+  """Return of states [T + 1, B, N·H] the last one of each parameter set."""
   parts = jnp.split(states, len(spec.reverse), -1)
-  return _concat_features([part[0 if back else -1] for part, back in zip(parts, spec.reverse)])
+  return _concat_features(
+    [part[0 if is_reverse else -1] for part, is_reverse in zip(parts, spec.reverse)]
+  )
 
 
 def _concat_features(parts):

@@ -1,13 +1,15 @@
 """The loop over time as one CUDA kernel, through Pallas and Triton.
 
-Persistent RNNs (Diamos et al., 2016): each program keeps its columns of U on the chip for the whole
-loop, and walks all of time for its rows of the batch and its units. What it needs of the others is
-hₜ₋₁, forward, and their shares of ∂L/∂hₜ₋₁ = ∂L/∂vₜ Uᵀ with v = h U, backward.
+Persistent RNNs (Diamos et al., 2016): each program keeps its columns of U on the chip during the
+whole loop, and runs all steps of its rows of the batch and its hidden units. Per step it needs from
+the other programs hₜ₋₁ in the forward pass, and their contributions to ∂L/∂hₜ₋₁ = ∂L/∂vₜ Uᵀ with
+v = h U in the backward pass.
 
-These go through a ring of a few slots, which stays in the GPU's cache. No barrier is waited for: a
-slot is full of a mark (all bits set, a NaN that is never written otherwise) until its step is
-written, and a program loads a slot until no mark is left in what it loaded. It marks its part of a
-slot again as soon as what it got proves that nobody reads that any more.
+Programs exchange these through a ring buffer of a few slots, which stays in the GPU's cache. There
+is no barrier: a slot is filled with a sentinel (all bits set, a NaN that is not written otherwise)
+until its step is written, and a program loads a slot until no sentinel is left in what it loaded.
+It resets its part of a slot to the sentinel as soon as the loaded values imply that no other
+program still reads it.
 """
 
 import functools
@@ -17,207 +19,251 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plgpu
 
-from rnnjax.backends.batch_sharding import cast_to_varying
+from rnnjax.backends.base import cast_to_varying
 from rnnjax.backends.pallas.branchless_tanh import replace_tanh
 from rnnjax.backends.pallas.fused import KernelSpec, output_struct
 from rnnjax.cells.base import add_preactivations
 
 BIT_DTYPES = {jnp.dtype(jnp.float32): jnp.int32, jnp.dtype(jnp.bfloat16): jnp.int16}
 SENTINEL = -1
-RING_SLOTS = (
-  16  # of the ring; half of them later, memory is fenced, and a mark is there for all to see
-)
-MAX_POLLS = 2**22  # loads in vain, some seconds, after which a program goes on, with NaN
+# Slots of the ring, a power of two. There is a memory fence every RING_SLOTS / 2 steps, so a slot's
+# sentinel is visible to all programs before the slot is used again.
+RING_SLOTS = 16
+# Loads of a slot (some seconds) after which a program continues, with NaN, instead of hanging.
+MAX_POLLS = 2**22
 
 
 def forward(
   spec: KernelSpec, pointwise_rows, U, us, initial_carry, mask, save=True, interpret=False
 ):
-  """All steps.
+  """Run the forward pass of all steps.
+
+  Args:
+    spec: specification of the kernel.
+    pointwise_rows: parameters that `pointwise` reads, [N, R, H], or None.
+    U: [N, H, G·H].
+    us: x W + b of all steps, [T, B, N·G·H].
+    initial_carry: parts [B, N·H].
+    mask: padding mask [T, B] as int32, or None.
+    save: save the preactivations for the backward pass.
+    interpret: run the kernel without a GPU.
 
   Returns:
-    states, each [T + 1, B, N·H]; zs [T, B, N·Z·H], what entered the nonlinearities, None unless it
-    is to be saved; ys [T, B, N·H], None where they are h.
+    states: for each part of the carry [T + 1, B, N·H].
+    zs: preactivations [T, B, N·Z·H], None unless `save`.
+    ys: outputs [T, B, N·H], None if they are h.
   """
   T, B, _ = us.shape
-  (N, H, GH), low, pointwise = U.shape, spec.dtype, replace_tanh(spec.pointwise)
-  G, Z, Bt, Hc = (
-    GH // H,
-    GH // H + spec.num_split_gates,
-    spec.tiling.block_batch,
-    spec.tiling.block_units,
-  )
+  N, H, GH = U.shape
+  dtype, pointwise = spec.dtype, replace_tanh(spec.pointwise)
+  G, Z = GH // H, GH // H + spec.num_split_gates  # gates, preactivations
+  block_batch, block_units = spec.tiling.block_batch, spec.tiling.block_units
   R = 0 if pointwise_rows is None else pointwise_rows.shape[1]
 
   def kernel(
-    pointwise_rows, U, us, initial_carry, mask, ring, fences, states, zs, ys, ring_, fences_
+    pointwise_rows, U, us, initial_carry, mask, ring_in, fences_in, states, zs, ys, ring, fences
   ):
-    c, b, n, rows, column = _program_indices(spec, H)
-    back, small = (
-      spec.is_reverse(n),
-      spec.unpack_params([pointwise_rows[n, i, column(0)] for i in range(R)]),
-    )
+    del ring_in, fences_in  # the same memory as ring and fences
+    c, b, n, rows, units_of = _program_indices(spec, H)
+    is_reverse = spec.is_reverse(n)
+    params = spec.unpack_params([pointwise_rows[n, i, units_of(0)] for i in range(R)])
+    # This program's columns of U, in chunks of rows; they stay in shared memory.
     weights = [
-      [U[n, column(g), pl.ds(k, size)] for k, size in _matmul_chunks(spec, H)] for g in range(G)
+      [U[n, units_of(g), pl.ds(k, size)] for k, size in _matmul_chunks(spec, H)] for g in range(G)
     ]
-    carry = tuple(part[rows, column(n)].astype(jnp.float32) for part in initial_carry)
-    first = _to_ring_bits(carry[0].astype(low)), *carry[1:]
+    carry = tuple(part[rows, units_of(n)].astype(jnp.float32) for part in initial_carry)
+    first = _to_ring_bits(carry[0].astype(dtype)), *carry[1:]
     for part, value in zip(states, first):
-      part[T * back, rows, column(n)] = value
+      part[T * is_reverse, rows, units_of(n)] = value
 
-    def fed(k):
-      """The time of step k, and what it need not wait for."""
-      t = k + back * (T - 1 - 2 * k)
-      return t, [us[t, rows, column(n * G + g)].astype(jnp.float32) for g in range(G)]
+    def load_step(k):
+      """Return the time of iteration k and its u, neither of which depends on other programs."""
+      t = k + is_reverse * (T - 1 - 2 * k)
+      return t, [us[t, rows, units_of(n * G + g)].astype(jnp.float32) for g in range(G)]
 
-    def tick(k, state):
-      patience, carry, (t, u) = state
-      ahead = fed(jnp.minimum(k + 1, T - 1))
-      if Hc == H:
-        h = [carry[0].astype(low)]
+    def step(k, state):
+      polls_left, carry, (t, u) = state
+      next_step = load_step(jnp.minimum(k + 1, T - 1))  # early, to hide the latency
+      if block_units == H:  # One program has all units.
+        h = [carry[0].astype(dtype)]
       else:
-        places = [
+        indices = [
           (_ring_slot(k), rows, pl.ds(n * H + m, size)) for m, size in _matmul_chunks(spec, H)
         ]
-        patience, h = _poll_ring(ring_, places, patience, low)
-      v = [sum(_dot_transposed(a, w) for a, w in zip(h, own)) for own in weights]
+        polls_left, h = _poll_ring(ring, indices, polls_left, dtype)
+      v = [sum(_dot_transposed(a, w) for a, w in zip(h, chunks)) for chunks in weights]
       z = add_preactivations(u, v, spec.num_split_gates)
-      new, y = pointwise(small, carry, z)
-      new = spec.zero_padded_units(new, c * Hc)
+      new_carry, y = pointwise(params, carry, z)
+      new_carry = spec.zero_padded_units(new_carry, c * block_units)
       if mask is not None:
         row_mask = (mask[t, rows] != 0)[:, None]
-        new, y = [jnp.where(row_mask, a, b) for a, b in zip(new, carry)], jnp.where(row_mask, y, 0)
-      new = [value.astype(part.dtype) for value, part in zip(new, initial_carry)]
-      sent = _to_ring_bits(new[0])
-      if Hc != H:
-        ring_[_ring_slot(k + 1), rows, column(n)] = sent
-        # All have sent hₜ₋₁, and so have read what was sent before.
-        ring_[_ring_slot(k - 1), rows, column(n)] = jnp.full((Bt, Hc), SENTINEL, BIT_DTYPES[low])
-        _fence(fences_, b, n, k, interpret)
-      for part, value in zip(states, (sent, *new[1:])):
-        part[t + 1 - back, rows, column(n)] = value
+        new_carry = [jnp.where(row_mask, new, old) for new, old in zip(new_carry, carry)]
+        y = jnp.where(row_mask, y, 0)
+      new_carry = [value.astype(part.dtype) for value, part in zip(new_carry, initial_carry)]
+      h_bits = _to_ring_bits(new_carry[0])
+      if block_units != H:
+        ring[_ring_slot(k + 1), rows, units_of(n)] = h_bits
+        # All programs have sent hₜ₋₁, so all have read what was sent before: reset that slot.
+        sentinels = jnp.full((block_batch, block_units), SENTINEL, BIT_DTYPES[dtype])
+        ring[_ring_slot(k - 1), rows, units_of(n)] = sentinels
+        _fence(fences, b, n, k, interpret)
+      for part, value in zip(states, (h_bits, *new_carry[1:])):
+        part[t + 1 - is_reverse, rows, units_of(n)] = value
       if ys is not None:
-        ys[t, rows, column(n)] = y.astype(low)
+        ys[t, rows, units_of(n)] = y.astype(dtype)
       for i, value in enumerate(z if save else []):
-        zs[t, rows, column(n * Z + i)] = value.astype(low)
-      return patience, tuple(value.astype(jnp.float32) for value in new), ahead
+        zs[t, rows, units_of(n * Z + i)] = value.astype(dtype)
+      return polls_left, tuple(value.astype(jnp.float32) for value in new_carry), next_step
 
-    jax.lax.fori_loop(0, T, tick, (jnp.int32(MAX_POLLS), carry, fed(0)))
+    jax.lax.fori_loop(0, T, step, (jnp.int32(MAX_POLLS), carry, load_step(0)))
 
-  shape = lambda steps, blocks, dtype: output_struct(us, (steps, B, N * blocks * H), dtype)
-  slots = lambda dtype: shape(T + 1, 1, dtype)
-  states = (
-    slots(BIT_DTYPES[low]),
-    *(slots(part.dtype) for part in initial_carry[1:]),
-  )  # h as it is sent, its bits
-  out = states, shape(T, Z, low) if save else None, None if spec.output_is_h else shape(T, 1, low)
-  ring = (
-    jnp.full((RING_SLOTS, B, N * H), SENTINEL, BIT_DTYPES[low])
-    .at[0]
-    .set(_to_ring_bits(initial_carry[0]))
+  def step_outputs(num_steps, num_blocks, dtype):
+    return output_struct(us, (num_steps, B, N * num_blocks * H), dtype)
+
+  state_structs = (
+    step_outputs(T + 1, 1, BIT_DTYPES[dtype]),  # h as the bits that are sent
+    *(step_outputs(T + 1, 1, part.dtype) for part in initial_carry[1:]),
   )
+  out_shape = (
+    state_structs,
+    step_outputs(T, Z, dtype) if save else None,
+    None if spec.output_is_h else step_outputs(T, 1, dtype),
+  )
+  ring = jnp.full((RING_SLOTS, B, N * H), SENTINEL, BIT_DTYPES[dtype])
+  ring = ring.at[0].set(_to_ring_bits(initial_carry[0]))
   args = pointwise_rows, U.swapaxes(1, 2), us, initial_carry, mask
-  (hs, *others), zs, ys = _launch_kernel(
-    spec, kernel, args, out, ring, (H // Hc, B // Bt, N), interpret
-  )
-  return (jax.lax.bitcast_convert_type(hs, low), *others), zs, ys
+  grid = H // block_units, B // block_batch, N
+  (hs, *other_states), zs, ys = _launch_kernel(spec, kernel, args, out_shape, ring, grid, interpret)
+  return (jax.lax.bitcast_convert_type(hs, dtype), *other_states), zs, ys
 
 
 def backward(spec: KernelSpec, pointwise_rows, U, states, zs, mask, dends, dys, interpret=False):
-  """All steps back.
+  """Run the backward pass of all steps.
+
+  Args:
+    spec, pointwise_rows, U, mask, interpret: as for `forward`.
+    states, zs: as returned by `forward`.
+    dends: gradients of the final carry, parts [B, N·H].
+    dys: gradients of the outputs, [T, B, N·H].
 
   Returns:
-    dstart, each [B, N·H]; dsmalls; dus and dvs [T, B, N·G·H], of u and of v = h U.
+    Gradients of the initial carry, parts [B, N·H]; of pointwise_rows; of us, and of v = h U, both
+    [T, B, N·G·H].
   """
   T, B, _ = dys.shape
-  (N, H, GH), low, pointwise = U.shape, spec.dtype, replace_tanh(spec.pointwise)
-  G, apart, Bt, Hc = GH // H, spec.num_split_gates, spec.tiling.block_batch, spec.tiling.block_units
-  Z, C, R = G + apart, H // Hc, 0 if pointwise_rows is None else pointwise_rows.shape[1]
+  N, H, GH = U.shape
+  dtype, pointwise = spec.dtype, replace_tanh(spec.pointwise)
+  G, num_split = GH // H, spec.num_split_gates
+  block_batch, block_units = spec.tiling.block_batch, spec.tiling.block_units
+  Z, C = G + num_split, H // block_units  # preactivations, programs for all units
+  R = 0 if pointwise_rows is None else pointwise_rows.shape[1]
 
-  def kernel(pointwise_rows, U, states, zs, mask, dends, dys, ring, fences, *out):
-    dvs, dus, dstart, dsmalls, ring_, fences_ = out
-    c, b, n, rows, column = _program_indices(spec, H)
-    back, small = (
-      spec.is_reverse(n),
-      spec.unpack_params([pointwise_rows[n, i, column(0)] for i in range(R)]),
-    )
+  def kernel(pointwise_rows, U, states, zs, mask, dends, dys, ring_in, fences_in, *outputs):
+    del ring_in, fences_in  # the same memory as ring and fences
+    dvs, dus, dinitial_carry, dparam_sums, ring, fences = outputs
+    c, b, n, rows, units_of = _program_indices(spec, H)
+    is_reverse = spec.is_reverse(n)
+    params = spec.unpack_params([pointwise_rows[n, i, units_of(0)] for i in range(R)])
     weights = [
-      [U[n, pl.ds(k, size), column(g)] for g in range(G)] for k, size in _matmul_chunks(spec, H)
+      [U[n, pl.ds(k, size), units_of(g)] for g in range(G)] for k, size in _matmul_chunks(spec, H)
     ]
-    dcarry = tuple(part[rows, column(n)].astype(jnp.float32) for part in dends)
-    zeros = [jnp.zeros((Bt, Hc), jnp.float32)] * R
+    dcarry = tuple(part[rows, units_of(n)].astype(jnp.float32) for part in dends)
+    zeros = [jnp.zeros((block_batch, block_units), jnp.float32)] * R
 
-    def saved(k):
-      """The time of step k back, and what need not wait: its vjp's leaves, and dy."""
-      t = T - 1 - k - back * (T - 1 - 2 * k)
-      load = lambda ref, at, block: ref[at, rows, column(block)].astype(jnp.float32)
+    def load_step(k):
+      """Return the vjp of iteration k's step, its time, the vjp's arrays, and dy.
+
+      None of it depends on other programs.
+      """
+      t = T - 1 - k - is_reverse * (T - 1 - 2 * k)
+
+      def load(ref, index, block):
+        return ref[index, rows, units_of(block)].astype(jnp.float32)
+
       z = [load(zs, t, n * Z + i) for i in range(Z)]
-      carry = tuple(load(part, t + back, n) for part in states)
-      leaves, vjp = jax.tree.flatten(jax.vjp(pointwise, small, carry, z)[1])
-      return vjp, (t, leaves, load(dys, t, n))
+      carry = tuple(load(part, t + is_reverse, n) for part in states)
+      _, vjp = jax.vjp(pointwise, params, carry, z)
+      leaves, vjp_structure = jax.tree.flatten(vjp)
+      return vjp_structure, (t, leaves, load(dys, t, n))
 
-    vjp, begin = saved(0)
+    vjp_structure, first_step = load_step(0)
 
-    def tick(k, state):
-      patience, dcarry, sums, (t, leaves, dy) = state
-      passing = None
+    def step(k, state):
+      polls_left, dcarry, sums, (t, leaves, dy) = state
+      padded_dcarry = None
       if mask is not None:
         row_mask = (mask[t, rows] != 0)[:, None]
-        passing = [jnp.where(row_mask, 0, d) for d in dcarry]
+        padded_dcarry = [jnp.where(row_mask, 0, d) for d in dcarry]
         dcarry, dy = tuple(jnp.where(row_mask, d, 0) for d in dcarry), jnp.where(row_mask, dy, 0)
-      dsmall, before, dz = vjp.unflatten(leaves)((dcarry, dy))
-      dz = [d.astype(low) for d in spec.zero_padded_units(dz, c * Hc)]
-      dv = dz[: G - apart] + dz[G:]
-      dh = [sum(_dot_transposed(d, w) for d, w in zip(dv, own)) for own in weights]
+      vjp = vjp_structure.unflatten(leaves)
+      dparams, prev_dcarry, dz = vjp((dcarry, dy))
+      dz = [d.astype(dtype) for d in spec.zero_padded_units(dz, c * block_units)]
+      dv = dz[: G - num_split] + dz[G:]
+      dh = [sum(_dot_transposed(d, w) for d, w in zip(dv, gates)) for gates in weights]
       if C > 1:
-        everywhere = [pl.ds(n * H + m, size) for m, size in _matmul_chunks(spec, H)]
-        for place, part in zip(everywhere, dh):
-          ring_[_ring_slot(k), c, rows, place] = _to_ring_bits(part)
-        # All have sent their shares of the step before, and so have read those before these.
-        for place, part in zip(everywhere, dh):
-          ring_[_ring_slot(k - 2), c, rows, place] = jnp.full(part.shape, SENTINEL, jnp.int32)
-        _fence(fences_, b, n, k, interpret)
+        all_units = [pl.ds(n * H + m, size) for m, size in _matmul_chunks(spec, H)]
+        for units, part in zip(all_units, dh):
+          ring[_ring_slot(k), c, rows, units] = _to_ring_bits(part)
+        # All programs have sent their parts of the last step, so all have read the parts before
+        # those: reset that slot.
+        for units, part in zip(all_units, dh):
+          ring[_ring_slot(k - 2), c, rows, units] = jnp.full(part.shape, SENTINEL, jnp.int32)
+        _fence(fences, b, n, k, interpret)
       for g, d in enumerate(dv):
-        dvs[t, rows, column(n * G + g)] = d
-      for g, d in enumerate(dz[:G] if apart else []):
-        dus[t, rows, column(n * G + g)] = d
-      _, ahead = saved(jnp.minimum(k + 1, T - 1))  # while the shares of others are waited for
+        dvs[t, rows, units_of(n * G + g)] = d
+      for g, d in enumerate(dz[:G] if num_split else []):
+        dus[t, rows, units_of(n * G + g)] = d
+      # Load the next step while waiting for the other programs.
+      _, next_step = load_step(jnp.minimum(k + 1, T - 1))
       if C > 1:
-        places = [(_ring_slot(k), i, rows, column(n)) for i in range(C)]
-        patience, dh = _poll_ring(ring_, places, patience, jnp.float32)
-      dcarry = [before[0] + sum(dh), *before[1:]]
-      if passing:
-        dcarry = [d + p for d, p in zip(dcarry, passing)]
-      sums = [total + d for total, d in zip(sums, jax.tree.leaves(dsmall))]
-      return patience, tuple(dcarry), sums, ahead
+        indices = [(_ring_slot(k), i, rows, units_of(n)) for i in range(C)]
+        polls_left, dh = _poll_ring(ring, indices, polls_left, jnp.float32)
+      dcarry = [prev_dcarry[0] + sum(dh), *prev_dcarry[1:]]
+      if padded_dcarry:
+        dcarry = [d + p for d, p in zip(dcarry, padded_dcarry)]
+      sums = [total + d for total, d in zip(sums, jax.tree.leaves(dparams))]
+      return polls_left, tuple(dcarry), sums, next_step
 
-    end = jax.lax.fori_loop(0, T, tick, (jnp.int32(MAX_POLLS), dcarry, zeros, begin))
-    for part, value in zip(dstart, end[1]):
-      part[rows, column(n)] = value
-    for i, total in enumerate(end[2]):
-      dsmalls[i, rows, column(n)] = total
+    init = jnp.int32(MAX_POLLS), dcarry, zeros, first_step
+    _, dcarry, sums, _ = jax.lax.fori_loop(0, T, step, init)
+    for part, value in zip(dinitial_carry, dcarry):
+      part[rows, units_of(n)] = value
+    for i, total in enumerate(sums):
+      dparam_sums[i, rows, units_of(n)] = total
 
-  shape = lambda *lead: output_struct(dys, (*lead, N * H), jnp.float32)
-  products = output_struct(dys, (T, B, N * GH), low)
-  sums = shape(R, B) if R else None
-  out = products, products if apart else None, tuple(shape(B) for _ in dends), sums
+  def row_outputs(*leading):
+    return output_struct(dys, (*leading, N * H), jnp.float32)
+
+  gate_outputs = output_struct(dys, (T, B, N * GH), dtype)
+  out_shape = (
+    gate_outputs,
+    gate_outputs if num_split else None,
+    tuple(row_outputs(B) for _ in dends),
+    row_outputs(R, B) if R else None,
+  )
   ring = jnp.full((RING_SLOTS, C, B, N * H), SENTINEL, jnp.int32)
   args = pointwise_rows, U, states, zs, mask, dends, dys
-  dvs, dus, dstart, sums = _launch_kernel(spec, kernel, args, out, ring, (C, B // Bt, N), interpret)
-  dsmalls = sums.sum(1).reshape(R, N, H).swapaxes(0, 1) if R else None
-  return dstart, dsmalls, dus if apart else dvs, dvs
+  grid = C, B // block_batch, N
+  dvs, dus, dinitial_carry, sums = _launch_kernel(
+    spec, kernel, args, out_shape, ring, grid, interpret
+  )
+  dpointwise_rows = sums.sum(1).reshape(R, N, H).swapaxes(0, 1) if R else None
+  return dinitial_carry, dpointwise_rows, dus if num_split else dvs, dvs
 
 
 def _launch_kernel(spec, kernel, args, out_shape, ring, grid, interpret):
-  """The kernel on the grid; it gets the ring and the fences as both arguments and results."""
+  """Run the kernel on the grid.
+
+  Ring and fences are appended to both its arguments and its results, which share memory.
+  """
   fences = jnp.zeros(grid[2] * grid[1], jnp.int32)
   shared = cast_to_varying((ring, fences), args[1])
-  first, last = len(jax.tree.leaves(args)), len(jax.tree.leaves(out_shape))
+  first_in, first_out = len(jax.tree.leaves(args)), len(jax.tree.leaves(out_shape))
   *results, _, _ = pl.pallas_call(
     kernel,
     (*out_shape, *(output_struct(a, a.shape, a.dtype) for a in shared)),
     grid=grid,
-    input_output_aliases={first: last, first + 1: last + 1},
+    input_output_aliases={first_in: first_out, first_in + 1: first_out + 1},
     compiler_params=plgpu.CompilerParams(num_warps=spec.tiling.num_warps, num_stages=1),
     interpret=interpret,
   )(*args, *shared)
@@ -225,28 +271,35 @@ def _launch_kernel(spec, kernel, args, out_shape, ring, grid, interpret):
 
 
 def _program_indices(spec, H):
-  """Which program this is: its columns, rows and net; and where its rows, and its units in a block
-  of H features, are."""
+  """Return the indices of this program, and where its rows and units are.
+
+  Returns:
+    c, b, n: index of its block of units, of its block of rows, and of its parameter set.
+    rows: its rows of the batch.
+    units_of: block -> its units in a block of H features.
+  """
   c, b, n = (pl.program_id(axis) for axis in range(3))
   rows = pl.ds(b * spec.tiling.block_batch, spec.tiling.block_batch)
-  return (
-    c,
-    b,
-    n,
-    rows,
-    lambda block: pl.ds(block * H + c * spec.tiling.block_units, spec.tiling.block_units),
-  )
+  block_units = spec.tiling.block_units
+
+  def units_of(block):
+    return pl.ds(block * H + c * block_units, block_units)
+
+  return c, b, n, rows, units_of
 
 
 def _ring_slot(k):
-  """Where step k is in the ring, a power of two."""
+  """Return the slot of iteration k."""
   return k & (RING_SLOTS - 1)
 
 
 def _fence(fences, b, n, k, interpret):
-  """From time to time, makes what all threads of this program have written visible to all programs
-  of its rows, and what these had made visible before, to it."""
-  if interpret:  # one program after another
+  """Synchronize the memory of all programs of the same rows, every RING_SLOTS / 2 iterations.
+
+  It makes the writes of all threads of this program visible to those programs, and the writes that
+  they had made visible before to this program. It waits for no other program.
+  """
+  if interpret:  # Interpreted programs run one after another.
     return
 
   @pl.when(k & (RING_SLOTS // 2 - 1) == 0)
@@ -257,22 +310,29 @@ def _fence(fences, b, n, k, interpret):
 
 
 def _to_ring_bits(x):
-  """The bits of x, which are never those of the mark."""
+  """Return the bits of x; a NaN with the bits of the sentinel is replaced by another NaN."""
   bits = BIT_DTYPES[x.dtype]
   x = jax.lax.bitcast_convert_type(x, bits)
-  return jnp.where(x == SENTINEL, jnp.array(jnp.iinfo(bits).max, bits), x)  # another NaN
+  return jnp.where(x == SENTINEL, jnp.array(jnp.iinfo(bits).max, bits), x)
 
 
 def _poll_ring(ring, indices, polls_left, dtype):
-  """The ring at these places, as soon as no mark is left in any; and what patience is left."""
-  load = lambda: [plgpu.load(ring.at[place], volatile=True) for place in indices]
+  """Load tiles of the ring until none of them has a sentinel.
 
-  def missing(tiles):
-    found = functools.reduce(jnp.logical_or, [tile == SENTINEL for tile in tiles])
-    return jnp.max(found.astype(jnp.int32)) > 0  # one reduction, for each must wait for all warps
+  Returns:
+    The number of polls left, and the tiles.
+  """
+
+  def load():
+    return [plgpu.load(ring.at[index], volatile=True) for index in indices]
+
+  def is_incomplete(tiles):
+    has_sentinel = functools.reduce(jnp.logical_or, [tile == SENTINEL for tile in tiles])
+    # One reduction for all tiles, since each one synchronizes all warps.
+    return jnp.max(has_sentinel.astype(jnp.int32)) > 0
 
   polls_left, *tiles = jax.lax.while_loop(
-    lambda state: missing(state[1:]) & (state[0] > 0),
+    lambda state: is_incomplete(state[1:]) & (state[0] > 0),
     lambda state: (state[0] - 1, *load()),
     (polls_left, *load()),
   )
@@ -280,10 +340,10 @@ def _poll_ring(ring, indices, polls_left, dtype):
 
 
 def _matmul_chunks(spec, H):
-  """Where each part of H units begins that one product takes, and its size."""
+  """Return (first unit, number of units) of each chunk of H units that one product takes."""
   return [(k, spec.tiling.block_k) for k in range(0, H, spec.tiling.block_k)]
 
 
 def _dot_transposed(a, w):
-  """a wᵀ, summed in float32."""
+  """Return a wᵀ, summed in float32."""
   return jnp.dot(a, w.T, preferred_element_type=jnp.float32)

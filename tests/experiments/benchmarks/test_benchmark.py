@@ -1,4 +1,4 @@
-"""The benchmark on tiny loops: what it counts, and that all contenders take their turns."""
+"""Tests of the benchmark on tiny loops."""
 
 import json
 
@@ -12,7 +12,7 @@ from rnnjax.types import InvalidInputError
 
 
 def test_rows_for_every_peer_on_one_and_all_devices(tmp_path):
-  """Rows count the products of the formula; ratios are taken to rnnjax at its best."""
+  """GFLOP/s follow the formula; ratios are relative to the fastest row of rnnjax."""
   B, T, D, H = 4, 3, 2, 5
   config = benchmark.Config(
     shapes=f"{B},{T},{D},{H}", cell="lstm", num_trials=1, workdir=str(tmp_path)
@@ -21,8 +21,8 @@ def test_rows_for_every_peer_on_one_and_all_devices(tmp_path):
   rows = json.loads((tmp_path / "benchmark.json").read_text())["rows"]
   flops = 3 * 2 * (D + H) * 4 * H * B * T
   assert all(row["gflops"] * row["both_ms"] == pytest.approx(flops / 1e6) for row in rows)
-  ours = [(row["peer"], row["devices"]) for row in rows if row["peer"] in ("rnnjax", "flax")]
-  assert sorted(ours) == [("flax", 1), ("flax", 4), ("rnnjax", 1), ("rnnjax", 4)]
+  counts = [(row["peer"], row["devices"]) for row in rows if row["peer"] in ("rnnjax", "flax")]
+  assert sorted(counts) == [("flax", 1), ("flax", 4), ("rnnjax", 1), ("rnnjax", 4)]
   fastest = {
     name: min(row["both_ms"] for row in rows if row["peer"] == name) for name in ("rnnjax", "flax")
   }
@@ -33,26 +33,26 @@ def test_rows_for_every_peer_on_one_and_all_devices(tmp_path):
 
 @pytest.mark.parametrize("shapes", ["", "1,2,3", "4,3,2,5 a,b,c,d", "4,3,0,5"])
 def test_invalid_shapes_raise(shapes):
-  """They are refused before anything is measured."""
+  """The error is raised before anything is measured."""
   with pytest.raises(InvalidInputError, match="positive B,T,D,H"):
     benchmark.run(benchmark.Config(shapes=shapes))
 
 
 def test_timed_functions_alternate_in_random_order():
-  """Each runs once a trial, in orders that differ, and the median is of the trials alone."""
+  """Each function runs once in a trial, in an order that differs between trials."""
   order = []
   runs = {name: lambda name=name: order.append(name) for name in "abc"}
   timing.median_seconds(runs, num_trials=8)
   rounds = ["".join(order[i : i + 3]) for i in range(0, 30, 3)]
-  assert all(sorted(each) == ["a", "b", "c"] for each in rounds)
+  assert all(sorted(letters) == ["a", "b", "c"] for letters in rounds)
   assert len(set(rounds)) > 2
 
 
 @pytest.mark.parametrize("cell", ["lstm", "gru"])
 def test_custom_cells_equal_library_cells(cell):
-  """The cells a user writes, whole or as a step, compute what rnnjax's own do."""
+  """A user's additive cell, and a cell of which only the step is known, equal the library's."""
   xs = jax.random.normal(jax.random.key(1), (7, 2, 3))
-  net, params = peers.JAX_IMPLEMENTATIONS["rnnjax"](cell, xs, 4)
+  apply_fn, params = peers.JAX_IMPLEMENTATIONS["rnnjax"](cell, xs, 4)
   for name in ("own cell", "own step"):
-    other, _ = peers.JAX_IMPLEMENTATIONS[name](cell, xs, 4)
-    np.testing.assert_allclose(other(params, xs), net(params, xs), rtol=0, atol=1e-6)
+    other_fn, _ = peers.JAX_IMPLEMENTATIONS[name](cell, xs, 4)
+    np.testing.assert_allclose(other_fn(params, xs), apply_fn(params, xs), rtol=0, atol=1e-6)

@@ -1,4 +1,4 @@
-"""The curve of Newton's gain on tiny loops: what a gain is, and that the table holds them all."""
+"""Tests of the comparison of Newton's method with the loop, on tiny loops."""
 
 import json
 
@@ -10,11 +10,12 @@ from rnnjax.types import InvalidInputError
 
 
 def test_table_rows_and_geometric_mean_gains(tmp_path):
-  """A row for each loop that fits the memory; gains are over the faster loop, means geometric."""
+  """The table has a row for each loop whose Jacobians fit; means of speedups are geometric."""
   sizes = dict(cells="gru,lstm", lengths="3,6", hidden_sizes="2", batch_sizes="1,2", num_trials=1)
   result = parallel.run(parallel.Config(**sizes, max_jacobian_gib=3e-7, workdir=str(tmp_path)))
   rows = json.loads((tmp_path / "parallel.json").read_text())["rows"]
-  # 4·T·B·n² bytes of 322: a GRU's n is 2, an LSTM's 4, of which 3 steps of one row fit.
+  # The limit is 322 bytes, the Jacobians take 4·T·B·n². n is 2 for the GRU and 4 for the LSTM, of
+  # which only 3 steps of one row fit.
   assert [(r["cell"], r["T"], r["B"]) for r in rows] == [
     ("gru", 3, 1),
     ("gru", 3, 2),
@@ -30,7 +31,7 @@ def test_table_rows_and_geometric_mean_gains(tmp_path):
 
 
 @pytest.mark.parametrize(
-  "wrong, words",
+  "options, message",
   [
     (dict(lengths="10,x"), "--lengths must be positive numbers"),
     (dict(hidden_sizes="0"), "--hidden_sizes must be positive numbers"),
@@ -38,6 +39,6 @@ def test_table_rows_and_geometric_mean_gains(tmp_path):
     (dict(max_jacobian_gib=0.0), "too little for any"),
   ],
 )
-def test_invalid_sizes_raise(wrong, words):
-  with pytest.raises(InvalidInputError, match=words):
-    parallel.run(parallel.Config(**wrong))
+def test_invalid_sizes_raise(options, message):
+  with pytest.raises(InvalidInputError, match=message):
+    parallel.run(parallel.Config(**options))

@@ -1,4 +1,4 @@
-"""Forecasts: their measures by hand, and a net beside what needs none."""
+"""Forecasting: quantile loss, metrics, units of the forecasts, and training runs."""
 
 import dataclasses
 import pathlib
@@ -11,61 +11,66 @@ import pytest
 from experiments import forecast
 from experiments.forecast import Config
 from experiments.forecasting import data as series_data
-from experiments.forecasting import plots as pictures
-from experiments.forecasting import quantiles
+from experiments.forecasting import plots, quantiles
 from experiments.forecasting.quantiles import NUM_OUTPUTS, QUANTILES
 from rnnjax.types import InvalidInputError
 
 
 def test_pinball_loss_is_minimal_at_quantiles():
-  """Of a thousand draws: no other values have less loss than their quantiles."""
+  """For 1,001 random targets, other predictions have a higher loss than their quantiles."""
   draws = np.random.default_rng(0).gamma(2.0, size=1001)
   best = np.quantile(draws, QUANTILES)
-  loss = lambda values: float(quantiles.pinball_loss(draws, np.tile(values, (1001, 1))).sum())
+
+  def loss(values):
+    return float(quantiles.pinball_loss(draws, np.tile(values, (1001, 1))).sum())
+
   for n in range(3):
     for change in (-0.1, 0.1):
       assert loss(best + change * np.eye(3)[n]) > loss(best) + 0.1
 
 
 def test_pinball_loss_on_small_example():
-  """A truth of 2 beside 1, 2, 4, and beside what is near it; κ/2 = 0.005."""
-  found = quantiles.pinball_loss(
+  """A target of 2 with predictions 1, 2, 4, and with predictions closer than κ; κ/2 = 0.005."""
+  losses = quantiles.pinball_loss(
     jnp.full(2, 2.0), jnp.array([[1.0, 2.0, 4.0], [1.994, 2.0, 2.008]])
   )
   near = 0.1 * 0.006**2 / 0.02 + 0.1 * 0.008**2 / 0.02
-  assert found.tolist() == pytest.approx([0.1 * 0.995 + 0.1 * 1.995, near], rel=1e-3)
+  assert losses.tolist() == pytest.approx([0.1 * 0.995 + 0.1 * 1.995, near], rel=1e-3)
 
 
 def test_pinball_gradient_is_stable_under_rounding():
-  """What is foretold right and what is off by a bit pull alike, so devices learn alike."""
-  pull = jax.grad(lambda made: quantiles.pinball_loss(jnp.ones(()), made).sum())
-  right = pull(jnp.ones(3))
-  for bit in (jnp.nextafter(1.0, 0.0), jnp.nextafter(1.0, 2.0)):
-    np.testing.assert_allclose(pull(jnp.full(3, bit)), right, atol=1e-4)
+  """The gradient is the same for an exact prediction and for one with a rounding error."""
+  gradient = jax.grad(lambda predicted: quantiles.pinball_loss(jnp.ones(()), predicted).sum())
+  exact = gradient(jnp.ones(3))
+  for value in (jnp.nextafter(1.0, 0.0), jnp.nextafter(1.0, 2.0)):
+    np.testing.assert_allclose(gradient(jnp.full(3, value)), exact, atol=1e-4)
 
 
 def test_metrics_on_small_example():
   """Two steps of two windows, of which the second only fills the batch."""
   batch = {
-    "base": np.full((2, 2, 1, 1), 10.0),
-    "pace": np.full((2, 2, 1, 1), 2.0),
+    "baseline": np.full((2, 2, 1, 1), 10.0),
+    "scale": np.full((2, 2, 1, 1), 2.0),
     "future": np.array([[[[9.0]], [[0.0]]], [[[13.0]], [[0.0]]]]),
     "weights": np.array([1.0, 0.0]),
   }
   ys = np.tile(np.array([1.0, 0.0, 1.0, 2.0]), (2, 2, 1))  # 12; 10, 12, 14
-  off = lambda e: e - 0.005  # κ/2
+
+  def huber(e):
+    return e - 0.005  # κ/2
+
   pinball = {
-    9: 0.9 * off(1) + 0.5 * off(3) + 0.1 * off(5),
-    13: 0.1 * off(3) + 0.5 * off(1) + 0.1 * off(1),
+    9: 0.9 * huber(1) + 0.5 * huber(3) + 0.1 * huber(5),
+    13: 0.1 * huber(3) + 0.5 * huber(1) + 0.1 * huber(1),
   }
   at_last = {"loss": 1 + pinball[13], "mse": 1.0, "mae": 1.0, "coverage": 1.0}
   at_first = {"loss": 9 + pinball[9], "mse": 9.0, "mae": 3.0, "coverage": 0.0}
-  last, every = (
+  last_step, all_steps = (
     quantiles.forecast_metrics(jnp.array(ys), batch, last_step_only=last) for last in (True, False)
   )
   for name in at_last:
-    assert last[name].value == pytest.approx(at_last[name])
-    assert every[name].value == pytest.approx((at_last[name] + at_first[name]) / 2)
+    assert last_step[name].value == pytest.approx(at_last[name])
+    assert all_steps[name].value == pytest.approx((at_last[name] + at_first[name]) / 2)
 
 
 def noise_floor(horizon: int) -> float:
@@ -77,13 +82,13 @@ def noise_floor(horizon: int) -> float:
 @pytest.fixture(scope="module")
 def forecast_run(tmp_path_factory):
   """A run on the generated series."""
-  out = str(tmp_path_factory.mktemp("foretold") / "run")
-  config = Config(stride=2, epochs=4, workdir=out)
+  workdir = str(tmp_path_factory.mktemp("forecast") / "run")
+  config = Config(stride=2, epochs=4, workdir=workdir)
   return config, forecast.run(config)
 
 
 def test_synthetic_series_is_learned(forecast_run):
-  """Better than either baseline by a third, and not better than can be."""
+  """A third better than both baselines, and not better than the noise allows."""
   _, scores = forecast_run
   data = series_data.load("")
   deviation = data.values[: data.split_sizes[0]].std()
@@ -99,7 +104,7 @@ def test_forecast_figure_is_written(forecast_run):
 
 
 def write_table(folder, rows=120):
-  """Two columns above 0, the second ten times the first."""
+  """Write a table of two positive columns, the second ten times the first."""
   path = folder / "some.csv"
   x = np.exp(0.02 * np.arange(rows) + 0.3 * np.sin(np.arange(rows) * np.pi / 6))
   lines = [f"{t},{value},{10 * value}" for t, value in enumerate(x)]
@@ -118,34 +123,39 @@ def random_params(model, config, D):
   return jax.tree.map(lambda p: p + 0.1, params)
 
 
-@pytest.mark.parametrize("apart", [False, True])
-def test_forecasts_are_in_original_units(tmp_path, apart):
-  """Logarithms are taken back; apart, a column ten times another is foretold so."""
-  config = Config(**SMALL, per_variable=apart, data_dir=write_table(tmp_path))
-  data, D = forecast.prepare(config), 1 if apart else 2
+@pytest.mark.parametrize("per_variable", [False, True])
+def test_forecasts_are_in_original_units(tmp_path, per_variable):
+  """Forecasts of logarithms are transformed back; each variable is scaled separately."""
+  config = Config(**SMALL, per_variable=per_variable, data_dir=write_table(tmp_path))
+  data = forecast.prepare(config)
+  D = 1 if per_variable else 2
   model = forecast.build(config, D)
   params = random_params(model, config, D)
-  made = forecast.predict(config, data, model, params, [60, 70, 80])
-  assert made.shape == (3, 6, NUM_OUTPUTS, 2)
-  silent = jax.tree.map(jnp.zeros_like, params)
-  still = forecast.predict(config, data, model, silent, [60, 70, 80])
-  last = data.series.values[[60, 70, 80]]
-  np.testing.assert_allclose(still, np.broadcast_to(last[:, None, None], still.shape), rtol=1e-5)
-  assert np.abs(made / still - 1).min() > 1e-4
-  if apart:
-    np.testing.assert_allclose(made[..., 1], 10 * made[..., 0], rtol=1e-4)
+  ends = [60, 70, 80]
+  forecasts = forecast.predict(config, data, model, params, ends)
+  assert forecasts.shape == (3, 6, NUM_OUTPUTS, 2)
+  # With zero parameters, the forecast is the baseline, the last known value.
+  zero_params = jax.tree.map(jnp.zeros_like, params)
+  baseline = forecast.predict(config, data, model, zero_params, ends)
+  last = data.series.values[ends]
+  np.testing.assert_allclose(
+    baseline, np.broadcast_to(last[:, None, None], baseline.shape), rtol=1e-5
+  )
+  assert np.abs(forecasts / baseline - 1).min() > 1e-4
+  if per_variable:
+    np.testing.assert_allclose(forecasts[..., 1], 10 * forecasts[..., 0], rtol=1e-4)
 
 
 def test_csv_series_is_learned(tmp_path):
-  """All of it, each column apart, from the last season's values."""
-  how = dict(
+  """All columns, each separately, with the seasonal baseline."""
+  config = Config(
+    **SMALL,
     per_variable=True,
     baseline="season",
     epochs=15,
     learning_rate=1e-2,
     data_dir=write_table(tmp_path),
   )
-  config = Config(**SMALL, **how)
   scores = forecast.run(config)
   assert scores["dataset"] == "some"
   assert scores["test/mse"] < 0.5 * min(scores["persistence/mse"], scores["seasonal/mse"])
@@ -155,7 +165,7 @@ def test_csv_series_is_learned(tmp_path):
   "options, words",
   [
     (dict(data_dir="/nowhere.csv"), r"--data_dir must be a \.csv file .* '/nowhere\.csv'"),
-    (dict(split="a"), r"--fold must be three shares"),
+    (dict(split="a"), r"--split must be three fractions"),
     (dict(horizon=500), r"embedded has too few rows: .* 500 of --horizon"),
     (dict(baseline="mean"), r"--baseline must be one of last, season"),
     (dict(season_length=1), r"--season_length must be at least 2"),
@@ -169,7 +179,7 @@ def test_invalid_flags_raise(options, words):
 @pytest.mark.parametrize("text", ["date,a\n1,2\n", "date,a\n"], ids=["one", "none"])
 def test_single_row_raises(tmp_path, text):
   (tmp_path / "some.csv").write_text(text)
-  with pytest.raises(InvalidInputError, match=r"--fold .* no more than the [01] there are"):
+  with pytest.raises(InvalidInputError, match=r"--split .* with a sum of at most [01], the rows"):
     forecast.run(Config(data_dir=str(tmp_path / "some.csv")))
 
 
@@ -180,5 +190,5 @@ def test_presets_are_valid_configs(preset):
 
 
 def test_plot_of_mismatched_shapes_raises(tmp_path):
-  with pytest.raises(ValueError, match=r"made must be \[1, L, 3\], with a title each"):
-    pictures.plot_forecasts(tmp_path / "a.png", np.zeros(9), [4], np.zeros((2, 3, 3)), ["a"], 4)
+  with pytest.raises(ValueError, match=r"quantiles must be \[1, L, 3\], with one title each"):
+    plots.plot_forecasts(tmp_path / "a.png", np.zeros(9), [4], np.zeros((2, 3, 3)), ["a"], 4)

@@ -1,4 +1,4 @@
-"""Time series: what is read and refused, how they are divided, and what is known beforehand."""
+"""Time series: CSV files and their errors, splits, standardization, and the generated series."""
 
 import gzip
 
@@ -19,10 +19,10 @@ def write_csv(folder, text, name="some.csv"):
 
 @pytest.mark.parametrize("name", ["some.csv", "some.csv.gz"])
 def test_csv_table_columns(tmp_path, name):
-  """All columns but the dates, or those that are named, in the order in which they are named."""
+  """All columns but the dates, or the named ones in the order of their names."""
   path = write_csv(tmp_path, TABLE, name)
-  named, columns, dates, values = series_data.read_table(path)
-  assert named == "some" and columns == ["load", "OT"]
+  file_name, columns, dates, values = series_data.read_table(path)
+  assert file_name == "some" and columns == ["load", "OT"]
   assert dates == ["2016-07-01", "2016-07-02", "2016-07-03"]
   np.testing.assert_array_equal(values, [[1, 10], [2.5, 20], [3, -10]])
   *_, values = series_data.read_table(path, "OT, load")
@@ -37,7 +37,11 @@ def test_csv_table_columns(tmp_path, name):
     ("date,a,a\n1,2,3\n", "", r"some\.csv must have each column once"),
     (TABLE, "OT,oil", r"the columns \['OT', 'oil'\].* it has \['date', 'load', 'OT'\]"),
     (TABLE, "date", r"the columns \['date'\]"),
-    ("date,a\n1,2\n2,\n", "", r"some\.csv:3, column 'a', must be a number; got ''\. Is it a gap"),
+    (
+      "date,a\n1,2\n2,\n",
+      "",
+      r"some\.csv:3, column 'a', .* got ''\. Is the value missing",
+    ),
     ("date,a,b\n1,2,2\n2,none,2\n", "", r"some\.csv:3, column 'a', must be a number; got 'none'"),
     ("date,a\n1,nan\n", "", r"some\.csv:2, column 'a', must be a number; got 'nan'"),
     ("date,a\n1,2\n2,3,4\n", "", r"some\.csv:3 is not CSV: 3 fields, and the header has 2"),
@@ -57,7 +61,7 @@ def test_unread_column_may_hold_text(tmp_path):
 
 def test_missing_file_raises():
   with pytest.raises(
-    InvalidInputError, match=r"--data_dir must be a \.csv file .* none at '/nowhere'"
+    InvalidInputError, match=r"--data_dir must be a \.csv file .* '/nowhere' does not exist"
   ):
     series_data.load("/nowhere")
 
@@ -75,24 +79,25 @@ SPLITS = ["0.9,0.1", "80,20,20", "1,0,0", "a,b,c", "", "nan,1,1", "inf,1,1"]
 
 @pytest.mark.parametrize("split", SPLITS)
 def test_invalid_split_raises(split):
-  with pytest.raises(InvalidInputError, match="--fold must be three shares"):
+  with pytest.raises(InvalidInputError, match="--split must be three fractions"):
     series_data.parse_split(split, 100)
 
 
-def make_series(values, parts, log=False):
+def make_series(values, split_sizes, log_transform=False):
   values = np.asarray(values, float).reshape(len(values), -1)
-  return series_data.Series("some", ["a"] * values.shape[1], [""] * len(values), values, parts, log)
+  columns, dates = ["a"] * values.shape[1], [""] * len(values)
+  return series_data.Series("some", columns, dates, values, split_sizes, log_transform)
 
 
 def test_scaling_uses_training_rows_only():
-  """Neither mean nor deviation change with what comes after the training part."""
+  """Later rows change neither the mean nor the standard deviation."""
   values = np.random.default_rng(0).normal(3, 5, (100, 2))
   data = make_series(values, (70, 10, 20))
   np.testing.assert_allclose(data.scaled[:70].mean(0), 0, atol=1e-12)
   np.testing.assert_allclose(data.scaled[:70].std(0), 1)
-  later = values.copy()
-  later[70:] += 1e6
-  np.testing.assert_array_equal(make_series(later, (70, 10, 20)).scaled[:70], data.scaled[:70])
+  changed = values.copy()
+  changed[70:] += 1e6
+  np.testing.assert_array_equal(make_series(changed, (70, 10, 20)).scaled[:70], data.scaled[:70])
 
 
 @pytest.mark.parametrize("log", [False, True])
@@ -100,7 +105,7 @@ def test_scaling_round_trip(log):
   values = np.exp(np.random.default_rng(0).normal(3, 0.5, (100, 2)))
   data = make_series(values, (70, 10, 20), log)
   np.testing.assert_allclose(data.unscale(data.scaled), values)
-  if log:  # then what is foretold are shares
+  if log:  # a constant factor has no effect on differences of logarithms
     steps = np.diff(make_series(values * 10, (70, 10, 20), log).scaled, axis=0)
     np.testing.assert_allclose(steps, np.diff(data.scaled, axis=0))
 
@@ -110,40 +115,40 @@ def test_a_constant_column_stays_finite():
 
 
 def test_windows_forecast_within_one_split():
-  """All of what they foretell, and at every start: of n rows n − horizon + 1 windows."""
+  """At every start for which the whole forecast fits: n − horizon + 1 windows of n rows."""
   data = make_series(np.arange(60.0), (30, 10, 15))
-  for part, rows in enumerate((range(8, 30), range(30, 40), range(40, 55))):
-    ends = data.window_ends(part, 8, 4)
+  for split, rows in enumerate((range(8, 30), range(30, 40), range(40, 55))):
+    ends = data.window_ends(split, 8, 4)
     assert ends.tolist() == [*range(rows[0] - 1, rows[-1] - 3)]
     assert len(ends) == len(rows) - 4 + 1
 
 
-@pytest.mark.parametrize("parts, horizon", [((9, 6, 6), 2), ((20, 3, 6), 4), ((20, 6, 3), 4)])
-def test_too_few_rows_raise(parts, horizon):
-  data = make_series(np.arange(30.0), parts)
+@pytest.mark.parametrize("split_sizes, horizon", [((9, 6, 6), 2), ((20, 3, 6), 4), ((20, 6, 3), 4)])
+def test_too_few_rows_raise(split_sizes, horizon):
+  data = make_series(np.arange(30.0), split_sizes)
   with pytest.raises(
-    InvalidInputError, match=r"some has too few rows: its parts have \d+, \d+, \d+"
+    InvalidInputError, match=r"some has too few rows: its splits have \d+, \d+, \d+"
   ):
-    for part in range(3):
-      data.window_ends(part, 8, horizon)
+    for split in range(3):
+      data.window_ends(split, 8, horizon)
 
 
 def test_log_of_non_positive_value_raises(tmp_path):
   path = write_csv(tmp_path, "date,a,b\n1,2,3\n2,3,0\n3,4,5\n")
   with pytest.raises(
-    InvalidInputError, match=r"--log_transform needs .* some, row 2 .*, column 'b', has 0\.0"
+    InvalidInputError, match=r"--log_transform needs .* some, data row 2, column 'b', has 0\.0"
   ):
     series_data.load(str(path), log_transform=True)
 
 
 def test_informer_setting_window_count():
-  """Its test part of 4 months of hours, 24 steps ahead."""
+  """A test set of 4 months of hours, with 24 steps ahead."""
   data = make_series(np.zeros(17420), (8640, 2880, 2880))
   assert len(data.window_ends(2, 96, 24)) == 2880 - 24 + 1
 
 
 def test_synthetic_series_equals_definition():
-  """Without the seasons and the trend, noise of the given memory and strength remains."""
+  """Without the seasons and the trend, AR(1) noise remains."""
   x, t = series_data.generate_series(4000)[:, 0], np.arange(4000)
   day, week = np.sin(2 * np.pi * t / 24), np.sin(2 * np.pi * t / 168)
   noise = x - t / 1000 - (1.5 + week) * day

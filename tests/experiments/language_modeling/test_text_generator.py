@@ -1,4 +1,4 @@
-"""A model that is asked to write: prompts in, texts out, and what it refuses."""
+"""Text generation: prompts, samples, and invalid input."""
 
 import flax.linen as nn
 import jax
@@ -19,9 +19,9 @@ MODEL = LanguageModel(nn.Embed(9, 5), forward(lstm(6)), full_softmax(9))
 
 
 def random_params():
-  made = jax.jit(MODEL.init)(jax.random.key(0), np.ones((2, 1), int), np.ones((1, 1)))["params"]
-  draw = np.random.default_rng(3)
-  return jax.tree.map(lambda p: jnp.asarray(draw.normal(0, 1, p.shape), jnp.float32), made)
+  params = jax.jit(MODEL.init)(jax.random.key(0), np.ones((2, 1), int), np.ones((1, 1)))["params"]
+  rng = np.random.default_rng(3)
+  return jax.tree.map(lambda p: jnp.asarray(rng.normal(0, 1, p.shape), jnp.float32), params)
 
 
 @pytest.fixture(scope="module")
@@ -31,13 +31,11 @@ def char_generator():
 
 @pytest.fixture(scope="module")
 def word_generator():
-  """A writer of words."""
   return TextGenerator(MODEL, random_params(), Vocabulary(WORDS, ("<unk>",)), " ")
 
 
 @pytest.mark.parametrize("size", [1, 2, BUCKET_SIZE, BUCKET_SIZE + 1, 3 * BUCKET_SIZE])
 def test_prompt_padding_does_not_change_samples(char_generator, size):
-  """Padding to a bucket changes nothing that is drawn."""
   prompt = "".join(np.random.default_rng(size).choice([*SYMBOLS], size))
   texts = char_generator.generate(
     prompt, 12, num_samples=2, seed=5, temperature=0.9, top_k=6, top_p=0.95
@@ -55,25 +53,25 @@ def test_prompt_padding_does_not_change_samples(char_generator, size):
 
 
 def test_byte_tokens_are_decoded_as_utf8(char_generator):
-  """The same bytes are read and written as under their latin-1 names, only spelt otherwise."""
+  """A byte-level model samples the same ids as one whose symbols are the latin-1 characters."""
   symbols = "äöü€ab".encode().decode("latin-1")  # nine bytes
   plain = char_generator._replace(vocabulary=Vocabulary([*dict.fromkeys(symbols)], ()))
-  raw, name = plain._replace(byte_level=True), "öä".encode().decode("latin-1")
+  byte_level, name = plain._replace(byte_level=True), "öä".encode().decode("latin-1")
   (text,) = plain.generate(name, 40, seed=1)
-  spelt = text.encode("latin-1").decode(errors="replace")
-  assert raw.generate("öä", 40, seed=1) == [spelt] and {*spelt} & {*"äöü€"}
+  decoded = text.encode("latin-1").decode(errors="replace")
+  assert byte_level.generate("öä", 40, seed=1) == [decoded] and {*decoded} & {*"äöü€"}
   with pytest.raises(InvalidInputError, match="do not occur"):
-    raw.generate("ß", 1)
+    byte_level.generate("ß", 1)
 
 
 def test_word_prompt_is_tokenized(word_generator):
-  """Where a word as it stands is unknown, it is cut as texts are."""
+  """A word that is not in the vocabulary as it is gets tokenized."""
   one, other = "Hello,a <eos>", "hello <unk> a <eos>"
   assert word_generator.generate(one, 9, seed=1) == word_generator.generate(other, 9, seed=1)
 
 
 def test_num_samples_seed_and_temperature(char_generator):
-  """So many texts of such a length, which differ; a seed repeats them; the coldest are one."""
+  """Samples differ from each other and between seeds. At temperature 0 all are equal."""
   texts = char_generator.generate("ab", 20, num_samples=3, seed=1)
   assert len(set(texts)) == 3 and {len(text) for text in texts} == {20}
   assert char_generator.generate("ab", 20, num_samples=3, seed=1) == texts
@@ -95,24 +93,23 @@ def test_one_compilation_per_prompt_bucket(char_generator):
 
 
 def test_most_likely_tokens_equal_softmax(char_generator):
-  """Sorted, and the softmax of what the model says after the prompt; all together have 1."""
+  """Sorted, and equal to the softmax of the logits after the prompt."""
   prompt = "abba\nfed"
   ids = np.array([[SYMBOLS.index(symbol)] for symbol in prompt])
   *_, logits = MODEL.apply({"params": char_generator.params}, ids, method="logits")
   p = np.exp(np.float64(logits[-1, 0]))
   p = dict(zip(SYMBOLS, p / p.sum(), strict=True))
-  few, everything = (
+  top_tokens, all_tokens = (
     char_generator.top_next_tokens(prompt, 4),
     char_generator.top_next_tokens(prompt, 20),
   )
-  assert [symbol for symbol, _ in everything] == sorted(p, key=p.get, reverse=True)
-  assert few == everything[:4] and sum(q for _, q in few) < 1
-  np.testing.assert_allclose([q for _, q in everything], sorted(p.values())[::-1], rtol=1e-4)
-  np.testing.assert_allclose(sum(q for _, q in everything), 1, rtol=1e-6)
+  assert [symbol for symbol, _ in all_tokens] == sorted(p, key=p.get, reverse=True)
+  assert top_tokens == all_tokens[:4] and sum(q for _, q in top_tokens) < 1
+  np.testing.assert_allclose([q for _, q in all_tokens], sorted(p.values())[::-1], rtol=1e-4)
+  np.testing.assert_allclose(sum(q for _, q in all_tokens), 1, rtol=1e-6)
 
 
 def test_zero_temperature_starts_with_most_likely(char_generator):
-  """The coldest text begins with it."""
   for prompt in ("a", "bad", "g\n" * 9):
     assert char_generator.generate(prompt, 1, temperature=0) == [
       char_generator.top_next_tokens(prompt, 1)[0][0]
@@ -120,14 +117,14 @@ def test_zero_temperature_starts_with_most_likely(char_generator):
 
 
 def test_words_are_joined_with_spaces(word_generator, char_generator):
-  """They are those of the same numbers as characters, and what is unknown is read as <unk>."""
+  """They have the ids of the corresponding characters. Unknown words are <unk>."""
   (text,) = word_generator.generate("hello owl", 15, seed=4)
   ids = word_generator.vocabulary.encode(["hello", "owl"])
   (same,) = char_generator.generate([SYMBOLS[i] for i in ids], 15, seed=4)
   assert text.split(" ") == [["<unk>", *WORDS][SYMBOLS.index(symbol)] for symbol in same]
-  strange = word_generator.top_next_tokens("hello squirrel")
+  with_unknown_word = word_generator.top_next_tokens("hello squirrel")
   assert (
-    strange
+    with_unknown_word
     == word_generator.top_next_tokens("hello <unk>")
     != word_generator.top_next_tokens("hello owl")
   )
@@ -136,12 +133,12 @@ def test_words_are_joined_with_spaces(word_generator, char_generator):
 @pytest.mark.parametrize(
   "prompt, options, message",
   [
-    ("abxZ", {}, r"^\['Z', 'x'\] do not occur in the text that was learnt, which has 9 symbols"),
-    ("", {}, "^the prompt is empty; give at least one symbol"),
-    ("a", dict(top_k=10), "^top_k must be at most 9, the vocabulary; got 10"),
+    ("abxZ", {}, r"^\['Z', 'x'\] do not occur in the training text, which has 9 symbols"),
+    ("", {}, "^the prompt must have at least one symbol"),
+    ("a", dict(top_k=10), "^top_k must be at most 9, the size of the vocabulary; got 10"),
     ("a", dict(top_k=0), "^top_k must be at least 1; got 0"),
     ("a", dict(temperature=-0.5), r"^temperature must be 0 or more, and finite; got -0\.5"),
-    ("a", dict(top_p=1.5), r"^top_p must lie in \(0, 1\]; got 1\.5"),
+    ("a", dict(top_p=1.5), r"^top_p must be in \(0, 1\]; got 1\.5"),
   ],
 )
 def test_invalid_prompt_or_options_raise(char_generator, prompt, options, message):
@@ -149,7 +146,9 @@ def test_invalid_prompt_or_options_raise(char_generator, prompt, options, messag
     char_generator.generate(prompt, 5, **options)
 
 
-@pytest.mark.parametrize("prompt, message", [("aX", r"\['X'\] do not occur"), ("", "is empty")])
+@pytest.mark.parametrize(
+  "prompt, message", [("aX", r"\['X'\] do not occur"), ("", "at least one symbol")]
+)
 def test_most_likely_with_invalid_prompt_raises(char_generator, prompt, message):
   with pytest.raises(InvalidInputError, match=message):
     char_generator.top_next_tokens(prompt)

@@ -1,4 +1,4 @@
-"""Digits: what idx files hold, views by hand, one glance as an MLP, and a run."""
+"""Pixel sequences: idx files, views of an image, the MLP equivalence, and a training run."""
 
 import gzip
 import struct
@@ -12,15 +12,15 @@ from experiments.digits import Config
 from experiments.pixel_sequences import data as digits_data
 from rnnjax.types import InvalidInputError
 
-DRAW = np.random.default_rng(0)
-IMAGES = DRAW.integers(0, 256, (36, 2, 3), np.uint8)
+RNG = np.random.default_rng(0)
+IMAGES = RNG.integers(0, 256, (36, 2, 3), np.uint8)
 LABELS = np.arange(36, dtype=np.uint8) % 3
 NAMES = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
 
 
-def idx_bytes(array, kind=8):
-  """As idx packs an array: big-endian, two zeros, the type and the number of axes first."""
-  return struct.pack(f">HBB{array.ndim}I", 0, kind, array.ndim, *array.shape) + array.tobytes()
+def idx_bytes(array, type_code=8):
+  """Return an array in idx format: two zeros, type, number of axes, big-endian sizes, the data."""
+  return struct.pack(f">HBB{array.ndim}I", 0, type_code, array.ndim, *array.shape) + array.tobytes()
 
 
 def write_idx_files(
@@ -38,17 +38,17 @@ def test_class_only_in_validation_is_counted(tmp_path):
 
 @pytest.mark.parametrize("ending", ["-ubyte", "-ubyte.gz"])
 def test_idx_files_round_trip(tmp_path, ending):
-  """Scaled to [0, 1]; the last twelfth of the training images validates."""
+  """Images are scaled to [0, 1]; the last twelfth of the training images is for validation."""
   write_idx_files(tmp_path, pack=gzip.compress if ending.endswith("gz") else bytes, ending=ending)
   data = digits_data.load(data_dir=str(tmp_path))
-  parts = (
+  splits = (
     (data.train, IMAGES[:33], LABELS[:33]),
     (data.valid, IMAGES[33:], LABELS[33:]),
     (data.test, IMAGES[:6], LABELS[:6]),
   )
-  for part, images, labels in parts:
-    np.testing.assert_allclose(255 * part.images, images, rtol=1e-6)
-    np.testing.assert_array_equal(part.labels, labels)
+  for split, images, labels in splits:
+    np.testing.assert_allclose(255 * split.images, images, rtol=1e-6)
+    np.testing.assert_array_equal(split.labels, labels)
   assert data.num_classes == 10
 
 
@@ -58,16 +58,28 @@ def test_idx_files_round_trip(tmp_path, ending):
     (
       NAMES[0],
       idx_bytes(IMAGES)[:-1],
-      r"train-images.* must hold 216 bytes .*holds 215. Was it cut",
+      r"train-images.* must contain 216 bytes .*contains 215. Was it cut",
     ),
-    (NAMES[0], idx_bytes(IMAGES) + b"0", "holds 217"),
+    (NAMES[0], idx_bytes(IMAGES) + b"0", "contains 217"),
     (NAMES[0], idx_bytes(LABELS), "3 axes .* begin with 00 00 08 03; it begins with 00 00 08 01"),
-    (NAMES[1], idx_bytes(LABELS, kind=13), "begin with 00 00 08 01; it begins with 00 00 0d 01"),
+    (
+      NAMES[1],
+      idx_bytes(LABELS, type_code=13),
+      "begin with 00 00 08 01; it begins with 00 00 0d 01",
+    ),
     (NAMES[1], b"", "it begins with nothing"),
     (NAMES[1], idx_bytes(LABELS)[:6], "it begins with 00 00 08 01"),
-    (NAMES[1], idx_bytes(LABELS[:-1]), "they hold 36 images and 35 labels"),
-    (NAMES[2], idx_bytes(IMAGES[:6, :1]), r"of one size; .* \(2, 3\) in training and \(1, 3\)"),
-    (NAMES[3], idx_bytes(LABELS[:6] + 7), "t10k-labels.* the label 7 does not occur in training"),
+    (NAMES[1], idx_bytes(LABELS[:-1]), "they contain 36 images and 35 labels"),
+    (
+      NAMES[2],
+      idx_bytes(IMAGES[:6, :1]),
+      r"of one size; .* \(2, 3\) in the training set and \(1, 3\)",
+    ),
+    (
+      NAMES[3],
+      idx_bytes(LABELS[:6] + 7),
+      "t10k-labels.* label 7 does not occur in the training set",
+    ),
   ],
 )
 def test_damaged_idx_file_raises(tmp_path, name, content, message):
@@ -80,7 +92,7 @@ def test_damaged_idx_file_raises(tmp_path, name, content, message):
 def test_missing_or_truncated_files_raise(tmp_path):
   with pytest.raises(InvalidInputError, match="must be a folder or a"):
     digits_data.load(data_dir=str(tmp_path / "nowhere"))
-  with pytest.raises(InvalidInputError, match=r"train-images-idx3-ubyte.* it holds \[\]"):
+  with pytest.raises(InvalidInputError, match=r"train-images-idx3-ubyte.* it contains \[\]"):
     digits_data.load(data_dir=str(tmp_path))
   write_idx_files(tmp_path, pack=lambda data: gzip.compress(data)[:-9], ending="-ubyte.gz")
   with pytest.raises(
@@ -99,21 +111,21 @@ def test_views_on_small_image():
 
 
 def test_pixel_permutation_is_shared_by_all_images():
-  """A permutation, the same for each image, and of the seed alone."""
+  """The order is a permutation that depends on the seed only."""
   numbered = np.arange(12).reshape(1, 3, 4) + 100 * np.arange(5)[:, None, None]
-  made = digits_data.to_sequences(numbered, "permuted", 1)[..., 0]
-  order = made[0]
+  permuted = digits_data.to_sequences(numbered, "permuted", 1)[..., 0]
+  order = permuted[0]
   assert sorted(order) == [*range(12)] and [*order] != [*range(12)]
-  np.testing.assert_array_equal(made, order + 100 * np.arange(5)[:, None])
-  np.testing.assert_array_equal(made, digits_data.to_sequences(numbered, "permuted", 1)[..., 0])
-  assert (made != digits_data.to_sequences(numbered, "permuted", 2)[..., 0]).any()
+  np.testing.assert_array_equal(permuted, order + 100 * np.arange(5)[:, None])
+  np.testing.assert_array_equal(permuted, digits_data.to_sequences(numbered, "permuted", 1)[..., 0])
+  assert (permuted != digits_data.to_sequences(numbered, "permuted", 2)[..., 0]).any()
 
 
 def test_whole_image_view_equals_mlp():
-  """tanh(x W + b) twice, then the last layer."""
+  """Two tanh(x W + b) layers, then the output layer."""
   config = Config(view="whole", cell="vanilla", num_layers=2, hidden_size=5)
   model = experiment.build(config, 3)
-  xs, lengths = DRAW.normal(size=(1, 4, 6)).astype(np.float32), np.ones(4, int)
+  xs, lengths = RNG.normal(size=(1, 4, 6)).astype(np.float32), np.ones(4, int)
   params = model.init(jax.random.key(0), xs, lengths)["params"]
   layers = [params["encoder"][f"layer_{n}"]["forward"] for n in range(2)]
   h = xs[0]
@@ -126,18 +138,18 @@ def test_whole_image_view_equals_mlp():
 
 def test_prefix_predictions_ignore_later_steps():
   model = experiment.build(Config(hidden_size=5), 3)
-  xs = DRAW.normal(size=(6, 2, 4)).astype(np.float32)
+  xs = RNG.normal(size=(6, 2, 4)).astype(np.float32)
   params = model.init(jax.random.key(0), xs, np.full(2, 6))["params"]
   for t in (1, 4):
-    alone = jax.nn.softmax(model.apply({"params": params}, xs[:t], np.full(2, t)))
-    later = np.concatenate([xs[:t], DRAW.normal(size=(6 - t, 2, 4))]).astype(np.float32)
+    expected = jax.nn.softmax(model.apply({"params": params}, xs[:t], np.full(2, t)))
+    changed = np.concatenate([xs[:t], RNG.normal(size=(6 - t, 2, 4))]).astype(np.float32)
     np.testing.assert_allclose(
-      experiment.probs_after_steps(model, params, later, t), alone, rtol=1e-5
+      experiment.probs_after_steps(model, params, changed, t), expected, rtol=1e-5
     )
 
 
 def test_run_scores_and_figures(tmp_path):
-  """Rows of the embedded digits; what can be said after two of eight rows is less."""
+  """Rows of the embedded digits."""
   config = Config(
     dataset="embedded", batch_size=32, learning_rate=0.01, epochs=5, workdir=str(tmp_path / "run")
   )

@@ -1,4 +1,4 @@
-"""Stories and questions: generated, read from files, and answered."""
+"""Question answering: generated stories, bAbI files, the memory network and a run."""
 
 import json
 import re
@@ -23,29 +23,29 @@ STORY = "1 Ann went home.\n2 Where is Ann? \thome\t1\n3 Ben left.\n4 Who left?\t
 
 
 def replay_story(question):
-  """The answer, by acting the story out."""
-  where, holder, been = {}, None, []
+  """Return the answer by simulating the story."""
+  person_place, holder, thing_places = {}, None, []
   for words in question.story:
     sentence = " ".join(words)
-    if found := re.fullmatch(r"(\w+) (?:is in|goes to) the (\w+)", sentence):
-      where[found[1]] = found[2]
-    elif found := re.fullmatch(r"(\w+) has the \w+|\w+ throws the \w+ to (\w+)", sentence):
-      holder = found[1] or found[2]
+    if match := re.fullmatch(r"(\w+) (?:is in|goes to) the (\w+)", sentence):
+      person_place[match[1]] = match[2]
+    elif match := re.fullmatch(r"(\w+) has the \w+|\w+ throws the \w+ to (\w+)", sentence):
+      holder = match[1] or match[2]
     else:
       raise AssertionError(sentence)
-    if holder and been[-1:] != [where[holder]]:
-      been.append(where[holder])
+    if holder and thing_places[-1:] != [person_place[holder]]:
+      thing_places.append(person_place[holder])
   if question.task == 1:
-    return where[question.words[-1]]
-  return been[-1] if question.task == 2 else been[-2]
+    return person_place[question.words[-1]]
+  return thing_places[-1] if question.task == 2 else thing_places[-2]
 
 
 def test_synthetic_answers_follow_from_stories():
-  told = babi_data.load("embedded", "")
-  for part in told[1:]:
-    assert {question.task for question in part} == {1, 2, 3}
-    assert all(replay_story(question) == question.answer for question in part)
-  assert told == babi_data.load("embedded", "")
+  dataset = babi_data.load("embedded", "")
+  for split in dataset[1:]:
+    assert {question.task for question in split} == {1, 2, 3}
+    assert all(replay_story(question) == question.answer for question in split)
+  assert dataset == babi_data.load("embedded", "")
 
 
 def write_stories(path, test=STORY, **more):
@@ -58,20 +58,21 @@ def write_stories(path, test=STORY, **more):
 
 
 def test_questions_from_files(tmp_path, caplog):
-  """A question knows what was told before it; the last tenth of the stories validates."""
+  """A question has the sentences before it; the last tenth of the stories is the validation set."""
   path = write_stories(tmp_path / "en", qa7_more_train=STORY)
-  told = babi_data.load("auto", str(path))
+  dataset = babi_data.load("auto", str(path))
   first = Question(1, [["ann", "went", "home"]], ["where", "is", "ann"], "home")
-  both = [["ann", "went", "home"], ["ben", "left"]]
-  second = Question(1, both, ["who", "left"], "Ben, Ann")
-  assert told.test[:2] == [first, second]
-  assert [len(part) for part in told[1:]] == [36, 4, 4]
-  assert "task 7 is left out: it has only its train part" in caplog.text
+  sentences = [["ann", "went", "home"], ["ben", "left"]]
+  second = Question(1, sentences, ["who", "left"], "Ben, Ann")
+  assert dataset.test[:2] == [first, second]
+  assert [len(split) for split in dataset[1:]] == [36, 4, 4]
+  assert "task 7 is skipped: it has only a train file" in caplog.text
 
 
 def test_language_folder_in_archive(tmp_path):
-  """Which they are is said where there is none of that name."""
-  write_stories(tmp_path / "pack" / "en"), write_stories(tmp_path / "pack" / "de", STORY * 2)
+  """--subset selects a folder; the error for an unknown one lists the folders."""
+  write_stories(tmp_path / "pack" / "en")
+  write_stories(tmp_path / "pack" / "de", STORY * 2)
   with tarfile.open(tmp_path / "a.tar.gz", "w:gz") as archive:
     archive.add(tmp_path / "pack", "pack")
   assert len(babi_data.load("files", str(tmp_path / "a.tar.gz"), "de").test) == 8
@@ -83,11 +84,11 @@ def test_language_folder_in_archive(tmp_path):
   "test, message",
   [
     ("Ann went home.\n", r"qa1_one_test\.txt:1 must be like .* got 'Ann went home\.'"),
-    ("2 Ann went home.\n", r"qa1_one_test\.txt:1 must be like .* from 1 on"),
+    ("2 Ann went home.\n", r"qa1_one_test\.txt:1 must be like .* with numbers from 1"),
     ("01 Ann went home.\n", r"qa1_one_test\.txt:1 must be like"),
     ("1 Where?\thome\tx\n", r"qa1_one_test\.txt:1 must be like"),
-    ("1 Where?\thome\t\n", r"qa1_one_test\.txt:1 asks before anything was told"),
-    ("1 Ann went home.\n", r"qa1_one_test\.txt must hold two stories with questions"),
+    ("1 Where?\thome\t\n", r"qa1_one_test\.txt:1 is a question before any sentence"),
+    ("1 Ann went home.\n", r"qa1_one_test\.txt must hold at least two stories with questions"),
   ],
 )
 def test_invalid_files_raise(tmp_path, test, message):
@@ -101,9 +102,9 @@ def test_two_files_for_one_split_raise(tmp_path):
 
 
 def test_model_equals_reference():
-  """Every sentence and hop by itself, from the parameters' names; padding changes nothing."""
+  """Logits and α equal a row by row computation without padding, from the parameters' names."""
   S, W, U, hops = 4, 3, 5, 2
-  draw = np.random.default_rng(0)
+  rng = np.random.default_rng(0)
   model = MemoryNetwork(
     embedding.trainable_embedding(9, 6),
     forward(gru(5)),
@@ -112,39 +113,47 @@ def test_model_equals_reference():
     3,
     hops,
   )
-  story, question = draw.integers(1, 9, (S, 2, W)), draw.integers(1, 9, (U, 2))
+  story, question = rng.integers(1, 9, (S, 2, W)), rng.integers(1, 9, (U, 2))
   story[1, 0, 2:] = story[2, 1, 1:] = 0
   lengths, ends = np.array([4, 3]), np.array([5, 2])
   shapes = jax.eval_shape(model.init, jax.random.key(0), story, lengths, question, ends)
   params = jax.tree.map(
-    lambda p: jnp.asarray(draw.normal(0, 0.5, p.shape), jnp.float32), shapes["params"]
+    lambda p: jnp.asarray(rng.normal(0, 0.5, p.shape), jnp.float32), shapes["params"]
   )
-  logits, α = model.apply({"params": params}, story, lengths, question, ends, method="look")
-  dense = lambda name, x: x @ params[name]["kernel"] + params[name]["bias"]
-  encode = lambda encoder, name, xs: encoder.apply(params[name], jnp.stack(xs)[:, None])[1][:, 0]
+  logits, α = model.apply(
+    {"params": params}, story, lengths, question, ends, method="logits_and_attention"
+  )
+
+  def dense(name, x):
+    return x @ params[name]["kernel"] + params[name]["bias"]
+
+  def encode(encoder, name, xs):
+    return encoder.apply(params[name], jnp.stack(xs)[:, None])[1][:, 0]
 
   def sentence(ids):
     return encode(model.sentence_encoder, "sentence", params["embedding"]["embedding"][ids]).mean(0)
 
   for b in range(2):
     f = [sentence(row[row > 0]) for row in story[: lengths[b], b]]
-    q = asked = sentence(question[: ends[b], b])
+    q = question_vector = sentence(question[: ends[b], b])
     for k in range(hops):
       hs = encode(
         model.story_encoder, "story", [jnp.concatenate([s, s * q, abs(s - q)]) for s in f]
       )
       weights = jax.nn.softmax(hs @ params[f"attention_{k}"]["W"].T @ q)
       np.testing.assert_allclose(α[k, : lengths[b], b], weights, rtol=1e-4, atol=1e-6)
-      q = jax.nn.relu(dense(f"hop_{k}", jnp.concatenate([q, weights @ hs, hs[-1], asked])))
-    expected = dense("answers", jnp.concatenate([asked, q]))
+      q = jax.nn.relu(
+        dense(f"hop_{k}", jnp.concatenate([q, weights @ hs, hs[-1], question_vector]))
+      )
+    expected = dense("answers", jnp.concatenate([question_vector, q]))
     np.testing.assert_allclose(logits[b], expected, rtol=1e-4, atol=1e-5)
 
 
 def test_run_accuracy_is_mean_over_tasks(tmp_path):
-  """Its accuracy is that of its tasks, each by how many questions it has."""
+  """The test accuracy is the mean of the tasks' accuracies, weighted by their questions."""
   scores = reading.run(Config(**TINY, workdir=str(tmp_path)))
-  told = babi_data.load("embedded", "").test
-  counts = {n: sum(question.task == n for question in told) for n in (1, 2, 3)}
-  mean = sum(scores[f"test/task_{n}"] * count for n, count in counts.items()) / len(told)
+  questions = babi_data.load("embedded", "").test
+  counts = {n: sum(question.task == n for question in questions) for n in (1, 2, 3)}
+  mean = sum(scores[f"test/task_{n}"] * count for n, count in counts.items()) / len(questions)
   assert scores["test/accuracy"] == pytest.approx(mean)
   json.dumps(scores)

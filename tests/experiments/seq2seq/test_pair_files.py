@@ -1,4 +1,4 @@
-"""Pairs of texts from files: every format, how each is divided, and what is wrong in them."""
+"""Text pairs from files: every format, the splits, and malformed files."""
 
 import gzip
 import io
@@ -13,7 +13,7 @@ from experiments.seq2seq import data as pairs_data
 from experiments.seq2seq import synthetic_pairs
 from rnnjax.types import InvalidInputError
 
-PARTS = ("train", "valid", "test")
+SPLITS = ("train", "valid", "test")
 
 
 def write_text(path, text):
@@ -24,15 +24,15 @@ def write_text(path, text):
 
 
 def write_zip(path, files):
-  made = io.BytesIO()
-  with zipfile.ZipFile(made, "w") as archive:
+  buffer = io.BytesIO()
+  with zipfile.ZipFile(buffer, "w") as archive:
     for name, text in files.items():
       archive.writestr(name, text)
-  return write_text(path, made.getvalue())
+  return write_text(path, buffer.getvalue())
 
 
 def write_parallel_files(path, **texts):
-  """Files train, val and test in English and German; train_en="..." is what one holds."""
+  """Write train, val and test in English and German; train_en="..." is the text of train.en."""
   for stem in ("train", "val", "test"):
     for language in ("en", "de"):
       write_text(
@@ -41,39 +41,39 @@ def write_parallel_files(path, **texts):
   return path
 
 
-def split_by_source(read):
-  """{source: (part, target)} of all parts."""
-  return {s: (part, t) for part in PARTS for s, t in getattr(read, part)}
+def split_by_source(dataset):
+  """Return {source: (split, target)} of all pairs."""
+  return {s: (split, t) for split in SPLITS for s, t in getattr(dataset, split)}
 
 
 def expected_splits(sources):
-  """The part that CRC-32 gives each source, as `zlib.crc32` of Python's manual counts it."""
+  """Return {source: split} by CRC-32."""
   tenths = {s: zlib.crc32(s.encode()) % 10 for s in sources}
   return {s: "valid" if n == 8 else "test" if n == 9 else "train" for s, n in tenths.items()}
 
 
 @pytest.mark.parametrize("valid", ["val", "valid", "dev"])
 def test_line_aligned_files(tmp_path, valid):
-  """Compressed or not, in either direction, beside other files; line feeds alone end lines."""
-  write_text(tmp_path / "own" / "train.en.gz", "\ufeffA  dog.\nTwo\u2028cats .\r\n")
-  write_text(tmp_path / "own" / "train.de", "Ein Hund.\nZwei\tKatzen .")
-  write_text(tmp_path / "own" / f"{valid}.en", "b\nb\n")
-  write_text(tmp_path / "own" / f"{valid}.de.gz", "B\nC\n")
-  write_text(tmp_path / "own" / "test_2016.de", "D\n")
-  write_text(tmp_path / "own" / "test_2016.en", "d\n")
-  write_text(tmp_path / "own" / "test_2016.fr", "quatre\n")
-  write_text(tmp_path / "own" / "test_2017.en", "alone\n")
-  read = pairs_data.load_parallel(str(tmp_path / "own"), "en", "de")
-  assert read == (
-    "own en-de",
+  """Plain or gzipped, in both directions, among other files; only line feeds end lines."""
+  write_text(tmp_path / "corpus" / "train.en.gz", "\ufeffA  dog.\nTwo\u2028cats .\r\n")
+  write_text(tmp_path / "corpus" / "train.de", "Ein Hund.\nZwei\tKatzen .")
+  write_text(tmp_path / "corpus" / f"{valid}.en", "b\nb\n")
+  write_text(tmp_path / "corpus" / f"{valid}.de.gz", "B\nC\n")
+  write_text(tmp_path / "corpus" / "test_2016.de", "D\n")
+  write_text(tmp_path / "corpus" / "test_2016.en", "d\n")
+  write_text(tmp_path / "corpus" / "test_2016.fr", "quatre\n")
+  write_text(tmp_path / "corpus" / "test_2017.en", "alone\n")
+  dataset = pairs_data.load_parallel(str(tmp_path / "corpus"), "en", "de")
+  assert dataset == (
+    "corpus en-de",
     [("A dog.", "Ein Hund."), ("Two cats .", "Zwei Katzen .")],
     [("b", "B"), ("b", "C")],
     [("d", "D")],
     {},
   )
-  back = pairs_data.load("auto", str(tmp_path / "own"), "de", "en", "summaries")
-  assert back.name == "own de-en"
-  assert [[(t, s) for s, t in part] for part in back[1:4]] == list(read[1:4])
+  reverse = pairs_data.load("auto", str(tmp_path / "corpus"), "de", "en", "summaries")
+  assert reverse.name == "corpus de-en"
+  assert [[(t, s) for s, t in split] for split in reverse[1:4]] == list(dataset[1:4])
 
 
 def test_training_pairs_with_empty_side_are_dropped(tmp_path, caplog):
@@ -86,7 +86,9 @@ TABLE = [(f"text {n}", f"title {n}") for n in range(60)]
 
 
 def csv_text(rows, header="id,Title,Text"):
-  quoted = lambda text: '"' + text.replace('"', '""') + '"'
+  def quoted(text):
+    return '"' + text.replace('"', '""') + '"'
+
   return "\n".join([header, *(f"{n},{quoted(t)},{quoted(s)}" for n, (s, t) in enumerate(rows))])
 
 
@@ -94,49 +96,51 @@ def jsonl_text(rows):
   return "".join(json.dumps({"Text": s, "Title": t, "n": 1}) + "\n" for s, t in rows)
 
 
-@pytest.mark.parametrize("name", ["own.csv", "own.csv.gz", "own.jsonl", "own.json.gz"])
+@pytest.mark.parametrize("name", ["table.csv", "table.csv.gz", "table.jsonl", "table.json.gz"])
 def test_csv_and_jsonl_tables(tmp_path, name, caplog):
-  """What lacks a column or comes again is dropped; a hash of the source divides the rest."""
+  """Incomplete and repeated rows are dropped; the rest is split by a hash of the source."""
   caplog.set_level(logging.INFO)
-  odd = [('say "yes",\n  my\tdear ', " well\n"), (" \n", "no source"), ("no target", "")]
-  rows = [*TABLE, *odd, (" text  7\n", "another")]
+  other_rows = [('say "yes",\n  my\tdear ', " well\n"), (" \n", "no source"), ("no target", "")]
+  rows = [*TABLE, *other_rows, (" text  7\n", "another")]
   path = write_text(tmp_path / name, (csv_text if "csv" in name else jsonl_text)(rows))
-  read = split_by_source(pairs_data.load("files", str(path), "Text", "Title", "summaries"))
-  plain = {**dict(TABLE), 'say "yes", my dear': "well"}
-  assert {source: target for source, (_, target) in read.items()} == plain
-  assert {source: part for source, (part, _) in read.items()} == expected_splits(plain)
-  assert f"{name}: of 64 rows 2 lack a text, and 1 have a source that came before" in caplog.text
+  splits = split_by_source(pairs_data.load("files", str(path), "Text", "Title", "summaries"))
+  expected = {**dict(TABLE), 'say "yes", my dear': "well"}
+  assert {source: target for source, (_, target) in splits.items()} == expected
+  assert {source: split for source, (split, _) in splits.items()} == expected_splits(expected)
+  assert f"{name}: 64 rows; dropped 2 that lack a text and 1 with a repeated" in caplog.text
 
 
 def test_long_csv_field(tmp_path):
   long = "word " * 40_000
-  path = write_text(tmp_path / "own.csv", csv_text([*TABLE, (long, "a long one")]))
-  made = pairs_data.load("auto", str(path), "Text", "Title", "summaries")
-  assert (long.strip(), "a long one") in made.train + made.valid + made.test
+  path = write_text(tmp_path / "table.csv", csv_text([*TABLE, (long, "a long one")]))
+  dataset = pairs_data.load("auto", str(path), "Text", "Title", "summaries")
+  assert (long.strip(), "a long one") in dataset.train + dataset.valid + dataset.test
 
 
 def test_split_depends_only_on_source(tmp_path):
-  """In another order, and among others."""
-  one = pairs_data.load_table(write_text(tmp_path / "one.csv", csv_text(TABLE)), "Text", "Title")
+  """A source is in the same split in another order and among other rows."""
+  dataset = pairs_data.load_table(
+    write_text(tmp_path / "one.csv", csv_text(TABLE)), "Text", "Title"
+  )
   more = [(f"more {n}", "x") for n in range(9)] + TABLE[::-1]
   other = split_by_source(
     pairs_data.load_table(write_text(tmp_path / "two.csv", csv_text(more)), "Text", "Title")
   )
-  assert split_by_source(one).items() <= other.items()
-  assert one.train == [row for row in TABLE if row in one.train]
+  assert split_by_source(dataset).items() <= other.items()
+  assert dataset.train == [row for row in TABLE if row in dataset.train]
 
 
 def test_jsonl_rows_with_missing_keys_are_dropped(tmp_path):
   lines = jsonl_text(TABLE) + '\n{"Text": "alone"}\n{"Text": "null", "Title": null}\n'
   lines += '{"Text": 5, "Title": 0}\n'
-  read = split_by_source(
+  splits = split_by_source(
     pairs_data.load_table(write_text(tmp_path / "a.jsonl", lines), "Text", "Title")
   )
-  assert {source: target for source, (_, target) in read.items()} == {**dict(TABLE), "5": "0"}
+  assert {source: target for source, (_, target) in splits.items()} == {**dict(TABLE), "5": "0"}
 
 
 def test_news_articles(tmp_path):
-  """A headline, then the article; of those under one headline the first; what is no article."""
+  """Headline, then article; the first of each headline; other files are ignored."""
   news = {f"bbc/{n % 3}/{n:03}.txt": f"Title {n}\n\nOne\n\n two {n}.\n" for n in range(40)}
   path = write_zip(
     tmp_path / "news.zip",
@@ -151,15 +155,15 @@ def test_news_articles(tmp_path):
       "bbc/x/903.txt": "Only a headline",
     },
   )
-  read = split_by_source(pairs_data.load("files", str(path), "", "", "summaries"))
-  plain = {f"One two {n}.": f"Title {n}" for n in range(40)} | {"It cost \ufffd5.": "Pounds"}
-  assert {source: target for source, (_, target) in read.items()} == plain
-  assert {source: part for source, (part, _) in read.items()} == expected_splits(plain)
+  splits = split_by_source(pairs_data.load("files", str(path), "", "", "summaries"))
+  expected = {f"One two {n}.": f"Title {n}" for n in range(40)} | {"It cost \ufffd5.": "Pounds"}
+  assert {source: target for source, (_, target) in splits.items()} == expected
+  assert {source: split for source, (split, _) in splits.items()} == expected_splits(expected)
   assert sorted(p.name for p in tmp_path.iterdir()) == ["news.zip"]
 
 
 def test_pronunciation_dictionary(tmp_path):
-  """Letters to phonemes without stress; trained on in all ways, tested with the first."""
+  """Phonemes have no stress; training pairs have all pronunciations, test pairs the first."""
   letters = "bcdfghjklmnpqrstvwxz"
   lines = [f"{a}O{b} 1 {a} AO1 {b}" for a in letters.upper() for b in "BDG"]
   lines += ["READ 1 R EH1 D", "READ 2 R IY1 D", "READ 3 R EH0 D"]
@@ -167,16 +171,16 @@ def test_pronunciation_dictionary(tmp_path):
   lines += ["'TIS 1 T IH1 Z", "A. 1 EY1", "A42128 1 EY1 F", ""]
   files = {"cmudict/README": "x", "cmudict/cmudict": "\n".join(lines)}
   path = write_zip(tmp_path / "cmudict.zip", files)
-  read = pairs_data.load("auto", str(path), "", "", "summaries")
-  said = {f"{a}o{b}": f"{a} AO {b}".upper() for a in letters for b in "bdg"}
-  said |= {"read": "R EH D", "record": "R AH K AO R D"}
-  read_once = read._replace(train=[row for row in read.train if row[1] != "R IY D"])
-  assert {source: target for source, (_, target) in split_by_source(read_once).items()} == said
-  assert {
-    source: part for source, (part, _) in split_by_source(read_once).items()
-  } == expected_splits(said)
-  assert read.references == {"read": ["R EH D", "R IY D"]}
-  assert [way for word, way in read.train if word == "read"] == ["R EH D", "R IY D"]
+  dataset = pairs_data.load("auto", str(path), "", "", "summaries")
+  expected = {f"{a}o{b}": f"{a} AO {b}".upper() for a in letters for b in "bdg"}
+  expected |= {"read": "R EH D", "record": "R AH K AO R D"}
+  one_each = dataset._replace(train=[row for row in dataset.train if row[1] != "R IY D"])
+  splits = split_by_source(one_each)
+  assert {source: target for source, (_, target) in splits.items()} == expected
+  assert {source: split for source, (split, _) in splits.items()} == expected_splits(expected)
+  assert dataset.references == {"read": ["R EH D", "R IY D"]}
+  pronunciations = [phonemes for word, phonemes in dataset.train if word == "read"]
+  assert pronunciations == ["R EH D", "R IY D"]
 
 
 def write_two_test_files(tmp_path):
@@ -197,13 +201,16 @@ def write_all_but(tmp_path, name):
     (lambda p: p / "no", r"--data_dir must be a folder or a file that exists; got '.*no'"),
     (
       lambda p: write_parallel_files(p, train_en="a\nb\n"),
-      r"train\.en and .*train\.de must .* have 2 and 1",
+      r"train\.en and .*train\.de must have the same number .* 2 and 1",
     ),
     (
       lambda p: write_parallel_files(p, val_en="a\n\n", val_de="A\nB\n"),
-      r"val\.en:2 is empty, as only",
+      r"val\.en:2 is empty; only the training set",
     ),
-    (lambda p: write_parallel_files(p, test_de=" \n"), r"test\.de:1 is empty, as only"),
+    (
+      lambda p: write_parallel_files(p, test_de=" \n"),
+      r"test\.de:1 is empty; only the training set",
+    ),
     (write_two_test_files, r"one pair of files test\*\.en and test\*\.de .*'test_2017\.en'"),
     (
       lambda p: write_all_but(p, "val.de"),
@@ -224,7 +231,7 @@ def write_all_but(tmp_path, name):
     ),
     (
       lambda p: write_text(p / "a.csv", "en,de\na,b\n"),
-      r"a\.csv has 1 pairs, too few to be divided",
+      r"a\.csv has 1 pairs, too few to split",
     ),
     (
       lambda p: write_text(p / "a.jsonl", '{"en": "a"}\n\n{"b": "a"}\n'),
@@ -257,9 +264,9 @@ def test_unknown_dataset_or_task_raises():
 
 @pytest.mark.parametrize("task", synthetic_pairs.TASKS)
 def test_embedded_pairs_and_fallback_warning(caplog, task):
-  """They are those of rewriting; auto takes one with a warning where no files are."""
-  read = pairs_data.load("embedded", "", "", "", task)
+  """They are those of synthetic_pairs; auto falls back to them with a warning."""
+  dataset = pairs_data.load("embedded", "", "", "", task)
   assert not caplog.text
-  assert read == ("embedded", *synthetic_pairs.generate_splits(task), {})
-  assert pairs_data.load("auto", "", "", "", task) == read
+  assert dataset == ("embedded", *synthetic_pairs.generate_splits(task), {})
+  assert pairs_data.load("auto", "", "", "", task) == dataset
   assert "--data_dir=PATH" in caplog.text

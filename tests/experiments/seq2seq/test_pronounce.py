@@ -1,4 +1,4 @@
-"""Letters to sounds: the errors by hand, what any pronunciation counts for, and a run."""
+"""Pronunciation: error rates, runs, prediction and ensembles."""
 
 import json
 import pathlib
@@ -17,92 +17,90 @@ TINY = dict(hidden_size=8, embed_dim=8, batch_size=64, epochs=1, beam_size=2, da
 
 
 def test_error_rates_on_small_example():
-  """One word right in its second way; one with a phoneme wrong, one missing and one too many."""
-  written = ["R IY D", "K AE T S", "AH", "", "G OW"]
-  ways = [["R EH D", "R IY D"], ["K AH T"], ["AH N"], ["AY"], ["G OW"]]
-  found = pronounce.error_rates(written, ways)
-  assert found["word_error"] == pytest.approx(3 / 5)
-  assert found["phoneme_error"] == pytest.approx((0 + 2 + 1 + 1 + 0) / (3 + 3 + 2 + 1 + 2))
+  """Right, right in its second variant, a phoneme wrong and one too many, one missing."""
+  predictions = ["R IY D", "K AE T S", "AH", "", "G OW"]
+  pronunciations = [["R EH D", "R IY D"], ["K AH T"], ["AH N"], ["AY"], ["G OW"]]
+  errors = pronounce.error_rates(predictions, pronunciations)
+  assert errors["word_error"] == pytest.approx(3 / 5)
+  assert errors["phoneme_error"] == pytest.approx((0 + 2 + 1 + 1 + 0) / (3 + 3 + 2 + 1 + 2))
 
 
 @pytest.fixture(scope="module")
 def pronounce_run(tmp_path_factory):
-  """A run of a few words, of which each has one more pronunciation, with Q."""
+  """A run on a few words; each test word has a second pronunciation, which ends in Q."""
   text = pairs_data.load("embedded", "", "", "", "pronunciations")
-  more = {word: [way, f"{way} Q"] for word, way in text.test}
-  text = text._replace(train=text.train[:640], test=text.test[:40], references=more)
-  config = Config(
-    **TINY, workdir=str(tmp_path_factory.mktemp("spoken") / "run"), predict="gecothime"
-  )
+  references = {word: [phonemes, f"{phonemes} Q"] for word, phonemes in text.test}
+  text = text._replace(train=text.train[:640], test=text.test[:40], references=references)
+  config = Config(**TINY, workdir=str(tmp_path_factory.mktemp("pronounce") / "run"))
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(pairs_data, "load", lambda *_: text)
     return config, text, pronounce.run(config)
 
 
 def test_run_scores_and_tokenizers(pronounce_run):
-  """What it wrote is what was scored; letters go in, and phonemes, each a piece, come out."""
+  """Scores are those of the written predictions; tokens are letters and phonemes."""
   config, text, scores = pronounce_run
   path = pathlib.Path(config.workdir) / "written.jsonl"
   lines = [json.loads(line) for line in path.read_text().splitlines()]
   assert [(line["source"], line["target"]) for line in lines] == text.test
-  ways = [text.references[word] for word, _ in text.test]
-  again = pronounce.error_rates([line["written"] for line in lines], ways)
-  assert scores["test/word_error"] == again["word_error"]
-  assert scores["test/phoneme_error"] == again["phoneme_error"]
-  speller = pronounce.load(config.workdir)
-  assert speller.source_tokenizer.tokenize("chat") == ["c", "h", "a", "t"]
-  assert speller.target_tokenizer.tokenize("CH AE T") == ["▁CH", "▁AE", "▁T"]
+  pronunciations = [text.references[word] for word, _ in text.test]
+  errors = pronounce.error_rates([line["written"] for line in lines], pronunciations)
+  assert scores["test/word_error"] == errors["word_error"]
+  assert scores["test/phoneme_error"] == errors["phoneme_error"]
+  predictor = pronounce.load(config.workdir)
+  assert predictor.source_tokenizer.tokenize("chat") == ["c", "h", "a", "t"]
+  assert predictor.target_tokenizer.tokenize("CH AE T") == ["▁CH", "▁AE", "▁T"]
 
 
 def test_predict_single_word(pronounce_run, capsys):
-  """By --ensemble, the same as after training; a blank one is refused."""
-  config, _, scores = pronounce_run
-  how = dict(ensemble=config.workdir, beam_size=config.beam_size)
-  assert pronounce.run(Config(**how, predict="gecothime")) == {"written": scores["written"]}
+  """--predict with --workdir prints the same as after training; a blank word raises."""
+  config, text, scores = pronounce_run
+  flags = dict(workdir=config.workdir, beam_size=config.beam_size)
+  assert pronounce.run(Config(**flags, predict=text.test[0][0])) == {"written": scores["written"]}
   assert capsys.readouterr().out == scores["written"] + "\n"
   with pytest.raises(InvalidInputError, match="--predict must be a text"):
-    pronounce.run(Config(**how, predict=" "))
+    pronounce.run(Config(**flags, predict=" "))
 
 
 def test_loaded_model_scores_test_set(pronounce_run, monkeypatch):
-  """Without a word to say the test part is read, of one run as after training, and of two."""
+  """--ensemble scores the test set, of one run as after training, and of two runs."""
   config, text, scores = pronounce_run
   monkeypatch.setattr(pairs_data, "load", lambda *_: text)
   monkeypatch.setattr(training.Trainer, "__init__", lambda *_, **__: pytest.fail("it trains"))
-  how = dict(TINY, ensemble=config.workdir)
-  again = pronounce.run(Config(**how))
-  errors = "test/word_error", "test/phoneme_error"
-  assert [again[name] for name in errors] == [scores[name] for name in errors]
-  two = pronounce.run(Config(**how | {"load": f"{config.workdir},{config.workdir}"}))
-  assert [two[name] for name in errors] == [scores[name] for name in errors]
+  for workdirs in (config.workdir, f"{config.workdir},{config.workdir}"):
+    loaded_scores = pronounce.run(Config(**TINY, ensemble=workdirs))
+    for name in ("test/word_error", "test/phoneme_error"):
+      assert loaded_scores[name] == scores[name]
   with pytest.raises(
     InvalidInputError, match="--lowercase must be False, as in training; got True"
   ):
-    pronounce.run(Config(**how, lowercase=True))
+    pronounce.run(Config(**TINY, ensemble=config.workdir, lowercase=True))
 
 
 def test_ensemble_requires_same_tokenizer(pronounce_run, tmp_path):
   config = pronounce_run[0]
   shutil.copytree(config.workdir, tmp_path / "other")
-  words = tmp_path / "other" / "subwords.json"
-  words.write_text(words.read_text().replace('"lower": false', '"lower": true'))
-  with pytest.raises(InvalidInputError, match="must have the same subwords"):
+  path = tmp_path / "other" / "subwords.json"
+  path.write_text(path.read_text().replace('"lower": false', '"lower": true'))
+  with pytest.raises(InvalidInputError, match="must have the same vocabulary"):
     pronounce.load(f"{config.workdir},{tmp_path / 'other'}")
 
 
 def test_translate_rejects_pronounce_run(pronounce_run):
-  """Though both are made of the same fields."""
+  """Even though both configurations have the same shared fields."""
   with pytest.raises(InvalidInputError, match="of another experiment, pronounce, not of translate"):
-    translate.load(pronounce_run[0].out)
+    translate.load(pronounce_run[0].workdir)
 
 
 def test_lower_case_ignores_case_in_scores(monkeypatch):
-  """--lowercase writes lower case, which is as right."""
-  text = pairs_data.PairDataset("some", *[[("red", "R EH D")]] * 3)
+  """With --lowercase the references are lowercased, too."""
+  text = pairs_data.PairDataset("one word", *[[("red", "R EH D")]] * 3)
   monkeypatch.setattr(pairs_data, "load", lambda *_: text)
-  monkeypatch.setattr(
-    seq2seq_common, "load_or_train", lambda *_: (lambda words, **how: ["r eh d"], {})
-  )
+
+  def predictor(words, **options):
+    return ["r eh d"]
+
+  monkeypatch.setattr(seq2seq_common, "load_or_train", lambda *_: (predictor, {}))
   monkeypatch.setattr(seq2seq_common, "print_prediction", lambda *_: {})
   assert pronounce.run(Config(lowercase=True))["test/word_error"] == 0
   assert pronounce.run(Config())["test/word_error"] == 1
@@ -110,6 +108,6 @@ def test_lower_case_ignores_case_in_scores(monkeypatch):
 
 def test_shared_vocab_requires_same_tokenizer_type():
   with pytest.raises(
-    InvalidInputError, match="--shared_vocab needs one kind of subwords; got --tokenizer=char"
+    InvalidInputError, match=r"--shared_vocab needs the same tokenizer .* got --tokenizer=char"
   ):
     seq2seq_common.build(Config(shared_vocab=True), 5, 5)

@@ -1,4 +1,4 @@
-"""Summaries: a net that can copy, and the scores and baselines beside it."""
+"""Summarization: the pointer-generator, ROUGE, baselines and a run."""
 
 import json
 
@@ -33,69 +33,71 @@ TINY = dict(
 
 
 def test_rouge_on_small_example():
-  """Six of seven words right, and all that should be there: recall 1, precision 6/7, F1 12/13."""
+  """Six of seven predicted words are right, none is missing: recall 1, precision 6/7, F1 12/13."""
   scorer = rouge_scorer.RougeScorer(["rouge1", "rougeL"], use_stemmer=True)
   true, written = "we like walking in the rain", "we always like walking in the rain"
   for score in scorer.score(true, written).values():
     assert (score.recall, score.precision) == (1, 6 / 7)
     assert score.fmeasure == pytest.approx(12 / 13)
-  found = summarize.rouge_scores([written], [("", true)])
-  assert found["rouge1"] == found["rougeL"] == pytest.approx(12 / 13)
-  assert found["rouge2"] == pytest.approx(2 * 4 / 11)  # 4 of 5 pairs, 4 of 6
+  scores = summarize.rouge_scores([written], [("", true)])
+  assert scores["rouge1"] == scores["rougeL"] == pytest.approx(12 / 13)
+  assert scores["rouge2"] == pytest.approx(2 * 4 / 11)  # 4 of 5 bigrams, 4 of 6
 
 
 @pytest.fixture(scope="module")
 def pointer_generator():
-  """A pointer-generator with large weights, what it read, and what it should write."""
-  table, draw = nn.Embed(V, 6), np.random.default_rng(0)
-  writer = decoder(
+  """A pointer-generator with large random weights: (model, params, batch)."""
+  table, rng = nn.Embed(V, 6), np.random.default_rng(0)
+  coverage_decoder = decoder(
     gru(8), attention=attention.additive_attention(5, use_coverage=True), input_feeding=True
   )
-  reader = stack(bidirectional(gru(4), gru(4)))
-  model = Seq2Seq(table, table, reader, writer, full_softmax(V), copy_attention=True)
+  encoder = stack(bidirectional(gru(4), gru(4)))
+  model = Seq2Seq(table, table, encoder, coverage_decoder, full_softmax(V), copy_attention=True)
   batch = {
-    "tokens": draw.integers(2, V, (S, B)).astype(np.int32),
+    "tokens": rng.integers(2, V, (S, B)).astype(np.int32),
     "lengths": np.array([5, 3, 4], np.int32),
-    "targets": draw.integers(2, V, (T + 1, B)).astype(np.int32),
+    "targets": rng.integers(2, V, (T + 1, B)).astype(np.int32),
     "target_lengths": np.array([5, 2, 4], np.int32),
     "weights": np.array([1, 1, 0], np.float32),
   }
   params = jax.jit(tasks.seq2seq_task(model).init)(jax.random.key(0), batch)
-  params = jax.tree.map(lambda p: jnp.asarray(draw.normal(0, 1.0, p.shape), jnp.float32), params)
+  params = jax.tree.map(lambda p: jnp.asarray(rng.normal(0, 1.0, p.shape), jnp.float32), params)
   return model, params, batch
 
 
 def next_token_log_probs(model, params, batch):
-  """log p [T, B, V] of each next word, a step at a time, as in use."""
-  given = {"params": params}
-  memory, carry = model.apply(given, batch["tokens"], batch["lengths"], method="remember")
-  told = []
+  """Return log p [T, B, V] of each next token, computed step by step as in decoding."""
+  variables = {"params": params}
+  memory, carry = model.apply(variables, batch["tokens"], batch["lengths"], method="encode")
+  log_probs = []
   for t in range(T):
-    read = batch["targets"][t : t + 1]
-    carry, log_p = model.apply(given, batch["tokens"], memory, read, carry, method="following")
-    told.append(np.asarray(log_p))
-  return np.array(told)
+    tokens = batch["targets"][t : t + 1]
+    carry, log_p = model.apply(
+      variables, batch["tokens"], memory, tokens, carry, method="next_logits"
+    )
+    log_probs.append(np.asarray(log_p))
+  return np.array(log_probs)
 
 
 def test_copy_and_generate_probabilities_sum_to_one(pointer_generator):
-  """Probabilities of all words sum to one, and none is written that lies beyond the source."""
+  """The mixture of generating and copying is a distribution, padded sources included."""
   p = np.exp(next_token_log_probs(*pointer_generator))
   np.testing.assert_allclose(p.sum(-1), 1, rtol=1e-5)
 
 
 def test_training_loss_equals_stepwise_log_probs(pointer_generator):
-  """The loss is −log p of the true words, each after those that are true; others count nothing."""
+  """The loss is −log p of the target tokens; padding and rows of weight 0 are excluded."""
   model, params, batch = pointer_generator
-  told = next_token_log_probs(*pointer_generator)
-  words = [(t, b) for b in range(2) for t in range(batch["target_lengths"][b] - 1)]
-  expected = -sum(told[t, b, batch["targets"][t + 1, b]] for t, b in words)
-  _, scored = tasks.seq2seq_task(model).score(params, (), batch)
-  np.testing.assert_allclose(scored["loss"].total, expected, rtol=1e-5)
-  assert scored["loss"].weight == len(words)
+  log_probs = next_token_log_probs(*pointer_generator)
+  positions = [(t, b) for b in range(2) for t in range(batch["target_lengths"][b] - 1)]
+  expected = -sum(log_probs[t, b, batch["targets"][t + 1, b]] for t, b in positions)
+  _, scores = tasks.seq2seq_task(model).score(params, (), batch)
+  np.testing.assert_allclose(scores["loss"].total, expected, rtol=1e-5)
+  assert scores["loss"].weight == len(positions)
 
 
 def test_copy_probability_equals_attention(pointer_generator):
-  """With the gate shut a word is as likely as the attention to all its places in the source."""
+  """With a closed gate, p(word) is the sum of α over the word's positions in the source."""
   model, params, batch = pointer_generator
   params = params | {"gate": {"kernel": jnp.zeros((6, 1)), "bias": jnp.array([-50.0])}}
   ones = np.ones((T, B), np.float32)
@@ -110,7 +112,7 @@ def test_copy_probability_equals_attention(pointer_generator):
 
 
 def test_coverage_loss_penalizes_repeated_attention(pointer_generator):
-  """With λ = 2 the loss grows by 2 Σ min(α, c) over the true words."""
+  """With λ = 2 the loss grows by 2 Σ min(α, c) over the target tokens."""
   model, params, batch = pointer_generator
   inputs = batch["tokens"], batch["lengths"], batch["targets"], np.ones((T, B), np.float32)
   α = np.asarray(model.apply({"params": params}, *inputs)[1])
@@ -120,44 +122,46 @@ def test_coverage_loss_penalizes_repeated_attention(pointer_generator):
     for b in range(2)
     for t in range(batch["target_lengths"][b] - 1)
   )
-  loss = lambda λ: (
-    tasks.seq2seq_task(model, coverage_weight=λ).loss(params, (), batch, None)[1]["loss"].total
-  )
+
+  def loss(λ):
+    task = tasks.seq2seq_task(model, coverage_weight=λ)
+    return task.loss(params, (), batch, None)[1]["loss"].total
+
   np.testing.assert_allclose(loss(2.0) - loss(0.0), 2 * penalty, rtol=1e-4)
 
 
 def test_baselines_on_small_example():
-  """The k that suits the validation part, the commonest title, and that of the nearest text."""
+  """The first k words with the best k, the most common title, and that of the nearest text."""
   train = [("red shoes pinch", "too small"), ("blue dress fits", "love it"), ("a hat", "love it")]
   valid = [("nice warm coat it is", "nice warm coat")]
   test = [("red shoes again", "red shoes"), ("some hat", "love it")]
-  found = summarize.baseline_scores(pairs_data.PairDataset("", train, valid, test))
-  three = (2 * (2 / 3) / (1 + 2 / 3) + 0) / 2  # "red shoes again", "some hat"
-  assert found["first_3_words/rougeL"] == pytest.approx(three)
-  assert found["commonest/rougeL"] == pytest.approx(0.5)
-  assert found["nearest/rougeL"] == pytest.approx(0.5)
+  scores = summarize.baseline_scores(pairs_data.PairDataset("", train, valid, test))
+  first_3_words = (2 * (2 / 3) / (1 + 2 / 3) + 0) / 2  # "red shoes again", "some hat"
+  assert scores["first_3_words/rougeL"] == pytest.approx(first_3_words)
+  assert scores["commonest/rougeL"] == pytest.approx(0.5)
+  assert scores["nearest/rougeL"] == pytest.approx(0.5)
 
 
 def test_run_scores_and_loaded_predictions(tmp_path):
-  """What it wrote is what was scored; its model can be asked; another's is refused."""
-  out = tmp_path / "run"
-  scores = summarize.run(Config(**TINY, workdir=str(out)))
+  """Scores are those of the written predictions; --predict gives the same; other runs raise."""
+  workdir = tmp_path / "run"
+  scores = summarize.run(Config(**TINY, workdir=str(workdir)))
   text = pairs_data.load("embedded", "", "", "", "summaries")
-  lines = [json.loads(line) for line in (out / "written.jsonl").read_text().splitlines()]
+  lines = [json.loads(line) for line in (workdir / "written.jsonl").read_text().splitlines()]
   written = [line["written"] for line in lines]
   assert [(line["source"], line["target"]) for line in lines] == text.test
-  again = summarize.rouge_scores(written, text.test)
-  assert scores["test/rougeL"] == pytest.approx(again["rougeL"])
+  rouge = summarize.rouge_scores(written, text.test)
+  assert scores["test/rougeL"] == pytest.approx(rouge["rougeL"])
   json.dumps(scores)
-  asked = summarize.run(Config(ensemble=str(out), predict=text.test[0][0], beam_size=2))
-  assert asked["written"] == written[0]
+  prediction = summarize.run(Config(workdir=str(workdir), predict=text.test[0][0], beam_size=2))
+  assert prediction["written"] == written[0]
   with pytest.raises(InvalidInputError, match="--predict must be a text"):
-    summarize.run(Config(ensemble=str(out), predict=" "))
+    summarize.run(Config(workdir=str(workdir), predict=" "))
   with pytest.raises(InvalidInputError, match="another experiment"):
-    runner.load_run(Config, str(out), "lexicon")
+    runner.load_run(Config, str(workdir), "lexicon")
 
 
-@pytest.mark.parametrize("flags", [{"joint": False}, {"attention": "none"}], ids=str)
+@pytest.mark.parametrize("flags", [{"shared_vocab": False}, {"attention": "none"}], ids=str)
 def test_copy_requires_shared_vocab_and_attention(flags):
   with pytest.raises(InvalidInputError, match="--copy_attention needs --shared_vocab"):
     summarize.run(Config(**TINY | flags))

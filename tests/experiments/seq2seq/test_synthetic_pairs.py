@@ -1,4 +1,4 @@
-"""The generated rewritings: each target is a function of its source, written here once more."""
+"""Generated text pairs, against a second implementation of each target."""
 
 import re
 
@@ -24,34 +24,27 @@ SENTENCE = re.compile(
 
 
 def reference_translation(sentence):
-  """A sentence, parsed by one expression."""
-  found = SENTENCE.fullmatch(sentence).groups()
+  """Return the translation of a sentence, parsed by one regular expression."""
+  groups = SENTENCE.fullmatch(sentence).groups()
 
   def phrase(the, adjective, noun, plural):
     word = LEXICON[noun]
     end = ("as" if plural else "a") if word.endswith("a") else ("os" if plural else "o")
     return [LEXICON[the] + end, word[:-1] + end] + ([LEXICON[adjective] + end] if adjective else [])
 
-  subject, verb, tense, other, near, place, when = (
-    found[:4],
-    found[4],
-    found[5],
-    found[6:10],
-    found[10],
-    found[11:15],
-    found[15],
-  )
+  subject, verb, tense, object_ = groups[:4], groups[4], groups[5], groups[6:10]
+  preposition, place, adverb = groups[10], groups[11:15], groups[15]
   assert tense == "ed" or (tense == "s") != (subject[3] == "s")  # English agrees too
-  words = [LEXICON[when]] if when else []
+  words = [LEXICON[adverb]] if adverb else []
   words += phrase(*subject)
-  words += [*phrase(*place), LEXICON[near]] if near else []
-  words += phrase(*other)
+  words += [*phrase(*place), LEXICON[preposition]] if preposition else []
+  words += phrase(*object_)
   end = {("ed", ""): "i", ("ed", "s"): "in", ("s", ""): "a", ("", "s"): "an"}[tense, subject[3]]
   return " ".join([*words, LEXICON[verb] + end, "."])
 
 
 NAME = r"([A-Z]\w+)"
-SAID = {  # what a report says, and its headline
+EVENT_PATTERNS = {  # {wording in a report: headline}
   rf"{NAME} won against {NAME}": r"\1 beats \2",
   rf"{NAME} lost to {NAME}": r"\2 beats \1",
   rf"{NAME} had no chance against {NAME}": r"\2 beats \1",
@@ -77,9 +70,13 @@ SAID = {  # what a report says, and its headline
 
 
 def reference_headline(report):
-  """The one thing that a report says."""
-  (found,) = [m.expand(line) for said, line in SAID.items() for m in re.finditer(said, report)]
-  return found
+  """Return the headline of the one event in a report."""
+  (headline,) = [
+    match.expand(template)
+    for pattern, template in EVENT_PATTERNS.items()
+    for match in re.finditer(pattern, report)
+  ]
+  return headline
 
 
 CONSONANT = {"c": "K", "ch": "CH", "sh": "SH", "th": "TH"}
@@ -88,7 +85,7 @@ SHORT = dict(a="AE", e="EH", i="IH", o="AO", u="AH")
 
 
 def reference_pronunciation(word):
-  """A word's sounds, syllable by syllable from its end."""
+  """Return the phonemes of a word."""
   silent = word.endswith("e")
   parts = re.findall("[aeiou]|[^aeiou]+", word[:-1] if silent else word)
   sounds = []
@@ -125,14 +122,14 @@ def test_targets_equal_reference(synthetic_task):
 
 
 def test_splits_share_no_source(synthetic_task):
-  """No source is twice, in one part or in two; and all is the same each time."""
-  task, _, parts = synthetic_task
-  assert [len(part) for part in parts] == [4000, 300, 300]
-  assert len({source for part in parts for source, _ in part}) == 4600
-  assert synthetic_pairs.generate_splits(task) == parts
-  make = getattr(synthetic_pairs, task)
-  assert make(20) == parts[0][:20]
-  assert make(20, seed=1) != make(20)
+  """No source occurs twice, and the pairs are the same each time."""
+  task, _, splits = synthetic_task
+  assert [len(split) for split in splits] == [4000, 300, 300]
+  assert len({source for split in splits for source, _ in split}) == 4600
+  assert synthetic_pairs.generate_splits(task) == splits
+  generate = getattr(synthetic_pairs, f"generate_{task}")
+  assert generate(20) == splits[0][:20]
+  assert generate(20, seed=1) != generate(20)
 
 
 @pytest.mark.parametrize(
@@ -148,21 +145,24 @@ def test_splits_share_no_source(synthetic_task):
   ],
 )
 def test_reference_translation_on_examples(sentence, expected):
-  """What the translator above, and so the library, makes of sentences that a person translated."""
+  """The reference, and so the library, agrees with translations written by hand."""
   assert reference_translation(sentence) == expected
 
 
 def test_test_set_has_no_new_words():
-  """The test part has new sentences and no new words, on either side."""
+  """Validation and test sets have new sentences but no new words, on either side."""
   train, *rest = synthetic_pairs.generate_splits("translations")
-  words = lambda rows, side: {word for row in rows for word in row[side].split()}
-  for part in rest:
-    assert words(part, 0) <= words(train, 0)
-    assert words(part, 1) <= words(train, 1)
+
+  def words(rows, side):
+    return {word for row in rows for word in row[side].split()}
+
+  for split in rest:
+    assert words(split, 0) <= words(train, 0)
+    assert words(split, 1) <= words(train, 1)
 
 
 def test_translation_requires_reordering():
-  """Even with the right form of each word: the order differs in every sentence."""
+  """The word order differs in every sentence."""
   verbs = tuple("kov sul dar min feg bor".split())
   for source, target in synthetic_pairs.generate_splits("translations")[2]:
     tokens = target.split()
@@ -176,25 +176,31 @@ def test_translation_requires_reordering():
 
 
 def test_headline_words_are_unique_to_their_report():
-  """Both of its rare words stand in its report, and in no other report of any part."""
-  rare = lambda text: {word for word in text.split() if re.fullmatch(r"[A-Z]\w+|\d+", word)}
-  rows = [row for part in synthetic_pairs.generate_splits("summaries") for row in part]
-  seen = set()
+  """Both rare words of a headline are in its report, and in no other report of any split."""
+
+  def rare(text):
+    return {word for word in text.split() if re.fullmatch(r"[A-Z]\w+|\d+", word)}
+
+  rows = [row for split in synthetic_pairs.generate_splits("summaries") for row in split]
+  used = set()
   for source, target in rows:
     assert len(rare(target)) == 2
     assert rare(target) <= rare(source)
-    assert not rare(source) & seen
-    seen |= rare(source)
+    assert not rare(source) & used
+    used |= rare(source)
 
 
 def test_copying_first_or_last_words_fails():
-  """Which words, and in which order, hangs on what is said."""
+  """The event decides which words the headline has, and in which order."""
   rows = synthetic_pairs.generate_splits("summaries")[2]
-  rare = lambda text: re.findall(r"\b[A-Z]\w+|\b\d+", text)
-  for chosen in (slice(2), slice(1, 3), slice(-2, None)):
+
+  def rare(text):
+    return re.findall(r"\b[A-Z]\w+|\b\d+", text)
+
+  for positions in (slice(2), slice(1, 3), slice(-2, None)):
     for step in (1, -1):
-      right = sum(rare(source)[chosen][::step] == rare(target) for source, target in rows)
-      assert right < len(rows) / 3
+      correct = sum(rare(source)[positions][::step] == rare(target) for source, target in rows)
+      assert correct < len(rows) / 3
 
 
 def test_too_many_summaries_raise():

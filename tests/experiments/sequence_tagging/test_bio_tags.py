@@ -1,4 +1,4 @@
-"""Schemes of tags against every division of a short sentence into spans, written by hand."""
+"""Tagging schemes against all divisions of short sentences into spans."""
 
 import itertools
 
@@ -12,27 +12,27 @@ SCHEMES = ("bio", "iob1", "iobes")
 
 
 def span_divisions(length, types, start=0):
-  """All ways to lay spans of some types into a sentence, each as [(type, start, end), ...]."""
+  """Yield all ways to place typed spans in a sentence, each as [(type, start, end), ...]."""
   if start == length:
     yield []
     return
   yield from span_divisions(length, types, start + 1)
   for end in range(start + 1, length + 1):
-    for kind, rest in itertools.product(types, list(span_divisions(length, types, end))):
-      yield [(kind, start, end), *rest]
+    for span_type, rest in itertools.product(types, list(span_divisions(length, types, end))):
+      yield [(span_type, start, end), *rest]
 
 
 def tags_of_spans(division, length, scheme):
-  """The tags of spans, as the three schemes are defined."""
+  """Return the tags of spans, from the definitions of the three schemes."""
   tags = ["O"] * length
-  for kind, start, end in division:
+  for span_type, start, end in division:
     prefixes = ["I"] * (end - start)
-    touching = any(other == kind and stop == start for other, _, stop in division)
-    if scheme != "iob1" or touching:
+    is_adjacent = any(other == span_type and other_end == start for other, _, other_end in division)
+    if scheme != "iob1" or is_adjacent:
       prefixes[0] = "B"
     if scheme == "iobes":
       prefixes[-1] = "S" if end - start == 1 else "E"
-    tags[start:end] = [f"{prefix}-{kind}" for prefix in prefixes]
+    tags[start:end] = [f"{prefix}-{span_type}" for prefix in prefixes]
   return tags
 
 
@@ -44,7 +44,7 @@ def all_cases(longest, types=TYPES):
 
 def scheme_tags(scheme, types):
   prefixes = "BIES" if scheme == "iobes" else "BI"
-  return ["O", *(f"{prefix}-{kind}" for kind in types for prefix in prefixes)]
+  return ["O", *(f"{prefix}-{span_type}" for span_type in types for prefix in prefixes)]
 
 
 def is_accepted(tags, scheme):
@@ -56,7 +56,7 @@ def is_accepted(tags, scheme):
 
 
 def test_schemes_on_small_example():
-  """Two names that touch, in each scheme."""
+  """Two adjacent names in each scheme."""
   bio = "B-PER B-PER I-PER O B-LOC".split()
   iob1 = "I-PER B-PER I-PER O I-LOC".split()
   iobes = "S-PER B-PER E-PER O S-LOC".split()
@@ -66,12 +66,12 @@ def test_schemes_on_small_example():
     bio
   ] * 3
   assert bio_tags.to_bio(bilou, "iobes") == bio
-  found = {("PER", 0, 1), ("PER", 1, 3), ("LOC", 4, 5)}
-  assert [bio_tags.extract_spans(tags) for tags in (bio, iobes, bilou)] == [found] * 3
+  spans = {("PER", 0, 1), ("PER", 1, 3), ("LOC", 4, 5)}
+  assert [bio_tags.extract_spans(tags) for tags in (bio, iobes, bilou)] == [spans] * 3
 
 
 def test_scheme_conversions_round_trip():
-  """To BIO and back loses nothing, whatever spans there are; `spans` finds exactly them."""
+  """`extract_spans` returns exactly the spans."""
   for division, tags in all_cases(5):
     assert [bio_tags.to_bio(tags[scheme], scheme) for scheme in SCHEMES] == [tags["bio"]] * 3
     assert bio_tags.to_iobes(tags["bio"]) == tags["iobes"]
@@ -83,7 +83,7 @@ def test_scheme_conversions_round_trip():
 @pytest.mark.parametrize("scheme", SCHEMES)
 @pytest.mark.parametrize("types, longest", [(TYPES, 4), (("PER",), 5)])
 def test_only_legal_tags_are_accepted(scheme, types, longest):
-  """Of all sequences the converter accepts those that some division is written as."""
+  """Of all sequences, `to_bio` accepts those that are the tags of some division."""
   legal = {tuple(tags[scheme]) for _, tags in all_cases(longest, types)}
   for length in range(longest + 1):
     for tags in itertools.product(scheme_tags(scheme, types), repeat=length):
@@ -93,7 +93,7 @@ def test_only_legal_tags_are_accepted(scheme, types, longest):
 @pytest.mark.parametrize("scheme", ["bio", "iobes"])
 @pytest.mark.parametrize("types, longest", [(TYPES, 4), (("PER",), 5)])
 def test_transitions_allow_exactly_legal_tags(scheme, types, longest):
-  """Paths through the transitions are the legal sequences, no fewer and no more."""
+  """The paths through the transitions are exactly the legal sequences."""
   tags = scheme_tags(scheme, types)
   start, inner, end = bio_tags.allowed_transitions(tags)
   for length in range(1, longest + 1):
@@ -103,22 +103,22 @@ def test_transitions_allow_exactly_legal_tags(scheme, types, longest):
 
 
 def test_transitions_on_small_example():
-  """Of BIO, in an order of their own; BILOU is IOBES by other names; I alone is BIO."""
+  """BIO tags in any order; BILOU is IOBES with other names; I without B is BIO."""
   start, inner, end = bio_tags.allowed_transitions(["I-X", "O", "B-X"])
   np.testing.assert_array_equal(start, [False, True, True])
   np.testing.assert_array_equal(inner, [[1, 1, 1], [0, 1, 1], [1, 1, 1]])
   assert end.all()
-  for ours, theirs in zip(
+  for allowed_iobes, allowed_bilou in zip(
     bio_tags.allowed_transitions(["O", "B-X", "I-X", "E-X", "S-X"]),
     bio_tags.allowed_transitions(["O", "B-X", "I-X", "L-X", "U-X"]),
     strict=True,
   ):
-    np.testing.assert_array_equal(ours, theirs)
+    np.testing.assert_array_equal(allowed_iobes, allowed_bilou)
   assert bio_tags.allowed_transitions(["O", "I-X"])[0].tolist() == [True, False]
 
 
 def test_pos_tags_have_no_transition_constraints():
-  """Even where some look like tags of spans."""
+  """Even if some look like tags of spans."""
   for tags in (["NOUN", "VERB", "X"], ["O", "-LRB-", "NP-TL", "B-X", "I-X"]):
     assert all(allowed.all() for allowed in bio_tags.allowed_transitions(tags))
 
@@ -130,7 +130,7 @@ def test_pos_tags_have_no_transition_constraints():
     (["O O", ""], "bio"),
     (["O I-X I-X", "O I-X B-X"], "iob1"),
     (["I-X I-Y O"], "iob1"),
-    (["B-X I-X O", "I-X"], "bio"),  # neither: B begins a span elsewhere; what is wrong is BIO
+    (["B-X I-X O", "I-X"], "bio"),  # invalid in both; B begins a span elsewhere, so it is BIO
     (["I-X I-X", "S-X"], "iobes"),
     (["O B-X L-X"], "iobes"),
   ],
@@ -145,7 +145,7 @@ def test_scheme_detection_on_all_cases(scheme):
 
 
 def test_spans_of_illegal_tags_follow_conlleval():
-  """As conlleval counts what a net predicts: I begins a span where none of its type is open."""
+  """I begins a span if no span of its type is open."""
   assert bio_tags.extract_spans("I-X I-X O I-Y I-X B-X".split()) == {
     ("X", 0, 2),
     ("Y", 3, 4),
@@ -169,10 +169,14 @@ def test_spans_of_illegal_tags_follow_conlleval():
     ("I-X I-Y B-X", "iob1", r"^'B-X' at position 2 cannot follow 'I-Y' in IOB1$"),
     ("O B-X", "iobes", r"^the end at position 2 cannot follow 'B-X' in IOBES$"),
     ("S-X E-X", "iobes", r"^'E-X' at position 1 cannot follow 'S-X'"),
-    ("O E-X", "bio", r"^'E-X' at position 1 is no tag of BIO, which has O and B, I, each with a"),
-    ("O NN", "iobes", r"^'NN' at position 1 is no tag of IOBES"),
-    ("B- O", "bio", r"^'B-' at position 0 is no tag"),
-    ("O-X", "bio", r"^'O-X' at position 0 is no tag"),
+    (
+      "O E-X",
+      "bio",
+      r"^'E-X' at position 1 is not a tag of BIO, which has O and B, I, each with a",
+    ),
+    ("O NN", "iobes", r"^'NN' at position 1 is not a tag of IOBES"),
+    ("B- O", "bio", r"^'B-' at position 0 is not a tag"),
+    ("O-X", "bio", r"^'O-X' at position 0 is not a tag"),
   ],
 )
 def test_illegal_tags_raise(tags, scheme, message):

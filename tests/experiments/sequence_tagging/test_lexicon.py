@@ -1,4 +1,4 @@
-"""What a tagger knows of its language: by hand, and that nothing is lost on the way to a file."""
+"""Vocabularies of a tagger: encoding, thresholds and the JSON round trip."""
 
 import json
 
@@ -26,7 +26,7 @@ TRAIN = [
 ]
 TAGS = ["S-PER", "O", "S-LOC", "S-ORG", "O"]
 LEXICON = Lexicon.from_sentences(TRAIN, TAGS, min_count=2)
-STRANGE = make_sentence("ZÖE saw 1/2 anna", "", "N X C N")
+UNSEEN = make_sentence("ZÖE saw 1/2 anna", "", "N X C N")
 
 
 def test_word_normalization_and_shapes():
@@ -50,79 +50,80 @@ def test_word_normalization_and_shapes():
 
 
 def test_vocabularies_and_frequency_thresholds():
-  """Words in lower case and with digits masked, from `least` on; the rest from three on."""
+  """Normalized words occur at least min_count times; characters and shapes at least three times."""
   assert set(LEXICON.words.words[2:]) == {"anna", "saw", "0000"}
   assert set(LEXICON.characters.words[2:]) == {*"anso"}
-  shapes, marks = LEXICON.columns
-  assert set(shapes.words[2:]) == {"Xx", "x"} and set(marks.words[2:]) == {*"NVCD"}
+  shapes, pos_tags = LEXICON.columns
+  assert set(shapes.words[2:]) == {"Xx", "x"} and set(pos_tags.words[2:]) == {*"NVCD"}
   assert LEXICON.tags == ["O", "S-LOC", "S-ORG", "S-PER"]
 
 
 def test_tag_missing_from_training_warns(caplog):
   Lexicon.from_sentences(TRAIN, TAGS)
   (record,) = caplog.records
-  assert "['S-ORG']" in record.getMessage() and "missed" in record.getMessage()
+  assert "['S-ORG']" in record.getMessage() and "never be predicted" in record.getMessage()
 
 
 def test_encoding_of_known_words():
-  """Each kind by its own ids; what is unknown is 1, what lies beyond a word's end 0."""
-  made = LEXICON.encode(TRAIN[1])
-  assert LEXICON.words.decode(made["tokens"]) == ["anna", "saw", "<unk>", "<unk>"]
-  spelt = [LEXICON.characters.decode(row[row != PAD]) for row in made["characters"]]
-  assert spelt == [[*"anna"], ["s", "a", "<unk>"], ["a"], ["<unk>", "o", "o"]]
-  assert made["characters"].shape == (4, MAX_WORD_LENGTH)
-  told = [own.decode(ids) for own, ids in zip(LEXICON.columns, made["columns"].T, strict=True)]
-  assert told == [["x", "x", "x", "Xx"], [*"NVDN"]]
-  assert made["tags"].tolist() == [3, 0, 0, 1]
+  """Unknown is 1 and padding 0."""
+  encoded = LEXICON.encode(TRAIN[1])
+  assert LEXICON.words.decode(encoded["tokens"]) == ["anna", "saw", "<unk>", "<unk>"]
+  characters = [LEXICON.characters.decode(row[row != PAD]) for row in encoded["characters"]]
+  assert characters == [[*"anna"], ["s", "a", "<unk>"], ["a"], ["<unk>", "o", "o"]]
+  assert encoded["characters"].shape == (4, MAX_WORD_LENGTH)
+  decoded = [
+    vocabulary.decode(ids)
+    for vocabulary, ids in zip(LEXICON.columns, encoded["columns"].T, strict=True)
+  ]
+  assert decoded == [["x", "x", "x", "Xx"], [*"NVDN"]]
+  assert encoded["tags"].tolist() == [3, 0, 0, 1]
 
 
 def test_encoding_of_unknown_words():
-  """A word, its characters, its shape and what stands beside it, each by itself."""
-  made = LEXICON.encode(STRANGE)
-  assert made.keys() == {"tokens", "characters", "columns"}  # no tags, where it has none
-  known = LEXICON.words.ids
-  assert made["tokens"].tolist() == [UNKNOWN, known["saw"], UNKNOWN, known["anna"]]
-  assert made["characters"][0, :4].tolist() == [UNKNOWN] * 3 + [PAD]
-  shapes, marks = (own.ids for own in LEXICON.columns)
-  assert made["columns"][:, 0].tolist() == [UNKNOWN, shapes["x"], UNKNOWN, shapes["x"]]
-  assert made["columns"][:, 1].tolist() == [marks["N"], UNKNOWN, marks["C"], marks["N"]]
+  """Word, characters, shape and extra columns are unknown independently of each other."""
+  encoded = LEXICON.encode(UNSEEN)
+  assert encoded.keys() == {"tokens", "characters", "columns"}  # untagged
+  word_ids = LEXICON.words.ids
+  assert encoded["tokens"].tolist() == [UNKNOWN, word_ids["saw"], UNKNOWN, word_ids["anna"]]
+  assert encoded["characters"][0, :4].tolist() == [UNKNOWN] * 3 + [PAD]
+  shapes, pos_tags = (vocabulary.ids for vocabulary in LEXICON.columns)
+  assert encoded["columns"][:, 0].tolist() == [UNKNOWN, shapes["x"], UNKNOWN, shapes["x"]]
+  assert encoded["columns"][:, 1].tolist() == [pos_tags["N"], UNKNOWN, pos_tags["C"], pos_tags["N"]]
 
 
 def test_long_words_are_truncated_in_the_middle():
-  """Half of what is read from each; what stands between is no matter, nor how much it is."""
+  """The omitted middle does not matter, whatever its length."""
   head, tail = "as" * (MAX_WORD_LENGTH // 4), "no" * (MAX_WORD_LENGTH // 4)
-  spelt = lambda word: LEXICON.encode(make_sentence(f"{word} saw", "", "N V"))["characters"][0]
-  whole = spelt(head + tail)
-  assert LEXICON.characters.decode(whole) == [*head, *tail]
+  characters = lambda word: LEXICON.encode(make_sentence(f"{word} saw", "", "N V"))["characters"][0]
+  expected = characters(head + tail)
+  assert LEXICON.characters.decode(expected) == [*head, *tail]
   for middle in ("w", "wwww", "z" * 10_000):
-    np.testing.assert_array_equal(spelt(head + middle + tail), whole)
-  shorter = spelt((head + tail)[1:])
+    np.testing.assert_array_equal(characters(head + middle + tail), expected)
+  shorter = characters((head + tail)[1:])
   assert LEXICON.characters.decode(shorter) == [*(head + tail)[1:], "<pad>"]
 
 
 def test_json_round_trip():
-  """What comes back encodes as what went, and goes again as the same."""
-  back = Lexicon.from_json(json.loads(json.dumps(LEXICON.to_json())))
-  for one in (*TRAIN, STRANGE):
-    mine, theirs = LEXICON.encode(one), back.encode(one)
-    assert mine.keys() == theirs.keys()
-    for name, ids in mine.items():
-      np.testing.assert_array_equal(theirs[name], ids)
-  assert back.tags == LEXICON.tags and back.to_json() == LEXICON.to_json()
+  """The restored lexicon encodes equally and has the same JSON."""
+  restored = Lexicon.from_json(json.loads(json.dumps(LEXICON.to_json())))
+  for sentence in (*TRAIN, UNSEEN):
+    expected, restored_ids = LEXICON.encode(sentence), restored.encode(sentence)
+    assert expected.keys() == restored_ids.keys()
+    for name, ids in expected.items():
+      np.testing.assert_array_equal(restored_ids[name], ids)
+  assert restored.tags == LEXICON.tags and restored.to_json() == LEXICON.to_json()
 
 
 def test_shape_column_without_extra_columns():
-  bare = Lexicon.from_sentences([one._replace(columns=[]) for one in TRAIN], TAGS)
-  assert len(bare.columns) == 1 and bare.encode(make_sentence("Anna saw"))["columns"].shape == (
-    2,
-    1,
-  )
+  lexicon = Lexicon.from_sentences([sentence._replace(columns=[]) for sentence in TRAIN], TAGS)
+  assert len(lexicon.columns) == 1
+  assert lexicon.encode(make_sentence("Anna saw"))["columns"].shape == (2, 1)
 
 
 @pytest.mark.parametrize("seed", [None, 0])
 def test_batches_hold_encoded_sentences(seed):
-  """Each sentence once, under its number, as `encode` gives it; nothing stands beyond its end."""
-  seen = []
+  """Each sentence once, labeled by its index, and 0 in the padding."""
+  indices = []
   for batch in LEXICON.make_batches(TRAIN, 2, seed):
     assert batch.keys() == {
       "tokens",
@@ -135,8 +136,8 @@ def test_batches_hold_encoded_sentences(seed):
     }
     for b in np.flatnonzero(batch["weights"]):
       row, n = batch["labels"][b], batch["lengths"][b]
-      seen.append(int(row))
+      indices.append(int(row))
       for name, ids in LEXICON.encode(TRAIN[row]).items():
         np.testing.assert_array_equal(batch[name][:n, b], ids)
         assert not batch[name][n:, b].any()
-  assert sorted(seen) == [0, 1, 2]
+  assert sorted(indices) == [0, 1, 2]

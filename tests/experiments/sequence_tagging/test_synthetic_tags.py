@@ -1,4 +1,4 @@
-"""The generated set of tagged sentences: later words decide, and reading forward cannot know."""
+"""The generated tagged sentences: forward models are limited, bidirectional ones are not."""
 
 import pytest
 
@@ -12,38 +12,37 @@ def pair_up(rows):
 
 
 def common_prefix_length(one, other):
-  """How many words two sentences have in common before they part."""
+  """Return the number of words that two sentences have in common at the beginning."""
   same = [a == b for a, b in zip(one, other)]
   return [*same, False].index(False)
 
 
 @pytest.mark.parametrize("task", TASKS)
 def test_pairs_share_prefix_but_not_tags(task):
-  for (words, tags), (others, marks) in pair_up(
+  for (words, tags), (others, other_tags) in pair_up(
     synthetic_sentences.generate_sentences(600, seed=3, task=task)
   ):
-    begun = common_prefix_length(words, others)
+    prefix_length = common_prefix_length(words, others)
     assert words != others
-    assert tags[:begun] != marks[:begun]
+    assert tags[:prefix_length] != other_tags[:prefix_length]
 
 
 @pytest.mark.parametrize("task", TASKS)
 def test_forward_reading_errs_once_per_pair(task):
-  """A table of the best tag for each beginning: among ambiguous words exactly one in two is right.
+  """With the best tag of each beginning, one of two ambiguous words is right.
 
-  The table is made of the pair alone, so no tagger that reads forward does better on the pair.
-  """
+  The table is made of the pair itself, so no forward tagger can be better on the pair."""
   for pair in pair_up(synthetic_sentences.generate_sentences(600, seed=4, task=task)):
-    (words, tags), (others, marks) = pair
-    wrong = sum(a != b for a, b in zip(tags[: common_prefix_length(words, others)], marks))
-    assert wrong >= 1
+    (words, tags), (others, other_tags) = pair
+    num_wrong = sum(a != b for a, b in zip(tags[: common_prefix_length(words, others)], other_tags))
+    assert num_wrong >= 1
     assert synthetic_sentences.max_forward_accuracy(pair) == pytest.approx(
-      1 - wrong / (len(words) + len(others))
+      1 - num_wrong / (len(words) + len(others))
     )
 
 
 def test_forward_limit_on_small_example():
-  """Of 8 tags, "Teddy" is right in two of three, what follows always, "a" in one of two."""
+  """Of 8 tags: "Teddy" is right in 2 of 3 sentences, the second words always, "a" in 1 of 2."""
   rows = [
     (["Teddy", "bears"], ["O", "O"]),
     (["Teddy", "Roosevelt"], ["B-PER", "I-PER"]),
@@ -56,34 +55,34 @@ def test_forward_limit_on_small_example():
 
 @pytest.mark.parametrize("task", TASKS)
 def test_forward_limit_of_test_set(task):
-  """Clearly below 1, though the table is made of the test part itself."""
+  """Clearly below 1, although the table is made of the test set itself."""
   *_, test = synthetic_sentences.generate_splits(task)
   assert 0.88 < synthetic_sentences.max_forward_accuracy(test) < 0.93
 
 
 @pytest.mark.parametrize("task", TASKS)
 def test_splits_are_disjoint_and_share_vocabulary(task):
-  """Distinct sentences of known words and tags; no twins are divided, and each draw is the same."""
-  train, valid, test = parts = synthetic_sentences.generate_splits(task)
-  assert [len(part) for part in parts] == [1200, 200, 400]
-  assert len({tuple(words) for part in parts for words, _ in part}) == 1800
+  """Sentences are distinct, pairs are in one set, and each call returns the same."""
+  train, valid, test = splits = synthetic_sentences.generate_splits(task)
+  assert [len(split) for split in splits] == [1200, 200, 400]
+  assert len({tuple(words) for split in splits for words, _ in split}) == 1800
   for column in (0, 1):
-    known = {item for row in train for item in row[column]}
-    assert {item for row in valid + test for item in row[column]} <= known
-  for part in parts:
-    assert all(len(words) == len(tags) for words, tags in part)
-    for (words, tags), (others, marks) in pair_up(part):
-      begun = common_prefix_length(words, others)
-      assert tags[:begun] != marks[:begun]
-  assert synthetic_sentences.generate_splits(task) == parts
+    train_items = {item for row in train for item in row[column]}
+    assert {item for row in valid + test for item in row[column]} <= train_items
+  for split in splits:
+    assert all(len(words) == len(tags) for words, tags in split)
+    for (words, tags), (others, other_tags) in pair_up(split):
+      prefix_length = common_prefix_length(words, others)
+      assert tags[:prefix_length] != other_tags[:prefix_length]
+  assert synthetic_sentences.generate_splits(task) == splits
 
 
 @pytest.mark.parametrize("task", ["ner", "chunk"])
 def test_tags_are_legal_bio(task):
-  """Legal, as the converter checks; of entities, or of noun phrases alone."""
+  """Legal as `to_bio` checks; the types are entities, or noun phrases."""
   for words, tags in synthetic_sentences.generate_sentences(600, seed=5, task=task):
     assert bio_tags.to_bio(tags) == tags
-    types = {kind for kind, _, _ in bio_tags.extract_spans(tags)}
+    types = {span_type for span_type, _, _ in bio_tags.extract_spans(tags)}
     assert types <= ({"NP"} if task == "chunk" else {"PER", "LOC", "ORG"}), words
 
 
@@ -110,22 +109,27 @@ EXAMPLES = {
 
 @pytest.mark.parametrize("task", TASKS)
 def test_lecture_sentences_are_generated(task):
-  """They are among the first thousands, whatever opens them, and tagged as one would."""
-  made = synthetic_sentences.generate_sentences(6000, task=task)
-  for begun, expected in EXAMPLES[task].items():
-    words, tags = begun.split(), expected.split()
-    spots = [slice(skip, skip + len(words)) for skip in (0, 2)]
-    found = [marks[spot] for others, marks in made for spot in spots if others[spot] == words]
-    assert found
-    assert all(marks == tags for marks in found)
+  """They are among the first 6000 sentences, with or without an opening."""
+  sentences = synthetic_sentences.generate_sentences(6000, task=task)
+  for beginning, expected in EXAMPLES[task].items():
+    words, tags = beginning.split(), expected.split()
+    positions = [slice(skip, skip + len(words)) for skip in (0, 2)]
+    tags_of_matches = [
+      other_tags[position]
+      for others, other_tags in sentences
+      for position in positions
+      if others[position] == words
+    ]
+    assert tags_of_matches
+    assert all(other_tags == tags for other_tags in tags_of_matches)
 
 
 def test_too_many_sentences_raise(monkeypatch):
-  """Where words are few, the pairs come to an end, and that is said."""
+  """With few words there are only a few distinct sentences."""
   monkeypatch.setattr(synthetic_sentences, "TEMPLATES", synthetic_sentences.TEMPLATES[:1])
   monkeypatch.setattr(
     synthetic_sentences, "SLOTS", {slot: "one two" for slot in synthetic_sentences.SLOTS}
   )
   assert len(synthetic_sentences.generate_sentences(8)) == 8
-  with pytest.raises(ValueError, match=r"^800 distinct sentences for ner cannot be made"):
+  with pytest.raises(ValueError, match=r"at most the number of distinct ner sentences; got 800"):
     synthetic_sentences.generate_sentences(800)

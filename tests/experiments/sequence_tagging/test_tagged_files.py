@@ -1,4 +1,4 @@
-"""Tagged sentences from files: every format, how they are told apart, and what is wrong in them."""
+"""Tagged sentences from files: formats, schemes, splits, and malformed files."""
 
 import gzip
 import io
@@ -46,25 +46,25 @@ UD = """# newdoc id = one
 
 def write_text(path, text):
   path.parent.mkdir(exist_ok=True, parents=True)
-  raw = text.encode() if isinstance(text, str) else text
-  path.write_bytes(gzip.compress(raw) if path.suffix == ".gz" else raw)
+  data = text.encode() if isinstance(text, str) else text
+  path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
   return path
 
 
-def write_splits(path, train, test="a O\n", valid=None, ending=".txt"):
-  """A folder of parts; returns it as data_dir."""
-  for part, text in zip(PARTS, (train, valid, test)):
+def write_splits(path, train, test="a O\n", valid=None, suffix=".txt"):
+  """Write the files of a folder; return its path."""
+  for split, text in zip(PARTS, (train, valid, test)):
     if text is not None:
-      write_text(path / f"{part}{ending}", text)
+      write_text(path / f"{split}{suffix}", text)
   return str(path)
 
 
-def sentence_texts(part):
-  return [" ".join(sentence.words) for sentence in part]
+def sentence_texts(split):
+  return [" ".join(sentence.words) for sentence in split]
 
 
-def sentence_tags(part):
-  return [" ".join(sentence.tags) for sentence in part]
+def sentence_tags(split):
+  return [" ".join(sentence.tags) for sentence in split]
 
 
 @pytest.mark.parametrize(
@@ -80,51 +80,51 @@ def sentence_tags(part):
   ],
 )
 def test_conll2003_columns(tmp_path, task, expected, columns):
-  """CoNLL-2003: the tag is the task's column, what stands before it goes along."""
-  read = tagged_data.load_files(write_splits(tmp_path / "conll", NER, NER, NER), task)
-  assert read.name == "conll"
-  for part, sentences in zip(PARTS, read[1:], strict=True):
+  """The tag is the column of the task; the columns before it are additional inputs."""
+  dataset = tagged_data.load_files(write_splits(tmp_path / "conll", NER, NER, NER), task)
+  assert dataset.name == "conll"
+  for split, sentences in zip(PARTS, dataset[1:], strict=True):
     assert sentence_texts(sentences) == ["EU rejects German calls", "Peter Blackburn", "Paris"]
     assert sentence_tags(sentences) == expected
     assert [" ".join(column) for column in sentences[0].columns] == columns
     assert [s.document_id for s in sentences] == [0, 0, 1]
-    lines = [f"{tmp_path / 'conll' / part}.txt:{line}" for line in (3, 8, 13)]
+    lines = [f"{tmp_path / 'conll' / split}.txt:{line}" for line in (3, 8, 13)]
     assert [s.location for s in sentences] == lines
 
 
 def test_conll2000_columns(tmp_path):
-  """CoNLL-2000, which has no documents."""
+  """CoNLL-2000 has no documents."""
   text = "the DT B-NP\npound NN I-NP\n\nfell VBD B-VP\n"
   data_dir = write_splits(tmp_path, text, text, text)
   for task, expected in (("pos", ["DT NN", "VBD"]), ("chunk", ["B-NP I-NP", "B-VP"])):
-    read = tagged_data.load_files(data_dir, task)
-    assert sentence_tags(read.train) == sentence_tags(read.test) == expected
-    assert {s.document_id for s in read.train} == {0}
-  assert read.train[0].columns == [["DT", "NN"]]
+    dataset = tagged_data.load_files(data_dir, task)
+    assert sentence_tags(dataset.train) == sentence_tags(dataset.test) == expected
+    assert {s.document_id for s in dataset.train} == {0}
+  assert dataset.train[0].columns == [["DT", "NN"]]
 
 
 def test_conllu(tmp_path):
-  """Words alone: contractions and what is left out are none; "#" is one; new documents count."""
-  data_dir = write_splits(tmp_path / "ud", UD, UD, ending=".conllu.gz")
+  """Contractions and omitted words are skipped; "#" can be a word; documents are counted."""
+  data_dir = write_splits(tmp_path / "ud", UD, UD, suffix=".conllu.gz")
   write_text(tmp_path / "ud" / "en-dev.conllu", UD)
-  read = tagged_data.load("auto", data_dir, "pos")
-  for part, name in zip(read[1:], ("train.conllu.gz", "en-dev.conllu", "test.conllu.gz")):
-    assert [s.words for s in part] == [["He", "do", "n't"], ["10 000"], ["#"]]
-    assert sentence_tags(part) == ["PRON AUX PART", "NUM", "SYM"]
-    assert [s.columns for s in part] == [[], [], []]
-    assert [s.document_id for s in part] == [0, 0, 1]
-    assert [s.location for s in part] == [f"{tmp_path}/ud/{name}:{line}" for line in (3, 11, 15)]
+  dataset = tagged_data.load("auto", data_dir, "pos")
+  for split, name in zip(dataset[1:], ("train.conllu.gz", "en-dev.conllu", "test.conllu.gz")):
+    assert [s.words for s in split] == [["He", "do", "n't"], ["10 000"], ["#"]]
+    assert sentence_tags(split) == ["PRON AUX PART", "NUM", "SYM"]
+    assert [s.columns for s in split] == [[], [], []]
+    assert [s.document_id for s in split] == [0, 0, 1]
+    assert [s.location for s in split] == [f"{tmp_path}/ud/{name}:{line}" for line in (3, 11, 15)]
 
 
 @pytest.mark.parametrize("task, tag", [("pos", "NN"), ("ner", "B-PER"), ("chunk", "B-NP")])
 def test_two_column_files(tmp_path, task, tag):
-  """Any task; blanks part columns where no tab does, and "#" is a word."""
+  """For any task. Spaces separate columns if there is no tab, and "#" is a word."""
   train = f"# {tag}\nb   {tag} \n\n\n\n  c {tag}\n"
   valid = f"New York\t{tag}\nc\u2028d\u00a0e\t{tag}\t\n"
-  read = tagged_data.load_files(write_splits(tmp_path, train, f"d {tag}", valid), task)
-  assert [s.words for s in read.train] == [["#", "b"], ["c"]]
-  assert [s.words for s in read.valid] == [["New York", "c\u2028d\u00a0e"]]
-  assert sentence_tags(read.train + read.valid + read.test) == [
+  dataset = tagged_data.load_files(write_splits(tmp_path, train, f"d {tag}", valid), task)
+  assert [s.words for s in dataset.train] == [["#", "b"], ["c"]]
+  assert [s.words for s in dataset.valid] == [["New York", "c\u2028d\u00a0e"]]
+  assert sentence_tags(dataset.train + dataset.valid + dataset.test) == [
     f"{tag} {tag}",
     tag,
     f"{tag} {tag}",
@@ -133,19 +133,18 @@ def test_two_column_files(tmp_path, task, tag):
 
 
 def test_bom_and_crlf_are_ignored(tmp_path):
-  """A byte order mark and its line ends change nothing."""
   text = "\ufeff" + NER.replace("\n", "\r\n")
-  plain, windows = (
+  plain, with_crlf = (
     tagged_data.load_files(write_splits(tmp_path / "data", t, t, t), "ner") for t in (NER, text)
   )
-  assert windows == plain
+  assert with_crlf == plain
 
 
 def test_docstart_without_empty_lines(tmp_path):
-  """Without empty lines about it too; one without sentences does not count."""
+  """A document without sentences does not count."""
   text = "a O\n-DOCSTART- O\nb O\n\n-DOCSTART- O\n-DOCSTART-\n\nc O\n\nd O"
-  read = tagged_data.load_files(write_splits(tmp_path, text, text, text), "ner")
-  assert [(s.words, s.document_id) for s in read.train] == [
+  dataset = tagged_data.load_files(write_splits(tmp_path, text, text, text), "ner")
+  assert [(s.words, s.document_id) for s in dataset.train] == [
     (["a"], 0),
     (["b"], 1),
     (["c"], 2),
@@ -154,18 +153,18 @@ def test_docstart_without_empty_lines(tmp_path):
 
 
 def test_last_tenth_is_validation_set(tmp_path):
-  """Where no file is for validation; its documents count from 0."""
+  """If there is no validation file. Its documents are numbered from 0."""
   text = "".join(f"-DOCSTART- X\n\n{n} X\n\n{n}b X\n\n" for n in range(20))
-  read = tagged_data.load_files(write_splits(tmp_path, text, "a X"), "pos")
+  dataset = tagged_data.load_files(write_splits(tmp_path, text, "a X"), "pos")
   expected = [word for n in range(20) for word in (str(n), f"{n}b")]
-  assert sentence_texts(read.train) == expected[:36]
-  assert [(s.words[0], s.document_id) for s in read.valid] == [
+  assert sentence_texts(dataset.train) == expected[:36]
+  assert [(s.words[0], s.document_id) for s in dataset.valid] == [
     ("18", 0),
     ("18b", 0),
     ("19", 1),
     ("19b", 1),
   ]
-  assert sentence_texts(read.test) == ["a"]
+  assert sentence_texts(dataset.test) == ["a"]
 
 
 @pytest.mark.parametrize(
@@ -173,38 +172,42 @@ def test_last_tenth_is_validation_set(tmp_path):
   ["I-PER B-PER I-PER O I-LOC", "S-PER B-PER E-PER O S-LOC", "U-PER B-PER L-PER O U-LOC"],
 )
 def test_all_tag_schemes_become_bio(tmp_path, written):
-  """The scheme is that of all parts together: alone, the test part here would pass for BIO."""
+  """The scheme is detected from all files: the test file alone would be BIO."""
   rows = lambda text: "".join(f"w {tag}\n" for tag in text.split())
-  read = tagged_data.load_files(
+  dataset = tagged_data.load_files(
     write_splits(tmp_path, rows(written), rows("O O"), rows(written)), "ner"
   )
-  assert sentence_tags(read.train) == sentence_tags(read.valid) == ["B-PER B-PER I-PER O B-LOC"]
-  assert sentence_tags(read.test) == ["O O"]
+  assert (
+    sentence_tags(dataset.train) == sentence_tags(dataset.valid) == ["B-PER B-PER I-PER O B-LOC"]
+  )
+  assert sentence_tags(dataset.test) == ["O O"]
 
 
 def test_pos_tags_are_unchanged(tmp_path):
-  """Even where they look like tags of spans."""
-  read = tagged_data.load_files(write_splits(tmp_path, "a I-X\nb E-Y\n", "c O\n", "d S-X"), "pos")
-  assert sentence_tags(read.train + read.valid + read.test) == ["I-X E-Y", "S-X", "O"]
+  """Even if they look like tags of spans."""
+  dataset = tagged_data.load_files(
+    write_splits(tmp_path, "a I-X\nb E-Y\n", "c O\n", "d S-X"), "pos"
+  )
+  assert sentence_tags(dataset.train + dataset.valid + dataset.test) == ["I-X E-Y", "S-X", "O"]
 
 
 def test_archive_equals_folder(tmp_path):
-  """Files in a folder of it, packed or not; what a Mac leaves beside them is not one."""
-  packed = io.BytesIO()
-  with zipfile.ZipFile(packed, "w") as archive:
+  """Its files may be in a folder and compressed; hidden files of macOS are ignored."""
+  archive_bytes = io.BytesIO()
+  with zipfile.ZipFile(archive_bytes, "w") as archive:
     archive.writestr("conll/", "")
     archive.writestr("conll/README", "nothing")
     archive.writestr("conll/latest-train.txt", NER)
     archive.writestr("conll/dev.txt.gz", gzip.compress(NER.encode()))
     archive.writestr("conll/TEST.TXT", NER)
     archive.writestr("__MACOSX/conll/._latest-train.txt", b"\xff")
-  path = write_text(tmp_path / "conll.zip", packed.getvalue())
-  read = tagged_data.load_files(str(path), "ner")
+  path = write_text(tmp_path / "conll.zip", archive_bytes.getvalue())
+  dataset = tagged_data.load_files(str(path), "ner")
   plain = tagged_data.load_files(write_splits(tmp_path / "plain", NER, NER, NER), "ner")
-  for ours, theirs in zip(read[1:], plain[1:], strict=True):
-    assert [s[:4] for s in ours] == [s[:4] for s in theirs]
-  assert read.name == "conll.zip"
-  assert read.train[1].location == f"{path}/conll/latest-train.txt:8"
+  for archive_split, folder_split in zip(dataset[1:], plain[1:], strict=True):
+    assert [s[:4] for s in archive_split] == [s[:4] for s in folder_split]
+  assert dataset.name == "conll.zip"
+  assert dataset.train[1].location == f"{path}/conll/latest-train.txt:8"
   assert sorted(p.name for p in tmp_path.iterdir()) == ["conll.zip", "plain"]
 
 
@@ -231,10 +234,10 @@ def write_files(tmp_path, *names):
       lambda p: write_files(p, "train.txt", "dev.txt", "valid.txt", "test.txt"),
       "must hold one file",
     ),
-    (lambda p: write_splits(p, "", NER), r"the train part of .* has no sentence"),
-    (lambda p: write_splits(p, "a O\n", NER), r"the train part of .* has no sentence"),
-    (lambda p: write_splits(p, NER, NER, "\n"), r"the valid part of .* has no sentence"),
-    (lambda p: write_splits(p, NER, "-DOCSTART- O\n"), r"the test part of .* has no sentence"),
+    (lambda p: write_splits(p, "", NER), r"the train set of .* has no sentences"),
+    (lambda p: write_splits(p, "a O\n", NER), r"the train set of .* has no sentences"),
+    (lambda p: write_splits(p, NER, NER, "\n"), r"the valid set of .* has no sentences"),
+    (lambda p: write_splits(p, NER, "-DOCSTART- O\n"), r"the test set of .* has no sentences"),
     (
       lambda p: write_splits(p, "a O\nb O\n\nc\n"),
       r"train\.txt:4 has 1 columns, and the first row 2: 'c'\. Is an empty line or",
@@ -253,15 +256,15 @@ def write_files(tmp_path, *names):
     ),
     (
       lambda p: write_splits(p, "a B-X\nb I-X\n\nc B-X\nd O\ne I-X\n"),
-      r"train\.txt:4: 'I-X' at position 2 cannot follow 'O' in BIO, the scheme that all together",
+      r"train\.txt:4: 'I-X' at position 2 cannot follow 'O' in BIO, the scheme detected from all",
     ),
     (
       lambda p: write_splits(p, "a DT B-NP O\n\nb DT I-NP O\n", "a O\n"),
-      "the test part has other columns than the training part",
+      "the test set must have as many columns as the training set",
     ),
     (
       lambda p: write_splits(p, "a O\n\nb NN\n"),
-      r"train\.txt:3: 'NN' at position 0 is no tag of BIO",
+      r"train\.txt:3: 'NN' at position 0 is not a tag of BIO",
     ),
   ],
 )
@@ -281,27 +284,31 @@ def test_unknown_dataset_or_task_raises():
 
 @pytest.mark.parametrize("task", tagged_data.TASKS)
 def test_embedded_set_and_fallback_warning(caplog, task):
-  """It is teddy's, each sentence a document; auto takes it with a warning where no files are."""
-  read = tagged_data.load("embedded", "", task)
+  """Each sentence is a document. "auto" warns if there are no files."""
+  dataset = tagged_data.load("embedded", "", task)
   assert not caplog.text
-  assert read.name == "embedded"
-  for part, rows in zip(read[1:], synthetic_sentences.generate_splits(task), strict=True):
-    whole = list if task == "pos" else bio_tags.to_iobes
-    assert [(s.words, s.tags) for s in part] == [(words, whole(tags)) for words, tags in rows]
-    assert [s.document_id for s in part] == list(range(len(rows)))
-  assert read.test[4].location == "embedded test:5"
-  assert tagged_data.load("auto", "", task) == read
+  assert dataset.name == "embedded"
+  for split, rows in zip(dataset[1:], synthetic_sentences.generate_splits(task), strict=True):
+    convert = list if task == "pos" else bio_tags.to_iobes
+    assert [(s.words, s.tags) for s in split] == [(words, convert(tags)) for words, tags in rows]
+    assert [s.document_id for s in split] == list(range(len(rows)))
+  assert dataset.test[4].location == "embedded test:5"
+  assert tagged_data.load("auto", "", task) == dataset
   assert "--data_dir=FOLDER" in caplog.text
 
 
 def test_long_training_sentences_are_truncated(tmp_path):
-  """Only training sentences are, and a span that is cut still ends."""
+  """Only training sentences are. A truncated span still ends with E."""
   rows = "a DT B-NP\nbig JJ I-NP\ndog NN I-NP\n\n"
-  for part in ("train", "valid", "test"):
-    (tmp_path / f"{part}.txt").write_text(rows)
-  read = tagged_data.load("files", str(tmp_path), "chunk", max_train_length=2)
-  assert read.train[0][:3] == (["a", "big"], ["B-NP", "E-NP"], [["DT", "JJ"]])
-  assert read.test[0][:3] == (["a", "big", "dog"], ["B-NP", "I-NP", "E-NP"], [["DT", "JJ", "NN"]])
+  for split in ("train", "valid", "test"):
+    (tmp_path / f"{split}.txt").write_text(rows)
+  dataset = tagged_data.load("files", str(tmp_path), "chunk", max_train_length=2)
+  assert dataset.train[0][:3] == (["a", "big"], ["B-NP", "E-NP"], [["DT", "JJ"]])
+  assert dataset.test[0][:3] == (
+    ["a", "big", "dog"],
+    ["B-NP", "I-NP", "E-NP"],
+    [["DT", "JJ", "NN"]],
+  )
   assert (
     tagged_data.load("files", str(tmp_path), "chunk", use_extra_columns=False).test[0].columns == []
   )

@@ -1,4 +1,4 @@
-"""IMDB as TensorFlow Datasets prepares it, read without TensorFlow."""
+"""IMDB as prepared by TensorFlow Datasets, read without TensorFlow."""
 
 import json
 import subprocess
@@ -13,8 +13,8 @@ ImdbReviews(data_dir=sys.argv[1], file_format="array_record").download_and_prepa
 """
 READ = """
 import json, sys
-from rnnjax.data import imdb
-reviews = imdb.load("auto")
+from experiments.text_classification import data
+reviews = data.load("auto")
 assert "tensorflow" not in sys.modules
 print(json.dumps(reviews))
 """
@@ -28,10 +28,10 @@ def tfds_dir(tmp_path_factory):
 
 
 def test_prepared_reviews_are_read_without_tensorflow(tfds_dir, monkeypatch):
-  """`auto` finds what tfds has prepared; texts are text, and no row is lost."""
+  """Texts are str, and no review is lost."""
   monkeypatch.setenv("TFDS_DATA_DIR", tfds_dir)
-  done = subprocess.run([sys.executable, "-c", READ], check=True, capture_output=True, text=True)
-  name, classes, train, valid, test = json.loads(done.stdout)
+  process = subprocess.run([sys.executable, "-c", READ], check=True, capture_output=True, text=True)
+  name, classes, train, valid, test = json.loads(process.stdout)
   assert name == "imdb_reviews"
   assert classes == ["negative", "positive"]
   assert sorted(train + valid) == sorted(

@@ -1,4 +1,4 @@
-"""Evidence of n-grams: counted by hand, and deaf to a text's own label."""
+"""N-gram features against counts by hand, and cross-fitting."""
 
 import math
 
@@ -13,18 +13,18 @@ LABELS = [1, 1, 1, 0, 0, 0]
 
 
 def test_unigram_log_ratios():
-  """Unigrams that occur twice, with the unknown one as one more entry of the distribution."""
-  evidence = NgramFeatures(TEXTS, LABELS, 2, max_order=1)
-  known, rare = (2, 3, 4), 5  # 5 occurs but once
+  """Unigrams that occur twice; the unknown unigram is one more entry of the distribution."""
+  ngram_features = NgramFeatures(TEXTS, LABELS, 2, max_order=1)
+  frequent_words, rare_word = (2, 3, 4), 5  # 5 occurs but once
   counts = lambda word, label: 1 + sum(word in t for t, l in zip(TEXTS, LABELS) if l == label)
-  total = [sum(counts(word, label) for word in (*known, rare)) for label in (0, 1)]
-  for word in known:
+  total = [sum(counts(word, label) for word in (*frequent_words, rare_word)) for label in (0, 1)]
+  for word in frequent_words:
     expected = math.log(counts(word, 1) / total[1]) - math.log(counts(word, 0) / total[0])
-    assert evidence([np.array([word])])[0][0, 0] == pytest.approx(SCALE * expected, rel=1e-6)
+    assert ngram_features([np.array([word])])[0][0, 0] == pytest.approx(SCALE * expected, rel=1e-6)
 
 
 def test_unknown_ngrams_have_zero_ratio():
-  """A word seen once or never, and an n-gram that would cross the start, have ratio 0."""
+  """So does a word that occurs once, and an n-gram that would start before the text."""
   (ratios,) = NgramFeatures(TEXTS, LABELS, 2, max_order=3)([np.array([5, 9, 2])])
   assert ratios[0, 0] == ratios[1, 0] == 0
   assert (ratios[0, 1:] == 0).all()
@@ -32,28 +32,28 @@ def test_unknown_ngrams_have_zero_ratio():
 
 
 def test_cross_fitting_excludes_own_label():
-  """Turning one label leaves that text's ratios as they were."""
-  draw = np.random.default_rng(0)
-  texts = [draw.integers(2, 6, 8) for _ in range(40)]
+  """Changing the labels of one fold does not change that fold's features."""
+  rng = np.random.default_rng(0)
+  texts = [rng.integers(2, 6, 8) for _ in range(40)]
   labels = np.arange(40) % 2
-  turned = labels.copy()
-  turned[[6, 7]] = labels[[7, 6]]  # neighbours, in the same tenth of their classes
-  a, b = (NgramFeatures(texts, l, 2, max_order=2).cross_fitted_features for l in (labels, turned))
+  flipped = labels.copy()
+  flipped[[6, 7]] = labels[[7, 6]]  # neighbours, in the same tenth of their classes
+  a, b = (NgramFeatures(texts, l, 2, max_order=2).cross_fitted_features for l in (labels, flipped))
   np.testing.assert_array_equal(a[6], b[6])
   assert not np.array_equal(a[0], b[0])
 
 
 def test_new_texts_use_all_training_counts():
-  """Where every fold holds the same texts, leaving one out changes little but something."""
-  evidence = NgramFeatures(TEXTS * 10, LABELS * 10, 2, max_order=2)
-  whole, fitted = evidence(TEXTS)[0], evidence.cross_fitted_features[0]
-  assert np.sign(whole[0, 0]) == np.sign(fitted[0, 0])
-  assert not np.array_equal(whole, fitted)
-  assert np.abs(whole - fitted).max() < 0.1
+  """If every fold has the same texts, cross-fitting changes the features only slightly."""
+  ngram_features = NgramFeatures(TEXTS * 10, LABELS * 10, 2, max_order=2)
+  all_counts, cross_fitted = ngram_features(TEXTS)[0], ngram_features.cross_fitted_features[0]
+  assert np.sign(all_counts[0, 0]) == np.sign(cross_fitted[0, 0])
+  assert not np.array_equal(all_counts, cross_fitted)
+  assert np.abs(all_counts - cross_fitted).max() < 0.1
 
 
 def test_multiclass_has_one_column_per_class():
-  """K > 2: column k of each order speaks for class k against the rest."""
+  """For K > 2, column k of each order is the ratio of class k against the rest."""
   texts = [np.array([2, 2 + k]) for k in range(1, 4) for _ in range(5)]
   labels = [k for k in range(3) for _ in range(5)]
   (ratios,) = NgramFeatures(texts, labels, 3, max_order=1)([np.array([4])])
@@ -64,17 +64,17 @@ def test_multiclass_has_one_column_per_class():
 
 def test_empty_texts_are_kept():
   texts = [np.array([], int), *TEXTS, np.array([], int)]
-  evidence = NgramFeatures(texts, [0, *LABELS, 1], 2, max_order=2)
-  assert [len(r) for r in evidence.cross_fitted_features] == [len(t) for t in texts]
-  assert [len(r) for r in evidence([TEXTS[0], np.array([], int)])] == [3, 0]
-  assert evidence([]) == []
+  ngram_features = NgramFeatures(texts, [0, *LABELS, 1], 2, max_order=2)
+  assert [len(r) for r in ngram_features.cross_fitted_features] == [len(t) for t in texts]
+  assert [len(r) for r in ngram_features([TEXTS[0], np.array([], int)])] == [3, 0]
+  assert ngram_features([]) == []
 
 
 def test_key_overflow_raises():
-  """Of 10⁵ words three make a number of 63 bits, four do not."""
+  """The keys of three of 10⁵ words fit in 63 bits, those of four do not."""
   texts = [np.array([10**5 - 1, 2, 3, 4])] * 2
   NgramFeatures(texts, [0, 1], 2, max_order=3)
   with pytest.raises(
-    InvalidInputError, match="of 100000 words n-grams are counted up to n = 3; got 4"
+    InvalidInputError, match="of 100000 words must have at most 3 words to fit in an int64; got 4"
   ):
     NgramFeatures(texts, [0, 1], 2, max_order=4)

@@ -1,4 +1,4 @@
-"""The embedded reviews: order is all, so a bag of words is right on exactly half."""
+"""The embedded reviews: bags of words are right on exactly half of them."""
 
 import collections
 
@@ -12,7 +12,7 @@ PAIRS = synthetic_reviews.generate_reviews(60)
 
 
 def test_paired_reviews_have_same_words():
-  """Each pair has one multiset of words, two orders and two labels."""
+  """Both reviews of a pair have the same words, in different orders and with opposite labels."""
   for (good, one), (bad, zero) in zip(PAIRS[::2], PAIRS[1::2], strict=True):
     assert (one, zero) == (1, 0)
     assert good != bad
@@ -20,7 +20,7 @@ def test_paired_reviews_have_same_words():
 
 
 def test_linear_bag_of_words_is_at_chance():
-  """Whatever the weights of words, a linear bag of words is right on one of each two."""
+  """With any weights, a linear bag of words is right on one review of each pair."""
   vocabulary = sorted({word for text, _ in PAIRS for word in tokenize_lower(text)})
   counts = np.array(
     [[tokenize_lower(text).count(word) for word in vocabulary] for text, _ in PAIRS]
@@ -28,12 +28,12 @@ def test_linear_bag_of_words_is_at_chance():
   labels = np.array([label for _, label in PAIRS])
   for seed in range(5):
     weights = np.random.default_rng(seed).integers(-9, 10, len(vocabulary))
-    right = (counts @ weights > 0) == labels
-    np.testing.assert_array_equal(right.reshape(-1, 2).sum(1), 1)
+    correct = (counts @ weights > 0) == labels
+    np.testing.assert_array_equal(correct.reshape(-1, 2).sum(1), 1)
 
 
 def test_pairs_depend_only_on_seed():
-  """One seed, one set, whatever its size; another seed, another set."""
+  """The number of pairs does not change the pairs; another seed does."""
   assert (
     synthetic_reviews.generate_reviews(60) == PAIRS == synthetic_reviews.generate_reviews(90)[:120]
   )
@@ -41,6 +41,6 @@ def test_pairs_depend_only_on_seed():
 
 
 def test_splits_share_no_text():
-  parts = imdb_data.load_embedded()[2:]
-  texts = [text for part in parts for text, _ in part]
+  splits = imdb_data.load_embedded()[2:]
+  texts = [text for split in splits for text, _ in split]
   assert len({*texts}) == len(texts) == 4000

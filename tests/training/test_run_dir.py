@@ -16,14 +16,14 @@ from tests.training.test_trainer import Config, finish_training, make_trainer
 def finished_run(tmp_path_factory):
   """The --workdir of a run on all devices, and the parameters that did best."""
   out = tmp_path_factory.mktemp("saved") / "run"
-  return out, finish_training(make_trainer(Config(workdir=str(out)))).best
+  return out, finish_training(make_trainer(Config(workdir=str(out)))).best_params
 
 
 def test_load_returns_best_params_and_config(finished_run):
   out, best = finished_run
   saved = training.load_saved_run(str(out))
   np.testing.assert_array_equal(saved.params["w"], best["w"])
-  assert saved.config == {"seed": 0, "rate": 0.1}
+  assert saved.config == {"seed": 0, "learning_rate": 0.1}
   assert saved.extras == {}
 
 
@@ -42,7 +42,7 @@ def test_load_on_other_number_of_devices(finished_run):
   out, best = finished_run
   code = (
     "import json, jax; jax.config.update('jax_num_cpu_devices', 1); from rnnjax import training; "
-    f"print(json.dumps([jax.device_count(), training.load({str(out)!r}).params['w'].tolist()]))"
+    f"print(json.dumps([jax.device_count(), training.load_saved_run({str(out)!r}).params['w'].tolist()]))"
   )
   done = subprocess.run(
     [sys.executable, "-c", code], capture_output=True, text=True, env={"PATH": "/usr/bin:/bin"}

@@ -1,0 +1,112 @@
+"""The registry of cells for `--cell=gru`, with options as in `--cell="lstm(peepholes=True)"`."""
+
+import ast
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from rnnjax import Cell, gru, lru, lstm, mingru, minlstm, vanilla
+from rnnjax.types import InvalidInputError
+
+
+def irnn(features: int) -> Cell:
+  """Return a ReLU cell whose U starts as the identity matrix (Le, Jaitly & Hinton 2015)."""
+  return vanilla(features, activation="relu")
+
+
+def relu(features: int) -> Cell:
+  """Return a ReLU cell with the initialization of the tanh cell."""
+  return irnn(features)._replace(name=f"relu({features})", init=vanilla(features).init)
+
+
+# A new cell is one line here; its keyword arguments become its options.
+CELLS: dict[str, Callable[..., Cell]] = {
+  "vanilla": vanilla,
+  "lstm": lstm,
+  "gru": gru,
+  "mingru": mingru,
+  "minlstm": minlstm,
+  "lru": lru,
+  "relu": relu,
+  "irnn": irnn,
+}
+
+
+def make_cell(spec: str, features: int, **options) -> Cell:
+  """Return the cell of a `--cell` value.
+
+  >>> make_cell("lstm(peepholes=True)", 8)
+  lstm(8, peepholes=True)
+
+  Args:
+    spec: the name of a cell, with options as keyword arguments in parentheses.
+    features: H, the size of its outputs.
+    **options: further options of the cell; those of `spec` take precedence.
+
+  Raises:
+    InvalidInputError: `spec` names no cell, or an option or value that the cell does not have.
+  """
+  name, spec_options = parse_cell(spec)
+  return CELLS[name](features, **options | spec_options)
+
+
+def check_cell(spec: str):
+  """Check a `--cell` value, the values of its options included.
+
+  Raises:
+    InvalidInputError: as for `make_cell`.
+  """
+  name, options = parse_cell(spec)
+  try:
+    CELLS[name](1, **options)
+  except (TypeError, ValueError) as error:
+    raise InvalidInputError(f"--cell={spec}: {error}") from None
+
+
+def cell_options(name: str) -> dict[str, Any]:
+  """Return the options of a cell and their default values."""
+  parameters = list(inspect.signature(CELLS[name]).parameters.values())
+  return {parameter.name: parameter.default for parameter in parameters[1:]}
+
+
+def parse_cell(spec: str) -> tuple[str, dict[str, Any]]:
+  """Parse a `--cell` value. Only literals are evaluated, so that no code can run.
+
+  >>> parse_cell("lstm(forget_bias=2.0, peepholes=True)")
+  ('lstm', {'forget_bias': 2.0, 'peepholes': True})
+
+  Raises:
+    InvalidInputError: the syntax is wrong, or the cell or one of its options does not exist.
+  """
+  name, parenthesis, _ = spec.partition("(")
+  if name not in CELLS:
+    raise InvalidInputError(f"--cell must be one of {', '.join(CELLS)}; got {name!r}")
+  if not parenthesis:
+    return name, {}
+  try:
+    call = ast.parse(spec, mode="eval").body
+    if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name) or call.args:
+      raise ValueError("options need names")
+    options = {keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords}
+  except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+    raise InvalidInputError(
+      f'--cell options must be literals by name, as in --cell="lstm(peepholes=True)"; got {spec!r}'
+    ) from None
+  defaults = cell_options(name)
+  if unknown := [str(option) for option in options if option not in defaults]:
+    available = f"its options are {', '.join(defaults)}" if defaults else "it has no options"
+    raise InvalidInputError(f"--cell={name} has no option {', '.join(unknown)}; {available}")
+  for option, value in options.items():
+    _check_option_type(f"--cell={name}({option}=...)", value, defaults[option])
+  return name, options
+
+
+def _check_option_type(label: str, value, default):
+  """Check that an option has the type of its default; None stands for an optional number."""
+  number = (int, float)
+  expected = number if default is None or isinstance(default, float) else type(default)
+  allowed_none = default is None and value is None
+  is_bool_mismatch = isinstance(value, bool) != (expected is bool)
+  if not allowed_none and (not isinstance(value, expected) or is_bool_mismatch):
+    type_name = "a number" if expected == number else f"of type {expected.__name__}"
+    raise InvalidInputError(f"{label} must be {type_name}; got {value!r}")

@@ -1,0 +1,37 @@
+"""The list of experiments, derived from the modules of the package."""
+
+import importlib
+import pathlib
+from types import ModuleType
+
+import experiments
+from experiments.common.train_config import TrainConfig
+from rnnjax.types import InvalidInputError
+
+
+def command_names() -> list[str]:
+  """Return the names of all commands: the modules of `experiments` that call `cli.main`."""
+  paths = [path for folder in experiments.__path__ for path in pathlib.Path(folder).glob("*.py")]
+  return sorted(path.stem for path in paths if "cli.main(" in path.read_text(encoding="utf-8"))
+
+
+def training_commands() -> list[str]:
+  """Return the names of the commands that train models."""
+  return [name for name in command_names() if issubclass(load_command(name).Config, TrainConfig)]
+
+
+def load_command(name: str) -> ModuleType:
+  """Import the module of a command.
+
+  Raises:
+    InvalidInputError: there is no command of that name.
+  """
+  try:
+    module = importlib.import_module(f"experiments.{name}")
+  except ModuleNotFoundError:
+    module = None
+  if not hasattr(module, "Config"):
+    raise InvalidInputError(
+      f"there is no experiment {name!r}; choose from {', '.join(command_names())}"
+    )
+  return module
