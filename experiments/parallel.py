@@ -93,7 +93,7 @@ def measure(cell_name: str, T: int, H: int, B: int, num_trials: int) -> dict:
     _, info = forward(params, xs)
     if info:
       row[f"{method} iterations"] = int(info.num_iterations)
-      row[f"{method} found"] = bool(info.converged)
+      row[f"{method} converged"] = bool(info.converged)
   times = median_seconds(functions, num_trials)
   return row | {name: 1e3 * seconds for name, seconds in times.items()}
 

@@ -1,13 +1,14 @@
-"""Kills a training at random moments, again and again, and compares what it ends with.
+"""Kills a training run at random moments and compares its final state with an undisturbed run.
 
-  python launch/soak.py                  # 50 times, in runs/soak
+  python launch/soak.py                  # 50 kills, in runs/soak
   python launch/soak.py --num_kills=5 --workdir=/tmp/soak
 
-Two trainings of one configuration: one is never disturbed; the other is killed at a moment drawn
-from its first seconds, every second time while it writes a checkpoint, and started again. Both must
-end with the same state, bit for bit.
+Two runs have the same configuration. One is not disturbed. The other one is killed at a random
+moment within its first seconds, every second time while a checkpoint is written, and started again.
+Both must end with the same state, bit for bit.
 """
 
+import argparse
 import pathlib
 import random
 import shutil
@@ -18,17 +19,13 @@ import time
 import jax
 import numpy as np
 import tqdm
-from absl import app, flags
 
 from rnnjax.training.checkpoints import Checkpoints
 
-NUM_KILLS = flags.DEFINE_integer("kills", 50, "how often", lower_bound=1)
-WORKDIR = flags.DEFINE_string("out", "runs/soak", "folder of both trainings; what is there goes")
-SEED = flags.DEFINE_integer("seed", 0, "of the moments")
-MAX_KILL_DELAY = 12  # seconds till a kill
+MAX_KILL_DELAY = 12  # seconds from the start of a run to its kill, at most
 TRAIN_FLAGS = [
   "--dataset=embedded",
-  "--hidden=8",
+  "--hidden_size=8",
   "--embed_dim=8",
   "--num_layers=1",
   "--batch_size=32",
@@ -37,8 +34,23 @@ TRAIN_FLAGS = [
 ROOT = pathlib.Path(__file__).parents[1]
 
 
+def parse_args() -> argparse.Namespace:
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
+  parser.add_argument("--num_kills", type=int, default=50, help="number of kills, at least 1")
+  parser.add_argument(
+    "--workdir", default="runs/soak", help="folder of both runs; its content is deleted first"
+  )
+  parser.add_argument("--seed", type=int, default=0, help="seed of the moments of the kills")
+  args = parser.parse_args()
+  if args.num_kills < 1:
+    parser.error(f"--num_kills must be at least 1; got {args.num_kills}")
+  return args
+
+
 def start_training(workdir: pathlib.Path, epochs: int, log) -> subprocess.Popen:
-  """Starts the training, or goes on with it."""
+  """Start or resume the training run in a folder."""
   command = [
     sys.executable,
     "-m",
@@ -51,17 +63,22 @@ def start_training(workdir: pathlib.Path, epochs: int, log) -> subprocess.Popen:
 
 
 def is_checkpointing(workdir: pathlib.Path) -> bool:
-  """Whether a checkpoint is being written."""
+  """Return whether a checkpoint is being written, or was when the run was killed."""
   return any("tmp" in path.name for path in (workdir / "checkpoints").glob("*"))
 
 
 def kill_after(
   process: subprocess.Popen, workdir: pathlib.Path, delay: float, during_checkpoint: bool
 ) -> bool:
-  """Kills after so many seconds, or amid the first checkpoint after them; whether it still ran."""
-  begun = time.perf_counter()
+  """Kill a process after `delay` seconds, or during the first checkpoint after them.
+
+  Returns:
+    Whether the process was still running.
+  """
+  start = time.perf_counter()
   while process.poll() is None:
-    if time.perf_counter() - begun > delay and (not during_checkpoint or is_checkpointing(workdir)):
+    is_due = time.perf_counter() - start > delay
+    if is_due and (not during_checkpoint or is_checkpointing(workdir)):
       time.sleep(random.uniform(0, 0.02))
       process.kill()
       return process.wait() < 0
@@ -70,38 +87,39 @@ def kill_after(
 
 
 def load_state(workdir: pathlib.Path):
-  """All that the training ended with, save how long it took."""
+  """Return the final state of a run, without its duration."""
   tree = Checkpoints(workdir / "checkpoints").restore()
-  tree["state"]["key"] = jax.random.key_data(tree["state"]["key"])
-  return jax.device_get({name: part for name, part in tree.items() if name != "seconds"})
+  tree["train_state"]["key"] = jax.random.key_data(tree["train_state"]["key"])
+  return jax.device_get({name: value for name, value in tree.items() if name != "seconds"})
 
 
-def main(_):
-  folder = pathlib.Path(WORKDIR.value).resolve()
+def main():
+  args = parse_args()
+  folder = pathlib.Path(args.workdir).resolve()
   shutil.rmtree(folder, ignore_errors=True)
   folder.mkdir(parents=True)
-  random.seed(SEED.value)
-  epochs = 3 * NUM_KILLS.value
-  calm, torn = folder / "calm", folder / "torn"
+  random.seed(args.seed)
+  epochs = 3 * args.num_kills
+  undisturbed, killed = folder / "undisturbed", folder / "killed"
   with open(folder / "log", "w") as log:
-    if start_training(calm, epochs, log).wait():
-      sys.exit(f"the undisturbed training failed; see {folder / 'log'}")
-    amid = 0
-    for n in tqdm.trange(NUM_KILLS.value, unit="kill"):
-      run = start_training(torn, epochs, log)
-      if not kill_after(run, torn, random.uniform(0, MAX_KILL_DELAY), bool(n % 2)):
-        sys.exit(f"the training ended after {n} kills, with code {run.returncode}; see the log")
-      amid += is_checkpointing(torn)
-    if start_training(torn, epochs, log).wait():
-      sys.exit(f"the training does not go on; see {folder / 'log'}")
-  leaves = [jax.tree.leaves(load_state(out)) for out in (calm, torn)]
-  same = [np.array_equal(a, b) for a, b in zip(*leaves, strict=True)]
+    if start_training(undisturbed, epochs, log).wait():
+      sys.exit(f"the undisturbed run failed; see {folder / 'log'}")
+    num_during_checkpoint = 0
+    for n in tqdm.trange(args.num_kills, unit="kill"):
+      run = start_training(killed, epochs, log)
+      if not kill_after(run, killed, random.uniform(0, MAX_KILL_DELAY), bool(n % 2)):
+        sys.exit(f"the run ended after {n} kills, with code {run.returncode}; see {folder / 'log'}")
+      num_during_checkpoint += is_checkpointing(killed)
+    if start_training(killed, epochs, log).wait():
+      sys.exit(f"the killed run cannot be resumed; see {folder / 'log'}")
+  leaves = [jax.tree.leaves(load_state(workdir)) for workdir in (undisturbed, killed)]
+  is_equal = [np.array_equal(a, b) for a, b in zip(*leaves, strict=True)]
   print(
-    f"{NUM_KILLS.value} kills, {amid} of them amid a checkpoint; of the state's {len(same)} arrays "
-    f"{sum(same)} are the same, bit for bit"
+    f"{args.num_kills} kills, {num_during_checkpoint} of them during a checkpoint; "
+    f"{sum(is_equal)} of the {len(is_equal)} arrays of the state are equal bit for bit"
   )
-  sys.exit(not all(same))
+  sys.exit(not all(is_equal))
 
 
 if __name__ == "__main__":
-  app.run(main)
+  main()

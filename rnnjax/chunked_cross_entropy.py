@@ -106,12 +106,13 @@ def _run_chunks(run, W, b, h, labels, weights):
   N = h.shape[0]
   R = _chunk_rows(N, W.shape[0])
   W, b = W.astype(h.dtype), b.astype(h.dtype)
+  # Skip the rows before the first and after the last non-zero weight.
   nonzero = weights != 0
   first = jnp.argmax(nonzero)
   count = jnp.where(nonzero.any(), N - jnp.argmax(nonzero[::-1]) - first, 0)
 
   def chunk(i):
-    """Run chunk i. The last one is moved back to end at row N; its rows of before get weight 0."""
+    """Run chunk i. The last one is shifted to end at row N; repeated rows get weight 0."""
     begin = first + i * R
     start = jnp.minimum(begin, N - R)
     is_new = start + jnp.arange(R) >= begin

@@ -462,7 +462,10 @@ def checkpoint_seeds():
 
   from rnnjax.training.checkpoints import Checkpoints
 
-  tree = {"best": {"w": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.zeros(2)}, "step": 3}
+  tree = {
+    "best_params": {"w": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.zeros(2)},
+    "step": 3,
+  }
   with tempfile.TemporaryDirectory() as temporary:
     folder = pathlib.Path(temporary).resolve()
     checkpoints = Checkpoints(folder / "run" / "checkpoints")

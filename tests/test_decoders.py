@@ -17,7 +17,7 @@ from rnnjax.attention import (
 )
 from rnnjax.decoders import EncoderMemory, decoder
 from tests import numpy_reference
-from tests.models.test_tagger import random_params_like
+from tests.random_params import random_params_like
 from tests.test_attention import A, reference_scores
 
 KEY = jax.random.key(0)

@@ -1,4 +1,9 @@
-"""What strangers wrote is read or refused: it runs no code, writes nowhere, and fills no memory."""
+"""Files from untrusted sources: no reader runs code, leaves its folder, or exhausts memory.
+
+Four protections, first each by itself and then all of them for every reader in
+`tests.reader_cases.READERS`: no pickle, no path outside of the folder, bounded unpacking, and sizes
+that are checked before memory is allocated.
+"""
 
 import ast
 import io
@@ -30,15 +35,14 @@ from tests import fuzz
 from tests.reader_cases import READERS, Reader, pack_file, zip_bytes
 from tests.test_architecture import FILES, TREES, imports_of_packages
 
-INPUTS = 300  # of each reader here; launch/fuzz tries many more
+NUM_INPUTS = 300  # corrupted inputs of each reader; launch/fuzz runs many more
 
 
-# -- no code is run
+# -- No pickle, no code
 
 
 @pytest.mark.parametrize("path", FILES, ids=str)
 def test_no_pickle_or_eval_in_source(path):
-  """No file imports what makes code of bytes, nor calls it."""
   assert not imports_of_packages(
     path, "pickle", "_pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib"
   )
@@ -47,11 +51,11 @@ def test_no_pickle_or_eval_in_source(path):
     assert name not in ("eval", "exec", "compile", "__import__"), name
     assert not name.endswith((".loadmat", "yaml.load", "torch.load", "Tokenizer.from_str")), name
     if name in ("np.load", "numpy.load", "jnp.load"):
-      assert [True for given in call.keywords if ast.unparse(given) == "allow_pickle=False"]
+      assert "allow_pickle=False" in map(ast.unparse, call.keywords)
 
 
 class PickleTrap:
-  """Makes a file of that name when it is unpickled."""
+  """An object that makes a folder when it is unpickled."""
 
   def __init__(self, path):
     self.path = path
@@ -60,27 +64,18 @@ class PickleTrap:
     return os.mkdir, (str(self.path),)
 
 
-def object_npy_bytes(trap) -> bytes:
-  """A .npy file of Python objects."""
-  stream = io.BytesIO()
-  np.save(stream, np.array([PickleTrap(trap)], object), allow_pickle=True)
-  return stream.getvalue()
-
-
 def test_object_arrays_raise(tmp_path):
-  """In a .npy and in a .npz; a trap would spring if they were loaded."""
-  trap, path = tmp_path / "sprung", tmp_path / "a.npy"
-  path.write_bytes(object_npy_bytes(trap))
+  trap, path, stream = tmp_path / "unpickled", tmp_path / "a.npy", io.BytesIO()
+  np.save(stream, np.array([PickleTrap(trap)], object), allow_pickle=True)
+  path.write_bytes(stream.getvalue())
   np.load(path, allow_pickle=True)
-  assert trap.exists()
+  assert trap.exists()  # the trap works
   trap.rmdir()
   with pytest.raises(
-    InvalidInputError, match=r"a\.npy must hold numbers or text.*of Python objects\?"
+    InvalidInputError, match=r"a\.npy must hold numbers or text, not Python objects"
   ):
     read_npy(path)
-  (tmp_path / "a.npz").write_bytes(
-    zip_bytes(dict.fromkeys(("images", "names"), object_npy_bytes(trap)))
-  )
+  (tmp_path / "a.npz").write_bytes(zip_bytes({"images": stream.getvalue()}))
   (tmp_path / "a.token.txt").write_text("a#0\tb")
   with pytest.raises(InvalidInputError, match=r"a\.npz/images must hold numbers or text"):
     captions_data.load_files(str(tmp_path))
@@ -88,28 +83,25 @@ def test_object_arrays_raise(tmp_path):
 
 
 def test_tokenizer_file_patterns_are_ignored():
-  """Of subwords only pieces and merges are taken."""
+  """The regular expression takes exponential time, and the padding a terabyte."""
   value = Tokenizer.train(["aaab"], 20).to_json()
   slow = {"type": "Split", "pattern": {"Regex": "(a|a)*(a|a)*$"}, "behavior": "Isolated"}
   padding = {"strategy": {"Fixed": 1 << 40}, "direction": "Right", "pad_id": 0}
   value["tokenizer"] |= {"pre_tokenizer": slow | {"invert": False}, "padding": padding}
-  subwords = Tokenizer.from_json(value)
-  assert subwords.decode(subwords.encode("a" * 50 + "b")) == "a" * 50 + "b"
+  tokenizer = Tokenizer.from_json(value)
+  assert tokenizer.decode(tokenizer.encode("a" * 50 + "b")) == "a" * 50 + "b"
 
 
-@pytest.mark.parametrize("kind", MODEL_TYPES)
-def test_tokenizer_file_ids_must_be_contiguous(kind):
-  """Their ids are those of their pieces, without gaps."""
-  value = Tokenizer.train(["low lower"], 30, kind).to_json()
+@pytest.mark.parametrize("model_type", MODEL_TYPES)
+def test_invalid_tokenizer_file_raises(model_type):
+  value = Tokenizer.train(["low lower"], 30, model_type).to_json()
+  model = value["tokenizer"]["model"]
   for change in ({"low": 1 << 31}, {"new": 4}, {"<pad>": 7}):
-    model = value["tokenizer"]["model"]
-    spoilt = value | {"tokenizer": {"model": model | {"vocab": model["vocab"] | change}}}
-    with pytest.raises(
-      InvalidInputError, match="its ids must be 0, 1, 2 and so on, those of the specials"
-    ):
-      Tokenizer.from_json(spoilt)
+    changed = {"model": model | {"vocab": model["vocab"] | change}}
+    with pytest.raises(InvalidInputError, match="its ids must be 0, 1, 2 and so on"):
+      Tokenizer.from_json(value | {"tokenizer": changed})
   for change in ({"kind": "code"}, {"lower": 1}):
-    with pytest.raises(InvalidInputError, match="subwords must be what to_json returned"):
+    with pytest.raises(InvalidInputError, match="a tokenizer must be what to_json returned"):
       Tokenizer.from_json(value | change)
 
 
@@ -117,34 +109,32 @@ def test_tokenizer_file_ids_must_be_contiguous(kind):
 def test_invalid_vocabulary_raises(value):
   with pytest.raises(InvalidInputError, match="a vocabulary must "):
     Vocabulary.from_json(value)
-  whole = {"words": [], "characters": [], "columns": [[]], "tags": ["O"]}
-  for key in whole:
+  valid = {"words": [], "characters": [], "columns": [[]], "tags": ["O"]}
+  for key in valid:
     with pytest.raises(InvalidInputError, match=r"a (vocabulary|lexicon) must "):
-      Lexicon.from_json(whole | {key: [value] if key == "columns" else value or 1})
+      Lexicon.from_json(valid | {key: [value] if key == "columns" else value or 1})
 
 
-# -- the checkpoints of a stranger
+# -- Checkpoints
 
 
-def write_run(folder, tree, config='{"config": {}}'):
-  """A folder as if a run had left this tree there."""
+def write_run(folder, tree):
+  """Write a run directory with a checkpoint of a tree."""
   checkpoints = Checkpoints(folder / "checkpoints")
   checkpoints.save(1, tree)
   checkpoints.close()
-  (folder / "config.json").write_text(config)
+  (folder / "config.json").write_text('{"config": {}}')
   return folder
 
 
 def test_checkpoint_of_other_structure_raises(tmp_path):
-  """By who goes on from it, and by who only wants what did best."""
-  out = write_run(tmp_path, {"weights": jnp.zeros(3)})
+  workdir = write_run(tmp_path, {"weights": jnp.zeros(3)})
   with pytest.raises(InvalidInputError, match="has a checkpoint without best parameters"):
-    training.load_saved_run(str(out))
-  checkpoints = Checkpoints(out / "checkpoints")
-  with pytest.raises(InvalidInputError, match="none of the checkpoints of steps"):
-    checkpoints.restore({"best_params": {"w": jnp.zeros(3)}})
-  with pytest.raises(InvalidInputError, match="none of the checkpoints of steps"):
-    checkpoints.restore({"weights": jnp.zeros(4)})
+    training.load_saved_run(str(workdir))
+  checkpoints = Checkpoints(workdir / "checkpoints")
+  for template in ({"best_params": {"w": jnp.zeros(3)}}, {"weights": jnp.zeros(4)}):
+    with pytest.raises(InvalidInputError, match="none of the checkpoints of steps"):
+      checkpoints.restore(template)
   checkpoints.close()
 
 
@@ -163,110 +153,105 @@ def test_checkpoint_of_other_structure_raises(tmp_path):
   ],
   ids=str,
 )
-def test_checkpoint_array_with_false_metadata_is_rejected(tmp_path, change):
-  """tensorstore would end the process. So it is with one that is not of numbers."""
-  seed = next(
-    one for one in READERS["checkpoints"].seeds() if any("zarray" in name for name in one)
-  )
-  name = next(name for name in seed if name.endswith("w/.zarray"))
-  content = json.dumps(json.loads(seed[name]) | change).encode()
-  assert run_reader_on("checkpoints", seed | {name: content}, tmp_path) == fuzz.REJECTED
-  assert run_reader_on("checkpoints", seed, tmp_path) == fuzz.ACCEPTED
+def test_checkpoint_with_false_array_metadata_is_rejected(tmp_path, change):
+  """tensorstore would end the process if there is less memory than the metadata declares."""
+  separate = READERS["checkpoints"].seeds()[-1]
+  name = next(name for name in separate if name.endswith("w/.zarray"))
+  content = json.dumps(json.loads(separate[name]) | change).encode()
+  assert run_reader_on("checkpoints", separate | {name: content}, tmp_path) == fuzz.REJECTED
+  assert run_reader_on("checkpoints", separate, tmp_path) == fuzz.ACCEPTED
 
 
 def test_large_incompressible_checkpoint_is_read(tmp_path, monkeypatch):
-  """A checkpoint of numbers that hardly pack is read, however many bytes it has."""
-  numbers = np.random.default_rng(0).normal(size=10**5).astype(np.float32)
+  """The limit on unpacking does not apply to parameters, which hardly compress."""
+  params = np.random.default_rng(0).normal(size=10**5).astype(np.float32)
   checkpoints = Checkpoints(tmp_path / "large")
-  checkpoints.save(1, {"w": numbers})
+  checkpoints.save(1, {"w": params})
   monkeypatch.setattr(files, "UNPACK_LIMIT", 10**5)
-  np.testing.assert_array_equal(checkpoints.restore()["w"], numbers)
+  np.testing.assert_array_equal(checkpoints.restore()["w"], params)
   checkpoints.close()
 
 
-def test_checkpoint_with_symlink_raises(tmp_path):
-  """A link in it is refused, and so are descriptions of a version that is not written."""
-  out = write_run(tmp_path / "own", {"best_params": {"w": jnp.zeros(3)}})
-  inside = out / "checkpoints" / "1" / "default"
-  inside.rename(tmp_path / "elsewhere")
-  inside.symlink_to(tmp_path / "elsewhere")
+def test_checkpoint_with_symlink_or_zarr3_raises(tmp_path):
+  workdir = write_run(tmp_path / "run", {"best_params": {"w": jnp.zeros(3)}})
+  folder = workdir / "checkpoints" / "1" / "default"
+  folder.rename(tmp_path / "elsewhere")
+  folder.symlink_to(tmp_path / "elsewhere")
   with pytest.raises(InvalidInputError, match="none of the checkpoints of steps"):
-    training.load_saved_run(str(out))
-  inside.unlink()
-  (tmp_path / "elsewhere").rename(inside)
-  assert training.load_saved_run(str(out)).params["w"].tolist() == [0, 0, 0]
-  (inside / "zarr.json").write_text('{"shape": [3]}')
+    training.load_saved_run(str(workdir))
+  folder.unlink()
+  (tmp_path / "elsewhere").rename(folder)
+  assert training.load_saved_run(str(workdir)).params["w"].tolist() == [0, 0, 0]
+  (folder / "zarr.json").write_text('{"shape": [3]}')
   with pytest.raises(InvalidInputError, match="none of the checkpoints of steps"):
-    training.load_saved_run(str(out))
+    training.load_saved_run(str(workdir))
 
 
 @pytest.mark.parametrize(
-  "text, words",
+  "text, message",
   [
-    ("[]", "is not a configuration that this library wrote"),
-    ('{"config": 1}', "is not a configuration"),
+    ("[]", "config"),
+    ('{"config": 1}', "config"),
     ("{", "is not JSON"),
     ("[" * 100_000, "is not JSON"),
     ('{"config": "\xff', "not JSON|not UTF-8"),
-    ('{"a":' * 200 + "1" + "}" * 200, "100 lists within one another"),
   ],
 )
-def test_invalid_config_json_raises(tmp_path, text, words):
+def test_invalid_config_json_raises(tmp_path, text, message):
   (tmp_path / "config.json").write_text(text)
-  with pytest.raises(InvalidInputError, match=words):
+  with pytest.raises(InvalidInputError, match=message):
     training.load_saved_run(str(tmp_path))
 
 
-# -- archives stay where they are
+# -- Archives do not leave their folder
 
 
 def test_archives_cannot_read_or_write_outside(tmp_path):
-  """Names that lead up, absolute ones and links give no file that is not in the archive."""
+  """Nothing is extracted, so "..", absolute names and links lead nowhere."""
   (tmp_path / "secret.txt").write_text("a secret")
-  inside, stream = (
-    {"../up.txt": b"1", f"{tmp_path}/whole.txt": b"2", "a/../../up.txt": b"3"},
-    io.BytesIO(),
-  )
+  members = {"../up.txt": b"1", f"{tmp_path}/absolute.txt": b"2", "a/../../up.txt": b"3"}
+  stream = io.BytesIO()
   with tarfile.open(fileobj=stream, mode="w") as archive:
-    for name, content in inside.items():
+    for name, content in members.items():
       info = tarfile.TarInfo(name)
       info.size = len(content)
       archive.addfile(info, io.BytesIO(content))
-    for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE):
-      info = tarfile.TarInfo(f"link{kind.decode()}.txt")
-      info.type, info.linkname = kind, f"{tmp_path}/secret.txt"
+    for link_type in (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE):
+      info = tarfile.TarInfo(f"link{link_type.decode()}.txt")
+      info.type, info.linkname = link_type, f"{tmp_path}/secret.txt"
       archive.addfile(info)
-  (tmp_path / "own").mkdir()
-  for name, content in (("a.zip", zip_bytes(inside)), ("a.tar", stream.getvalue())):
-    path = tmp_path / "own" / name
+  (tmp_path / "folder").mkdir()
+  for name, content in (("a.zip", zip_bytes(members)), ("a.tar", stream.getvalue())):
+    path = tmp_path / "folder" / name
     path.write_bytes(content)
-    found = files.list_files(path)
-    assert [files.read_bytes(file) for file in found] == [b"1", b"2", b"3"]
-  assert sorted(path.name for path in tmp_path.rglob("*")) == [
-    "a.tar",
-    "a.zip",
-    "own",
-    "secret.txt",
-  ]
+    assert [files.read_bytes(file) for file in files.list_files(path)] == [b"1", b"2", b"3"]
+  names = sorted(path.name for path in tmp_path.rglob("*"))
+  assert names == ["a.tar", "a.zip", "folder", "secret.txt"]
 
 
 def test_tar_with_negative_size_raises(tmp_path):
-  """Where a size is below zero, tarfile would come to the same file for ever."""
-  head = bytearray(tarfile.TarInfo("a").tobuf())
-  head[124:136] = b"\xff" * 10 + (0x10000 - 512).to_bytes(2, "big")  # -512, base 256
-  head[148:156] = b"%06o\0 " % (sum(head[:148]) + 8 * 32 + sum(head[156:]))
-  (tmp_path / "a.tar").write_bytes(tarfile.TarInfo("b").tobuf() + head + bytes(1024))
-  with pytest.raises(
-    InvalidInputError, match=r"a\.tar cannot be read as an archive: 'a' has -512 bytes"
-  ):
+  """tarfile would read the same member forever."""
+  header = bytearray(tarfile.TarInfo("a").tobuf())
+  header[124:136] = b"\xff" * 10 + (0x10000 - 512).to_bytes(2, "big")  # -512, base 256
+  header[148:156] = b"%06o\0 " % (sum(header[:148]) + 8 * 32 + sum(header[156:]))
+  (tmp_path / "a.tar").write_bytes(tarfile.TarInfo("b").tobuf() + header + bytes(1024))
+  with pytest.raises(InvalidInputError, match=r"a\.tar cannot be read as an archive: 'a' has -512"):
     files.list_files(tmp_path / "a.tar")
 
 
-# -- sizes
+# -- Bounded unpacking
 
 
-AB = Vocabulary("ab")
-ZEROS = bytes(1 << 26)  # which a .gz holds in 65 kB
+VOCABULARY = Vocabulary("ab")
+ZEROS = bytes(1 << 26)  # 65 kB in a .gz file
+
+
+def read_mat(path):
+  return read_cells(path, "a")
+
+
+def read_vectors(path):
+  return word_vectors.load_embeddings(str(path), VOCABULARY)
 
 
 @pytest.mark.parametrize(
@@ -275,131 +260,111 @@ ZEROS = bytes(1 << 26)  # which a .gz holds in 65 kB
     ("a.zip", files.list_files),
     ("a.tgz", files.list_files),
     ("a.gz", files.read_text),
-    ("a.mat", lambda path: read_cells(path, "a")),
-    ("v.gz", lambda path: word_vectors.load_embeddings(path, AB)),
+    ("a.mat", read_mat),
+    ("v.gz", read_vectors),
   ],
 )
 def test_decompression_bomb_raises(tmp_path, name, read):
-  parts = {"a": ZEROS if name != "v.gz" else (b"b" + b" 1" * 2000 + b"\n") * (1 << 14)}
+  members = {"a": ZEROS}
+  if name == "v.gz":
+    members = {"a": (b"b" + b" 1" * 2000 + b"\n") * (1 << 14)}
   if name == "a.mat":
-    parts = {"head": bytes(126) + b"IM"} | parts
-  (tmp_path / name).write_bytes(pack_file(name, parts))
-  with fuzz.resource_limits(), pytest.raises(InvalidInputError, match=r"bytes at most"):
+    members = {"header": bytes(126) + b"IM"} | members
+  (tmp_path / name).write_bytes(pack_file(name, members))
+  with fuzz.resource_limits(), pytest.raises(InvalidInputError, match=r"bytes at most|more than"):
     read(tmp_path / name)
 
 
-def read_json_objects(path):
-  return [*tables.read_jsonl(path)]
+# -- Sizes are checked before memory is allocated
 
 
-def read_csv_rows(path):
-  return [*tables.read_csv(path)]
+def npy_header(shape, descr="<f8"):
+  header = f"{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}, }}\n".encode()
+  return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header + bytes(16)
 
 
-def npy_bytes(shape, kind="<f8"):
-  head = f"{{'descr': '{kind}', 'fortran_order': False, 'shape': {shape}, }}\n".encode()
-  return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(head)) + head + bytes(16)
-
-
-def wav_bytes(rate):
-  head = b"WAVEfmt " + struct.pack("<IHHIIHH", 16, 1, 1, rate, 2 * rate % (1 << 32), 2, 16)
-  data = b"data" + struct.pack("<I", 200) + bytes(200)
-  return b"RIFF" + struct.pack("<I", len(head + data)) + head + data
-
-
-def midi_bytes(*track):
-  track = b"".join(track)
-  head = b"MThd" + struct.pack(">IHHH", 6, 1, 1, 1)
-  return head + b"MTrk" + struct.pack(">I", len(track)) + track
-
-
-def mat_file_bytes(shape, kind=6, flat=b""):
-  """A MATLAB file of a matrix of this class and shape."""
-  element = lambda kind, content: struct.pack("<II", kind, len(content)) + content
-  dims = b"".join(struct.pack("<i", n) for n in shape)
-  parts = element(6, struct.pack("<II", kind, 0)) + element(5, dims + bytes(-len(dims) % 8))
-  return (
-    bytes(126) + b"IM" + element(14, parts + struct.pack("<HHI", 1, 1, ord("a")) + element(9, flat))
+def wav_file(sample_rate):
+  header = b"WAVEfmt " + struct.pack(
+    "<IHHIIHH", 16, 1, 1, sample_rate, 2 * sample_rate % (1 << 32), 2, 16
   )
+  data = b"data" + struct.pack("<I", 200) + bytes(200)
+  return b"RIFF" + struct.pack("<I", len(header + data)) + header + data
+
+
+def midi_file(*events):
+  track = b"".join(events)
+  header = b"MThd" + struct.pack(">IHHH", 6, 1, 1, 1)
+  return header + b"MTrk" + struct.pack(">I", len(track)) + track
+
+
+def mat_element(type_code, content):
+  return struct.pack("<II", type_code, len(content)) + content
+
+
+def mat_file(shape, matrix_class=6):
+  """Return a MATLAB file with an empty matrix that declares a class and a shape."""
+  dimensions = struct.pack(f"<{len(shape)}i", *shape)
+  content = mat_element(6, struct.pack("<II", matrix_class, 0)) + mat_element(5, dimensions)
+  content += struct.pack("<HHI", 1, 1, ord("a")) + mat_element(9, b"")
+  return bytes(126) + b"IM" + mat_element(14, content)
+
+
+NOTE_ON, NOTE_OFF = b"\0\x90\x3c\x40", b"\x80\x3c\0"
 
 
 @pytest.mark.parametrize(
-  "content, read, words",
+  "content, read, message",
   [
-    (npy_bytes((10**12,)), read_npy, "8000000000000 bytes of float64"),
-    (npy_bytes((0, 2**62, 2**62)), read_npy, "must hold numbers|cannot be read as an array"),
-    (npy_bytes((2, -1)), read_npy, "must hold numbers"),
-    (npy_bytes((2, 1), "<U2000000000"), read_npy, "cannot be read|must hold numbers"),
-    (npy_bytes("(" * 900), read_npy, "cannot be read as an array"),
-    (npy_bytes((2,)) + ZEROS, read_npy, "Was it cut off"),
-    (wav_bytes(10**9), lambda path: log_mel.read_wav(path, 8000), "1000000000 Hz"),
-    (wav_bytes(1), lambda path: log_mel.read_wav(path, 16000), "1 Hz"),
+    (npy_header((10**12,)), read_npy, "declares 8000000000000 bytes"),
+    (npy_header((0, 2**62, 2**62)), read_npy, "cannot be read as an array"),
+    (npy_header((2, -1)), read_npy, "must hold numbers"),
+    (npy_header((2, 1), "<U2000000000"), read_npy, "cannot be read|declares"),
+    (npy_header("(" * 900), read_npy, "cannot be read as an array"),
+    (mat_file((2**31 - 1, 2**31 - 1)), read_mat, "cannot be read as a MATLAB file"),
+    (mat_file((2**31 - 1, 1), matrix_class=1), read_mat, "2147483647 cells; it has 1"),
+    (b"1 " + b"9" * 16 + b"\n", read_vectors, "one blank between"),
+    (b"9" * 16 + b" 9\n", read_vectors, r"declares \d+ bytes"),
+    (wav_file(10**9), lambda path: log_mel.read_wav(path, 8000), "1000000000 Hz"),
+    (wav_file(1), lambda path: log_mel.read_wav(path, 16000), "1 Hz"),
+    (midi_file(NOTE_ON, b"\xff" * 4 + b"\x7f", NOTE_OFF), midi.read_midi, "1000000"),
+    (midi_file(NOTE_ON, b"\xff" * 300 + b"\x7f", NOTE_OFF), midi.read_midi, "too large"),
+    (midi_file(NOTE_ON, b"\xff" * 200_000 + b"\x7f"), midi.read_midi, "200000"),
+    (b"[" * 100_000, lambda path: [*tables.read_jsonl(path)], "is not a line of JSON"),
+    (b'{"a": ' + b"9" * 5000 + b"}", lambda path: [*tables.read_jsonl(path)], "is not a line"),
     (
-      midi_bytes(b"\0\x90\x3c\x40", b"\xff" * 4 + b"\x7f", b"\x80\x3c\0"),
-      midi.read_midi,
-      "1000000 steps",
+      b'a,b\n"' + b"c" * 1_100_000 + b'",d\n',
+      lambda path: [*tables.read_csv(path)],
+      "field larger",
     ),
-    (
-      midi_bytes(b"\0\x90\x3c\x40", b"\xff" * 300 + b"\x7f", b"\x80\x3c\0"),
-      midi.read_midi,
-      "too large",
-    ),
-    (
-      midi_bytes(b"\0\x90\x3c\x40", b"\xff" * 200_000 + b"\x7f"),
-      midi.read_midi,
-      "200000 bytes follow",
-    ),
-    (
-      mat_file_bytes((2**31 - 1, 2**31 - 1)),
-      lambda path: read_cells(path, "a"),
-      "cannot be read as a MATLAB file",
-    ),
-    (
-      mat_file_bytes((2**31 - 1, 1), kind=1),
-      lambda path: read_cells(path, "a"),
-      "2147483647 cells; it has 1",
-    ),
-    (
-      b"1 " + b"9" * 16 + b"\n",
-      lambda path: word_vectors.load_embeddings(path, AB),
-      "hold them|blank",
-    ),
-    (b"[" * 100_000, read_json_objects, "is not a line of JSON"),
-    (b'{"a": ' + b"[" * 200 + b"]" * 200 + b"}", read_json_objects, "lists within"),
-    (b'{"a": ' + b"9" * 5000 + b"}", read_json_objects, "is not a line of JSON"),
-    (b'a,b\n"' + b"c" * 1_100_000 + b'",d\n', read_csv_rows, "not CSV: field larger"),
   ],
   ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_file_with_excessive_declared_size_raises(tmp_path, content, read, words):
-  """With a message, in no time, before any memory is taken."""
+def test_file_with_excessive_declared_size_raises(tmp_path, content, read, message):
   path = tmp_path / "a"
   path.write_bytes(content)
-  begun = time.process_time()
-  with fuzz.resource_limits(), pytest.raises(InvalidInputError, match=words):
+  start_time = time.process_time()
+  with fuzz.resource_limits(), pytest.raises(InvalidInputError, match=message):
     read(path)
-  assert time.process_time() - begun < fuzz.SECONDS
+  assert time.process_time() - start_time < fuzz.SECONDS
 
 
 def test_too_long_story_raises(tmp_path):
-  """All of its sentences stand before each of its questions: together, their square."""
+  """Each question is stored with all sentences before it, which takes quadratic memory."""
   story = "1 a b\n" + "2 a b\n3 who?\tb\t1\n" * 5000
-  for part in ("train", "test"):
-    (tmp_path / f"qa1_a_{part}.txt").write_text(story)
-  with pytest.raises(
-    InvalidInputError, match=r"train\.txt:1001 is line 1001 of a story, which may have 1000"
-  ):
+  for split in ("train", "test"):
+    (tmp_path / f"qa1_a_{split}.txt").write_text(story)
+  with pytest.raises(InvalidInputError, match=r"train\.txt:1001 .*1000"):
     babi_data.load_files(str(tmp_path))
 
 
-# -- damaged files of all kinds
+# -- All protections, for every reader
 
 
-def run_reader_on(name, seed, folder):
-  made = {path: pack_file(path, content) for path, content in seed.items()}
+def run_reader_on(name, seed_files, folder):
+  files_by_path = {path: pack_file(path, content) for path, content in seed_files.items()}
   with fuzz.resource_limits(), warnings.catch_warnings():
     warnings.simplefilter("ignore")
-    return fuzz.run_reader(READERS[name], made, folder / "input")
+    return fuzz.run_reader(READERS[name], files_by_path, folder / "input")
 
 
 @pytest.mark.parametrize("name", [name for name in READERS if name != "checkpoints"])
@@ -407,17 +372,23 @@ def test_corrupt_files_are_read_or_rejected(name, tmp_path, caplog):
   counts = [0] * 5
   with caplog.at_level("CRITICAL"), warnings.catch_warnings():
     warnings.simplefilter("ignore")
-    fuzz.fuzz_inputs(name, 0, range(INPUTS), tmp_path / "input", tmp_path, counts)
-  found = [path.read_text() for path in tmp_path.glob("*/why.txt")]
-  assert not found, found[0]
-  assert counts[1] + counts[2] == INPUTS and min(counts[1:3]) > INPUTS / 50
+    fuzz.fuzz_inputs(name, 0, range(NUM_INPUTS), tmp_path / "input", tmp_path, counts)
+  findings = [path.read_text() for path in tmp_path.glob("*/why.txt")]
+  assert not findings, findings[0]
+  _, num_read, num_refused, _, _ = counts
+  assert num_read + num_refused == NUM_INPUTS
+  assert min(num_read, num_refused) > NUM_INPUTS / 50
 
 
 def test_corrupt_checkpoints_are_read_or_rejected(tmp_path):
-  """In a process of its own, for the threads of orbax complain of each."""
-  row = fuzz.fuzz_reader("checkpoints", INPUTS, 0, tmp_path)
+  """In a process of its own: Orbax's threads print every error."""
+  row = fuzz.fuzz_reader("checkpoints", NUM_INPUTS, 0, tmp_path)
   assert not row["findings"], next(tmp_path.glob("*/why.txt")).read_text()
-  assert row["read"] + row["refused"] == INPUTS and min(row["read"], row["refused"]) > INPUTS / 50
+  assert row["read"] + row["refused"] == NUM_INPUTS
+  assert min(row["read"], row["refused"]) > NUM_INPUTS / 50
+
+
+# -- The fuzz test itself
 
 
 def loop_forever(folder):
@@ -425,7 +396,7 @@ def loop_forever(folder):
     pass
 
 
-def reject_silently(folder):
+def raise_without_message(folder):
   raise InvalidInputError("")
 
 
@@ -439,10 +410,10 @@ def reject_silently(folder):
     (lambda folder: open("/etc/passwd", "a"), fuzz.FuzzViolation),
     (lambda folder: np.ones(1 << 28), MemoryError),
     (loop_forever, fuzz.FuzzViolation),
-    (reject_silently, AssertionError),
+    (raise_without_message, AssertionError),
     (lambda folder: [][0], IndexError),
   ],
-  ids="unpickles evaluates starts climbs writes fills loops silent fails".split(),
+  ids="unpickle exec process write_outside write_system memory loop no_message error".split(),
 )
 def test_fuzzer_detects_violations(read, error, tmp_path, monkeypatch):
   monkeypatch.setattr(fuzz, "SECONDS", 0.2)
@@ -452,5 +423,8 @@ def test_fuzzer_detects_violations(read, error, tmp_path, monkeypatch):
 
 
 def test_fuzz_inputs_are_deterministic():
-  made = lambda seed, n: fuzz.corrupt_files(READERS["midi"].seeds(), seed, n)
-  assert made(0, 7) == made(0, 7) and made(0, 7) != made(1, 7) != made(1, 8)
+  def corrupt(seed, n):
+    return fuzz.corrupt_files(READERS["midi"].seeds(), seed, n)
+
+  assert corrupt(0, 7) == corrupt(0, 7)
+  assert corrupt(0, 7) != corrupt(1, 7) != corrupt(1, 8)

@@ -1,1 +1,1 @@
-"""Action segmentation of videos: data, metrics and plots of `experiments.video`."""
+"""Action segmentation: data, metrics and plots of `experiments.video`."""

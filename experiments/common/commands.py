@@ -28,7 +28,9 @@ def load_command(name: str) -> ModuleType:
   """
   try:
     module = importlib.import_module(f"experiments.{name}")
-  except ModuleNotFoundError:
+  except ModuleNotFoundError as error:
+    if error.name != f"experiments.{name}":  # a package that the experiment needs is missing
+      raise
     module = None
   if not hasattr(module, "Config"):
     raise InvalidInputError(

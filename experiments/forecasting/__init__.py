@@ -1,1 +1,1 @@
-"""Time-series forecasting: data, quantiles and plots of `experiments.forecast`."""
+"""Time-series forecasting: data, windows, quantiles and plots of `experiments.forecast`."""

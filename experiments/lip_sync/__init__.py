@@ -1,1 +1,1 @@
-"""Speech to face motion: data, metrics and plots of `experiments.lips`."""
+"""Lip sync: data, metrics and plots of `experiments.lips`."""

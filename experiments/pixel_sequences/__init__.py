@@ -1,1 +1,1 @@
-"""Images read row by row: data and plots of `experiments.digits`."""
+"""Digits as sequences: data and plots of `experiments.digits`."""

@@ -57,8 +57,8 @@ def load(dataset: str, data_dir: str) -> MusicDataset:
     path /= f"{dataset}.mat"
   if not data_dir or not path.is_file():
     raise InvalidInputError(
-      f"--data_dir must be a .mat or .json file, or a folder with the file {dataset}.mat that "
-      f"--dataset names; got {data_dir!r}"
+      f"--data_dir must be a .mat or .json file, or a folder with {dataset}.mat (named by "
+      f"--dataset); got {data_dir!r}"
     )
   splits = _load_mat(path) if path.suffix == ".mat" else _load_json(path)
   return MusicDataset(path.name.split(".")[0], *splits)

@@ -1,1 +1,1 @@
-"""Spoken words: data and plots of `experiments.speech`."""
+"""Speech recognition: data and plots of `experiments.speech`."""

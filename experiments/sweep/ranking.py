@@ -1,6 +1,6 @@
-"""Many runs in one table: validation ranks them, and only the first shows more than its validation.
+"""Ranking of sweep results by validation score; test scores are shown for the best run only.
 
-So nobody chooses by the test part, not even by looking.
+Other test scores are hidden so that nobody selects a model by its test score.
 """
 
 import statistics
@@ -8,76 +8,87 @@ from collections.abc import Mapping, Sequence
 
 from rnnjax.types import InvalidInputError
 
-LOWER_IS_BETTER = ("loss", "error", "perplexity")  # of such scores less is better
-ALWAYS_SHOWN = (
-  "parameters",
-  "steps",
-  "seconds",
-)  # what all rows show beside their validation scores
+LOWER_IS_BETTER = ("loss", "error", "perplexity")
+ALWAYS_SHOWN = ("parameters", "steps", "seconds")  # shown in all rows, as they are no test scores
 Row = dict[str, str | float]
 
 
 def rank_trials(results_by_trial: Mapping[tuple, Sequence[Mapping]], metric: str = ""):
-  """The rows of a table, best first; rows of fewer runs come after those of more.
+  """Rank trials by the mean of a validation score over their runs.
 
   Args:
-    found: {((field, value), ...): the results of its runs}, which differ in their seeds; a result
-      is {name: value}, as an experiment prints it.
-    score: what ranks, such as "valid/accuracy"; "" takes the first of validation.
+    results_by_trial: {((flag, value), ...): the results of its runs}, which differ in their seeds.
+      A result is {name: value}, as an experiment prints it.
+    metric: the score that ranks, such as "valid/accuracy"; "" for the first validation score.
 
   Returns:
-    rows: fields, "runs", and of each number the mean, and of several the standard deviation (n − 1)
-      as "NAME ±".
-    score: what has ranked them.
+    rows: the table, best first. A row has the flags, "runs", the mean of each number and, for
+      several runs, the standard deviation (n − 1) as "NAME ±". Trials with fewer runs come last.
+    metric: the score that ranked them.
 
   Raises:
-    BadInput: the score is none of the validation part, or no run has it.
+    InvalidInputError: the metric is not a validation score, or no run has it.
   """
-  results = [result for several in results_by_trial.values() for result in several]
-  fields = {"seed", *(name for point in results_by_trial for name, _ in point)}
-  number = lambda value: isinstance(value, (int, float)) and value == value
-  names = dict.fromkeys(name for result in results for name in result if number(result[name]))
-  shown = lambda name: name.startswith("valid/") or name in (*fields, "runs", *ALWAYS_SHOWN)
-  names = sorted((name for name in names if name not in fields), key=lambda name: not shown(name))
+  results = [result for runs in results_by_trial.values() for result in runs]
+  flags = {"seed", *(name for trial in results_by_trial for name, _ in trial)}
+
+  def is_shown(name):
+    return name.startswith("valid/") or name in (*flags, "runs", *ALWAYS_SHOWN)
+
+  names = dict.fromkeys(
+    name for result in results for name, value in result.items() if _is_number(value)
+  )
+  names = sorted((name for name in names if name not in flags), key=lambda n: not is_shown(n))
   metric = metric or next((name for name in names if name.startswith("valid/")), "valid/...")
   if not metric.startswith("valid/") or metric not in names:
     raise InvalidInputError(
-      f"a score of validation must rank the runs; got {metric} of {', '.join(names)}"
+      f"the metric must be a validation score of the runs; got {metric!r}, and the runs have "
+      f"{', '.join(names)}"
     )
-  sign, rows = 1 if any(word in metric for word in LOWER_IS_BETTER) else -1, []
-  for point, several in results_by_trial.items():
-    row: Row = dict(point) | {"runs": len(several)}
-    for name in names:
-      values = [result[name] for result in several if number(result.get(name))]
-      if values:
-        row[name] = statistics.fmean(values)
-      if len(values) > 1 and name not in ALWAYS_SHOWN:
-        row[f"{name} ±"] = statistics.stdev(values)
-    rows.append(row)
+  rows = [_summarize(trial, runs, names) for trial, runs in results_by_trial.items()]
   rows = [row for row in rows if metric in row]
+  sign = 1 if any(word in metric for word in LOWER_IS_BETTER) else -1
   rows.sort(key=lambda row: (-row["runs"], sign * row[metric]))
-  first, *rest = rows
-  return [first, *({n: row[n] for n in row if shown(n)} for row in rest)], metric
+  best, *others = rows
+  return [best, *({n: row[n] for n in row if is_shown(n)} for row in others)], metric
+
+
+def _is_number(value) -> bool:
+  """Return whether a value is a number other than NaN."""
+  return isinstance(value, (int, float)) and value == value
+
+
+def _summarize(trial: tuple, runs: Sequence[Mapping], names: Sequence[str]) -> Row:
+  """Return the row of a trial: means and standard deviations over its runs."""
+  row: Row = dict(trial) | {"runs": len(runs)}
+  for name in names:
+    values = [result[name] for result in runs if _is_number(result.get(name))]
+    if values:
+      row[name] = statistics.fmean(values)
+    if len(values) > 1 and name not in ALWAYS_SHOWN:
+      row[f"{name} ±"] = statistics.stdev(values)
+  return row
 
 
 def format_table(rows: Sequence[Row]) -> str:
-  """Rows as text, a column for each name.
+  """Return rows as aligned text, with a column for each name.
 
-  >>> print(aligned([{"cell": "gru", "valid/loss": 0.5, "valid/loss ±": 0.01}, {"cell": "lstm"}]))
+  >>> rows = [{"cell": "gru", "valid/loss": 0.5, "valid/loss ±": 0.01}, {"cell": "lstm"}]
+  >>> print(format_table(rows))
   cell  valid/loss
   gru   0.5000 ± 0.0100
   lstm
   """
   names = dict.fromkeys(name for row in rows for name in row if not name.endswith(" ±"))
-
-  def cell(row, name):
-    value, spread = row.get(name, ""), row.get(f"{name} ±")
-    if isinstance(value, str):
-      return value
-    text = f"{value:,.0f}" if name in ("runs", *ALWAYS_SHOWN) else f"{value:.4f}"
-    return text if spread is None else f"{text} ± {spread:.4f}"
-
-  lines = [names, *([cell(row, name) for name in names] for row in rows)]
+  lines = [names, *([_format_cell(row, name) for name in names] for row in rows)]
   widths = [max(map(len, column)) for column in zip(*lines)]
-  join = lambda line: "  ".join(text.ljust(width) for text, width in zip(line, widths)).rstrip()
-  return "\n".join(map(join, lines))
+  padded = [[text.ljust(width) for text, width in zip(line, widths)] for line in lines]
+  return "\n".join("  ".join(line).rstrip() for line in padded)
+
+
+def _format_cell(row: Row, name: str) -> str:
+  value, deviation = row.get(name, ""), row.get(f"{name} ±")
+  if isinstance(value, str):
+    return value
+  text = f"{value:,.0f}" if name in ("runs", *ALWAYS_SHOWN) else f"{value:.4f}"
+  return text if deviation is None else f"{text} ± {deviation:.4f}"

@@ -1,7 +1,5 @@
-"""What a sweep tries: a grid, or draws, as flags that an experiment takes."""
+"""Search spaces of sweeps: grids and random draws, as command line flags of an experiment."""
 
-import dataclasses
-import importlib
 import itertools
 import json
 import math
@@ -12,72 +10,67 @@ from typing import NamedTuple
 
 import numpy as np
 
+from experiments.common import cli, commands
 from rnnjax.training import run_dir
 from rnnjax.types import InvalidInputError
 
-FLAG_PARSERS = {bool: {"true": True, "false": False}.__getitem__}  # a flag's text as its value
+Assignment = tuple[str, str]  # a flag and its value
 
 
 class Trial(NamedTuple):
-  """A run: the values that are varied in it, its seed aside; all its flags; its folder."""
+  """One run of a sweep.
 
-  hyperparams: tuple[tuple[str, str], ...]
+  Attributes:
+    hyperparams: the swept flags and their values, without the seed.
+    flags: all flags of the run, as --NAME=VALUE.
+    workdir: its run directory.
+  """
+
+  hyperparams: tuple[Assignment, ...]
   flags: tuple[str, ...]
   workdir: pathlib.Path
 
   @property
   def result(self) -> dict | None:
-    """What it has found; None where it has not finished."""
+    """The result of the run; None if it has not finished."""
     path = self.workdir / "result.json"
     return json.loads(path.read_text()) if path.exists() else None
 
 
-def field_types(module) -> dict[str, type]:
-  """The fields of an experiment's Config, and what each is."""
-  return {field.name: type(field.default) for field in dataclasses.fields(module.Config)}
+def field_types(config_class) -> dict[str, type]:
+  """Return the type of each field of a configuration class."""
+  return {name: type(field.default) for name, field in config_class.__dataclass_fields__.items()}
 
 
 def sample_value(rng: np.random.Generator, spec: str, value_type: type | None) -> str:
-  """A value of a field: of A,B,... one, of LOW:HIGH any, of log:LOW:HIGH any of the logarithm.
+  """Draw a value of a flag.
 
-  >>> draw(np.random.default_rng(0), "log:1e-4:1e-2", float)
+  >>> sample_value(np.random.default_rng(0), "log:1e-4:1e-2", float)
   '0.00188'
+
+  Args:
+    rng: the random generator.
+    spec: "A,B,..." for one of these values, "LOW:HIGH" for a uniform number, "log:LOW:HIGH" for a
+      log-uniform number.
+    value_type: the type of the flag; for int the number is rounded.
+
+  Raises:
+    InvalidInputError: the syntax is wrong, or the range of a log-uniform number includes 0.
   """
   if ":" not in spec:
     return str(rng.choice(spec.split(",")))
+  is_log = spec.startswith("log:")
   try:
     low, high = map(float, spec.removeprefix("log:").split(":"))
-    to, back = (math.log, math.exp) if spec.startswith("log:") else (float, float)
-    value = back(rng.uniform(to(low), to(high)))
+    if is_log:
+      value = math.exp(rng.uniform(math.log(low), math.log(high)))
+    else:
+      value = rng.uniform(low, high)
   except (ValueError, OverflowError):
     raise InvalidInputError(
-      f"a range is LOW:HIGH, or log:LOW:HIGH from above 0; got {spec!r}"
+      f"a range must be LOW:HIGH, or log:LOW:HIGH with LOW above 0; got {spec!r}"
     ) from None
   return str(round(value)) if value_type is int else f"{value:.3g}"
-
-
-def make_config(module, flags: dict[str, str]):
-  """The configuration that an experiment makes of these flags.
-
-  Raises:
-    BadInput: a flag that it does not have, or a value that it does not take.
-  """
-  known, presets = field_types(module), getattr(module, "PRESETS", {})
-  values = dict(presets.get(flags.get("preset"), {}))
-  for name, text in flags.items():
-    if name == "preset" and text in presets:
-      continue
-    if name not in known:
-      raise InvalidInputError(
-        f"{name}={text} names none of its flags, which are {', '.join(known)}"
-      )
-    try:
-      values[name] = FLAG_PARSERS.get(known[name], known[name])(text)
-    except (KeyError, ValueError):
-      raise InvalidInputError(
-        f"--{name} must be of type {known[name].__name__}; got {text!r}"
-      ) from None
-  return module.Config(**values)
 
 
 def make_trials(
@@ -90,41 +83,46 @@ def make_trials(
   seed: int = 0,
   num_seeds: int = 1,
 ) -> list[Trial]:
-  """All runs of a sweep: each point of the grid with each draw and each seed, in folders of `out`.
+  """Return all runs of a sweep: every grid point with every random draw and every seed.
 
   Args:
-    experiment: its name.
-    out: where to.
-    fixed: flags of all runs, --NAME=VALUE.
-    grid: NAME=A,B,...
-    random: NAME=..., as for `draw`.
-    trials: how often is drawn; the first of more are those of fewer.
-    seed: of these draws.
-    seeds: runs of each point, with --seed=0, 1, ...
+    experiment: the name of the experiment.
+    workdir: the folder of all run directories.
+    fixed_flags: flags of all runs, as --NAME=VALUE.
+    grid: swept flags, as NAME=A,B,...
+    random: randomly drawn flags, as NAME=..., with the syntax of `sample_value`.
+    num_trials: the number of draws. The first draws of a larger number are those of a smaller one.
+    seed: the seed of the draws.
+    num_seeds: the runs of each point, with --seed=0, 1, ...; with 1, --seed is not set.
 
   Raises:
-    BadInput: what the experiment would refuse; a folder of a run with other flags.
+    InvalidInputError: the experiment does not exist or rejects the flags, a flag is given twice, or
+      a run directory belongs to other flags.
   """
-  try:
-    module = importlib.import_module(f"experiments.{experiment}")
-    known = field_types(module)
-  except (ModuleNotFoundError, AttributeError):
-    raise InvalidInputError(f"there is no experiment {experiment}") from None
-  split = lambda texts: [text.removeprefix("--").partition("=")[::2] for text in texts]
-  rng, made = np.random.default_rng(seed), {}
-  axes = [[(name, one) for one in text.split(",")] for name, text in split(grid)]
-  each = lambda: [(name, sample_value(rng, text, known.get(name))) for name, text in split(random)]
-  draws = [each() for _ in range(num_trials if random else 1)]
-  own = [[("seed", str(n))] if num_seeds > 1 else [] for n in range(num_seeds)]
-  for *point, drawn, seeded in itertools.product(*axes, draws, own):
-    varied = (*point, *drawn, *seeded)
-    place = ",".join(f"{name}={urllib.parse.quote(text, '')}" for name, text in varied)
-    folder = workdir / place
-    every = (*split(fixed_flags), *varied, ("out", str(folder)))
-    flags = dict(every)
-    if len(flags) < len(every):
-      raise InvalidInputError(f"a flag is given twice among {', '.join(name for name, _ in every)}")
-    run_dir.check_run_dir(folder, make_config(module, flags))
-    text = tuple(f"--{name}={value}" for name, value in flags.items())
-    made[folder] = Trial((*point, *drawn), text, folder)
-  return list(made.values())
+  module = commands.load_command(experiment)
+  types, presets = field_types(module.Config), getattr(module, "PRESETS", None)
+  rng = np.random.default_rng(seed)
+  axes = [[(name, value) for value in spec.split(",")] for name, spec in _split_flags(grid)]
+  draws = [
+    [(name, sample_value(rng, spec, types.get(name))) for name, spec in _split_flags(random)]
+    for _ in range(num_trials if random else 1)
+  ]
+  seeds = [[("seed", str(n))] if num_seeds > 1 else [] for n in range(num_seeds)]
+  trials = {}
+  for *point, draw, seed_flag in itertools.product(*axes, draws, seeds):
+    swept = (*point, *draw, *seed_flag)
+    folder = workdir / ",".join(f"{name}={urllib.parse.quote(text, '')}" for name, text in swept)
+    assignments = (*_split_flags(fixed_flags), *swept, ("workdir", str(folder)))
+    names = [name for name, _ in assignments]
+    if len(set(names)) < len(names):
+      raise InvalidInputError(f"each flag must be given once; got {', '.join(names)}")
+    flags = tuple(f"--{name}={value}" for name, value in assignments)
+    # Errors in flags and folders are found before the first run starts.
+    run_dir.check_run_dir(folder, cli.parse_config(module.Config, flags, presets))
+    trials[folder] = Trial((*point, *draw), flags, folder)  # equal draws are one run
+  return list(trials.values())
+
+
+def _split_flags(texts: Sequence[str]) -> list[Assignment]:
+  """Return the names and values of NAME=VALUE or --NAME=VALUE."""
+  return [text.removeprefix("--").partition("=")[::2] for text in texts]

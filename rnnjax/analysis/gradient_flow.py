@@ -34,7 +34,7 @@ def collect_carries(cell: Cell, params: Params, xs: Array, carry: Carry | None =
     carry, _ = cell.step(params, carry, u)
     return carry, jnp.concatenate(carry, -1)
 
-  # Without `pointwise` and `coefficients`, by which backends would compute y instead of this step.
+  # With `pointwise` or `coefficients` a backend would compute y without calling `step`.
   carry_cell = cell._replace(step=step, pointwise=None, coefficients=None, features=int(ends[-1]))
   _, carries = unroll(carry_cell, params, xs, carry=first)
   carries = jnp.split(carries, ends[:-1], -1)

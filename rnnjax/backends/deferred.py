@@ -197,12 +197,12 @@ def _additive_backward(cell, params, reverse, chunk_size, options):
   with the first step of the chunk, the gradient of the carry after the chunk, and the arrays of all
   steps, of which it reads those of the chunk.
 
-  Two products need the gradients of all gates side by side, as rows: that of dhₜ₋₁ at each step,
-  and those of the weights after the loop. Concatenating the gates is slow on a CPU, writing them
-  one by one into an array is slow on a GPU, so there are both ways (`concat_gates`).
+  The products need the gradients of all gates as rows of one array: that of dhₜ₋₁ at each step, and
+  those of the weights after the loop. Concatenating the gates is slow on a CPU, and writing them
+  one by one into an array is slow on a GPU, so `options.concat_gates` selects one of both.
   """
   G, H, num_split = _num_gates(cell, params), cell.features, cell.num_split_gates
-  # What `pointwise` reads of the parameters, such as peepholes: summed in the loop.
+  # Parameters that `pointwise` reads, such as peepholes: their gradients are summed in the loop.
   pointwise_params = {name: p for name, p in params.items() if name not in ("W", "U", "b")}
   U_transposed = params["U"].T
 

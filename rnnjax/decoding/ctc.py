@@ -45,7 +45,7 @@ def prefix_beam_search(log_p: np.ndarray, beam_size: int) -> list[tuple[tuple[in
     raise ValueError(
       f"beam_size must be at least 1 and log_p [T, K]; got {beam_size}, {np.shape(log_p)}"
     )
-  prefixes, b, e = [()], np.zeros(1), np.full(1, -np.inf)  # prefixes y, log b(y), log e(y)
+  prefixes, b, e = [()], np.zeros(1), np.full(1, -np.inf)  # b and e are logarithms
   for p in np.asarray(log_p, np.float64):
     n, last = len(prefixes), np.array([y[-1] if y else 0 for y in prefixes])
     either = np.logaddexp(b, e)
@@ -58,6 +58,7 @@ def prefix_beam_search(log_p: np.ndarray, beam_size: int) -> list[tuple[tuple[in
       if y and y[:-1] in index:  # y is in the beam and is also an extension of its own prefix
         j = index[y[:-1]], y[-1]
         e[i], extended[j] = np.logaddexp(e[i], extended[j]), -np.inf
+    # Candidates are the n prefixes, followed by their extensions.
     total = np.concatenate([np.logaddexp(b, e), extended.ravel()])
     best = np.argsort(-total, kind="stable")[:beam_size]
     best = best[total[best] > -np.inf]

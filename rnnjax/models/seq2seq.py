@@ -47,7 +47,8 @@ class Seq2Seq(nn.Module):
     target: embedding table of the target, E_t.
     encoder: the recurrent encoder.
     decoder: the recurrent decoder.
-    output_layer: the softmax layer. W is E_t (Press & Wolf 2017); a linear map is before it.
+    output_layer: the softmax layer. W is E_t (Press & Wolf 2017), after a linear map of ys to its
+      width.
     dropout: dropout rate of the features of E_s, E_t, the memory and ys, one mask for all steps.
     word_dropout: dropout rate of whole words of the source and of the decoder inputs.
     copy_attention: whether the model is a pointer-generator.
@@ -187,7 +188,7 @@ class Seq2Seq(nn.Module):
     return self.narrow(drop.variational_dropout(ys, self.dropout, keys[3])), α
 
   def _logits(self, ys, α, source):
-    """Return the logits [T, B, V] of the tokens after each step."""
+    """Return the logits [T, B, V] of the token after each step."""
     if self.copy_attention:
       return self._pointer_log_probs(ys, α, source)
     return self.output_layer.logits(self._output_params(), ys)

@@ -18,9 +18,10 @@ def test_gates_reproduce_next_carry(name):
   cell, params = CASE[name].cell, CASE[name].params()
   carries = gradient_flow.collect_carries(cell, params, random_inputs())
   before, after = (tuple(part[steps] for part in carries) for steps in (slice(-1), slice(1, None)))
-  made, _ = cell.pointwise(params, before, gates.gate_preactivations(cell, params, random_inputs()))
-  for one, other in zip(made, after, strict=True):
-    np.testing.assert_allclose(one, other, atol=1e-12)
+  zs = gates.gate_preactivations(cell, params, random_inputs())
+  next_carry, _ = cell.pointwise(params, before, zs)
+  for part, expected in zip(next_carry, after, strict=True):
+    np.testing.assert_allclose(part, expected, atol=1e-12)
 
 
 def test_gates_of_non_additive_cell_raise():

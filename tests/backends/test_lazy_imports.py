@@ -1,34 +1,40 @@
-"""Modules that `import rnnjax` and a loop on a CPU load, in a fresh interpreter."""
+"""Tests of the modules that `import rnnjax` and a loop on a CPU load, in a fresh interpreter."""
 
+import json
+import os
 import subprocess
 import sys
 
 SCRIPT = """
-import sys
+import json, sys
 import jax, jax.numpy as jnp
 import rnnjax
 
-def loaded(prefix):
+def loaded(prefix="rnnjax.backends."):
   return sorted(name.removeprefix(prefix) for name in sys.modules if name.startswith(prefix))
 
-print(loaded("rnnjax.backends."))
+modules = {"import": loaded()}
 for cell in (rnnjax.lstm(256), rnnjax.lru(32)):
   params, xs = cell.init(jax.random.key(0), 3), jnp.ones((5, 2, 3))
   jax.grad(lambda params: rnnjax.unroll(cell, params, xs)[1].sum())(params)
-print(loaded("rnnjax.backends."))
-print(loaded("experiments") + loaded("jax.experimental.pallas"))
-rnnjax.unroll(rnnjax.mingru(4), rnnjax.mingru(4).init(jax.random.key(0), 3), xs)
-print(loaded("rnnjax.backends."))
+modules["unroll"] = loaded()
+small_cell = rnnjax.mingru(4)
+rnnjax.unroll(small_cell, small_cell.init(jax.random.key(0), 3), xs)
+modules["small linear cell"] = loaded()
+modules["foreign"] = loaded("experiments") + loaded("jax.experimental.pallas")
+print(json.dumps(modules))
 """
 
 
 def test_cpu_unroll_loads_only_the_selected_backend():
-  """On import none; then `deferred` alone, and `associative` for a small linear cell."""
-  command = [sys.executable, "-c", SCRIPT]
-  env = {"JAX_PLATFORMS": "cpu", "PATH": ""}
+  """The import loads none; then `deferred` is loaded, and `associative` for a small linear cell."""
+  command, env = [sys.executable, "-c", SCRIPT], os.environ | {"JAX_PLATFORMS": "cpu"}
   result = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
-  imported, after_unroll, foreign, after_linear = map(eval, result.stdout.splitlines())
-  assert imported == ["base", "select"]
-  assert after_unroll == ["base", "deferred", "malloc", "select"]
-  assert foreign == []
-  assert set(after_linear) - set(after_unroll) == {"associative", "linear_scan"}
+  modules = json.loads(result.stdout)
+  assert modules["import"] == ["base", "select"]
+  assert modules["unroll"] == ["base", "deferred", "malloc", "select"]
+  assert set(modules["small linear cell"]) - set(modules["unroll"]) == {
+    "associative",
+    "linear_scan",
+  }
+  assert modules["foreign"] == []

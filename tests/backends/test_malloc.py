@@ -1,4 +1,4 @@
-"""The kernel counts the pages that it hands out: none where they are kept."""
+"""Tests of `tune_malloc` by the page faults that the kernel counts."""
 
 import platform
 import resource
@@ -7,35 +7,37 @@ import sys
 
 import pytest
 
-FAULTS = """
+COUNT_FAULTS = """
 import resource, sys
 import jax, jax.numpy as jnp
 from rnnjax.backends import malloc
-if sys.argv[1] == "keep":
+if sys.argv[1] == "tuned":
   malloc.tune_malloc()
-assert malloc.malloc_tuned == (sys.argv[1] == "keep")
-f = jax.jit(lambda x: (jnp.cumsum(jnp.sin(x)) * jnp.sin(x)[::-1]).sum())  # three arrays on the way
+assert malloc.malloc_tuned == (sys.argv[1] == "tuned")
+f = jax.jit(lambda x: (jnp.cumsum(jnp.sin(x)) * jnp.sin(x)[::-1]).sum())  # three temporary arrays
 x = jnp.ones(4 << 20)
-faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+def num_faults():
+  return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 
-def taken():  # in eight calls
-  before = faults()
+def faults_of_eight_calls():
+  before = num_faults()
   for _ in range(8):
     f(x).block_until_ready()
-  return faults() - before
+  return num_faults() - before
 
-taken()
-print(min(taken() for _ in range(6)))  # the heap may still grow where threads free at their leisure
+faults_of_eight_calls()
+# The minimum, because the heap may still grow while threads free memory late.
+print(min(faults_of_eight_calls() for _ in range(6)))
 """
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="it is not glibc that frees memory")
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc")
 def test_repeated_calls_cause_no_page_faults():
-  """Of eight calls each needs 16 MiB three times; warm, it has them."""
-  faults = lambda how: int(
-    subprocess.run(
-      [sys.executable, "-c", FAULTS, how], check=True, capture_output=True, text=True
-    ).stdout
-  )
-  pages = 8 * (16 << 20) / resource.getpagesize()
-  assert 10 * faults("keep") < pages < faults("leave")
+  """Eight calls with three arrays of 16 MiB each reuse memory that earlier calls have freed."""
+
+  def num_faults(mode):
+    command = [sys.executable, "-c", COUNT_FAULTS, mode]
+    return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+  num_pages = 8 * (16 << 20) / resource.getpagesize()
+  assert 10 * num_faults("tuned") < num_pages < num_faults("default")

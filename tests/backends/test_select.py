@@ -1,4 +1,4 @@
-"""What is chosen for the user: devices for cores, and how a loop is run."""
+"""Tests of automatic choices: devices for CPU cores, the backend, and the options of `deferred`."""
 
 import os
 import subprocess
@@ -14,7 +14,7 @@ from rnnjax.backends.deferred import DeferredOptions, choose_options
 from rnnjax.backends.pallas import triton_tiling
 from rnnjax.backends.select import select_backend
 
-COUNT = """
+COUNT_DEVICES = """
 import jax, os, sys
 from rnnjax.training import device_mesh
 device_mesh.use_cpu_cores_as_devices(int(sys.argv[1]))
@@ -23,10 +23,10 @@ print(jax.device_count(), os.environ["NPROC"])
 
 
 def device_and_thread_counts(batch, flags="", threads=None):
-  """How many devices a fresh interpreter has for a batch, and how many threads XLA gets."""
+  """Return the number of devices and of XLA threads of a fresh interpreter, for a batch size."""
   environment = {name: value for name, value in os.environ.items() if name != "NPROC"}
   environment |= {"XLA_FLAGS": flags} | ({"NPROC": threads} if threads else {})
-  arguments = [sys.executable, "-c", COUNT, str(batch)]
+  arguments = [sys.executable, "-c", COUNT_DEVICES, str(batch)]
   run = subprocess.run(arguments, env=environment, check=True, capture_output=True)
   return tuple(map(int, run.stdout.split()))
 
@@ -36,7 +36,7 @@ def device_count(*args):
 
 
 def test_device_count_divides_batch_unless_xla_flags_set():
-  """A batch of 7 rows cannot be shared by 2 to 6 cores; one of 64 can; XLA_FLAGS win."""
+  """7 rows cannot be divided among 2 to 6 cores, 64 can; XLA_FLAGS take precedence."""
   cores = len(os.sched_getaffinity(0))
   assert device_count(7) in (1, 7)
   assert 64 % device_count(64) == 0 and device_count(64) > cores / 2
@@ -45,7 +45,7 @@ def test_device_count_divides_batch_unless_xla_flags_set():
 
 
 def test_two_threads_per_device_unless_nproc_set():
-  """So that one is left for the device that all others wait for; a given number stays."""
+  """The default is two threads a core; NPROC takes precedence."""
   assert device_and_thread_counts(64)[1] == 2 * len(os.sched_getaffinity(0))
   assert device_and_thread_counts(64, threads="5")[1] == 5
 
@@ -62,13 +62,15 @@ def test_two_threads_per_device_unless_nproc_set():
   ],
 )
 def test_choose_options_matches_measured_best(cell, shape, expected, monkeypatch):
-  """Gates are saved where they are few or dear to compute, and wherever memory is not fresh; chunks
-  have 512 rows and divide T."""
+  """Gates are saved if they are small or expensive to compute, or if malloc is tuned.
+
+  Chunks have 512 rows or more and divide T.
+  """
   params = jax.eval_shape(lambda: cell.init(jax.random.key(0), shape[-1]))
-  for kept in (False, True):
-    monkeypatch.setattr(malloc, "malloc_tuned", kept)
-    made = choose_options(cell, params, jax.ShapeDtypeStruct(shape, jnp.float32))
-    assert made == expected._replace(save_gates=expected.save_gates or kept)
+  for malloc_tuned in (False, True):
+    monkeypatch.setattr(malloc, "malloc_tuned", malloc_tuned)
+    options = choose_options(cell, params, jax.ShapeDtypeStruct(shape, jnp.float32))
+    assert options == expected._replace(save_gates=expected.save_gates or malloc_tuned)
 
 
 @pytest.mark.parametrize(
@@ -82,14 +84,14 @@ def test_choose_options_matches_measured_best(cell, shape, expected, monkeypatch
   ],
 )
 def test_associative_backend_only_for_small_linear_states(cell, shape, expected):
-  """Only a linear cell with few numbers a step takes all steps at once."""
+  """`associative` is selected for linear cells with B·H ≤ 16 only."""
   params, xs = cell.init(jax.random.key(0), shape[-1]), jnp.zeros(shape)
-  why = backend_status(cell, params, xs)
-  assert select_backend(cell, params, xs, lambda name: not why[name]) == expected
+  reasons = backend_status(cell, params, xs)
+  assert select_backend(cell, params, xs, lambda name: not reasons[name]) == expected
 
 
 @pytest.mark.parametrize(
-  "rounds, unable, expected",
+  "num_waves, unavailable, expected",
   [
     (0.5, "", "triton"),
     (3.9, "", "deferred"),
@@ -97,9 +99,14 @@ def test_associative_backend_only_for_small_linear_states(cell, shape, expected)
     (1, "triton deferred", "scan"),
   ],
 )
-def test_triton_selected_only_for_few_rounds_of_programs(monkeypatch, rounds, unable, expected):
-  """What was not measured to pay is not taken, though it could run."""
+def test_triton_selected_only_for_few_waves_of_programs(
+  monkeypatch, num_waves, unavailable, expected
+):
+  """On a GPU `triton` is selected only if its programs fill the chip at most twice."""
   monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-  monkeypatch.setattr(triton_tiling, "num_waves", lambda cell, params, xs: rounds)
-  able = lambda name: name not in unable.split()
-  assert select_backend(lstm(4), {}, jnp.zeros((5, 64, 3)), able) == expected
+  monkeypatch.setattr(triton_tiling, "num_waves", lambda cell, params, xs: num_waves)
+
+  def is_available(name):
+    return name not in unavailable.split()
+
+  assert select_backend(lstm(4), {}, jnp.zeros((5, 64, 3)), is_available) == expected

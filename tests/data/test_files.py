@@ -1,4 +1,4 @@
-"""Files: the same text however it is packed, what is wrong in them, what would fill memory."""
+"""Readers of plain, gzipped and archived files: content, errors, and the limit on unpacking."""
 
 import gzip
 import io
@@ -18,10 +18,10 @@ from rnnjax.data import files, tables
 from rnnjax.types import InvalidInputError
 
 TEXT = "a\tone\r\n\nbé\u2028c\n"
-LINES = [(1, "a\tone\r"), (2, ""), (3, "bé\u2028c")]  # only line feeds end a line
+LINES = [(1, "a\tone\r"), (2, ""), (3, "bé\u2028c")]  # only a line feed ends a line
 MEMBERS = {
-  "own/": b"",
-  "own/TEXT.GZ": gzip.compress(TEXT.encode()),
+  "folder/": b"",
+  "folder/TEXT.GZ": gzip.compress(TEXT.encode()),
   "../text": TEXT.encode(),
   "text": b"\xef\xbb\xbf" + TEXT.encode(),
 }
@@ -32,15 +32,15 @@ def write_bytes(path, content):
   return path
 
 
-def write_zip(path, members, way=zipfile.ZIP_DEFLATED):
-  with zipfile.ZipFile(path, "w", way) as archive:
+def write_zip(path, members, method=zipfile.ZIP_DEFLATED):
+  with zipfile.ZipFile(path, "w", method) as archive:
     for name, content in members.items():
       archive.writestr(name, content)
   return path
 
 
-def write_tar(path, members, way=""):
-  with tarfile.open(path, f"w:{way}") as archive:
+def write_tar(path, members, compression=""):
+  with tarfile.open(path, f"w:{compression}") as archive:
     for name, content in members.items():
       info = tarfile.TarInfo(name)
       info.size, info.type = len(content), b"5" if name.endswith("/") else b"0"
@@ -49,7 +49,7 @@ def write_tar(path, members, way=""):
 
 
 @pytest.mark.parametrize(
-  "name, pack, way",
+  "name, pack, compression",
   [
     ("a.zip", write_zip, zipfile.ZIP_STORED),
     ("a.zip", write_zip, zipfile.ZIP_DEFLATED),
@@ -57,36 +57,36 @@ def write_tar(path, members, way=""):
     ("a.tar.gz", write_tar, "gz"),
   ],
 )
-def test_archive_contents(tmp_path, name, pack, way):
-  """Its files with those in its folders, in its order; nothing is written, wherever it asks to."""
-  path = pack(tmp_path / name, MEMBERS, way)
-  read = files.list_files(str(path))
-  assert [file.name for file in read] == ["TEXT.GZ", "text", "text"]
-  places = [f"{path}/own/TEXT.GZ", f"{path}/../text", f"{path}/text"]
-  assert [str(file) for file in read] == places
-  assert read[0].parent == path / "own"
-  assert [[*files.read_lines(file)] for file in read] == [
-    [(f"{place}:{n}", line) for n, line in LINES] for place in places
+def test_archive_contents(tmp_path, name, pack, compression):
+  """All files of an archive are listed, in its order; nothing is extracted."""
+  path = pack(tmp_path / name, MEMBERS, compression)
+  members = files.list_files(str(path))
+  assert [file.name for file in members] == ["TEXT.GZ", "text", "text"]
+  locations = [f"{path}/folder/TEXT.GZ", f"{path}/../text", f"{path}/text"]
+  assert [str(file) for file in members] == locations
+  assert members[0].parent == path / "folder"
+  assert [[*files.read_lines(file)] for file in members] == [
+    [(f"{location}:{n}", line) for n, line in LINES] for location in locations
   ]
   assert [*tmp_path.iterdir()] == [path]
   assert not (tmp_path.parent / "text").exists()
 
 
 def test_folder_contents(tmp_path):
-  """Its files, sorted; a .gz may be of several that were joined."""
-  raw = TEXT.encode()
+  """Files are sorted; a .gz file may consist of several streams."""
+  data = TEXT.encode()
   (tmp_path / "folder").mkdir()
   for name in "fbdhacge":
-    write_bytes(tmp_path / name, raw)
-  write_bytes(tmp_path / "a.gz", gzip.compress(raw[:4]) + gzip.compress(raw[4:]))
-  read = files.list_files(tmp_path)
-  assert read == [tmp_path / name for name in ("a", "a.gz", *"bcdefgh")]
-  assert {files.read_text(file) for file in read} == {TEXT}
-  assert {files.read_bytes(file) for file in read} == {raw}
+    write_bytes(tmp_path / name, data)
+  write_bytes(tmp_path / "a.gz", gzip.compress(data[:4]) + gzip.compress(data[4:]))
+  members = files.list_files(tmp_path)
+  assert members == [tmp_path / name for name in ("a", "a.gz", *"bcdefgh")]
+  assert {files.read_text(file) for file in members} == {TEXT}
+  assert {files.read_bytes(file) for file in members} == {data}
 
 
 def test_json_lines(tmp_path):
-  """Of the lines of JSON those that are not empty."""
+  """Empty lines are skipped."""
   path = write_bytes(tmp_path / "a.jsonl", '{"a": 1}\n \n{"b": "é", "c": null}'.encode())
   assert [*tables.read_jsonl(path)] == [
     (f"{path}:1", {"a": 1}),
@@ -95,14 +95,14 @@ def test_json_lines(tmp_path):
 
 
 def test_lone_surrogate_is_replaced(tmp_path):
-  """A pair of surrogates is a character; one alone is none."""
+  """A pair of surrogates is one character; a single one is invalid."""
   path = write_bytes(tmp_path / "a.jsonl", rb'{"a": "\ud83d\ude00 \uD83D", "\udc00": [NaN]}')
-  ((_, made),) = tables.read_jsonl(path)
-  assert made["a"] == "😀 \ufffd" and "\ufffd" in made
+  ((_, row),) = tables.read_jsonl(path)
+  assert row["a"] == "😀 \ufffd" and "\ufffd" in row
 
 
 def write_corrupt_zip(path, old, new):
-  """An archive of which a few bytes were changed."""
+  """Write an archive with a few bytes changed."""
   write_zip(path, {"b": b"Peter", "é": b""}, zipfile.ZIP_STORED)
   return write_bytes(path, path.read_bytes().replace(old, new))
 
@@ -161,7 +161,7 @@ ZEROS = bytes(0x2345678)  # 36 kB when deflated
 
 
 def write_zip_with_false_size(path):
-  """An archive that promises 5 bytes and holds more."""
+  """Write an archive that declares 5 bytes and holds more."""
   size = len(ZEROS).to_bytes(4, "little")
   write_zip(path, {"b": ZEROS})
   return write_bytes(path, path.read_bytes().replace(size, (5).to_bytes(4, "little")))
@@ -198,7 +198,7 @@ def write_zip_with_false_size(path):
   ],
 )
 def test_decompression_bomb_raises(tmp_path, monkeypatch, make, message):
-  """It is refused before it does, whatever it promises."""
+  """The error comes before memory is allocated, whatever size the archive declares."""
   monkeypatch.setattr(files, "UNPACK_LIMIT", 1 << 21)
   path = make(tmp_path)
   tracemalloc.start()

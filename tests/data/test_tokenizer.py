@@ -177,7 +177,12 @@ def test_shared_vocab_of_two_languages():
     (TEXTS, 100, "syllable", r"model_type must be one of \('bpe', .*; got 'syllable'"),
     ([], 100, "bpe", r"got 100, and 0 texts of 0 characters\. Are they empty\?"),
     ([" ", ""], 100, "word", r"got 100, and 2 texts of 0 characters"),
-    (["abc abc"], 7, "bpe", r"vocab_size must be at least 8, .* got 7, and 1 texts of 4 characters"),
+    (
+      ["abc abc"],
+      7,
+      "bpe",
+      r"vocab_size must be at least 8, .* got 7, and 1 texts of 4 characters",
+    ),
     (["abc abc"], 4, "word", r"vocab_size must be at least 5, "),
   ],
 )

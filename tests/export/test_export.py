@@ -1,4 +1,4 @@
-"""A trained model as one file: called without this library, equal to the model, safe to read."""
+"""Exported models: equality with the original, calls without this library, untrusted files."""
 
 import functools
 import json
@@ -45,34 +45,34 @@ TINY = {
 
 
 class CheckpointSaved(Exception):
-  """There is a checkpoint."""
+  """Raised instead of training, once the initial state is saved."""
 
 
 @pytest.fixture(scope="module")
 def untrained_run(tmp_path_factory):
-  """What makes the --workdir of a run that ended before its first step: parameters as they began."""
-  made = {}
+  """Return a function that makes the --workdir of an experiment with its initial parameters."""
+  workdirs = {}
 
-  def begin(self):
+  def save_initial_state(self):
     self.checkpoints.save(0, self.state)
     raise CheckpointSaved
 
-  def left(name):
-    if name not in made:
-      made[name] = out = str(tmp_path_factory.mktemp("runs") / name)
-      module, how = TINY[name]
-      known = {"dataset": "embedded"} if hasattr(module.Config, "dataset") else {}
+  def make_run(name):
+    if name not in workdirs:
+      workdirs[name] = workdir = str(tmp_path_factory.mktemp("runs") / name)
+      module, options = TINY[name]
+      dataset = {"dataset": "embedded"} if hasattr(module.Config, "dataset") else {}
       with pytest.MonkeyPatch.context() as patch, pytest.raises(CheckpointSaved):
-        patch.setattr(training.Trainer, "train", begin)
-        module.run(module.Config(**known | SMALL | how, workdir=out))
-    return made[name]
+        patch.setattr(training.Trainer, "train", save_initial_state)
+        module.run(module.Config(**dataset | SMALL | options, workdir=workdir))
+    return workdirs[name]
 
-  return left
+  return make_run
 
 
 @pytest.fixture(scope="module")
 def imdb_run(tmp_path_factory):
-  """The --workdir of a short run of imdb."""
+  """Return the --workdir of a short run of imdb."""
   out = str(tmp_path_factory.mktemp("imdb") / "run")
   imdb.run(imdb.Config(dataset="embedded", embed_dim=8, vocab_size=20, workdir=out, **SMALL))
   return out
@@ -80,7 +80,7 @@ def imdb_run(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def exported_model(untrained_run):
-  """What exports the model of an experiment, once; fewer sizes are tried than in use."""
+  """Return a cached function that exports an experiment, with checks of fewer sizes."""
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(export_run, "CHECK_SIZES", {"T": (1, 7), "B": (1, 4)})
     yield functools.cache(lambda name: export_run.export_run(untrained_run(name)))
@@ -88,13 +88,13 @@ def exported_model(untrained_run):
 
 @pytest.fixture(scope="module")
 def exported_lm(exported_model):
-  """The file of a language model."""
+  """Return the path of an exported language model."""
   return exported_model("char_lm")["file"]
 
 
 @pytest.mark.parametrize("name", TINY)
 def test_exported_model_equals_original(name, exported_model):
-  """In several sizes, rows of no step and of one among them."""
+  """For several sizes, with rows of length 0 and 1."""
   done = exported_model(name)
   assert done["difference"] <= 1e-6
   assert done["platforms"] == ("cpu", "cuda", "tpu")
@@ -102,7 +102,7 @@ def test_exported_model_equals_original(name, exported_model):
 
 
 def test_difference_detects_changed_parameter(untrained_run, exported_lm):
-  """One parameter that is another one, or no number."""
+  """A changed parameter or NaN gives a difference."""
   program, loaded = (
     programs.build_program("char_lm", untrained_run("char_lm")),
     export.load(exported_lm),
@@ -115,7 +115,7 @@ def test_difference_detects_changed_parameter(untrained_run, exported_lm):
 
 
 def test_docstring_example_runs_without_rnnjax(imdb_run, untrained_run, exported_lm, tmp_path):
-  """Those of the docstring, in a process that can import none of it, on other shapes."""
+  """The lines of the docstring, in a process that cannot import this library, on other shapes."""
   lines = re.findall(r"^    (.*)", rnnjax.export.__doc__, re.M)
   assert len(lines) == 5
   model, params = char_lm.load(untrained_run("char_lm"))[:2]
@@ -127,19 +127,19 @@ def test_docstring_example_runs_without_rnnjax(imdb_run, untrained_run, exported
     f"""
 import importlib.abc, json, sys, zipfile
 
-class Without(importlib.abc.MetaPathFinder):
+class ImportBlocker(importlib.abc.MetaPathFinder):
   def find_spec(self, name, path, target=None):
     if name.split(".")[0] in ("rnnjax", "experiments", "flax", "orbax", "optax"):
       raise ImportError(name)
 
-sys.meta_path.insert(0, Without())
+sys.meta_path.insert(0, ImportBlocker())
 import jax, jax.export, numpy, safetensors.numpy
 inputs = safetensors.numpy.load_file({str(tmp_path / "inputs")!r})
 """
     + "\n".join(lines).replace("runs/ptb/model.zip", exported_lm)
     + f"""
-kept = {{name: numpy.asarray(a) for name, a in outputs.items()}}
-safetensors.numpy.save_file(kept, {str(tmp_path / "outputs")!r})
+arrays = {{name: numpy.asarray(a) for name, a in outputs.items()}}
+safetensors.numpy.save_file(arrays, {str(tmp_path / "outputs")!r})
 print(len(vocabulary))
 """
   )
@@ -152,7 +152,7 @@ print(len(vocabulary))
 
 
 def test_streaming_equals_whole_sequence(exported_lm):
-  """Two halves, of which the second goes on from what the first gave, are the whole."""
+  """Two halves with the carry passed on give the outputs of the whole sequence."""
   loaded = export.load(exported_lm)
   tokens = np.random.default_rng(1).integers(60, size=(9, 2)).astype(np.int32)
   whole, one = loaded({"tokens": tokens}), loaded({"tokens": tokens[:4]})
@@ -164,7 +164,7 @@ def test_streaming_equals_whole_sequence(exported_lm):
 
 
 def test_imdb_export_computes_ngram_features(imdb_run):
-  """Of new texts, the probabilities that the model gives beside evidence counted by Evidence."""
+  """For new texts, the probabilities are those of the model with features of NgramFeatures."""
   done = export_run.export_run(imdb_run)
   assert done["difference"] <= 1e-6
   assert done["inputs"].keys() == {"tokens", "lengths"}
@@ -193,7 +193,7 @@ def test_imdb_export_computes_ngram_features(imdb_run):
 
 @pytest.mark.parametrize("classes", [2, 3])
 def test_ngram_lookup_equals_counts(classes):
-  """Of random texts, of words that were never seen, too."""
+  """For random texts, with unknown words too."""
   draw = np.random.default_rng(0)
   texts = [draw.integers(2, 9, n) for n in draw.integers(0, 12, 60)]
   evidence = NgramFeatures(texts, np.arange(60) % classes, classes, max_order=4)
@@ -207,7 +207,7 @@ def test_ngram_lookup_equals_counts(classes):
 
 
 def test_exported_tags_equal_predictor(untrained_run, exported_model):
-  """What a sentence becomes in use, and what its ids become in the export."""
+  """The tags and probabilities of a sentence equal those of the predictor."""
   labeller = tagging.load(untrained_run("tagging"))
   sentence = "The Teddy of Paris left".split()
   bare = {
@@ -272,7 +272,7 @@ def test_equal_infinities_have_zero_difference(tmp_path):
 
 
 def test_unexportable_run_raises(tmp_path, untrained_run):
-  """No run, no checkpoint, no such experiment, none that exports."""
+  """There is no run or no checkpoint, or the experiment does not exist or has no export."""
   with pytest.raises(
     InvalidInputError, match=r"is not the --workdir of a run: it has no config\.json"
   ):
@@ -298,7 +298,7 @@ def test_unexportable_run_raises(tmp_path, untrained_run):
 
 
 def test_command_line(untrained_run, tmp_path):
-  """Its help, its last line, and its refusal."""
+  """--help, the JSON result, and the error without a run."""
   launch = lambda *args: subprocess.run(
     [sys.executable, "-m", "experiments.export", *args], capture_output=True, text=True
   )
@@ -315,7 +315,7 @@ def test_command_line(untrained_run, tmp_path):
 
 
 def test_export_is_byte_reproducible(exported_lm, untrained_run):
-  """From wherever it is written; so it names no place."""
+  """Exports to different paths are equal, and contain no path of the machine."""
   again = pathlib.Path(exported_lm).with_name("again.zip")
   archive.save(
     again,
@@ -327,27 +327,27 @@ def test_export_is_byte_reproducible(exported_lm, untrained_run):
 
 
 def archive_members(path):
-  """The files in an archive."""
+  """Return {name: content} of an archive."""
   with zipfile.ZipFile(path) as files:
     return {name: files.read(name) for name in files.namelist()}
 
 
-def write_archive(path, files, how=zipfile.ZIP_STORED):
-  """Writes an archive."""
-  with zipfile.ZipFile(path, "w", how) as made:
+def write_archive(path, files, compression=zipfile.ZIP_STORED):
+  """Write an archive and return its path."""
+  with zipfile.ZipFile(path, "w", compression) as archive_file:
     for name, content in files.items():
-      made.writestr(name, content)
+      archive_file.writestr(name, content)
   return path
 
 
 def change_signature(files, **changes):
-  """The files with another signature."""
+  """Return the members with changes in the signature."""
   signature = json.loads(files[archive.SIGNATURE_FILE]) | changes
   return files | {archive.SIGNATURE_FILE: json.dumps(signature)}
 
 
 def change_header_size(files, size):
-  """The files with parameters that claim a header of that size."""
+  """Return the members with parameters whose header claims that size."""
   return files | {archive.PARAMS_FILE: size.to_bytes(8, "little") + files[archive.PARAMS_FILE][8:]}
 
 
@@ -377,7 +377,7 @@ def test_damaged_archive_raises(name, exported_lm, tmp_path):
 
 
 def test_invalid_archive_raises(exported_lm, tmp_path):
-  """Compressed, where a small file can claim to be a large one; cut; none at all."""
+  """A compressed archive, which could unpack to more than its size; a truncated one; none."""
   bomb = write_archive(
     tmp_path / "bomb.zip",
     archive_members(exported_lm) | {"a.json": b" " * 10**7},
@@ -393,7 +393,7 @@ def test_invalid_archive_raises(exported_lm, tmp_path):
 
 
 def test_program_with_custom_call_raises(exported_lm, tmp_path):
-  """What jax itself exports where it is told not to mind, of the right signature."""
+  """A program with the right signature, exported by jax with its check of custom calls disabled."""
   call = jax.ffi.ffi_call("anything", jax.ShapeDtypeStruct((3,), jnp.float32))
   unchecked = [jax.export.DisabledSafetyCheck.custom_call("anything")]
   lowered = jax.export.export(

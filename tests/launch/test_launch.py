@@ -1,4 +1,4 @@
-"""The launchers, held against a SLURM and a TPU slice that only write down what they are asked."""
+"""The launchers, with simulated SLURM, gcloud and python that log how they are called."""
 
 import json
 import os
@@ -14,7 +14,7 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[2]
 FILES = [path for path in sorted((*ROOT.glob("launch/*"), *ROOT.glob(".ci/*"))) if path.is_file()]
 SCRIPTS = [path.relative_to(ROOT) for path in FILES if path.read_text().startswith("#!")]
-AWKWARD_FLAGS = ["--text=Review Text", '--prompt_file=it\'s "$HOME" & *; \\', "--data_dir="]
+AWKWARD_FLAGS = ["--text_column=Review Text", '--prompt_file=it\'s "$HOME" & *; \\', "--data_dir="]
 PYTHON = f"""#!{sys.executable}
 import json, os, signal, sys
 with open(os.environ["LOG"], "a") as log:
@@ -57,14 +57,14 @@ def write_script(path, text):
 
 @pytest.fixture
 def fake_repo(tmp_path):
-  """A repository with these launchers, whose python only writes down what it is asked."""
+  """Return a repository with the launchers, whose python logs its arguments."""
   root = tmp_path / "a house"
   for name in ("slurm.sh", "tpu_vm.sh"):
     write_script(root / "launch" / name, (ROOT / "launch" / name).read_text())
   write_script(root / "launch/setup", 'echo "[\\"setup\\", \\"$1\\"]" >>"$LOG"')
   (root / "experiments").mkdir()
-  (root / "experiments/imdb.py").write_text('if __name__ == "__main__":\n  pass\n')
-  (root / "experiments/common/train_config.py").touch()
+  (root / "experiments/imdb.py").write_text("cli.main(Config, run)\n")
+  (root / "experiments/helper.py").touch()
   (root / ".gitignore").write_text(".venv/\nbuild/\n")
   run_git(root, "init", "--quiet")
   run_git(root, "add", ".")
@@ -77,31 +77,30 @@ def fake_repo(tmp_path):
   return root
 
 
-def run_launcher(house, *words, cwd=None, **more):
-  """Runs a launcher; what it returns, and what was written down."""
+def run_launcher(repo, *words, cwd=None, **more):
+  """Run a launcher; return the completed process and the logged calls."""
   done = subprocess.run(
     words,
-    cwd=cwd or house,
-    env=launcher_env(house, **more),
+    cwd=cwd or repo,
+    env=launcher_env(repo, **more),
     capture_output=True,
     text=True,
     timeout=60,
   )
-  log = house.parent / "log"
+  log = repo.parent / "log"
   return done, [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
 
 
-def launcher_env(house, **more):
-  up = house.parent
-  own = {"LOG": str(up / "log"), "WORKERS": str(up / "workers"), "SLURM_JOB_ID": "42"}
+def launcher_env(repo, **more):
+  up = repo.parent
+  env = {"LOG": str(up / "log"), "WORKERS": str(up / "workers"), "SLURM_JOB_ID": "42"}
   path = f"{up / 'bin'}:{os.environ['PATH']}"
   rest = {name: text for name, text in os.environ.items() if not name.startswith(("SLURM", "JAX"))}
-  return rest | own | {"PATH": path, "HOME": str(up)} | more
+  return rest | env | {"PATH": path, "HOME": str(up)} | more
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=str)
 def test_shellcheck_passes(path):
-  """It has nothing to say."""
   tool = pathlib.Path(sys.executable).with_name("shellcheck")
   done = subprocess.run([tool, path], cwd=ROOT, capture_output=True, text=True)
   assert done.returncode == 0, done.stdout + done.stderr
@@ -116,7 +115,7 @@ def test_expected_scripts_exist():
   [
     (["slurm.sh"], "usage: launch/slurm.sh EXPERIMENT"),
     (["slurm.sh", "imbd", "--workdir=x"], "there is no experiment imbd"),
-    (["slurm.sh", "options", "--workdir=x"], "there is no experiment options"),
+    (["slurm.sh", "helper", "--workdir=x"], "there is no experiment helper"),
     (["slurm.sh", "imdb", "--cell=gru"], "--workdir=DIR is missing"),
     (["tpu_vm.sh", "me", "there"], "usage: launch/tpu_vm.sh NAME ZONE EXPERIMENT"),
     (["tpu_vm.sh", "me", "there", "imbd", "--workdir=/x"], "there is no experiment imbd"),
@@ -129,7 +128,7 @@ def test_expected_scripts_exist():
   ],
 )
 def test_invalid_arguments_print_one_line_error(fake_repo, words, sentence):
-  """And nothing is done."""
+  """One line on stderr, exit code 2, and no command is called."""
   done, log = run_launcher(fake_repo, f"launch/{words[0]}", *words[1:])
   assert (done.returncode, done.stdout, log) == (2, "", [])
   assert done.stderr.startswith(sentence)
@@ -137,13 +136,13 @@ def test_invalid_arguments_print_one_line_error(fake_repo, words, sentence):
 
 
 def test_slurm_dry_run_prints_commands(fake_repo):
-  """It shows two commands, to the letter, and does nothing."""
+  """The two commands are printed exactly, and nothing is executed."""
   done, log = run_launcher(
     fake_repo, "launch/slurm.sh", "imdb", *AWKWARD_FLAGS, "--workdir=runs/x", DRY_RUN="1"
   )
   assert (done.returncode, done.stderr, log) == (0, "", [])
   setup, command = map(shlex.split, done.stdout.splitlines())
-  assert setup == [str(fake_repo / "launch/setup"), "base"]
+  assert setup == [str(fake_repo / "launch/setup"), "experiments"]
   assert command == [
     "srun",
     "--kill-on-bad-exit=1",
@@ -159,35 +158,35 @@ def test_slurm_dry_run_prints_commands(fake_repo):
 
 
 @pytest.mark.parametrize(
-  "allotted, extra, ids",
+  "slurm_env, extra, ids",
   [
-    ({}, "base", None),
+    ({}, "experiments", None),
     ({"SLURM_GPUS_ON_NODE": "4"}, "cuda", "0,1,2,3"),
     ({"SLURM_GPUS_ON_NODE": "4", "SLURM_NTASKS_PER_NODE": "4"}, "cuda", None),
   ],
 )
-def test_slurm_job_passes_flags_and_saves_result(fake_repo, allotted, extra, ids):
-  """The process gets its flags and all GPUs of its node, and its result is kept."""
+def test_slurm_job_passes_flags_and_saves_result(fake_repo, slurm_env, extra, ids):
+  """The process gets its flags and all GPUs of its node; its result is saved."""
   flags = ["imdb", *AWKWARD_FLAGS, "--workdir=runs/x y"]
-  done, log = run_launcher(fake_repo, "launch/slurm.sh", *flags, THEN=RESULT, **allotted)
+  done, log = run_launcher(fake_repo, "launch/slurm.sh", *flags, THEN=RESULT, **slurm_env)
   assert done.returncode == 0, done.stderr
   asked = ["-m", "experiments.imdb", "--coordinator=auto", *flags[1:]]
   assert log == [["setup", extra], ["python", str(fake_repo), ids, *asked]]
-  kept = (fake_repo / "runs/x y/result.json").read_text()
-  assert kept == done.stdout == '{"experiment": "imdb", "valid/accuracy": 1}\n'
+  result = (fake_repo / "runs/x y/result.json").read_text()
+  assert result == done.stdout == '{"experiment": "imdb", "valid/accuracy": 1}\n'
 
 
 @pytest.mark.parametrize(
   "then, code, queued",
   [
     ("sys.exit(0)", 0, True),  # saved after SIGTERM
-    ("os.kill(os.getpid(), signal.SIGTERM)", 143, True),  # not begun yet
+    ("os.kill(os.getpid(), signal.SIGTERM)", 143, True),  # killed before the first step
     ("sys.exit(1)", 1, False),
     (RESULT, 0, False),
   ],
 )
 def test_slurm_requeues_preempted_job(fake_repo, then, code, queued):
-  """And neither what has failed nor what has finished."""
+  """A job that failed or finished is not requeued."""
   done, log = run_launcher(fake_repo, "launch/slurm.sh", "imdb", "--workdir=x", THEN=then)
   assert done.returncode == code, done.stderr
   assert (["scontrol", "requeue", "42"] in log) == queued
@@ -195,19 +194,19 @@ def test_slurm_requeues_preempted_job(fake_repo, then, code, queued):
 
 
 def test_slurm_script_runs_from_spool_copy(fake_repo):
-  """Elsewhere than in the repository: then the folder where sbatch was called must be its root."""
+  """SLURM runs a copy of the script: the current folder must be the root of the repository."""
   copy = fake_repo.parent / "spool/job42"
   write_script(copy, (ROOT / "launch/slurm.sh").read_text())
   done, log = run_launcher(fake_repo, copy, "imdb", "--workdir=x", THEN=RESULT)
   assert done.returncode == 0, done.stderr
-  assert log[0] == ["setup", "base"]
+  assert log[0] == ["setup", "experiments"]
   done, _ = run_launcher(fake_repo, copy, "imdb", "--workdir=x", cwd=fake_repo / "launch")
   assert done.returncode == 2
   assert "from the root of the repository" in done.stderr
 
 
 def test_tpu_dry_run_equals_executed_commands(fake_repo):
-  """All workers get this commit and these flags; the dry run shows just what gcloud is asked."""
+  """All workers get the commit and the flags; the dry run prints the same gcloud commands."""
   words = ["launch/tpu_vm.sh", "me", "there", "imdb", *AWKWARD_FLAGS, "--workdir=/mnt/a b"]
   dry, log = run_launcher(fake_repo, *words, DRY_RUN="1")
   assert (dry.returncode, dry.stderr, log) == (0, "", [])
@@ -232,13 +231,13 @@ def test_tpu_dry_run_equals_executed_commands(fake_repo):
 
 
 def test_tpu_workers_update_to_new_commit(fake_repo):
-  """A second call brings the workers to it, and says what stays behind."""
+  """A second call updates the workers, and warns about uncommitted changes."""
   words = ["launch/tpu_vm.sh", "me", "there", "imdb", "--workdir=/x"]
   run_launcher(fake_repo, *words)
   with open(fake_repo / "experiments/imdb.py", "a") as file:
     file.write("# changed\n")
   done, _ = run_launcher(fake_repo, *words)
-  assert "not committed" in done.stderr
+  assert "not committed are not copied" in done.stderr
   worker = fake_repo.parent / "workers/1/rnnjax"
   assert "changed" not in (worker / "experiments/imdb.py").read_text()
   run_git(fake_repo, "commit", "--quiet", "--all", "--message=changed")
@@ -248,12 +247,12 @@ def test_tpu_workers_update_to_new_commit(fake_repo):
 
 
 def test_tpu_ctrl_c_sends_sigterm_to_workers(fake_repo):
-  """It becomes a SIGTERM to the experiment on each."""
+  """Ctrl-C sends SIGTERM to the experiment on each worker."""
   words = ["launch/tpu_vm.sh", "me", "there", "imdb", "--workdir=/x"]
-  own = dict(
+  options = dict(
     env=launcher_env(fake_repo, WAIT="1"), start_new_session=True, stderr=subprocess.DEVNULL
   )
-  process = subprocess.Popen(words, cwd=fake_repo, **own)
+  process = subprocess.Popen(words, cwd=fake_repo, **options)
   log = fake_repo.parent / "log"
   for _ in range(600):
     if log.exists() and "exec .venv" in log.read_text():
@@ -273,15 +272,15 @@ def multiprocess_dry_run(*words):
 
 @pytest.mark.parametrize("mesh", [[], ["--mesh=batch:4"]])
 def test_multiprocess_commands(mesh):
-  """Each has its number, all meet at one place; a device each, unless a mesh says otherwise."""
+  """Each process has its index and the same address, and one device unless --mesh is given."""
   shown = multiprocess_dry_run("2", "imdb", *AWKWARD_FLAGS, *mesh).stdout.splitlines()
   python = [".venv/bin/python", "-m", "experiments.imdb", *([] if mesh else ["--mesh=batch:2"])]
   ends = [f"--coordinator=127.0.0.1:4321,2,{i}" for i in range(2)]
   assert list(map(shlex.split, shown)) == [[*python, *AWKWARD_FLAGS, *mesh, end] for end in ends]
 
 
-@pytest.mark.parametrize("words", [[], ["imdb"], ["0", "imdb"], ["two", "imdb"], ["2", "options"]])
+@pytest.mark.parametrize("words", [[], ["imdb"], ["0", "imdb"], ["two", "imdb"], ["2", "helper"]])
 def test_multiprocess_invalid_arguments(words):
   done = multiprocess_dry_run(*words)
   assert done.returncode == 2 and not done.stdout
-  assert "usage: launch/multiprocess" in done.stderr or "no experiment options" in done.stderr
+  assert "usage: launch/multiprocess" in done.stderr or "no experiment helper" in done.stderr

@@ -21,7 +21,7 @@ from rnnjax.models.seq2seq_predictor import Seq2SeqPredictor, append_end
 from rnnjax.output_layers import full_softmax
 from rnnjax.training import tasks
 from rnnjax.types import InvalidInputError
-from tests.models.test_tagger import random_params_like
+from tests.random_params import random_params_like
 
 KEY = jax.random.key(0)
 S, T, B, V, W = 5, 4, 3, 9, 8

@@ -5,7 +5,6 @@ import itertools
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from seqeval.metrics import f1_score
@@ -19,6 +18,7 @@ from rnnjax import bidirectional, crf, forward, gru, lstm, stack
 from rnnjax.models.tagger import Tagger
 from rnnjax.training import tasks
 from rnnjax.types import InvalidInputError
+from tests.random_params import random_params_like
 
 KEY = jax.random.key(0)
 T, B, C, V = 6, 4, 5, 9
@@ -28,12 +28,6 @@ CHAR_ENCODERS = {
   "convolution": char_encoders.CharCnn(V, 3, 4),
   "recurrent": char_encoders.CharRnn(V, 3, bidirectional(lstm(2), lstm(2))),
 }
-
-
-def random_params_like(params, seed=1):
-  """Return random parameters away from 0, in the shape of `params`."""
-  draw = np.random.default_rng(seed)
-  return jax.tree.map(lambda p: jnp.asarray(draw.normal(0, 0.5, p.shape), jnp.float32), params)
 
 
 def random_characters(seed=0):

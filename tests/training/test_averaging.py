@@ -1,4 +1,4 @@
-"""Averages of the parameters: their recurrences against loops and means."""
+"""Parameter averaging against explicit loops and means."""
 
 import jax
 import jax.numpy as jnp
@@ -11,20 +11,20 @@ from rnnjax.training import averaging, tasks
 from rnnjax.training.metrics import Mean
 
 STEPS = 30
-PATH = np.random.default_rng(0).normal(size=(STEPS, 3))  # parameters, step by step
+PATH = np.random.default_rng(0).normal(size=(STEPS, 3))  # the parameters after each step
 
 
 def running_average(average, path, mean=0.0):
-  """θ̄ ← (1 − μ) θ̄ + μ θ, from a first average that is far off."""
-  for step, now in enumerate(path):
+  """Yield θ̄ ← (1 − μ) θ̄ + μ θ after each step."""
+  for step, params in enumerate(path):
     μ = float(average(jnp.int32(step)))
-    mean = (1 - μ) * mean + μ * now
+    mean = (1 - μ) * mean + μ * params
     yield mean
 
 
 @pytest.mark.parametrize("begin", [0, 1, 12, 29, 50])
 def test_polyak_is_mean_from_begin_step(begin):
-  """And the newest parameters before."""
+  """Before that step the average is the newest parameters, whatever its initial value."""
   for step, mean in enumerate(running_average(averaging.polyak(begin), PATH, 1e6)):
     expected = PATH[begin : step + 1].mean(0) if step >= begin else PATH[step]
     np.testing.assert_allclose(mean, expected, atol=1e-5)
@@ -32,12 +32,12 @@ def test_polyak_is_mean_from_begin_step(begin):
 
 @pytest.mark.parametrize("decay", [0.5, 0.9, 0.998])
 def test_ema_decay_warms_up(decay):
-  """μ is 9/10, 9/11, 9/12 ..., until 1 − decay is more."""
+  """μ is 9/10, 9/11, 9/12 ..., until 1 − decay is larger."""
   mean = np.ones(3)
-  for step, got in enumerate(running_average(averaging.ema(decay), PATH, np.ones(3))):
+  for step, actual in enumerate(running_average(averaging.ema(decay), PATH, np.ones(3))):
     μ = max(1 - decay, 9 / (10 + step))
     mean = (1 - μ) * mean + μ * PATH[step]
-    np.testing.assert_allclose(got, mean, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(actual, mean, rtol=1e-5, atol=1e-6)
 
 
 def test_ema_of_constant_is_constant():
@@ -52,7 +52,7 @@ def test_zero_decay_disables_ema():
 
 @pytest.mark.parametrize("average", [averaging.polyak(4), averaging.ema(0.8)])
 def test_train_averages_params_after_each_step(average):
-  """The state's average is the recurrence over the parameters after steps 1, 2, ..."""
+  """The average follows the recurrence over the parameters after steps 1, 2, ..."""
 
   def loss(params, carry, batch, key):
     errors = (params["w"] - batch["x"]) ** 2
@@ -68,7 +68,7 @@ def test_train_averages_params_after_each_step(average):
     means.append(float(state.averaged_params["w"]))
     assert float(state.eval_params["w"]) == means[-1]
   np.testing.assert_allclose(means, list(running_average(average, path, 3.0)), rtol=1e-5)
-  w = 3.0  # and the path is that of plain gradient descent
-  for x, now in zip(xs, path, strict=True):
+  w = 3.0  # averaging does not change the parameters: they are those of gradient descent
+  for x, actual in zip(xs, path, strict=True):
     w -= 0.3 * 2 * (w - x).mean()
-    np.testing.assert_allclose(now, w, rtol=1e-4)
+    np.testing.assert_allclose(actual, w, rtol=1e-4)

@@ -1,4 +1,4 @@
-"""What a run left behind is loaded without it, on any number of devices."""
+"""Loading of saved runs."""
 
 import json
 import subprocess
@@ -14,35 +14,36 @@ from tests.training.test_trainer import Config, finish_training, make_trainer
 
 @pytest.fixture(scope="module")
 def finished_run(tmp_path_factory):
-  """The --workdir of a run on all devices, and the parameters that did best."""
-  out = tmp_path_factory.mktemp("saved") / "run"
-  return out, finish_training(make_trainer(Config(workdir=str(out)))).best_params
+  """The --workdir of a run on all devices, and its best parameters."""
+  workdir = tmp_path_factory.mktemp("saved") / "run"
+  return workdir, finish_training(make_trainer(Config(workdir=str(workdir)))).best_params
 
 
 def test_load_returns_best_params_and_config(finished_run):
-  out, best = finished_run
-  saved = training.load_saved_run(str(out))
+  workdir, best = finished_run
+  saved = training.load_saved_run(str(workdir))
   np.testing.assert_array_equal(saved.params["w"], best["w"])
   assert saved.config == {"seed": 0, "learning_rate": 0.1}
   assert saved.extras == {}
 
 
 def test_load_keeps_unfinished_checkpoint(finished_run):
-  """What another process is writing there stays."""
-  out, _ = finished_run
-  half = out / "checkpoints" / "99.orbax-checkpoint-tmp"
-  half.mkdir()
-  training.load_saved_run(str(out))
-  assert half.is_dir()
-  half.rmdir()
+  """A checkpoint that another process is writing is not deleted."""
+  workdir, _ = finished_run
+  partial = workdir / "checkpoints" / "99.orbax-checkpoint-tmp"
+  partial.mkdir()
+  training.load_saved_run(str(workdir))
+  assert partial.is_dir()
+  partial.rmdir()
 
 
 def test_load_on_other_number_of_devices(finished_run):
-  """Saved on four, loaded on one."""
-  out, best = finished_run
+  """A run that was saved on four devices is loaded on one."""
+  workdir, best = finished_run
   code = (
     "import json, jax; jax.config.update('jax_num_cpu_devices', 1); from rnnjax import training; "
-    f"print(json.dumps([jax.device_count(), training.load_saved_run({str(out)!r}).params['w'].tolist()]))"
+    f"w = training.load_saved_run({str(workdir)!r}).params['w']; "
+    "print(json.dumps([jax.device_count(), w.tolist()]))"
   )
   done = subprocess.run(
     [sys.executable, "-c", code], capture_output=True, text=True, env={"PATH": "/usr/bin:/bin"}
@@ -54,7 +55,7 @@ def test_load_on_other_number_of_devices(finished_run):
 
 
 def test_load_rejects_invalid_run_folder(tmp_path, finished_run):
-  """A folder without a configuration, one without a checkpoint; neither is written to."""
+  """A folder without config.json and one without a checkpoint; neither is written to."""
   with pytest.raises(
     InvalidInputError, match=r"is not the --workdir of a run: it has no config\.json"
   ):

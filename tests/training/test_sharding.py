@@ -1,4 +1,4 @@
-"""Many devices: however the work is laid out and cut, each step is that of one device."""
+"""Training on several devices: every partitioning gives the steps of one device."""
 
 import itertools
 
@@ -20,7 +20,7 @@ from rnnjax.types import InvalidInputError
 
 DRAW = np.random.default_rng(0)
 ROWS = [DRAW.integers(2, 9, size) for size in (3, 8, 1, 12, 16, 9, 0, 5)]
-OPTIMIZER = optax.sgd(0.2, momentum=0.9)  # Adam would blow up what rounding leaves of 0
+OPTIMIZER = optax.sgd(0.2, momentum=0.9)  # Adam would amplify rounding errors of zero gradients
 ENCODER = stack(bidirectional(lstm(4), lstm(4)))
 LANGUAGE = LanguageModel(
   embedding.trainable_embedding(8, 4), stack(forward(gru(4))), full_softmax(8), False, None
@@ -36,21 +36,21 @@ CASES = {
     tasks.language_modeling_task(LANGUAGE),
     BpttBatches(DRAW.integers(0, 8, 200), 8, 5, seed=0),
   ),
-}  # of the second each batch leaves something to the next
+}  # the second task passes a carry from batch to batch
 
 
-def run_train_steps(case, text, accumulate=1, number=4, **how):
-  """The loss and the parameters of each step."""
+def run_train_steps(case, mesh_spec, accumulate=1, num_steps=4, **options):
+  """Return the loss of each step, and its parameters, average and carry."""
   task, batches = CASES[case]
-  mesh = device_mesh.make_mesh(8, text)
-  task = sharding.with_shard_map(task, mesh) if text.startswith("shard_map") else task
+  mesh = device_mesh.make_mesh(8, mesh_spec)
+  task = sharding.with_shard_map(task, mesh) if mesh_spec.startswith("shard_map") else task
   first = training.init_state(task, OPTIMIZER, next(batches.stream()), jax.random.key(0), True)
-  stream = itertools.islice(batches.stream(), number)
-  made = training.train_loop(
-    task, OPTIMIZER, first, stream, mesh=mesh, grad_accum_steps=accumulate, **how
+  stream = itertools.islice(batches.stream(), num_steps)
+  steps = training.train_loop(
+    task, OPTIMIZER, first, stream, mesh=mesh, grad_accum_steps=accumulate, **options
   )
   return [
-    (m["loss"].value, jax.device_get((s.params, s.averaged_params, s.carry))) for s, m in made
+    (m["loss"].value, jax.device_get((s.params, s.averaged_params, s.carry))) for s, m in steps
   ]
 
 
@@ -75,7 +75,7 @@ def single_device_steps():
   ],
 )
 def test_sharded_step_equals_single_device(single_device_steps, case, text, accumulate):
-  """Losses, parameters, averages and carries agree at every step, to float32's precision."""
+  """Losses, parameters, averages and carries agree at every step, up to float32 rounding."""
   for a, b in zip(
     jax.tree.leaves(run_train_steps(case, text, accumulate)),
     jax.tree.leaves(single_device_steps[case]),
@@ -84,7 +84,7 @@ def test_sharded_step_equals_single_device(single_device_steps, case, text, accu
 
 
 def test_fsdp_shards_matrices():
-  """Each of four devices holds a quarter of a matrix, of its moments and its average."""
+  """Each of four devices holds a quarter of each matrix, its moments and its average."""
   task, batches = CASES["labels"]
   first = training.init_state(task, OPTIMIZER, next(batches.stream()), jax.random.key(0), True)
   mesh = device_mesh.make_mesh(8, "fsdp:4")
@@ -98,41 +98,40 @@ def test_fsdp_shards_matrices():
 
 @pytest.mark.parametrize("text", ["batch:2,fsdp:2", "explicit/batch:2,fsdp:2", "shard_map/batch:4"])
 def test_bfloat16_training_keeps_float32_params(single_device_steps, text):
-  """Weights and their average stay float32; losses differ, by no more than eight bits do."""
+  """Parameters and their average stay float32; losses differ by at most bfloat16 rounding."""
   for case in CASES:
-    found = run_train_steps(case, text, dtype="bfloat16")
-    params = found[-1][1][0]
+    steps = run_train_steps(case, text, dtype="bfloat16")
+    params = steps[-1][1][0]
     assert all(p.dtype == np.float32 for p in jax.tree.leaves(params))
-    losses, true = (
-      np.array([loss for loss, _ in some]) for some in (found, single_device_steps[case])
-    )
-    assert (losses != true).any()
-    np.testing.assert_allclose(losses, true, rtol=2**-7)
+    losses = np.array([loss for loss, _ in steps])
+    float32_losses = np.array([loss for loss, _ in single_device_steps[case]])
+    assert (losses != float32_losses).any()
+    np.testing.assert_allclose(losses, float32_losses, rtol=2**-7)
 
 
 @pytest.mark.parametrize(
-  "text, words",
+  "text, message",
   [
-    ("rows:4", "a mesh looks like"),
-    ("batch:0", "a mesh looks like"),
-    ("batch:", "a mesh looks"),
-    ("batch,fsdp", "a mesh looks like"),
-    ("batch:2,batch:2", "a mesh looks like"),
-    ("gspmd/batch:4", "auto, explicit, shard_map"),
-    ("batch:-1", "a mesh looks like"),
+    ("rows:4", "a mesh must look like"),
+    ("batch:0", "a mesh must look like"),
+    ("batch:", "a mesh must look like"),
+    ("batch,fsdp", "a mesh must look like"),
+    ("batch:2,batch:2", "a mesh must look like"),
+    ("gspmd/batch:4", "auto/, explicit/, shard_map/"),
+    ("batch:-1", "a mesh must look like"),
     ("batch:8", "needs 8 devices; there are 4"),
     ("batch,fsdp:8", "needs 8 devices"),
     ("batch:3", "does not divide evenly among 3"),
   ],
 )
-def test_invalid_mesh_raises(text, words):
-  with pytest.raises(InvalidInputError, match=words):
+def test_invalid_mesh_raises(text, message):
+  with pytest.raises(InvalidInputError, match=message):
     device_mesh.make_mesh(8, text)
 
 
 @pytest.mark.parametrize("batches", [case[1] for case in CASES.values()], ids=CASES)
 def test_host_shards_make_up_whole_batch(batches):
-  """Whoever reads some rows reads what stands there in the whole batch, in every batch."""
+  """The rows that two hosts read make up each whole batch."""
   shares = [batches.select_rows(rows) for rows in ([0, 3], [1, 2, 4, 5, 6, 7])]
   place = np.argsort([0, 3, 1, 2, 4, 5, 6, 7])
   parts = zip(batches.stream(), *(one.stream() for one in shares))

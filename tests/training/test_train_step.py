@@ -1,4 +1,4 @@
-"""Training: the optimizer's parts, the masked loss, and that the number of devices is no matter."""
+"""The train step: optimizer, schedules, masked losses, and equality on one and four devices."""
 
 import itertools
 import operator
@@ -35,7 +35,7 @@ def make_batch_mesh(devices):
 
 
 def test_weight_decay_shrinks_only_matrices():
-  """Where the gradient is 0, a step takes rate · decay of each matrix and nothing of a bias."""
+  """With gradient 0, a step subtracts learning_rate · weight_decay · W from matrices only."""
   params = {"W": jnp.array([[2.0, -3.0]]), "b": jnp.array([4.0, -5.0])}
   optimizer = training.adam(0.1, weight_decay=0.5)
   zero = jax.tree.map(jnp.zeros_like, params)
@@ -46,7 +46,7 @@ def test_weight_decay_shrinks_only_matrices():
 
 
 def test_first_adam_step_is_sign_of_gradient():
-  """The first step is rate · sign(gradient), whatever its size, clipped or not."""
+  """The first step is −learning_rate · sign(gradient), also if the gradient is clipped."""
   params = {"W": jnp.zeros((1, 3))}
   optimizer = training.adam(0.01)
   for scale in (1e-2, 1.0, 1e4):
@@ -64,7 +64,7 @@ def test_first_adam_step_is_sign_of_gradient():
   ],
 )
 def test_learning_rate_schedules(name, values):
-  """A linear rise from 0 over the warm-up, then the decay, to 0 at the last step and after."""
+  """Linear warm-up from 0, then the decay, which is 0 from the last step on."""
   rate = optimizers.make_schedule(0.2, 10, name, warmup_fraction=0.2)
   steps = [0, 1, 2, 4, 6, 10]
   np.testing.assert_allclose([rate(s) for s in steps], 0.2 * np.array(values), atol=1e-7)
@@ -73,7 +73,7 @@ def test_learning_rate_schedules(name, values):
 
 
 def test_zero_weight_rows_are_ignored():
-  """What fills up a batch changes neither loss nor score nor gradient."""
+  """Rows of weight 0 change neither the loss nor the scores nor the gradient."""
   batch = next(BATCHES.stream())
   params = TASK.init(KEY, batch)
   fill = {
@@ -101,14 +101,14 @@ def train_losses(devices, steps=6):
 
 
 def test_four_devices_equal_one():
-  """Each step's loss, parameters and average agree, to float32's precision."""
+  """The loss, parameters and average of each step agree, up to float32 rounding."""
   for one, four in zip(train_losses(1), train_losses(4), strict=True):
     for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(four), strict=True):
       np.testing.assert_allclose(a, b, rtol=0, atol=1e-6)
 
 
 def test_evaluation_on_four_devices_equals_one():
-  """Scores are those of one device, and the mean over rows, not over batches."""
+  """The scores are those of one device, and means over rows, not over batches."""
   params = TASK.init(KEY, next(BATCHES.stream()))
   one, four = (training.evaluate(TASK, params, BATCHES, make_batch_mesh(n)) for n in (1, 4))
   assert one.keys() == four.keys() == {"loss", "accuracy"}
@@ -122,13 +122,13 @@ def test_evaluation_on_four_devices_equals_one():
 
 
 def test_training_lowers_the_loss():
-  """A few epochs on eight rows learn them by heart."""
+  """The model overfits eight rows within a few epochs."""
   values = [value for value, _ in train_losses(1, steps=200)]
   assert np.mean(values[-2:]) < 0.6 * np.mean(values[:2])
 
 
 def test_compiles_once_for_each_length():
-  """Three epochs trace the loss once for each value of T."""
+  """In three epochs the loss is traced once for each value of T."""
   traced = []
 
   def loss(params, carry, batch, key):
@@ -145,7 +145,7 @@ def test_compiles_once_for_each_length():
 
 
 def test_logged_gradient_norms():
-  """The norm of each parameter's gradient of the mean loss; what is learnt stays as it was."""
+  """The metrics contain the norm of each gradient of the mean loss; training is not affected."""
   state = training.init_state(TASK, OPTIMIZER, next(BATCHES.stream()), KEY)
   steps = lambda diagnose: training.train_loop(
     TASK, OPTIMIZER, state, BATCHES.stream(), log_gradients=diagnose

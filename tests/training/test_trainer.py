@@ -1,4 +1,4 @@
-"""A run: nothing that was computed is lost, and what resumes ends as what was never disturbed."""
+"""The trainer: checkpoints, resumption after faults, selection of the best parameters."""
 
 import concurrent.futures
 import dataclasses
@@ -39,25 +39,27 @@ class Splits:
 
 
 def make_splits():
-  """Sequences whose label is their first token's parity."""
+  """Return data whose labels are the parity of the first token."""
   draw = np.random.default_rng(0)
   rows = [draw.integers(0, 8, n) for n in draw.integers(1, 9, 40)]
   labels = [int(row[0]) % 2 for row in rows]
-  whole = lambda seed: BucketedBatches(
-    rows, labels, batch_size=8, max_length=8, max_buckets=2, seed=seed
-  )
-  return Splits(whole(0), whole(None), whole(None))
+
+  def make_batches(seed):
+    return BucketedBatches(rows, labels, batch_size=8, max_length=8, max_buckets=2, seed=seed)
+
+  return Splits(make_batches(0), make_batches(None), make_batches(None))
 
 
 def model_logits(params, batch):
-  """A linear model of the first token, with noise so that the key matters."""
+  """Return the logits of a linear model of the first token."""
   return jax.nn.one_hot(batch["tokens"][0], 8) @ params["w"]
 
 
 def task_loss(params, carry, batch, key):
+  # Noise, so that the result depends on the key; the carry, so that it must be resumed.
   noisy = model_logits(params, batch) + 0.1 * jax.random.normal(key, ()) + carry
-  each = optax.sigmoid_binary_cross_entropy(noisy, batch["labels"])
-  return 0.5 * carry + 0.1 * batch["labels"], {"loss": Mean(each.sum(), each.size)}
+  losses = optax.sigmoid_binary_cross_entropy(noisy, batch["labels"])
+  return 0.5 * carry + 0.1 * batch["labels"], {"loss": Mean(losses.sum(), losses.size)}
 
 
 def task_score(params, carry, batch):
@@ -70,7 +72,6 @@ def init_params(key, batch):
 
 
 def initial_carry(params, batch):
-  """What is carried from step to step must be resumed, too."""
   return jnp.zeros(len(batch["labels"]))
 
 
@@ -85,7 +86,7 @@ def make_trainer(config, steps=STEPS):
 
 
 def finish_training(run, stop_at=None):
-  """Trains; a signal arrives at step stop_at. Returns the leaves of all that it ends with."""
+  """Train, with a signal at step `stop_at`; return the final state without its duration."""
   with run:
     for state, _ in run.train():
       if int(state.step) == stop_at:
@@ -104,14 +105,14 @@ def uninterrupted_result():
   return finish_training(make_trainer(Config()))
 
 
-def recorded_losses(out):
-  """The training losses that a run has recorded."""
-  lines = (pathlib.Path(out) / "metrics.jsonl").read_text().splitlines()
+def recorded_losses(workdir):
+  """Return the training losses in metrics.jsonl."""
+  lines = (pathlib.Path(workdir) / "metrics.jsonl").read_text().splitlines()
   return [json.loads(line)["train/loss"] for line in lines]
 
 
 def test_resumed_run_equals_uninterrupted_run(tmp_path, uninterrupted_result):
-  """A run stopped in the middle of an epoch resumes bit for bit, its records, too."""
+  """A run that stopped within an epoch resumes bit for bit, including its metrics."""
   config, whole = (Config(workdir=str(tmp_path / name)) for name in ("run", "whole"))
   finish_training(make_trainer(whole))
   with pytest.raises(Preempted) as stopped:
@@ -127,7 +128,7 @@ def test_resumed_run_equals_uninterrupted_run(tmp_path, uninterrupted_result):
 
 
 def test_stopped_run_without_workdir_is_saved(tmp_path, monkeypatch, uninterrupted_result, caplog):
-  """Where no folder was given, a signal makes one and names it."""
+  """A run without workdir is saved in a new one, whose name is logged."""
   monkeypatch.chdir(tmp_path)
   with pytest.raises(Preempted):
     finish_training(make_trainer(Config()), stop_at=3)
@@ -140,8 +141,8 @@ def test_stopped_run_without_workdir_is_saved(tmp_path, monkeypatch, uninterrupt
 
 @pytest.mark.parametrize("step", [5, STEPS])
 def test_signal_during_validation_stops_and_resumes(tmp_path, uninterrupted_result, step):
-  """The look is cut short, be it the last, and made up for when the run resumes: the best is as
-  ever, on disk, too."""
+  """An interrupted validation, also the last one, is repeated after resumption, and the same best
+  parameters are saved."""
   config, run = Config(workdir=str(tmp_path / "run")), None
 
   class Valid:
@@ -165,28 +166,28 @@ def test_signal_during_validation_stops_and_resumes(tmp_path, uninterrupted_resu
 
 
 def test_metrics_after_last_checkpoint_are_rewritten(tmp_path):
-  """What a lost run wrote after its last checkpoint goes, and a line cut off, too."""
+  """Metrics of later steps than the last checkpoint are removed, and so is an incomplete line."""
   config = Config(workdir=str(tmp_path / "run"))
   finish_training(make_trainer(config))
   path = tmp_path / "run" / "metrics.jsonl"
-  whole = path.read_text()
+  text = path.read_text()
   shutil.rmtree(tmp_path / "run" / "checkpoints" / "12")
-  path.write_text(whole[:-9])
+  path.write_text(text[:-9])
   finish_training(make_trainer(config))
-  steps = lambda text: [json.loads(line)["step"] for line in text.splitlines()]
-  assert steps(path.read_text()) == steps(whole) == [5, 10, 12]
+  for metrics in (text, path.read_text()):
+    assert [json.loads(line)["step"] for line in metrics.splitlines()] == [5, 10, 12]
 
 
 def test_full_disk_raises_and_run_resumes(tmp_path, uninterrupted_result):
-  """No checkpoint can be written: the error says so, and with room it goes on."""
+  """The error says that the checkpoint cannot be written; with free space the run resumes."""
   config = Config(workdir=str(tmp_path / "run"))
   run = make_trainer(config)
-  write = run.checkpoints.manager.save
+  original_save = run.checkpoints.manager.save
 
-  def save(step, **how):
+  def save(step, **kwargs):
     if step == 10:
       raise OSError(28, "No space left on device")
-    return write(step, **how)
+    return original_save(step, **kwargs)
 
   run.checkpoints.manager.save = save
   with pytest.raises(OSError, match=r"step 10 cannot be saved .*No space left.*same command"):
@@ -197,13 +198,13 @@ def test_full_disk_raises_and_run_resumes(tmp_path, uninterrupted_result):
 
 
 def test_profile_writes_trace(tmp_path):
-  """--profile leaves a trace of a few steps, and refuses to without a folder."""
+  """A trace of a few steps is written to workdir, which is required."""
   with pytest.raises(InvalidInputError, match="--profile needs --workdir"):
     training.Trainer(Config(), TASK, make_splits(), training.adam(0.1), 20, profile=True)
   config = Config(workdir=str(tmp_path / "run"))
   finish_training(
     training.Trainer(config, TASK, make_splits(), training.adam(0.1), 12, profile=True)
-  )  # ends amid it
+  )  # ends within the profiled steps
   assert list((tmp_path / "run" / "profile").rglob("*.xplane.pb"))
   for line in map(json.loads, (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()):
     assert line["seconds/step"] > line["seconds/input"] >= 0 <= line["seconds/compile"]
@@ -218,7 +219,7 @@ def test_finished_run_is_not_retrained(tmp_path, uninterrupted_result):
 
 
 def test_corrupt_checkpoint_falls_back_to_previous(tmp_path, caplog, uninterrupted_result):
-  """The newest checkpoint is cut off: the previous one serves, with a warning; and once more."""
+  """If the newest checkpoint is truncated, the previous one is restored with a warning; twice."""
   config = Config(workdir=str(tmp_path / "run"))
   finish_training(make_trainer(config))
   steps = sorted(int(p.name) for p in (tmp_path / "run" / "checkpoints").iterdir())
@@ -250,7 +251,7 @@ def test_changed_config_raises_with_difference(tmp_path):
 
 
 def test_non_finite_step_raises_and_keeps_last_state(tmp_path):
-  """An infinite rate: the error names the step, and no checkpoint is written over."""
+  """With an infinite learning rate the error names the step, and no checkpoint is overwritten."""
   config = Config(workdir=str(tmp_path / "run"), learning_rate=float("inf"))
   with pytest.raises(DivergedError, match=r"step 1 is skipped.*: w\. .*--learning_rate"):
     finish_training(make_trainer(config))
@@ -258,7 +259,7 @@ def test_non_finite_step_raises_and_keeps_last_state(tmp_path):
 
 
 def test_test_uses_best_validation_params():
-  """A run that ends worse than it was is tested as it was at its best."""
+  """The final parameters are worse than the best ones, which are tested."""
   run = make_trainer(Config())
   with run:
     for _ in run.train():
@@ -272,23 +273,25 @@ def test_test_uses_best_validation_params():
 
 
 @pytest.mark.parametrize(
-  "looks, chosen",
+  "scores, best",
   [([0.9, np.nan, 0.5, 0.6], 0.9), ([np.nan, 0.5, 0.6, 0.2], 0.6), ([np.nan] * 4, np.nan)],
 )
-def test_nan_score_does_not_block_best_checkpoint(monkeypatch, looks, chosen):
-  """A look that finds none loses nothing, and hinders none after it."""
-  found = iter(looks)
-  monkeypatch.setattr("rnnjax.training.trainer.evaluate", lambda *_: {"accuracy": next(found)})
+def test_nan_score_does_not_block_best_checkpoint(monkeypatch, scores, best):
+  """After a NaN score, a later number is the best one; NaN is best only if there is no number."""
+  remaining = iter(scores)
+  monkeypatch.setattr("rnnjax.training.trainer.evaluate", lambda *_: {"accuracy": next(remaining)})
   run = training.Trainer(
-    Config(), TASK, make_splits(), training.adam(0.1), len(looks), eval_every=1
+    Config(), TASK, make_splits(), training.adam(0.1), len(scores), eval_every=1
   )
-  made = {}
+  params_by_step = {}
   with run:
     for state, _ in run.train():
-      made[int(state.step)] = jax.device_get(state.params)
-    last = {look: step for step, look in enumerate(looks, 1)}
-  np.testing.assert_equal(run.state.best_score, chosen)
-  assert_trees_equal(jax.device_get(run.best_params), made[last.get(chosen, len(looks))])
+      params_by_step[int(state.step)] = jax.device_get(state.params)
+    last_step = {score: step for step, score in enumerate(scores, 1)}
+  np.testing.assert_equal(run.state.best_score, best)
+  assert_trees_equal(
+    jax.device_get(run.best_params), params_by_step[last_step.get(best, len(scores))]
+  )
 
 
 def test_unknown_score_name_raises():
@@ -299,7 +302,7 @@ def test_unknown_score_name_raises():
 
 
 def test_run_outside_main_thread(uninterrupted_result):
-  """It hears no signals, which only the main thread can, and ends as any other."""
+  """Signals are handled in the main thread only; training in another thread works without them."""
   with concurrent.futures.ThreadPoolExecutor(1) as thread:
     assert_trees_equal(
       thread.submit(lambda: finish_training(make_trainer(Config()))).result(), uninterrupted_result
@@ -307,7 +310,7 @@ def test_run_outside_main_thread(uninterrupted_result):
 
 
 def test_experiment_name_of_script(tmp_path):
-  """A run of a class that a file defines, which is no module, is known by the file's name."""
+  """The experiment name of a class that a script defines is the name of its file."""
   path = tmp_path / "study.py"
   path.write_text(
     "import dataclasses\nfrom rnnjax.training import run_dir\n"
@@ -325,19 +328,19 @@ def test_experiment_name_of_script(tmp_path):
 
 
 def test_config_json_without_git(tmp_path, monkeypatch):
-  """Where it is not installed, the commit is unknown, and the run goes on."""
+  """If git is not installed, the commit is "unknown", and training works."""
   monkeypatch.setenv("PATH", str(tmp_path))
   finish_training(make_trainer(Config(workdir=str(tmp_path / "run")), steps=1))
-  kept = json.loads((tmp_path / "run" / "config.json").read_text())
-  assert kept["versions"]["commit"] == "unknown"
+  content = json.loads((tmp_path / "run" / "config.json").read_text())
+  assert content["versions"]["commit"] == "unknown"
 
 
 def test_run_dir_holds_config_versions_and_metrics(tmp_path):
   out = tmp_path / "run"
   finish_training(make_trainer(Config(workdir=str(out))))
-  kept = json.loads((out / "config.json").read_text())
-  assert kept["config"] == {"seed": 0, "learning_rate": 0.1}
-  assert {"commit", "jax"} <= set(kept["versions"])
+  content = json.loads((out / "config.json").read_text())
+  assert content["config"] == {"seed": 0, "learning_rate": 0.1}
+  assert {"commit", "jax"} <= set(content["versions"])
   lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
   assert [line["step"] for line in lines] == [5, 10, 12]
   assert {"train/loss", "valid/accuracy"} <= set(lines[0])

@@ -297,7 +297,7 @@ def _fence(fences, b, n, k, interpret):
   """Synchronize the memory of all programs of the same rows, every RING_SLOTS / 2 iterations.
 
   It makes the writes of all threads of this program visible to those programs, and the writes that
-  they had made visible before to this program. It waits for no other program.
+  they have published by their own fences visible to this program. It does not wait for them.
   """
   if interpret:  # Interpreted programs run one after another.
     return

@@ -26,7 +26,7 @@ def test_table_rows_and_geometric_mean_gains(tmp_path):
   gains = [min(r["scan both"], r["deferred both"]) / r["full both"] for r in rows]
   mean = np.prod(gains) ** (1 / len(rows))
   assert result["gain/full both"] == pytest.approx(mean, abs=1e-3)
-  assert all(r["full found"] and 0 < r["full iterations"] <= r["T"] for r in rows)
+  assert all(r["full converged"] and 0 < r["full iterations"] <= r["T"] for r in rows)
   assert (tmp_path / "parallel.png").read_bytes().startswith(b"\x89PNG")
 
 

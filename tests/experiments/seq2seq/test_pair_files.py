@@ -79,7 +79,7 @@ def test_line_aligned_files(tmp_path, valid):
 def test_training_pairs_with_empty_side_are_dropped(tmp_path, caplog):
   data = write_parallel_files(tmp_path, train_en="a\n\nc\nd\n", train_de="A\nB\n \nD\n")
   assert pairs_data.load_parallel(data, "en", "de").train == [("a", "A"), ("d", "D")]
-  assert f"2 lines are empty, the first {tmp_path}/train.en:2" in caplog.text
+  assert f"2 empty lines, the first {tmp_path}/train.en:2" in caplog.text
 
 
 TABLE = [(f"text {n}", f"title {n}") for n in range(60)]

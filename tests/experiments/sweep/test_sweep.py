@@ -1,4 +1,4 @@
-"""A sweep: what it asks for, what it runs, and the one table."""
+"""Sweeps: trials, runs, ranking, SLURM arrays."""
 
 import csv
 import importlib.util
@@ -26,23 +26,26 @@ SPEC = importlib.util.spec_from_file_location("sweep", ROOT / "launch/sweep.py")
 sweep = importlib.util.module_from_spec(SPEC)
 SPEC.loader.exec_module(sweep)
 TOY = '''
-"""Scores are known beforehand; 13 units fail, and a slow run has to be asked twice."""
+"""A toy experiment with known scores. 13 units fail; a slow run is interrupted once.
+
+It parses its flags itself instead of calling cli.main(Config, run).
+"""
 import dataclasses, json, pathlib, sys, time
 
-PRESETS = {"wide": dict(hidden=500)}
+PRESETS = {"wide": dict(hidden_size=500)}
 
 @dataclasses.dataclass(frozen=True)
 class Config:
   cell: str = "gru"
-  hidden: int = 10
-  rate: float = 0.1
-  both: bool = False
+  hidden_size: int = 10
+  learning_rate: float = 0.1
+  bidirectional: bool = False
   seed: int = 0
-  out: str = ""
+  workdir: str = ""
 
 if __name__ == "__main__":
   given = dict(flag.removeprefix("--").split("=", 1) for flag in sys.argv[1:])
-  out, hidden, seed = given["out"], int(given.get("hidden", 10)), int(given.get("seed", 0))
+  out, hidden, seed = given["workdir"], int(given.get("hidden_size", 10)), int(given.get("seed", 0))
   print("some text")
   try:
     with open("begun", "a") as file:
@@ -62,7 +65,7 @@ if __name__ == "__main__":
 
 @pytest.fixture
 def toy_experiment(tmp_path, monkeypatch):
-  """An experiment, toy, in the folder where all happens; the runs that were begun in it."""
+  """Install the experiment `toy`; return a function that lists the runs started so far."""
   (tmp_path / "experiments").mkdir()
   (tmp_path / "experiments/__init__.py").touch()
   (tmp_path / "experiments/toy.py").write_text(TOY)
@@ -74,7 +77,7 @@ def toy_experiment(tmp_path, monkeypatch):
 
 
 def dry_run_commands(capsys, *words):
-  """What a dry run shows, as the flags of each run."""
+  """Return the flags of each run that a dry run prints."""
   assert sweep.main([words[0], "--workdir=runs", "--dry_run", *words[1:]]) == 0
   lines = map(shlex.split, capsys.readouterr().out.splitlines())
   return [line[3:] for line in lines if line[:2] == [sys.executable, "-m"]]
@@ -86,44 +89,44 @@ def read_results():
 
 
 def test_grid_is_all_combinations(capsys, monkeypatch, tmp_path):
-  """All combinations, each in a folder that says what it is."""
+  """All combinations, each in a folder named after its flags."""
   monkeypatch.chdir(tmp_path)
-  grid = ["--grid", "cell=lstm,gru", "--grid", "text=a b,c/d"]
+  grid = ["--grid", "cell=lstm,gru", "--grid", "text_column=a b,c/d"]
   assert dry_run_commands(capsys, "imdb", *grid, "--", "--epochs=3", "--preset=notes") == [
     [
       "--epochs=3",
       "--preset=notes",
       f"--cell={cell}",
-      f"--text={text}",
+      f"--text_column={text}",
       f"--workdir=runs/{cell_text}",
     ]
     for cell, text, cell_text in [
-      ("lstm", "a b", "cell=lstm,text=a%20b"),
-      ("lstm", "c/d", "cell=lstm,text=c%2Fd"),
-      ("gru", "a b", "cell=gru,text=a%20b"),
-      ("gru", "c/d", "cell=gru,text=c%2Fd"),
+      ("lstm", "a b", "cell=lstm,text_column=a%20b"),
+      ("lstm", "c/d", "cell=lstm,text_column=c%2Fd"),
+      ("gru", "a b", "cell=gru,text_column=a%20b"),
+      ("gru", "c/d", "cell=gru,text_column=c%2Fd"),
     ]
   ]
   assert list(tmp_path.iterdir()) == []
 
 
 def test_random_draws_are_reproducible_and_in_range(capsys):
-  """Draws lie in their ranges, are the same again, and more of them begin like fewer."""
-  ranges = ["rate=log:1e-4:1e-2", "dropout=0:0.5", "hidden=8:11", "cell=lstm,gru"]
+  """Draws are in their ranges and reproducible; more draws start with those of fewer."""
+  ranges = ["learning_rate=log:1e-4:1e-2", "dropout=0:0.5", "hidden_size=8:11", "cell=lstm,gru"]
   words = ["imdb", *(word for text in ranges for word in ("--random", text))]
   three = dry_run_commands(capsys, *words, "--num_trials=3")
   many = dry_run_commands(capsys, *words, "--num_trials=40")
   assert three == many[:3] != dry_run_commands(capsys, *words, "--num_trials=3", "--seed=1")
   assert len(many) == 40
   values = [dict(flag[2:].split("=", 1) for flag in run) for run in many]
-  assert all(1e-4 <= float(run["rate"]) <= 1e-2 for run in values)
+  assert all(1e-4 <= float(run["learning_rate"]) <= 1e-2 for run in values)
   assert all(0 <= float(run["dropout"]) <= 0.5 for run in values)
-  assert {run["hidden"] for run in values} == {"8", "9", "10", "11"}
+  assert {run["hidden_size"] for run in values} == {"8", "9", "10", "11"}
   assert {run["cell"] for run in values} == {"lstm", "gru"}
 
 
 def test_log_uniform_draws():
-  """As many draws between 1e-4 and 1e-3 as between 1e-3 and 1e-2; of the uniform ones, a tenth."""
+  """Half of the log-uniform draws are below 1e-3, and a tenth of the uniform ones."""
   rng = np.random.default_rng(0)
   share = lambda text: np.mean([float(sample_value(rng, text, float)) < 1e-3 for _ in range(2000)])
   assert abs(share("log:1e-4:1e-2") - 1 / 2) < 0.05
@@ -131,27 +134,29 @@ def test_log_uniform_draws():
 
 
 @pytest.mark.parametrize(
-  "words, said",
+  "words, message",
   [
-    (["imbd", "--grid", "cell=gru"], "no experiment imbd"),
-    (["options", "--grid", "cell=gru"], "no experiment options"),
-    (["imdb", "--grid", "cel=gru"], "cel=gru names none of its flags, which are cell, hidden"),
+    (["imbd", "--grid", "cell=gru"], "no experiment 'imbd'"),
+    (["common", "--grid", "cell=gru"], "no experiment 'common'"),
+    (["imdb", "--grid", "cel=gru"], "unknown flag --cel; did you mean --cell?"),
     (["imdb", "--grid", "cell=gru,grue"], "--cell must be one of"),
-    (["imdb", "--grid", "hidden=8,many"], "--hidden must be of type int; got 'many'"),
+    (["imdb", "--grid", "hidden_size=8,many"], "--hidden_size must be of type int; got 'many'"),
     (["imdb", "--grid", "bidirectional=maybe"], "--bidirectional must be of type bool"),
     (["imdb", "--random", "dropout=0:3"], "--dropout must be less than 1"),
-    (["imdb", "--random", "rate=log:0:1"], "log:LOW:HIGH from above 0"),
-    (["imdb", "--random", "rate=1:2:3"], "a range is LOW:HIGH"),
-    (["imdb", "--grid", "cell=gru", "--", "--cell=lstm"], "given twice"),
-    (["imdb", "--num_seeds=2", "--grid", "seed=1,2"], "given twice"),
-    (["imdb", "--", "--workdir=x"], "given twice"),
-    (["imdb", "--", "--preset=none"], "preset=none names none of its flags"),
+    (["imdb", "--random", "learning_rate=log:0:1"], "log:LOW:HIGH with LOW above 0"),
+    (["imdb", "--random", "learning_rate=1:2:3"], "a range must be LOW:HIGH"),
+    (["imdb", "--grid", "cell=gru", "--", "--cell=lstm"], "each flag must be given once"),
+    (["imdb", "--num_seeds=2", "--grid", "seed=1,2"], "each flag must be given once"),
+    (["imdb", "--", "--workdir=x"], "each flag must be given once"),
+    (["imdb", "--", "--preset=none"], "--preset: invalid choice: 'none'"),
   ],
 )
-def test_invalid_arguments_print_error_before_running(words, said, capsys, tmp_path, monkeypatch):
+def test_invalid_arguments_print_error_before_running(
+  words, message, capsys, tmp_path, monkeypatch
+):
   monkeypatch.chdir(tmp_path)
   assert sweep.main([*words[:1], "--workdir=runs", *words[1:]]) == 2
-  assert said in capsys.readouterr().err
+  assert message in capsys.readouterr().err
   assert list(tmp_path.iterdir()) == []
 
 
@@ -159,8 +164,8 @@ def test_invalid_arguments_print_error_before_running(words, said, capsys, tmp_p
 def test_ranking_requires_validation_score(score, capsys):
   with pytest.raises(SystemExit, match="2"):
     sweep.main(["imdb", "--workdir=x", f"--metric={score}"])
-  assert "a score of the validation part" in capsys.readouterr().err
-  with pytest.raises(InvalidInputError, match="score of validation"):
+  assert "must be a validation score" in capsys.readouterr().err
+  with pytest.raises(InvalidInputError, match="must be a validation score"):
     ranking.rank_trials({(): [{score: 1.0, "valid/loss": 1.0}]}, score)
 
 
@@ -172,11 +177,11 @@ def test_ranking_direction_of_scores(score, best):
 
 
 def test_results_table_over_seeds(toy_experiment, capsys):
-  """Mean and deviation over seeds; the best in validation first, and the rest show no test."""
-  grid = ["--grid", "hidden=20,40,30", "--num_seeds=3", "--num_jobs=4"]
+  """Mean and deviation over seeds, ranked by validation; only the best row has test scores."""
+  grid = ["--grid", "hidden_size=20,40,30", "--num_seeds=3", "--num_jobs=4"]
   assert sweep.main(["toy", "--workdir=runs", *grid]) == 0
   first, *rest = rows = read_results()
-  assert [row["hidden"] for row in rows] == ["40", "30", "20"]
+  assert [row["hidden_size"] for row in rows] == ["40", "30", "20"]
   for row, base in zip(rows, (0.04, 0.03, 0.02)):
     values = [base, base + 0.01, base + 0.02]
     assert (row["runs"], float(row["parameters"])) == ("3", base * 1000)
@@ -186,33 +191,46 @@ def test_results_table_over_seeds(toy_experiment, capsys):
   hidden = ("test/accuracy", "test/accuracy ±", "units/line")
   assert {row[name] for row in rest for name in hidden} == {""}
   shown = capsys.readouterr().out.splitlines()
-  assert shown[0].split()[:3] == ["hidden", "runs", "valid/accuracy"]
+  assert shown[0].split()[:3] == ["hidden_size", "runs", "valid/accuracy"]
   assert "0.0500 ± 0.0100" in shown[1]
   assert "0.9500" in shown[1]
   assert "0.9" not in shown[2] + shown[3]
-  assert "valid/accuracy has chosen the first row" in shown[-1]
+  assert "Ranked by valid/accuracy" in shown[-1]
 
   assert sweep.main(["toy", "--workdir=runs", "--metric=valid/loss", *grid]) == 0
-  assert [row["hidden"] for row in read_results()] == ["20", "30", "40"]
-  assert len(toy_experiment()) == 9  # none was run again
+  assert [row["hidden_size"] for row in read_results()] == ["20", "30", "40"]
+  assert len(toy_experiment()) == 9  # no run is repeated
 
 
 def test_failed_run_is_reported_and_retried(toy_experiment, capsys):
-  """The others go on; it is named in the end, and tried again by the next call, alone."""
-  words = ["toy", "--workdir=runs", "--grid", "hidden=12,13,14", "--", "--bidirectional_lm=true"]
+  """The other runs finish; the failed one is reported and retried by the next call."""
+  words = ["toy", "--workdir=runs", "--grid", "hidden_size=12,13,14", "--", "--bidirectional=true"]
   assert sweep.main(words) == 1
   said = capsys.readouterr()
-  assert "hidden=13 failed; see runs/hidden=13/stderr.txt" in said.err
-  assert "no luck" in pathlib.Path("runs/hidden=13/stderr.txt").read_text()
-  assert [row["hidden"] for row in read_results()] == ["14", "12"]
+  assert "hidden_size=13 failed; see runs/hidden_size=13/stderr.txt" in said.err
+  assert "no luck" in pathlib.Path("runs/hidden_size=13/stderr.txt").read_text()
+  assert [row["hidden_size"] for row in read_results()] == ["14", "12"]
   assert sweep.main(words) == 1
-  assert toy_experiment() == ["hidden=12", "hidden=13", "hidden=14", "hidden=13"]
-  words[words.index("hidden=12,13,14")] = "hidden=12,14"
+  assert toy_experiment() == [
+    "hidden_size=12",
+    "hidden_size=13",
+    "hidden_size=14",
+    "hidden_size=13",
+  ]
+  words[words.index("hidden_size=12,13,14")] = "hidden_size=12,14"
   assert sweep.main(words) == 0
 
 
 def test_ctrl_c_saves_runs_and_same_command_resumes(toy_experiment, capsys):
-  words = ["toy", "--workdir=runs", "--num_jobs=2", "--grid", "cell=slow", "--grid", "hidden=7,8,9"]
+  words = [
+    "toy",
+    "--workdir=runs",
+    "--num_jobs=2",
+    "--grid",
+    "cell=slow",
+    "--grid",
+    "hidden_size=7,8,9",
+  ]
 
   def interrupt():
     for _ in range(600):
@@ -228,24 +246,24 @@ def test_ctrl_c_saves_runs_and_same_command_resumes(toy_experiment, capsys):
     assert sweep.main(words) == 130
   finally:
     signal.signal(signal.SIGINT, before)
-  assert "the same command goes on" in capsys.readouterr().err
+  assert "the same command resumes" in capsys.readouterr().err
   saved = sorted(str(path.parent) for path in pathlib.Path().glob("runs/*/saved"))
-  assert saved == ["runs/cell=slow,hidden=7", "runs/cell=slow,hidden=8"]
-  last = pathlib.Path("runs/cell=slow,hidden=9")  # which did not begin
+  assert saved == ["runs/cell=slow,hidden_size=7", "runs/cell=slow,hidden_size=8"]
+  last = pathlib.Path("runs/cell=slow,hidden_size=9")  # which was not started
   last.mkdir()
   (last / "saved").touch()
   assert sweep.main(words) == 0
-  assert [row["hidden"] for row in read_results()] == ["9", "8", "7"]
+  assert [row["hidden_size"] for row in read_results()] == ["9", "8", "7"]
 
 
 def test_slurm_array(toy_experiment, capsys, monkeypatch):
-  """An array of what has not finished; each task is launch/slurm.sh with the flags of its run."""
+  """The array contains unfinished runs; each task calls launch/slurm.sh with the flags of a run."""
   words = ["toy", "--workdir=runs", "--grid", "cell=gru,a b,it's", "--num_jobs=2"]
   assert sweep.main(["toy", "--workdir=runs", "--grid", "cell=gru"]) == 0
   path = os.environ["PATH"]
   monkeypatch.setenv("PATH", "")
   assert sweep.main([*words, "--sbatch_flags="]) == 2
-  assert "no sbatch" in capsys.readouterr().err
+  assert "needs the command sbatch" in capsys.readouterr().err
   keep = 'import sys\nopen("asked", "w").write(repr(sys.argv[1:]))'
   pathlib.Path("sbatch").write_text(f"#!{sys.executable}\n{keep}")
   pathlib.Path("sbatch").chmod(0o755)
@@ -261,14 +279,17 @@ def test_slurm_array(toy_experiment, capsys, monkeypatch):
   assert capsys.readouterr().out == script
 
   house = pathlib.Path("house")
-  for path, text in (("launch/slurm.sh", sweep.SLURM.read_text()), ("experiments/toy.py", TOY)):
+  for path, text in (
+    ("launch/slurm.sh", sweep.SLURM_SCRIPT.read_text()),
+    ("experiments/toy.py", TOY),
+  ):
     (house / path).parent.mkdir(parents=True, exist_ok=True)
     (house / path).write_text(text)
     (house / path).chmod(0o755)
   script = script.replace(str(ROOT), str(house.resolve()))
   for number, cell in enumerate(["a b", "it's"]):
-    own = os.environ | {"SLURM_ARRAY_TASK_ID": str(number), "DRY_RUN": "1"}
-    done = subprocess.run(["bash", "-c", script], env=own, capture_output=True, text=True)
+    env = os.environ | {"SLURM_ARRAY_TASK_ID": str(number), "DRY_RUN": "1"}
+    done = subprocess.run(["bash", "-c", script], env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     flags = shlex.split(done.stdout.splitlines()[-1])[-2:]
     assert flags[0] == f"--cell={cell}"
@@ -276,15 +297,19 @@ def test_slurm_array(toy_experiment, capsys, monkeypatch):
 
 
 def test_imdb_sweep_is_cached(tmp_path, capsys):
-  """Of imdb: its result is kept and not sought again; other flags are refused in its folder."""
+  """A finished run of imdb is not repeated; its folder rejects other flags."""
   words = ["imdb", f"--workdir={tmp_path}", "--grid", "cell=vanilla", "--"]
-  tiny = "--dataset=embedded --ngram_order=0 --hidden=4 --embed_dim=4 --batch_size=100".split()
+  tiny = "--dataset=embedded --ngram_order=0 --hidden_size=4 --embed_dim=4 --batch_size=100".split()
   assert sweep.main([*words, *tiny, "--epochs=1"]) == 0, capsys.readouterr()
-  kept = tmp_path / "cell=vanilla/result.json"
-  found, stamp = json.loads(kept.read_text()), kept.stat().st_mtime_ns
-  assert (found["experiment"], found["cell"], found["dataset"]) == ("imdb", "vanilla", "embedded")
-  assert f"{found['valid/accuracy']:.4f}" in capsys.readouterr().out
+  path = tmp_path / "cell=vanilla/result.json"
+  result, modified = json.loads(path.read_text()), path.stat().st_mtime_ns
+  assert (result["experiment"], result["cell"], result["dataset"]) == (
+    "imdb",
+    "vanilla",
+    "embedded",
+  )
+  assert f"{result['valid/accuracy']:.4f}" in capsys.readouterr().out
   assert sweep.main([*words, *tiny, "--epochs=1"]) == 0
-  assert kept.stat().st_mtime_ns == stamp
+  assert path.stat().st_mtime_ns == modified
   assert sweep.main([*words, *tiny, "--epochs=2"]) == 2
-  assert "epochs: 1 there, 2 asked for" in capsys.readouterr().err
+  assert "epochs: saved 1, requested 2" in capsys.readouterr().err
