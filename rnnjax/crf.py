@@ -1,7 +1,7 @@
 """Tag layers: the output layer of a tagger, from tag scores to a distribution over tag sequences.
 
 A linear-chain conditional random field (Lafferty, McCallum & Pereira 2001) scores a tag sequence y
-by its tags and by pairs of neighbouring tags:
+by its tags and by pairs of neighboring tags:
 
     s(y) = a[y₁] + Σₜ sₜ[yₜ] + Σₜ A[yₜ₋₁, yₜ] + e[y_T],    p(y) = exp s(y) / Z
 

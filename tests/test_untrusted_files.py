@@ -190,8 +190,8 @@ def test_checkpoint_with_symlink_or_zarr3_raises(tmp_path):
 @pytest.mark.parametrize(
   "text, message",
   [
-    ("[]", "config"),
-    ('{"config": 1}', "config"),
+    ("[]", "is not a configuration"),
+    ('{"config": 1}', "is not a configuration"),
     ("{", "is not JSON"),
     ("[" * 100_000, "is not JSON"),
     ('{"config": "\xff', "not JSON|not UTF-8"),

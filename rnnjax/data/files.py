@@ -22,7 +22,7 @@ from rnnjax.types import InvalidInputError
 DATASETS = ("auto", "embedded", "files")
 UNPACK_LIMIT = 2 << 30  # bytes that a .gz file, or all members of an archive, may unpack to
 MAX_COMPRESSION_RATIO = 200  # unpacked bytes for each packed byte
-MIN_UNPACK_LIMIT = 4 << 20  # bytes that a file may unpack to whatever its ratio
+MIN_UNPACK_LIMIT = 4 << 20  # bytes that a file may unpack to at any ratio
 CHUNK_SIZE = 1 << 20  # bytes
 DECODE_ERRORS = (  # raised by decoders on damaged bytes; MemoryError is never caught
   EOFError,

@@ -41,9 +41,8 @@ def read_cells(file: File, names: Collection[str]) -> dict[str, list[np.ndarray 
     InvalidInputError: the file is damaged, of another format, or unpacks to too much.
   """
   data, cell_arrays = read_bytes(file), {}
-  with reraise_decode_errors(
-    file, "as a MATLAB file", "Was it cut off, or saved as version 7.3?", KeyError
-  ):
+  hint = "Was it cut off, or saved as version 7.3?"
+  with reraise_decode_errors(file, "as a MATLAB file", hint):
     byte_order = BYTE_ORDERS.get(data[HEADER_SIZE - 2 : HEADER_SIZE])
     if byte_order is None:
       raise ValueError("its header does not state a byte order")
@@ -106,6 +105,8 @@ def _parse_matrix(
     return name, [_parse_matrix(cell, byte_order)[1] for _, cell in values]
   if flags & 0xFF in NUMERIC_CLASSES:
     ((type_code, numbers),) = values
+    if type_code not in NUMBER_DTYPES:
+      raise ValueError(f"{name!r} has the unknown number type {type_code}")
     dtype = byte_order + NUMBER_DTYPES[type_code]
     return name, np.frombuffer(numbers, dtype).reshape(shape, order="F")
   return name, None

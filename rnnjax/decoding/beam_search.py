@@ -80,7 +80,7 @@ def beam_search(
     beam_size: k.
     max_length: T, the maximum number of tokens, including eos_id.
     eos_id: the token that ends a sequence.
-    length_penalty: α. Values above 0 favour longer sequences; 0 is no penalty.
+    length_penalty: α. Values above 0 favor longer sequences; 0 is no penalty.
     coverage_fn: the carry that predicts the last token -> c(y) [B], finite and at most 0; None for
       no coverage. Coverage affects the scores, but not which hypotheses are extended.
     coverage_penalty: β ≥ 0; ignored without coverage_fn.

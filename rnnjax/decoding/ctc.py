@@ -1,7 +1,7 @@
 """Decoding for connectionist temporal classification (CTC).
 
-An alignment a assigns a label or the blank, 0, to each of T frames. It is collapsed to a labelling
-by merging repeated symbols and then removing blanks. The probability of a labelling y is the sum
+An alignment a assigns a label or the blank, 0, to each of T frames. It is collapsed to a labeling
+by merging repeated symbols and then removing blanks. The probability of a labeling y is the sum
 over its alignments (Graves, Fernández, Gomez & Schmidhuber 2006):
 
     p(y | x) = Σ {Πₜ p(aₜ | x) : a collapses to y}
@@ -22,7 +22,7 @@ def greedy_decode(log_p: np.ndarray) -> list[int]:
 
 
 def prefix_beam_search(log_p: np.ndarray, beam_size: int) -> list[tuple[tuple[int, ...], float]]:
-  """Return the most likely labellings y with log p(y | x), best first, by prefix beam search.
+  """Return the most likely labelings y with log p(y | x), best first, by prefix beam search.
 
       b(y) = p(blank) (b(y) + e(y))                     alignments of y that end in a blank
       e(y) = p(k) (e(y) + b(y') + [k ≠ k'] e(y'))       alignments of y that end in k
@@ -51,7 +51,7 @@ def prefix_beam_search(log_p: np.ndarray, beam_size: int) -> list[tuple[tuple[in
     either = np.logaddexp(b, e)
     extended = either[:, None] + p
     extended[np.arange(n), last] = b + p[last]  # a repeated label needs a blank in between
-    extended[:, 0] = -np.inf  # the blank extends no labelling
+    extended[:, 0] = -np.inf  # the blank extends no labeling
     b, e = either + p[0], e + p[last]
     index = {y: i for i, y in enumerate(prefixes)}
     for i, y in enumerate(prefixes):

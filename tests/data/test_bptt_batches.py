@@ -1,6 +1,6 @@
-"""Columns of a text: what each batch reads, where the next goes on, and what is weighed.
+"""BpttBatches: contiguity of columns, weights, and dependence on seed and step.
 
-Token i of the text is i, so that a batch tells which places it holds.
+Token i of the text is i, so that a batch shows which positions it contains.
 """
 
 import itertools
@@ -11,14 +11,14 @@ import pytest
 
 from rnnjax.data.bptt_batches import BpttBatches
 
-# Tokens, columns, steps: dividing evenly, not at all, and columns shorter than the window.
+# Tokens, columns, window length: divisible, not divisible, and columns shorter than the window.
 SIZES = [(60, 3, 10), (101, 4, 5), (250, 7, 6), (30, 1, 7), (10, 4, 8)]
 over_sizes = pytest.mark.parametrize("N, B, T", SIZES)
 
 
-def epoch_batches(columns, number=0):
-  """The batches of one epoch of training."""
-  return list(itertools.islice(columns.stream(number * len(columns)), len(columns)))
+def epoch_batches(batches, epoch=0):
+  """Return the batches of one training epoch."""
+  return list(itertools.islice(batches.stream(epoch * len(batches)), len(batches)))
 
 
 def batch_tokens(batches):
@@ -26,98 +26,97 @@ def batch_tokens(batches):
 
 
 @over_sizes
-@pytest.mark.parametrize("number", [0, 1])
-def test_columns_are_contiguous_and_wrap_around(N, B, T, number):
-  """Down each column stand neighbours, batch after batch, each batch from where the last ended."""
-  batches = epoch_batches(BpttBatches(np.arange(N), B, T, seed=3), number)
+@pytest.mark.parametrize("epoch", [0, 1])
+def test_columns_are_contiguous_and_wrap_around(N, B, T, epoch):
+  """Each column continues in the next batch where the previous one ended."""
+  batches = epoch_batches(BpttBatches(np.arange(N), B, T, seed=3), epoch)
   for batch in batches:
     assert batch["tokens"].shape == (T + 1, B)
     np.testing.assert_array_equal(batch["weights"], np.ones((T, B)))
-  for one, two in itertools.pairwise(batch_tokens(batches)):
-    np.testing.assert_array_equal(one[-1], two[0])
+  for previous, tokens in itertools.pairwise(batch_tokens(batches)):
+    np.testing.assert_array_equal(previous[-1], tokens[0])
   column = np.concatenate([batch["tokens"][:-1] for batch in batches])
   np.testing.assert_array_equal(column, (column[0] + np.arange(len(column))[:, None]) % N)
 
 
 @pytest.mark.parametrize("N, B, T", SIZES[:-1])
 def test_epoch_reads_each_token_at_most_once(N, B, T):
-  """No token is read twice, and fewer than a batch of them not at all."""
-  columns = BpttBatches(np.arange(N), B, T, seed=0)
-  for number in range(3):
-    read = np.concatenate(
-      [batch["tokens"][:-1].ravel() for batch in epoch_batches(columns, number)]
+  """Fewer tokens than a batch holds are skipped."""
+  batches = BpttBatches(np.arange(N), B, T, seed=0)
+  for epoch in range(3):
+    tokens = np.concatenate(
+      [batch["tokens"][:-1].ravel() for batch in epoch_batches(batches, epoch)]
     )
-    assert len(set(read)) == len(read) > N - B * T
+    assert len(set(tokens)) == len(tokens) > N - B * T
 
 
 def test_skipped_tokens_differ_between_epochs():
-  """The cut is drawn anew, so over some epochs every pair of neighbours is read."""
-  columns = BpttBatches(np.arange(101), 4, 10, seed=0)
-  starts = [int(epoch_batches(columns, number)[0]["tokens"][0, 0]) for number in range(20)]
-  assert len(set(starts)) > 10
-  read = [epoch_batches(columns, number) for number in range(20)]
-  assert {int(t) for batch in itertools.chain(*read) for t in batch["tokens"][:-1].flat} == {
-    *range(101)
-  }
+  """Each epoch is cut at a random position, so that all tokens are read over some epochs."""
+  batches = BpttBatches(np.arange(101), 4, 10, seed=0)
+  epochs = [epoch_batches(batches, epoch) for epoch in range(20)]
+  assert len({int(epoch[0]["tokens"][0, 0]) for epoch in epochs}) > 10
+  tokens = {int(t) for batch in itertools.chain(*epochs) for t in batch["tokens"][:-1].flat}
+  assert tokens == {*range(101)}
 
 
 @over_sizes
 @pytest.mark.parametrize("step", [0, 1, 2, 7])
 def test_batches_depend_only_on_seed_and_step(N, B, T, step):
   """stream(n) begins with the n-th batch of stream(), across epochs; another seed differs."""
-  make = lambda seed: BpttBatches(np.arange(N), B, T, seed)
-  expected = batch_tokens(itertools.islice(make(1).stream(), step, step + 4))
-  np.testing.assert_array_equal(batch_tokens(itertools.islice(make(1).stream(step), 4)), expected)
-  others = [batch_tokens(itertools.islice(make(seed).stream(step), 4)) for seed in (2, 3)]
-  assert not all(np.array_equal(other, expected) for other in others)
+
+  def four_batches(seed, first, skip=0):
+    batches = BpttBatches(np.arange(N), B, T, seed).stream(first)
+    return batch_tokens(itertools.islice(batches, skip, skip + 4))
+
+  expected = four_batches(1, 0, skip=step)
+  np.testing.assert_array_equal(four_batches(1, step), expected)
+  assert not all(np.array_equal(four_batches(seed, step), expected) for seed in (2, 3))
 
 
 @pytest.mark.parametrize("N, B, T", [*SIZES, (2, 1, 4), (2, 2, 1), (9, 5, 2), (5, 5, 3)])
-@pytest.mark.parametrize("warm", [0, 1, 5, 40])
-def test_evaluation_weights_each_pair_once(N, B, T, warm):
-  """All of (w₀, w₁) ... (w_N₋₂, w_N₋₁) and no other, in the fewest batches, as len() counts."""
-  columns, counts = BpttBatches(np.arange(N), B, T, context_len=warm), np.zeros(N - 1, int)
-  batches = list(columns)
-  for batch in batches:
+@pytest.mark.parametrize("context_len", [0, 1, 5, 40])
+def test_evaluation_weights_each_pair_once(N, B, T, context_len):
+  """Every pair of neighboring tokens has weight 1 once, in the fewest batches."""
+  batches = BpttBatches(np.arange(N), B, T, context_len=context_len)
+  counts = np.zeros(N - 1, int)
+  first_pass = list(batches)
+  for batch in first_pass:
     assert set(batch["weights"].flat) <= {0, 1}
-    one, two = (part[batch["weights"] == 1] for part in (batch["tokens"][:-1], batch["tokens"][1:]))
-    np.testing.assert_array_equal(two, one + 1)
-    np.add.at(counts, one, 1)
+    has_weight = batch["weights"] == 1
+    inputs, targets = batch["tokens"][:-1][has_weight], batch["tokens"][1:][has_weight]
+    np.testing.assert_array_equal(targets, inputs + 1)
+    np.add.at(counts, inputs, 1)
   np.testing.assert_array_equal(counts, 1)
-  fewest = math.ceil((math.ceil((N - 1) / B) + warm) / T)
-  assert len(batches) == len(columns) == fewest
-  for batch, again in zip(batches, columns, strict=True):
+  fewest = math.ceil((math.ceil((N - 1) / B) + context_len) / T)
+  assert len(first_pass) == len(batches) == fewest
+  for batch, again in zip(first_pass, batches, strict=True):
     np.testing.assert_array_equal(batch["tokens"], again["tokens"])
 
 
 @over_sizes
-@pytest.mark.parametrize("warm", [0, 1, 5, 40])
-def test_warmup_tokens_precede_each_column(N, B, T, warm):
-  """Before its first weighed token stand the `warm` ones before it, unweighed, or the text's first.
-
-  And the batches of a column hang together.
-  """
-  batches = list(BpttBatches(np.arange(N), B, T, context_len=warm))
-  for one, two in itertools.pairwise(batch_tokens(batches)):
-    np.testing.assert_array_equal(one[-1], two[0])
-  read = np.concatenate([batch["tokens"][:-1] for batch in batches])
-  weighed = np.concatenate([batch["weights"] for batch in batches])
-  for column, weights in zip(read.T, weighed.T, strict=True):
+@pytest.mark.parametrize("context_len", [0, 1, 5, 40])
+def test_context_tokens_precede_each_column(N, B, T, context_len):
+  """Each column begins with its context, of weight 0; before the text, the first token repeats."""
+  batches = list(BpttBatches(np.arange(N), B, T, context_len=context_len))
+  for previous, tokens in itertools.pairwise(batch_tokens(batches)):
+    np.testing.assert_array_equal(previous[-1], tokens[0])
+  columns = np.concatenate([batch["tokens"][:-1] for batch in batches]).T
+  column_weights = np.concatenate([batch["weights"] for batch in batches]).T
+  for column, weights in zip(columns, column_weights, strict=True):
     if weights.any():
-      assert weights.argmax() == warm
-      before = [max(column[warm] - n, 0) for n in range(warm, 0, -1)]
-      np.testing.assert_array_equal(column[:warm], before)
+      assert weights.argmax() == context_len
+      context = [max(column[context_len] - n, 0) for n in range(context_len, 0, -1)]
+      np.testing.assert_array_equal(column[:context_len], context)
 
 
 def test_token_ids_are_preserved():
-  """What is read are the ids that stand at those places."""
   text = np.random.default_rng(0).integers(0, 9, 50).astype(np.int32)
   for seed in (None, 4):
-    places, ids = (BpttBatches(t, 3, 4, seed, context_len=2) for t in (np.arange(50), text))
-    for at, read in itertools.islice(zip(places.stream(), ids.stream()), 8):
-      np.testing.assert_array_equal(read["tokens"], text[at["tokens"]])
-  for at, read in zip(places, ids, strict=True):
-    np.testing.assert_array_equal(read["tokens"], text[at["tokens"]])
+    positions, ids = (BpttBatches(t, 3, 4, seed, context_len=2) for t in (np.arange(50), text))
+    for position, batch in itertools.islice(zip(positions.stream(), ids.stream()), 8):
+      np.testing.assert_array_equal(batch["tokens"], text[position["tokens"]])
+  for position, batch in zip(positions, ids, strict=True):
+    np.testing.assert_array_equal(batch["tokens"], text[position["tokens"]])
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Word vectors: formats agree, other spellings help out, and errors name the line."""
+"""Word vectors: all formats, fallback spellings, and errors that name the line."""
 
 import gzip
 import logging
@@ -12,26 +12,26 @@ from rnnjax.data.vocabulary import Vocabulary
 from rnnjax.types import InvalidInputError
 
 ROWS = "the 1 2 3\nof 4 5 6\nfilm -1 0.5 1e-1\n"
-WORDS = Vocabulary(["film", "the", "unheard"])
+WORDS = Vocabulary(["film", "the", "missing"])
 
 
 def write_file(path, content):
-  """Writes text or bytes to a file, packed where it ends in .gz."""
+  """Write text or bytes to a file, gzipped if its name ends in .gz; return its path."""
   data = content if isinstance(content, bytes) else content.encode()
   path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
   return str(path)
 
 
 def file_formats(words, numbers):
-  """The same rows in each format, after its name."""
-  names = [word.encode() for word in words]
-  texts = [b" ".join([name, *(str(x).encode() for x in row)]) for name, row in zip(names, numbers)]
-  packed = [name + b" " + row.astype("<f4").tobytes() for name, row in zip(names, numbers)]
+  """Yield the name and the content of a file of each format."""
+  encoded = [word.encode() for word in words]
+  text = [b" ".join([word, *(str(x).encode() for x in row)]) for word, row in zip(encoded, numbers)]
+  binary = [word + b" " + row.astype("<f4").tobytes() for word, row in zip(encoded, numbers)]
   header = f"{len(words)} {numbers.shape[1]}\n".encode()
-  yield "glove.txt", b"".join(row + b"\n" for row in texts)
-  yield "word2vec.txt", header + b"".join(row + b" \n" for row in texts)
-  yield "word2vec.bin", header + b"".join(packed)
-  yield "lines.bin", header + b"".join(row + b"\n" for row in packed)
+  yield "glove.txt", b"".join(row + b"\n" for row in text)
+  yield "word2vec.txt", header + b"".join(row + b" \n" for row in text)
+  yield "word2vec.bin", header + b"".join(binary)
+  yield "lines.bin", header + b"".join(row + b"\n" for row in binary)
 
 
 @pytest.mark.parametrize("suffix", ["", ".gz"])
@@ -40,11 +40,11 @@ def test_rows_are_indexed_by_word_id(tmp_path, suffix):
   expected = np.float32([[-1, 0.5, 0.1], [1, 2, 3]])
   np.testing.assert_array_equal(table[WORDS.encode(["film", "the"])], expected)
   np.testing.assert_array_equal(table[0], np.zeros(3))
-  assert np.isfinite(table).all() and table[WORDS.ids["unheard"]].any()
+  assert np.isfinite(table).all() and table[WORDS.ids["missing"]].any()
 
 
 def test_streamed_file_may_exceed_memory_limit(tmp_path, monkeypatch):
-  """As GoogleNews's .gz is, and however much of it was looked at before."""
+  """A streamed .gz file, such as GoogleNews', has a limit on its ratio only."""
   monkeypatch.setattr(files, "UNPACK_LIMIT", 1000)
   rows = b"".join(b"word%d 1 2 3\n" % n for n in range(9000)) + ROWS.encode()
   path = write_file(tmp_path / "glove.txt.gz", rows)
@@ -61,23 +61,23 @@ def test_streamed_file_may_exceed_memory_limit(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("seed", range(20))
 def test_all_formats_round_trip(tmp_path, seed):
-  draw = np.random.default_rng(seed)
-  count, width = draw.integers(1, 40), draw.integers(2, 60)
-  words = [f"{'äx€'[n % 3]}{'y' * (n // 3)}" for n in range(count)]
-  numbers = draw.normal(0, 10.0 ** draw.integers(-9, 9), (count, width)).astype(np.float32)
-  some = Vocabulary([*draw.permutation(words)[: (count + 1) // 2].tolist(), "unheard"])
+  rng = np.random.default_rng(seed)
+  num_words, dim = rng.integers(1, 40), rng.integers(2, 60)
+  words = [f"{'äx€'[n % 3]}{'y' * (n // 3)}" for n in range(num_words)]
+  numbers = rng.normal(0, 10.0 ** rng.integers(-9, 9), (num_words, dim)).astype(np.float32)
+  vocabulary = Vocabulary([*rng.permutation(words)[: (num_words + 1) // 2].tolist(), "missing"])
   tables = []
   for name, content in file_formats(words, numbers):
     for path in (tmp_path / name, tmp_path / f"{name}.gz"):
-      tables.append(word_vectors.load_embeddings(write_file(path, content), some))
-  for word in some.words[2:-1]:
-    np.testing.assert_array_equal(tables[0][some.ids[word]], numbers[words.index(word)])
+      tables.append(word_vectors.load_embeddings(write_file(path, content), vocabulary))
+  for word in vocabulary.words[2:-1]:
+    np.testing.assert_array_equal(tables[0][vocabulary.ids[word]], numbers[words.index(word)])
   for table in tables[1:]:
     np.testing.assert_array_equal(table, tables[0])
 
 
 def test_missing_words_get_noise_of_same_mean_and_std(tmp_path):
-  words = Vocabulary(["the", *(f"unheard{'x' * n}" for n in range(500))])
+  words = Vocabulary(["the", *(f"missing{'x' * n}" for n in range(500))])
   numbers = np.random.default_rng(0).normal(5, 2, (1, 200)).astype(np.float32)
   table = word_vectors.load_embeddings(
     write_file(tmp_path / "f", dict(file_formats(["the"], numbers))["glove.txt"]), words
@@ -98,7 +98,7 @@ def test_words_with_spaces_and_invalid_utf8(tmp_path):
 @pytest.mark.parametrize(
   "word, rows, number",
   [
-    ("It", "IT 3\nit 2\nIt 1\n", 1),  # the exact match, wherever it stands
+    ("It", "IT 3\nit 2\nIt 1\n", 1),  # the exact match, at any position
     ("iT", "IT 3\nIt 4\nit 2\n", 2),
     ("paris", "PARIS 3\nParis 4\n", 4),
     ("nato", "NATO 3\n", 3),

@@ -30,7 +30,7 @@ def exhaustive_probs(scores):
 
 @pytest.mark.parametrize("T, K", [(1, 2), (4, 3), (6, 2), (5, 3)])
 def test_wide_beam_is_exact(T, K):
-  """A beam that discards nothing finds every labelling with its exact probability, best first."""
+  """A beam that discards nothing finds every labeling with its exact probability, best first."""
   for seed in range(3):
     scores = random_log_probs(T, K, seed)
     expected, results = exhaustive_probs(scores), ctc.prefix_beam_search(scores, 10_000)

@@ -27,6 +27,28 @@ from rnnjax.cells.base import Cell, accumulation_dtype
 from rnnjax.types import Array, Carry, Params
 
 
+class Tiling(NamedTuple):
+  """How a kernel splits its work.
+
+  H is padded to a multiple of `block_units` and `block_k`, which are powers of two.
+
+  Attributes:
+    block_batch: rows of the batch in one program.
+    block_units: hidden units in one program.
+    block_k: hidden units in one matrix product.
+    num_warps: warps of a program, on a GPU.
+  """
+
+  block_batch: int
+  block_units: int
+  block_k: int
+  num_warps: int = 4
+
+  def padded_size(self, H: int) -> int:
+    """Return the number of units to which H units are padded."""
+    return _round_up(H, max(self.block_units, self.block_k))
+
+
 class KernelSpec(NamedTuple):
   """Everything that a kernel is generated from.
 
@@ -51,7 +73,7 @@ class KernelSpec(NamedTuple):
   H: int
   output_is_h: bool
   dtype: jnp.dtype
-  tiling: "Tiling"
+  tiling: Tiling
   forward: Callable
   backward: Callable
 
@@ -81,28 +103,6 @@ class KernelSpec(NamedTuple):
       return list(values)
     unit = first + jax.lax.broadcasted_iota(jnp.int32, values[0].shape, 1)
     return [jnp.where(unit < self.H, value, 0) for value in values]
-
-
-class Tiling(NamedTuple):
-  """How a kernel splits its work.
-
-  H is padded to a multiple of `block_units` and `block_k`, which are powers of two.
-
-  Attributes:
-    block_batch: rows of the batch in one program.
-    block_units: hidden units in one program.
-    block_k: hidden units in one matrix product.
-    num_warps: warps of a program, on a GPU.
-  """
-
-  block_batch: int
-  block_units: int
-  block_k: int
-  num_warps: int = 4
-
-  def padded_size(self, H: int) -> int:
-    """Return the number of units to which H units are padded."""
-    return _round_up(H, max(self.block_units, self.block_k))
 
 
 def make_kernel_spec(

@@ -105,7 +105,7 @@ def test_forecast_figure_is_written(forecast_run):
 
 def write_table(folder, rows=120):
   """Write a table of two positive columns, the second ten times the first."""
-  path = folder / "some.csv"
+  path = folder / "series.csv"
   x = np.exp(0.02 * np.arange(rows) + 0.3 * np.sin(np.arange(rows) * np.pi / 6))
   lines = [f"{t},{value},{10 * value}" for t, value in enumerate(x)]
   path.write_text("\n".join(["date,one,ten", *lines]))
@@ -157,7 +157,7 @@ def test_csv_series_is_learned(tmp_path):
     data_dir=write_table(tmp_path),
   )
   scores = forecast.run(config)
-  assert scores["dataset"] == "some"
+  assert scores["dataset"] == "series"
   assert scores["test/mse"] < 0.5 * min(scores["persistence/mse"], scores["seasonal/mse"])
 
 
@@ -178,9 +178,9 @@ def test_invalid_flags_raise(options, words):
 
 @pytest.mark.parametrize("text", ["date,a\n1,2\n", "date,a\n"], ids=["one", "none"])
 def test_single_row_raises(tmp_path, text):
-  (tmp_path / "some.csv").write_text(text)
+  (tmp_path / "series.csv").write_text(text)
   with pytest.raises(InvalidInputError, match=r"--split .* with a sum of at most [01], the rows"):
-    forecast.run(Config(data_dir=str(tmp_path / "some.csv")))
+    forecast.run(Config(data_dir=str(tmp_path / "series.csv")))
 
 
 @pytest.mark.parametrize("preset", forecast.PRESETS)

@@ -11,18 +11,18 @@ from rnnjax.types import InvalidInputError
 TABLE = "date,load,OT\n2016-07-01,1,10\n2016-07-02,2.5,20\n2016-07-03,3,-1e1\n"
 
 
-def write_csv(folder, text, name="some.csv"):
+def write_csv(folder, text, name="series.csv"):
   path = folder / name
   path.write_bytes(gzip.compress(text.encode()) if name.endswith(".gz") else text.encode())
   return path
 
 
-@pytest.mark.parametrize("name", ["some.csv", "some.csv.gz"])
+@pytest.mark.parametrize("name", ["series.csv", "series.csv.gz"])
 def test_csv_table_columns(tmp_path, name):
   """All columns but the dates, or the named ones in the order of their names."""
   path = write_csv(tmp_path, TABLE, name)
   file_name, columns, dates, values = series_data.read_table(path)
-  assert file_name == "some" and columns == ["load", "OT"]
+  assert file_name == "series" and columns == ["load", "OT"]
   assert dates == ["2016-07-01", "2016-07-02", "2016-07-03"]
   np.testing.assert_array_equal(values, [[1, 10], [2.5, 20], [3, -10]])
   *_, values = series_data.read_table(path, "OT, load")
@@ -32,19 +32,19 @@ def test_csv_table_columns(tmp_path, name):
 @pytest.mark.parametrize(
   "text, columns, words",
   [
-    ("", "", r"some\.csv must have a header"),
+    ("", "", r"series\.csv must have a header"),
     ("date\n1\n", "", r"must have a header with dates first"),
-    ("date,a,a\n1,2,3\n", "", r"some\.csv must have each column once"),
+    ("date,a,a\n1,2,3\n", "", r"series\.csv must have each column once"),
     (TABLE, "OT,oil", r"the columns \['OT', 'oil'\].* it has \['date', 'load', 'OT'\]"),
     (TABLE, "date", r"the columns \['date'\]"),
     (
       "date,a\n1,2\n2,\n",
       "",
-      r"some\.csv:3, column 'a', .* got ''\. Is the value missing",
+      r"series\.csv:3, column 'a', must be a number; got ''\. Is the value missing",
     ),
-    ("date,a,b\n1,2,2\n2,none,2\n", "", r"some\.csv:3, column 'a', must be a number; got 'none'"),
-    ("date,a\n1,nan\n", "", r"some\.csv:2, column 'a', must be a number; got 'nan'"),
-    ("date,a\n1,2\n2,3,4\n", "", r"some\.csv:3 is not CSV: 3 fields, and the header has 2"),
+    ("date,a,b\n1,2,2\n2,none,2\n", "", r"series\.csv:3, column 'a', must be a number; got 'none'"),
+    ("date,a\n1,nan\n", "", r"series\.csv:2, column 'a', must be a number; got 'nan'"),
+    ("date,a\n1,2\n2,3,4\n", "", r"series\.csv:3 is not CSV: 3 fields, and the header has 2"),
   ],
   ids=["empty", "dates", "twice", "column", "dates-named", "gap", "text", "nan", "ragged"],
 )
@@ -86,7 +86,7 @@ def test_invalid_split_raises(split):
 def make_series(values, split_sizes, log_transform=False):
   values = np.asarray(values, float).reshape(len(values), -1)
   columns, dates = ["a"] * values.shape[1], [""] * len(values)
-  return series_data.Series("some", columns, dates, values, split_sizes, log_transform)
+  return series_data.Series("series", columns, dates, values, split_sizes, log_transform)
 
 
 def test_scaling_uses_training_rows_only():
@@ -127,7 +127,7 @@ def test_windows_forecast_within_one_split():
 def test_too_few_rows_raise(split_sizes, horizon):
   data = make_series(np.arange(30.0), split_sizes)
   with pytest.raises(
-    InvalidInputError, match=r"some has too few rows: its splits have \d+, \d+, \d+"
+    InvalidInputError, match=r"series has too few rows: its splits have \d+, \d+, \d+"
   ):
     for split in range(3):
       data.window_ends(split, 8, horizon)
@@ -136,7 +136,7 @@ def test_too_few_rows_raise(split_sizes, horizon):
 def test_log_of_non_positive_value_raises(tmp_path):
   path = write_csv(tmp_path, "date,a,b\n1,2,3\n2,3,0\n3,4,5\n")
   with pytest.raises(
-    InvalidInputError, match=r"--log_transform needs .* some, data row 2, column 'b', has 0\.0"
+    InvalidInputError, match=r"--log_transform needs .* series, data row 2, column 'b', has 0\.0"
   ):
     series_data.load(str(path), log_transform=True)
 

@@ -194,14 +194,14 @@ def test_piano_roll_figure_is_written(music_run):
 def test_midi_round_trip(tmp_path, steps):
   """The roll is the same, and the duration in seconds is that of its quarter notes."""
   roll = (np.random.default_rng(0).random((20, piano_roll.NUM_KEYS)) < 0.1).astype(np.float32)
-  midi.write_midi(tmp_path / "some.mid", roll, steps, tempo=120)
-  np.testing.assert_array_equal(midi.read_midi(tmp_path / "some.mid", steps), roll)
-  assert mido.MidiFile(tmp_path / "some.mid").length == pytest.approx(20 / steps * 0.5)
+  midi.write_midi(tmp_path / "song.mid", roll, steps, tempo=120)
+  np.testing.assert_array_equal(midi.read_midi(tmp_path / "song.mid", steps), roll)
+  assert mido.MidiFile(tmp_path / "song.mid").length == pytest.approx(20 / steps * 0.5)
 
 
 def test_held_note_is_one_note_on(tmp_path):
-  midi.write_midi(tmp_path / "some.mid", piano_roll.pitches_to_roll([[60], [60, 64], [64]]))
-  (track,) = mido.MidiFile(tmp_path / "some.mid").tracks
+  midi.write_midi(tmp_path / "song.mid", piano_roll.pitches_to_roll([[60], [60, 64], [64]]))
+  (track,) = mido.MidiFile(tmp_path / "song.mid").tracks
   note_ons = [(m.note, m.time) for m in track if m.type == "note_on"]
   assert note_ons == [(60, 0), (64, 480)]
 
@@ -209,9 +209,9 @@ def test_held_note_is_one_note_on(tmp_path):
 def test_drum_channel_is_ignored(tmp_path):
   drum, note = (mido.Message("note_on", note=n, channel=c) for n, c in ((40, 9), (60, 0)))
   track = mido.MidiTrack([drum, note, note.copy(velocity=0, time=480), drum.copy(velocity=0)])
-  mido.MidiFile(ticks_per_beat=480, tracks=[track]).save(tmp_path / "some.mid")
+  mido.MidiFile(ticks_per_beat=480, tracks=[track]).save(tmp_path / "song.mid")
   np.testing.assert_array_equal(
-    midi.read_midi(tmp_path / "some.mid"), piano_roll.pitches_to_roll([[60]])
+    midi.read_midi(tmp_path / "song.mid"), piano_roll.pitches_to_roll([[60]])
   )
 
 
@@ -222,23 +222,23 @@ def test_off_beat_notes_are_quantized_to_one_step(tmp_path):
     track.append(mido.Message("note_on", note=note, time=wait))
     end = mido.Message("note_off", note=note, time=480)
     track.append(end if n < 3 else mido.MetaMessage("end_of_track", time=480))
-  mido.MidiFile(ticks_per_beat=480, tracks=[track]).save(tmp_path / "some.mid")
+  mido.MidiFile(ticks_per_beat=480, tracks=[track]).save(tmp_path / "song.mid")
   np.testing.assert_array_equal(
-    midi.read_midi(tmp_path / "some.mid"), piano_roll.pitches_to_roll([[60], [62], [64], [65]])
+    midi.read_midi(tmp_path / "song.mid"), piano_roll.pitches_to_roll([[60], [62], [64], [65]])
   )
 
 
 @pytest.mark.parametrize("data", [b"", b"MThd", b"RIFF" * 20], ids=["empty", "cut", "other"])
 def test_invalid_midi_raises(tmp_path, data):
-  (tmp_path / "some.mid").write_bytes(data)
-  with pytest.raises(InvalidInputError, match=r"some\.mid cannot be read as a MIDI file"):
-    midi.read_midi(tmp_path / "some.mid")
+  (tmp_path / "song.mid").write_bytes(data)
+  with pytest.raises(InvalidInputError, match=r"song\.mid cannot be read as a MIDI file"):
+    midi.read_midi(tmp_path / "song.mid")
 
 
 def test_midi_without_notes_raises(tmp_path):
-  mido.MidiFile(tracks=[mido.MidiTrack()]).save(tmp_path / "some.mid")
-  with pytest.raises(InvalidInputError, match=r"some\.mid must have a note"):
-    midi.read_midi(tmp_path / "some.mid")
+  mido.MidiFile(tracks=[mido.MidiTrack()]).save(tmp_path / "song.mid")
+  with pytest.raises(InvalidInputError, match=r"song\.mid must have a note"):
+    midi.read_midi(tmp_path / "song.mid")
 
 
 def cell_array(pieces):
@@ -271,10 +271,10 @@ def test_mat_file_by_path_or_name(tmp_path):
 
 def test_json_pitch_lists(tmp_path):
   text = json.dumps({split: [[[60, 64.0], []], [[21], [108]]] for split in music_data.SPLITS})
-  (tmp_path / "some.json.gz").write_bytes(gzip.compress(text.encode()))
-  dataset = music_data.load("auto", str(tmp_path / "some.json.gz"))
+  (tmp_path / "music.json.gz").write_bytes(gzip.compress(text.encode()))
+  dataset = music_data.load("auto", str(tmp_path / "music.json.gz"))
   np.testing.assert_array_equal(dataset.valid[0], piano_roll.pitches_to_roll([[60, 64], []]))
-  assert dataset.name == "some" and np.argwhere(dataset.test[1]).tolist() == [[0, 0], [1, 87]]
+  assert dataset.name == "music" and np.argwhere(dataset.test[1]).tolist() == [[0, 0], [1, 87]]
 
 
 @pytest.mark.parametrize(
@@ -311,20 +311,23 @@ def test_truncated_mat_file_raises(tmp_path, length):
 @pytest.mark.parametrize(
   "text, words",
   [
-    ("{", r"some\.json is not JSON: Expecting property name"),
-    ("[]", r"some\.json cannot be read as \{.train"),
-    ('{"train": 3}', r"some\.json cannot be read as \{.train"),
-    ('{"train": [[[60], ["C"]]]}', r"some\.json cannot be read as \{.train"),
-    ('{"train": [[[60], [61]]]}', r"some\.json must contain pieces for each of .*; valid has none"),
+    ("{", r"music\.json is not JSON: Expecting property name"),
+    ("[]", r"music\.json cannot be read as \{.train"),
+    ('{"train": 3}', r"music\.json cannot be read as \{.train"),
+    ('{"train": [[[60], ["C"]]]}', r"music\.json cannot be read as \{.train"),
+    (
+      '{"train": [[[60], [61]]]}',
+      r"music\.json must contain pieces for each of .*; valid has none",
+    ),
     ('{"train": [[[60], [20]]]}', r"train, piece 1, step 2: a pitch must be an integer .* got 20"),
     ('{"train": [[[60], [60.5]]]}', r"a pitch must be an integer from 21 to 108.* got 60\.5"),
   ],
   ids=["cut", "list", "number", "text", "parts", "low", "between"],
 )
 def test_invalid_pitch_lists_raise(tmp_path, text, words):
-  (tmp_path / "some.json").write_text(text)
+  (tmp_path / "music.json").write_text(text)
   with pytest.raises(InvalidInputError, match=words):
-    music_data.load("auto", str(tmp_path / "some.json"))
+    music_data.load("auto", str(tmp_path / "music.json"))
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Training, inference and command line of `experiments.imdb`."""
 
 import json
+import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -80,7 +81,8 @@ def test_five_class_reviews(five_class_run):
 def test_loaded_model_reproduces_test_accuracy(five_class_run):
   """With the n-gram features, which a saved trie looks up."""
   config, scores = five_class_run
-  rows = [json.loads(line) for line in open(f"{config.data_dir}/test.jsonl")]
+  lines = (pathlib.Path(config.data_dir) / "test.jsonl").read_text().splitlines()
+  rows = [json.loads(line) for line in lines]
   predictions = imdb.load(config.workdir)([row["text"] for row in rows])
   correct = [max(p, key=p.get) == str(row["label"]) for p, row in zip(predictions, rows)]
   assert np.mean(correct) == pytest.approx(scores["test/accuracy"])
