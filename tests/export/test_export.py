@@ -19,6 +19,7 @@ import safetensors.numpy
 import rnnjax.export
 from experiments import char_lm, digits, forecast, imdb, speech, tagging, translate, word_lm
 from experiments.export import export_run, programs
+from experiments.sequence_tagging.data import Sentence
 from experiments.text_classification.ngram_features import NgramFeatures
 from experiments.text_classification.ngram_lookup import NgramTrie
 from rnnjax import export, training
@@ -212,7 +213,7 @@ def test_exported_tags_equal_predictor(untrained_run, exported_model):
   sentence = "The Teddy of Paris left".split()
   bare = {
     name: a[:, None]
-    for name, a in labeller.lexicon.encode(tagging.tagged.Sentence(sentence, [], [], 0, "")).items()
+    for name, a in labeller.lexicon.encode(Sentence(sentence, [], [], 0, "")).items()
   }
   tagger = export.load(exported_model("tagging")["file"])
   found = tagger(bare | {"lengths": np.array([len(sentence)], np.int32)})

@@ -128,7 +128,7 @@ def test_every_grid_position_gets_attention():
   "flags, message",
   [
     (dict(image_features=12), "--image_features must be a multiple of 8.*; got 12"),
-    (dict(num_conv_blocks=6), "32 x 32 cannot be halved 6 times"),
+    (dict(num_conv_blocks=6), "32 x 32 pixels cannot be halved 6 times"),
   ],
 )
 def test_invalid_grid_flags_raise(flags, message):

@@ -247,7 +247,7 @@ def forbid_training(monkeypatch):
     (dict(attention="softly"), r"--attention must be one of none, .*; got 'softly'"),
     (dict(tokenizer="letters"), r"--tokenizer must be one of bpe, word, character"),
     (dict(beam_size=0), r"--beam_size must be at least 1; got 0"),
-    (dict(beam_size=500), r"beam(_size)? must be at most \d+, the vocabulary; got 500"),
+    (dict(beam_size=500), r"beam(_size)? must be at most \d+, the size of the vocabulary; got 500"),
     (dict(predict=" "), "--predict must be a text"),
     (dict(scheduled_sampling_prob=1.0), r"--scheduled_sampling_prob must be less than 1; got 1"),
     (dict(tokenizer="bpe", vocab_size=9), r"size must be at least \d+.*got 9"),
