@@ -35,7 +35,6 @@ RENAMED_FLAGS = {
   "batch": "batch_size",
   "beam": "beam_size",
   "beat": "steps_per_quarter",
-  "blank": "separator",
   "block": "no_repeat_ngram_size",
   "both": "bidirectional_lm",
   "bytes": "byte_level",

@@ -97,7 +97,6 @@ FLAG_GROUPS = {
     "shared_vocab",
     "lowercase",
     "byte_level",
-    "separator",
     "strip_lines",
     "truncation",
     "padding",

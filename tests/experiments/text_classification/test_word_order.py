@@ -52,6 +52,6 @@ def test_data_dir_is_used(tmp_path):
 
 def test_embed_dim_above_vocab_size_raises():
   with pytest.raises(
-    InvalidInputError, match="--embed_dim must be at most the num_reviews of words, 40; got 50"
+    InvalidInputError, match="--embed_dim must be at most the number of words, 40; got 50"
   ):
     word_order.run(Config(dataset="embedded", vocab_size=40))
