@@ -15,7 +15,7 @@ arrays have the sizes of h and W.
 import jax
 import jax.numpy as jnp
 
-from rnnjax.backends.base import cast_to_varying, shard_over_batch
+from rnnjax.backends.interface import cast_to_varying, shard_over_batch
 from rnnjax.cells.base import accumulation_dtype
 from rnnjax.types import Array, Params
 

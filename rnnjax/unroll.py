@@ -5,7 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from rnnjax.backends.base import cast_to_varying, with_accumulation_dtype
+from rnnjax.backends.interface import cast_to_varying, with_accumulation_dtype
 from rnnjax.backends.select import BACKENDS, select_backend
 from rnnjax.cells.base import Cell, accumulation_dtype
 from rnnjax.masking import padding_mask

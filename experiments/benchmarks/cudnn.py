@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental.layout import Layout, with_layout_constraint
 
-from rnnjax.backends.base import call_outside_trace, cast_to_varying, shard_over_batch
+from rnnjax.backends.interface import call_outside_trace, cast_to_varying, shard_over_batch
 from rnnjax.backends.scan import scan
 from rnnjax.cells import lstm
 from rnnjax.cells.base import Cell

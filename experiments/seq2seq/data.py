@@ -13,20 +13,23 @@ is split 80/10/10 by the CRC-32 of the source, so a source is always in the same
 import logging
 import pathlib
 import re
-import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
 from experiments.seq2seq import synthetic_pairs
-from rnnjax.data import tables
 from rnnjax.data.files import File, list_files, read_bytes, read_lines, use_files
-from rnnjax.data.tables import read_jsonl
+from rnnjax.data.text_pairs import (
+  TextPairs,
+  clean_pairs,
+  collapse_spaces,
+  read_columns,
+  split_by_hash,
+)
 from rnnjax.types import InvalidInputError
 
 # Regular expressions for the beginning of each split's file names.
 SPLIT_PATTERNS = {"train": "train", "valid": "val|dev", "test": "test"}
-TextPairs = list[tuple[str, str]]
 
 
 class PairDataset(NamedTuple):
@@ -113,27 +116,8 @@ def load_table(path: str | pathlib.Path, source: str, target: str) -> PairDatase
   Raises:
     InvalidInputError: as for `read_columns`; or a split would be empty.
   """
-  return _split_by_hash(pathlib.Path(path).name, read_columns(path, source, target))
-
-
-def read_columns(path: str | pathlib.Path, source: str, target: str) -> TextPairs:
-  """Read two columns of a CSV file with a header, or two keys of JSON lines (also .gz).
-
-  Rows that lack either text are dropped. Of rows with the same source, the first is kept.
-
-  Raises:
-    InvalidInputError: a column is missing, a row is malformed, or the file is unreadable or not
-      UTF-8.
-  """
-  path = pathlib.Path(path).expanduser()
-  suffix = re.search(r"\.(csv|jsonl?)(\.gz)?$", path.name)
-  if not suffix:
-    raise InvalidInputError(f"a table must end in .csv, .json or .jsonl (also .gz); got {path}")
-  rows = [*_csv_rows(path)] if suffix[1] == "csv" else [row for _, row in read_jsonl(path)]
-  columns = [*dict.fromkeys(column for row in rows for column in row)]
-  if not {source, target} <= {*columns}:
-    raise InvalidInputError(f"{path} must have columns {source!r} and {target!r}; it has {columns}")
-  return _clean_pairs(path.name, [(row.get(source), row.get(target)) for row in rows])
+  name = pathlib.Path(path).name
+  return PairDataset(name, **split_by_hash(name, read_columns(path, source, target)))
 
 
 def load_articles(path: str | pathlib.Path) -> PairDataset:
@@ -150,11 +134,11 @@ def load_articles(path: str | pathlib.Path) -> PairDataset:
   for file in files:
     text = read_bytes(file).decode(errors="replace")
     headline, _, article = text.strip().partition("\n")
-    articles.setdefault(_collapse_spaces(headline), article)
+    articles.setdefault(collapse_spaces(headline), article)
   logging.info("%s: %d articles, %d different headlines", path, len(files), len(articles))
   name = pathlib.Path(path).name
   rows = [(article, headline) for headline, article in articles.items()]
-  return _split_by_hash(name, _clean_pairs(name, rows))
+  return PairDataset(name, **split_by_hash(name, clean_pairs(name, rows)))
 
 
 def load_cmudict(path: str | pathlib.Path) -> PairDataset:
@@ -180,41 +164,11 @@ def load_cmudict(path: str | pathlib.Path) -> PairDataset:
   distinct = {word: [*dict.fromkeys(variants)] for word, variants in pronunciations.items()}
   name = pathlib.Path(path).name
   rows = [(word, variants[0]) for word, variants in distinct.items()]
-  splits = _split_by_hash(name, _clean_pairs(name, rows))
+  splits = PairDataset(name, **split_by_hash(name, clean_pairs(name, rows)))
   return splits._replace(
     train=[(word, variant) for word, _ in splits.train for variant in distinct[word]],
     references={word: variants for word, variants in distinct.items() if len(variants) > 1},
   )
-
-
-def _clean_pairs(name: str, rows: Iterable[tuple[object, object]]) -> TextPairs:
-  """Drop rows that lack a text; keep the first row of each source."""
-  rows = [(_collapse_spaces(source), _collapse_spaces(target)) for source, target in rows]
-  complete = [row for row in rows if all(row)]
-  targets = {}
-  for source, target in complete:
-    targets.setdefault(source, target)
-  logging.info(
-    "%s: %d rows; dropped %d that lack a text and %d with a repeated source",
-    name,
-    len(rows),
-    len(rows) - len(complete),
-    len(complete) - len(targets),
-  )
-  return [*targets.items()]
-
-
-def _split_by_hash(name: str, rows: TextPairs) -> PairDataset:
-  """Split pairs 80/10/10 by the CRC-32 of the source."""
-  splits = {split: [] for split in SPLIT_PATTERNS}
-  for source, target in rows:
-    n = zlib.crc32(source.encode()) % 10
-    splits[{8: "valid", 9: "test"}.get(n, "train")].append((source, target))
-  if not all(splits.values()):
-    raise InvalidInputError(
-      f"{name} has {len(rows)} pairs, too few to split into training, validation and test set"
-    )
-  return PairDataset(name, **splits)
 
 
 def _files_by_stem(files: list[File], language: str) -> dict[str, File]:
@@ -226,7 +180,7 @@ def _files_by_stem(files: list[File], language: str) -> dict[str, File]:
 def _read_aligned(split: str, source_file: File, target_file: File) -> TextPairs:
   """Return the pairs of two line-aligned files."""
   sources, targets = (
-    [(location, _collapse_spaces(line)) for location, line in read_lines(file)]
+    [(location, collapse_spaces(line)) for location, line in read_lines(file)]
     for file in (source_file, target_file)
   )
   if len(sources) != len(targets):
@@ -249,12 +203,6 @@ def _read_aligned(split: str, source_file: File, target_file: File) -> TextPairs
   return pairs
 
 
-def _csv_rows(path: pathlib.Path) -> Iterator[dict[str, str]]:
-  """Yield each row of a CSV file with a header as {column: text}."""
-  (_, header), *rest = [*tables.read_csv(path)] or [("", [])]
-  return (dict(zip(header, row)) for _, row in rest)
-
-
 def _matching_files(path: str | pathlib.Path, pattern: str) -> list[File]:
   """Return the files of an archive whose name matches a regular expression."""
   files = list_files(path)
@@ -265,8 +213,3 @@ def _matching_files(path: str | pathlib.Path, pattern: str) -> list[File]:
       f"{path} must hold a file whose name matches {pattern!r}; it holds {names}"
     )
   return matching
-
-
-def _collapse_spaces(text: object) -> str:
-  """Return the text with runs of whitespace replaced by one space; "" for None."""
-  return "" if text is None else " ".join(str(text).split())

@@ -12,8 +12,8 @@ import pathlib
 import socket
 import threading
 
-from experiments.seq2seq import data as pairs_data
 from experiments.text_classification import synthetic_reviews
+from rnnjax.data import text_pairs
 from rnnjax.data.labeled_texts import (
   LabeledDataset,
   class_index,
@@ -84,7 +84,7 @@ def load_table(path: str | pathlib.Path, text_column: str, label_column: str) ->
   """Read columns of a table and split its rows 80/10/10 by a hash of the text.
 
   Args:
-    path: the table, read and split as by `experiments.seq2seq.data.load_table`.
+    path: the table, read and split by `rnnjax.data.text_pairs`.
     text_column: the column of the texts. "Title,Text" puts the title in front of the text of each
       row that has one.
     label_column: the column of the labels.
@@ -93,15 +93,19 @@ def load_table(path: str | pathlib.Path, text_column: str, label_column: str) ->
     InvalidInputError: the table is malformed, or a label does not occur in the training set.
   """
   *title_columns, last_column = text_column.split(",")
-  name, *splits, _ = pairs_data.load_table(path, last_column, label_column)
-  titles = [dict(pairs_data.read_columns(path, last_column, title)) for title in title_columns]
-  classes = class_names(path, (label for _, label in splits[0]))
+  name = pathlib.Path(path).name
+  pairs = text_pairs.read_columns(path, last_column, label_column)
+  splits = text_pairs.split_by_hash(name, pairs)
+  titles = [dict(text_pairs.read_columns(path, last_column, title)) for title in title_columns]
+  classes = class_names(path, (label for _, label in splits["train"]))
 
   def make_example(text, label):
     full_text = " ".join([*(column[text] for column in titles if text in column), text])
     return full_text, class_index(classes, label, f"{path}, {text[:40]!r}")
 
-  return LabeledDataset(name, classes, *([make_example(*row) for row in split] for split in splits))
+  return LabeledDataset(
+    name, classes, *([make_example(*row) for row in split] for split in splits.values())
+  )
 
 
 def load_tfds(data_dir: str = "") -> LabeledDataset:

@@ -15,7 +15,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from rnnjax.backends.base import (
+from rnnjax.backends.interface import (
   Backend,
   cast_to_varying,
   project_steps,

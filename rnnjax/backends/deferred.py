@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from rnnjax.backends import malloc
-from rnnjax.backends.base import (
+from rnnjax.backends.interface import (
   Backend,
   cast_to_varying,
   project_steps,

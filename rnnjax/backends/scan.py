@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from rnnjax.backends.base import Backend, always_available, where_mask, with_accumulation_dtype
+from rnnjax.backends.interface import Backend, always_available, where_mask, with_accumulation_dtype
 from rnnjax.cells.base import Cell
 from rnnjax.types import Array, Carry, Params
 

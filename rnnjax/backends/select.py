@@ -10,7 +10,7 @@ from collections.abc import Callable
 import jax
 import jax.export
 
-from rnnjax.backends.base import Backend
+from rnnjax.backends.interface import Backend
 from rnnjax.cells.base import Cell
 from rnnjax.types import Array, Params
 

@@ -66,7 +66,7 @@ def cell_factory(build: Callable) -> Callable:
       "project" and "step" or the result of `additive` or `linear_recurrence`.
 
   Raises (when a cell is built):
-    ValueError: features, the first argument, is not a positive integer.
+    ValueError: features, the first argument, is not a positive integer; build returns other keys.
   """
   signature = inspect.signature(build)
   factory_name = build.__name__
@@ -77,7 +77,15 @@ def cell_factory(build: Callable) -> Callable:
     options = [f"{key}={value!r}" for key, value in arguments if value != defaults[key]]
     # Arrays that the cell's functions close over must not be tracers of an enclosing jit.
     with jax.ensure_compile_time_eval():
-      functions = build(features, **dict(arguments))
+      functions = dict(build(features, **dict(arguments)))
+    if "start" in functions:  # the short key of initial_carry
+      functions["initial_carry"] = functions.pop("start")
+    required = {"init", "initial_carry", "project", "step"}
+    if not required <= functions.keys() <= {*Cell._fields}:
+      raise ValueError(
+        f"{factory_name} must return a dict with the keys {sorted(required)}, as functions of a "
+        f"Cell; got {sorted(functions)}"
+      )
     # `pointwise` describes the whole step only if the projection is x W + b.
     if functions["project"] is not project:
       functions["pointwise"] = None

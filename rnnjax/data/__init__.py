@@ -11,6 +11,7 @@
                  tables            CSV, JSON, JSON Lines
                  npy, mat          arrays saved by NumPy and MATLAB
                  labeled_texts     folders of texts with class labels
+                 text_pairs        two columns of a table as pairs of texts
 
 Sequences become time-major ([T, B, ...]) here and nowhere else. The data sets themselves are in
 `experiments/<family>/data.py`.

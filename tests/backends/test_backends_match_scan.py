@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rnnjax.backends.base import Backend, always_available
 from rnnjax.backends.deferred import DeferredOptions, deferred
+from rnnjax.backends.interface import Backend, always_available
 from rnnjax.unroll import BACKENDS
 from tests.cell_cases import (
   CASES,

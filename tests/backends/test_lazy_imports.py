@@ -31,8 +31,8 @@ def test_cpu_unroll_loads_only_the_selected_backend():
   command, env = [sys.executable, "-c", SCRIPT], os.environ | {"JAX_PLATFORMS": "cpu"}
   result = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
   modules = json.loads(result.stdout)
-  assert modules["import"] == ["base", "select"]
-  assert modules["unroll"] == ["base", "deferred", "malloc", "select"]
+  assert modules["import"] == ["interface", "select"]
+  assert modules["unroll"] == ["deferred", "interface", "malloc", "select"]
   assert set(modules["small linear cell"]) - set(modules["unroll"]) == {
     "associative",
     "linear_scan",

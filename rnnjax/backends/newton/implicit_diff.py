@@ -12,7 +12,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from rnnjax.backends.base import tree_add
+from rnnjax.backends.interface import tree_add
 from rnnjax.backends.linear_scan import (
   matvec,
   parallel_linear_scan,

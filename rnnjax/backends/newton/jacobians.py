@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from rnnjax.backends.base import cast_to_varying
+from rnnjax.backends.interface import cast_to_varying
 from rnnjax.backends.scan import masked_step
 from rnnjax.cells.base import Cell
 from rnnjax.types import Array, Carry, Params

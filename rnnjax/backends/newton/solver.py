@@ -22,7 +22,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from rnnjax.backends.base import (
+from rnnjax.backends.interface import (
   Backend,
   cast_to_varying,
   mixes_rows,

@@ -22,7 +22,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from rnnjax.backends.base import Backend, cast_to_varying, requires_floating, shard_over_batch
+from rnnjax.backends.interface import Backend, cast_to_varying, requires_floating, shard_over_batch
 from rnnjax.cells.base import Cell, accumulation_dtype
 from rnnjax.types import Array, Carry, Params
 

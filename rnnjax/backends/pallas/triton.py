@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plgpu
 
-from rnnjax.backends.base import cast_to_varying
+from rnnjax.backends.interface import cast_to_varying
 from rnnjax.backends.pallas.branchless_tanh import replace_tanh
 from rnnjax.backends.pallas.fused import KernelSpec, output_struct
 from rnnjax.cells.base import add_preactivations

@@ -6,7 +6,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from rnnjax.backends.base import call_outside_trace
+from rnnjax.backends.interface import call_outside_trace
 from rnnjax.backends.pallas.fused import (
   KernelSpec,
   Tiling,
