@@ -249,7 +249,7 @@ def print_prediction(classifier: ClassifierPredictor, text: str) -> dict[str, st
 
 
 def run(config: Config = Config()) -> dict:
-  """Train, select parameters on the validation set, and test once; return the scores."""
+  """Train, test the parameters with the best validation score once, and return the scores."""
   if config.predict:
     return print_prediction(load(config.workdir), config.predict)
   if config.freeze_lm and not config.init_from:

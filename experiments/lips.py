@@ -98,7 +98,7 @@ def compute_metrics(ys, batch, delay: int):
   Args:
     ys: predictions [T, B, C].
     batch: {"face": [T, B, C], "lengths": [B]}.
-    delay: the first steps, which are not counted: their frames are before the start.
+    delay: number of initial steps to exclude; they predict frames before the recording starts.
   """
   mask = padding_mask(ys, batch["lengths"]) & (jnp.arange(len(ys))[:, None] >= delay)
   return {"loss": metrics.weighted_mean(((ys - batch["face"]) ** 2).mean(-1), mask)}

@@ -110,13 +110,13 @@ def geometric_mean(values: Iterable[float]) -> float:
 
 
 def run(config: Config = Config()) -> dict:
-  """Measure all loops whose Jacobians fit into the memory.
+  """Run the benchmark for all combinations of sizes whose Jacobians fit in memory.
 
   Returns:
-    The geometric means of the speedups and of the iterations.
+    The geometric means of the speedups and of the numbers of iterations.
 
   Raises:
-    InvalidInputError: a flag is invalid, or no loop fits into the memory.
+    InvalidInputError: a flag is invalid, or no combination fits in memory.
   """
   cells = config.cells.split(",")
   if not set(cells) <= set(CELLS):

@@ -104,7 +104,7 @@ def baseline_scores(text: pairs_data.PairDataset) -> dict[str, float]:
 
 
 def run(config: Config = Config()) -> dict:
-  """Train, select the parameters on the validation set, test once; return the scores."""
+  """Train, test the parameters with the best validation score once, and return the scores."""
   if config.predict:
     return seq2seq_common.predict(config)
   text = pairs_data.load(

@@ -1,11 +1,11 @@
-"""Word order: models that ignore it against recurrent models that read it.
+"""Text classification: baselines that ignore word order compared with recurrent models.
 
   python -m experiments.word_order --workdir=runs/order                            # embedded data
   python -m experiments.word_order --data_dir=imdb --epochs=5 --workdir=runs/imdb  # real reviews
 
-"Dog bites man" and "man bites dog" are the same bag of words. Three classifiers of fixed-size
-inputs ignore word order: word counts, TF-IDF, and an MLP on the mean of word vectors. They are
-compared with a vanilla RNN, an LSTM and a GRU.
+"Dog bites man" and "man bites dog" are the same bag of words. Three baselines with
+fixed-size inputs ignore word order: word counts, TF-IDF, and an MLP on the mean of word vectors.
+They are compared with a vanilla RNN, an LSTM and a GRU.
 """
 
 import dataclasses

@@ -1,7 +1,7 @@
 """Attention: a weighted sum over a memory, with weights computed from a query.
 
 A memory has S steps of M features, such as the outputs of an encoder. The keys depend on the memory
-alone, so they are computed once and serve every query:
+alone, so they are computed once for all queries:
 
     keys = attention.compute_keys(params, memory, lengths)
     context, α = attend(attention, params, query, keys, memory, lengths)
@@ -23,7 +23,7 @@ from rnnjax.types import Array, Key, Params
 
 
 def _memory_features(M: int) -> int:
-  """Return the width of a context that is a weighted sum of memory steps."""
+  """Return the width of the context, which is M if it is a weighted sum of memory steps."""
   return M
 
 
@@ -85,7 +85,7 @@ def attend(
     0.
 
   Raises:
-    ValueError: the shape of query, lengths or coverage does not fit the memory or the attention.
+    ValueError: query, lengths or coverage do not fit the memory or the attention.
   """
   params, memory, mask = _mask_memory(params, memory, lengths)
   batch = memory.shape[1:-1]
@@ -128,7 +128,7 @@ def attend_all(
     context [T, ..., features] and α [T, S, ...].
 
   Raises:
-    ValueError: as for `attend`.
+    ValueError: as for `attend`, or the attention uses coverage.
   """
 
   def attend_one(query):

@@ -1,6 +1,7 @@
 """Decoders: recurrent cells that attend to the outputs of an encoder.
 
-`unroll` runs a decoder in training, `generate` samples from it, `beam_search` searches its outputs.
+`Decoder.apply` is used in training, `generate` samples from a decoder, `beam_search` searches for
+its most likely outputs.
 
     dec = decoder(lstm(256), lstm(256), attention=additive_attention(256))
     memory = dec.prepare_memory(params, hs, lengths)              # hs: the outputs of an encoder
@@ -91,8 +92,9 @@ def decoder(
     dropout: dropout rate between the cells.
 
   Raises:
-    ValueError: there is no cell; input_feeding without attention; or attention with coverage, which
-      depends on the earlier steps, without input_feeding.
+    ValueError: there is no cell; the dropout rate is outside [0, 1); input_feeding without
+      attention; or attention with coverage, which depends on the earlier steps, without
+      input_feeding.
   """
   if not cells:
     raise ValueError("a decoder needs at least one cell; got none")
@@ -131,7 +133,7 @@ def decoder(
   def initial_carry(params, final_hidden, memory):
     carry = {}
     for cell, (name, bridges) in zip(cells, params["bridge"].items()):
-      # The cell's own initial carry tells the dtype of each part, e.g. float32 for an LSTM's c.
+      # Each part has the dtype of the cell's initial carry, e.g. float32 for an LSTM's c.
       pairs = zip(bridges.values(), cell.initial_carry(final_hidden))
       parts = [jnp.tanh(final_hidden @ p["W"] + p["b"]).astype(part.dtype) for p, part in pairs]
       carry[name] = {"forward": tuple(parts)}

@@ -37,8 +37,9 @@ class Encoder(NamedTuple):
     apply: (params, xs [T, ..., D], lengths=None, *, carry=None, key=None) -> (carry,
       ys [T, ..., features]). Dropout is active only if a key is given. The carry is a dict by layer
       and direction.
-    final_hidden: carry -> [..., features], the final h of the last layer: of both directions if it
-      is bidirectional, and without the input that a residual connection adds.
+    final_hidden: carry -> [..., features], the final h of the last layer. If it is bidirectional,
+      the h of both directions are merged like the outputs. The input that a residual connection
+      adds is not included.
   """
 
   name: str
@@ -79,7 +80,7 @@ def _unidirectional(
 
 
 def _initial_carry(direction, cell, params, xs, carry):
-  """Return the given or learned initial carry of a direction; None if the cell's own applies."""
+  """Return the given or learned initial carry of a direction; None for `cell.initial_carry`."""
   if carry is not None:
     return carry[direction]
   if f"{direction}_start" not in params:
@@ -90,7 +91,7 @@ def _initial_carry(direction, cell, params, xs, carry):
 
 
 def forward(cell: Cell, *, learned_initial_carry: bool = False, **unroll_options) -> Encoder:
-  """Run a cell from the first step to the last.
+  """Return an encoder that runs a cell from the first step to the last.
 
   Args:
     cell: the cell.
@@ -101,7 +102,10 @@ def forward(cell: Cell, *, learned_initial_carry: bool = False, **unroll_options
 
 
 def backward(cell: Cell, *, learned_initial_carry: bool = False, **unroll_options) -> Encoder:
-  """Run a cell from each row's last step to the first; arguments as for `forward`."""
+  """Return an encoder that runs a cell from each row's last step to the first.
+
+  Arguments are as for `forward`.
+  """
   return _unidirectional("backward", cell, learned_initial_carry, unroll_options)
 
 
@@ -113,7 +117,7 @@ def bidirectional(
   learned_initial_carry: bool = False,
   **unroll_options,
 ) -> Encoder:
-  """Run a cell in each direction and merge their outputs: Schuster & Paliwal 1997.
+  """Return an encoder that merges the outputs of two directions: Schuster & Paliwal 1997.
 
   Args:
     forward_cell, backward_cell: the cells.
@@ -121,7 +125,7 @@ def bidirectional(
     learned_initial_carry, **unroll_options: as for `forward`.
 
   Raises:
-    ValueError: merge is none of these, or needs equal sizes and the cells' sizes differ.
+    ValueError: merge is not one of these, or it is not "concat" and the cells differ in size.
   """
   if merge not in MERGE_MODES:
     raise ValueError(f"merge must be one of {sorted(MERGE_MODES)}; got {merge!r}")

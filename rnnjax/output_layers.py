@@ -82,7 +82,7 @@ def adaptive_softmax(vocab_size: int, cutoffs: tuple[int, ...], div_value: int =
       p(w) = softmax(h Wᵀ + b)_(cutoffs[0]+i) · softmax(h Pᵢ Wᵢᵀ + bᵢ)_w    if w is in tail i
 
   Words must be numbered by descending frequency. Tail i holds the words from cutoffs[i] up to the
-  next cutoff.
+  next cutoff; its softmax is over these words only.
 
   Parameters: W [cutoffs[0] + number of tails, D] and b; for tail i of Vᵢ words Pᵢ [D, Dᵢ],
   Wᵢ [Vᵢ, Dᵢ] and bᵢ [Vᵢ], where Dᵢ = max(1, D // div_value^(i+1)). Weights are uniform in
@@ -94,7 +94,7 @@ def adaptive_softmax(vocab_size: int, cutoffs: tuple[int, ...], div_value: int =
     div_value: factor by which the features shrink from one cluster to the next.
 
   Raises:
-    ValueError: the cutoffs do not increase or are out of range, or div_value < 1.
+    ValueError: the cutoffs are empty, do not increase or are out of range, or div_value < 1.
   """
   edges = (*cutoffs, vocab_size)
   if not cutoffs or edges[0] < 1 or any(a >= b for a, b in itertools.pairwise(edges)):

@@ -1,6 +1,6 @@
 """Encoders with dropout in the recurrence itself: weight drop and zoneout.
 
-They compose with all others: `weight_drop(stack(zoneout(lstm(8), 0.1), forward(lstm(8))), 0.5)`.
+They can be nested and stacked: `weight_drop(stack(zoneout(lstm(8), 0.1), forward(lstm(8))), 0.5)`.
 """
 
 import functools
@@ -15,9 +15,9 @@ from rnnjax.types import Key
 
 
 def weight_drop(encoder: Encoder, rate: float) -> Encoder:
-  """Drop elements of an encoder's recurrent matrices U, the same ones at all steps.
+  """Return an encoder with dropout of its recurrent matrices U, one mask for all steps.
 
-  Merity, McCann & Socher 2017 (AWD-LSTM). Active only if a key is given.
+  Merity, McCann & Socher 2017 (AWD-LSTM). The dropout is active only if a key is given.
 
   Raises:
     ValueError: the rate is outside [0, 1); or, from `init`, the encoder has no matrix U.
@@ -40,7 +40,7 @@ def weight_drop(encoder: Encoder, rate: float) -> Encoder:
 
 
 def zoneout(cell: Cell, *rates: float, remat: int | None = None, backend: str = "auto") -> Encoder:
-  """Run a cell forward and randomly keep elements of its previous carry: Krueger et al. 2017.
+  """Return a forward encoder with zoneout of the cell's carry: Krueger et al. 2017.
 
       carryₜ = mₜ ⊙ carryₜ₋₁ + (1 − mₜ) ⊙ stepₜ,   yₜ = hₜ
       mₜ ~ Bernoulli(rate) if a key is given, else mₜ = rate, its expectation
@@ -94,7 +94,7 @@ def _zoneout_masks(sizes, rates, xs, key: Key | None):
 
 @functools.cache
 def _zoneout_cell(cell: Cell) -> Cell:
-  """Return the cell with inputs [x, m]: its step stays deterministic, the masks are data."""
+  """Return the cell with inputs [x, m]: the masks are inputs, so its step is deterministic."""
   sizes = _carry_sizes(cell)
   boundaries = [sum(sizes[: i + 1]) for i in range(len(sizes) - 1)]
 

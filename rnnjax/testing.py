@@ -69,7 +69,7 @@ class CellCase:
     return unroll(self.cell, self.params, xs, lengths, carry=carry, backend=backend)
 
   def gradients(self, xs=None, lengths=None, backend="scan"):
-    """Return the gradients for params, xs and carry of a loss that depends on every output."""
+    """Return the gradients of a loss of all outputs with respect to params, xs and carry."""
 
     def loss(params, xs, carry):
       outputs = unroll(self.cell, params, xs, lengths, carry=carry, backend=backend)
@@ -120,7 +120,7 @@ def preserves_dtypes(case: CellCase):
 
 
 def is_pure(case: CellCase):
-  """The same inputs give the same outputs, in one call or two: the carry is the only state."""
+  """Equal inputs give equal outputs, also if split into two calls: the carry is the only state."""
   message = "two calls with the same inputs differ. Does the step have state outside the carry"
   assert_close(case(), case(), f"{message}?")
   carry, first_half = case(case.xs[:2])
@@ -180,9 +180,9 @@ def gradients_are_correct(case: CellCase):
 
 
 def backends_agree(case: CellCase):
-  """Every backend that can run the cell agrees with the reference loop, gradients included."""
+  """Outputs and gradients of every available backend except newton are those of the scan."""
   for backend, reason in backend_status(case.cell, case.params, case.xs, case.carry).items():
-    # Newton's method only calls `step`, and takes long to compile.
+    # The newton backend is skipped: it only calls `step`, and takes long to compile.
     if reason or backend in ("scan", "newton"):
       continue
     message = f"backend {backend!r} and 'scan' disagree on "

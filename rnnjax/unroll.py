@@ -77,7 +77,8 @@ def unroll_bidirectional(
 ) -> list[tuple[Carry, Array]]:
   """Run a cell forward with one parameter set, and in reverse with another.
 
-  The results are those of two calls of `unroll`, but a kernel backend computes both in one launch.
+  The results are those of two calls of `unroll`. Without `remat`, a kernel backend computes both in
+  one launch.
 
   Args:
     cell: the recurrent cell of both directions.

@@ -18,7 +18,7 @@ class Segment(NamedTuple):
   """A run of frames with one label.
 
   Attributes:
-    label: of all its frames.
+    label: the label of its frames.
     start: the first frame.
     end: the frame after the last one.
   """

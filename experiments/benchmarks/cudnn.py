@@ -75,10 +75,10 @@ def flip_sequences(a: Array, lengths: Array) -> Array:
 
 
 def constrain_row_major(a: Array) -> Array:
-  """Return a, constrained to a row-major memory layout; so is its cotangent.
+  """Constrain `a` and its cotangent to a row-major memory layout.
 
-  cuDNN reads memory in this order, but jax (0.11) does not tell XLA, which would otherwise
-  implement a transpose by another layout.
+  cuDNN requires this layout, but jax (0.11) does not tell XLA. Without the constraint, XLA may
+  implement a transpose as a change of layout.
   """
   return with_layout_constraint(a, Layout(tuple(range(a.ndim))))
 

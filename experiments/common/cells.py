@@ -102,7 +102,7 @@ def parse_cell(spec: str) -> tuple[str, dict[str, Any]]:
 
 
 def _check_option_type(label: str, value, default):
-  """Check that an option has the type of its default; None stands for an optional number."""
+  """Check that an option has the type of its default. A default of None allows a number or None."""
   number = (int, float)
   expected = number if default is None or isinstance(default, float) else type(default)
   allowed_none = default is None and value is None

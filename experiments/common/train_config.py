@@ -252,7 +252,7 @@ def check_value(field: dataclasses.Field, value):
 
 
 def build_encoder(config):
-  """Return the stack of recurrent layers of a configuration, in one direction or both."""
+  """Build the stack of unidirectional or bidirectional layers that a configuration specifies."""
   cell = make_cell(config.cell, config.hidden_size)
   if config.bidirectional:
     layer = bidirectional(cell, cell, backend=config.backend)

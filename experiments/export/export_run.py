@@ -70,8 +70,9 @@ def run_metadata(workdir: pathlib.Path) -> dict[str, Any]:
 def max_difference(program: Program, loaded: LoadedProgram) -> float:
   """Return the largest difference between the outputs of a program and of its loaded export.
 
-  The inputs are random, of the sizes CHECK_SIZES, with rows of length 0 and 1. Differences are
-  relative to values larger than 1. If an output is NaN, the result is NaN.
+  The inputs are random, with axis sizes from CHECK_SIZES and rows of length 0 and 1. If the
+  magnitude of the program's output exceeds 1, the difference is relative, otherwise absolute. If
+  an output is NaN, the result is NaN.
   """
   random, differences = np.random.default_rng(0), [0.0]
   specs = {name: ArraySpec.parse(text) for name, text in loaded.signature["inputs"].items()}

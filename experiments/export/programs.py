@@ -118,7 +118,7 @@ def export_forecaster(experiment, workdir: str) -> Program:
 
 
 def export_digits(experiment, workdir: str) -> Program:
-  """Return the program for the probabilities of digits."""
+  """Return the program for the class probabilities of each image."""
   saved, config = runner.load_run(experiment.Config, workdir, "digits", **AUTO_BACKEND)
   features, num_classes = (saved.extras["digits"][name] for name in ("features", "classes"))
   task = tasks.classification_task(experiment.build(config, num_classes))

@@ -6,8 +6,8 @@
   reviews    film reviews in a folder, as `rnnjax.data.labeled_texts` reads them; unlabeled reviews
              are added to the training set
 
-Of a single text, the last 10 % are the test set. Five pieces of 1 % each, distributed over the
-rest, are the validation set.
+A single text is split: the last 10 % are the test set, and five pieces of 1 % each,
+distributed over the rest, are the validation set.
 """
 
 import pathlib

@@ -191,8 +191,8 @@ def _generate_recordings(fps: int, num_recordings: int = 24, T: int = 600) -> li
   """Return tones of four pitches with varying volume, and four channels that follow them.
 
   A channel moves like a damped spring towards a function of the volumes a fifth of a second later,
-  as lips close before a p is heard. Its motion depends on audio that the model has not read yet
-  unless it waits, and on all of the audio before. A recording ends in silence.
+  as lips close before a p is heard. So its motion depends on all past audio and on future
+  audio, which a model without delay has not read yet. A recording ends in silence.
   """
   rng = np.random.default_rng(0)
   recordings = []

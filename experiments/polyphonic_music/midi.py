@@ -78,7 +78,7 @@ def read_midi(path: str | pathlib.Path, steps_per_quarter: float = 1.0) -> np.nd
 
 
 def _to_step(time: float) -> int:
-  """Return the first step whose middle is not before a time in steps."""
+  """Return the first step whose midpoint is at or after `time`, which is measured in steps."""
   return math.ceil(time - 0.5)
 
 

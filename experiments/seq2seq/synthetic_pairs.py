@@ -15,8 +15,9 @@ summaries      reports and their headlines. A headline copies two words of its r
 
                No name and no number occurs in two reports, so memorizing them does not help.
 
-pronunciations the letters of made-up words and their phonemes. The sound of c, g and doubled
-               consonants depends on the next letter, that of a vowel on a silent e at the end:
+pronunciations the letters of made-up words and their phonemes. The pronunciation of c, g
+               and doubled consonants depends on the next letter. The pronunciation of a vowel
+               depends on whether the word ends in a silent e:
 
                  gecothime   JH EH K AO TH AY M
 """

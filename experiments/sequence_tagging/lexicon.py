@@ -145,10 +145,10 @@ class Lexicon(NamedTuple):
 
   @classmethod
   def from_json(cls, value: dict) -> "Lexicon":
-    """Build the lexicon from a value of `to_json`.
+    """Build the lexicon from the result of `to_json`.
 
     Raises:
-      InvalidInputError: the value has another structure.
+      InvalidInputError: the value does not have the structure that `to_json` returns.
     """
     keys = {"words", "characters", "columns", "tags"}
     if not isinstance(value, dict) or not value.keys() >= keys:

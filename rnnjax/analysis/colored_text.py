@@ -20,7 +20,7 @@ MAX_LINE_CHARS = 90  # characters at which a line is wrapped
 def wrap_positions(text: str, limit: int) -> np.ndarray:
   """Return the row and column of each character, [len(text), 2].
 
-  A line ends after a newline, which is the last character of its line, or at `limit` characters.
+  Lines are wrapped at `limit` characters. A newline is the last character of its line.
   """
   positions = []
   row = column = 0

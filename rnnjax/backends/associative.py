@@ -41,7 +41,7 @@ def requires_linear(cell: Cell, params: Params, xs: Array, carry: Carry) -> str:
 def associative(
   cell: Cell, params: Params, xs: Array, mask: Array | None, carry: Carry, reverse: bool
 ) -> tuple[Carry, Array]:
-  """Run a linear cell over a sequence in log T rounds; arguments and results are those of `scan`.
+  """Run a linear cell by a parallel prefix scan; arguments and results are those of `scan`.
 
   If the batch is sharded over a mesh, each device runs its own rows, and the devices synchronize
   once, to sum the weight gradients. Forward-mode differentiation (jvp) is not supported.

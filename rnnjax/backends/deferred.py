@@ -197,9 +197,9 @@ def _additive_backward(cell, params, reverse, chunk_size, options):
   with the first step of the chunk, the gradient of the carry after the chunk, and the arrays of all
   steps, of which it reads those of the chunk.
 
-  The products need the gradients of all gates as rows of one array: that of dhₜ₋₁ at each step, and
-  those of the weights after the loop. Concatenating the gates is slow on a CPU, and writing them
-  one by one into an array is slow on a GPU, so `options.concat_gates` selects one of both.
+  The matrix products read the gradients of all gates from one array: at each step to compute dhₜ₋₁,
+  and after the loop to compute the weight gradients. Concatenating the gates is slow on a CPU, and
+  writing them one by one into the array is slow on a GPU; `options.concat_gates` selects either.
   """
   G, H, num_split = _num_gates(cell, params), cell.features, cell.num_split_gates
   # Parameters that `pointwise` reads, such as peepholes: their gradients are summed in the loop.
@@ -346,7 +346,7 @@ def _at_step(arrays, t):
 
 
 def _write_row(buffer, gates, k):
-  """Return the buffer [K, ..., GH] with the gates, each [..., H], written side by side in row k."""
+  """Return the buffer [K, ..., GH] with the gates, each [..., H], concatenated in row k."""
   H = gates[0].shape[-1]
   for i, gate in enumerate(gates):
     start = (k, *[0] * (gate.ndim - 1), i * H)

@@ -57,7 +57,10 @@ def requires_floating(cell: Cell, params: Params, xs: Array, carry: Carry) -> st
 
 
 def requires_independent_rows(cell: Cell, params: Params, xs: Array, carry: Carry) -> str:
-  """Return why a backend that shards the batch over devices cannot run a cell; "" if it can."""
+  """Return why a backend that shards the batch over devices cannot run a cell; "" if it can.
+
+  Parameters and carry must also be floating point (`requires_floating`).
+  """
   if any(batch_axes(xs)) and mixes_rows(cell, params, xs, carry):
     return (
       f"the batch is sharded over devices, each of which runs its own rows, and a step of {cell} "
@@ -88,7 +91,7 @@ def mixes_rows(cell: Cell, params: Params, xs: Array, carry: Carry) -> bool:
 
 @functools.cache
 def _step_mixes_rows(cell, structure, shapes_and_dtypes):
-  """Run the probe of `mixes_rows`, once for each cell and set of shapes."""
+  """Return the result of `mixes_rows`; cached by cell, shapes and dtypes."""
 
   def random_array(shape, dtype):
     if not jnp.issubdtype(dtype, jnp.inexact):
@@ -145,7 +148,8 @@ def shard_over_batch(run: Callable, check_vma: bool = True) -> Callable:
 
   The batch is sharded if xs [T, *batch, D] is sharded over explicit mesh axes along its batch axes,
   or if a mesh was set (`jax.set_mesh`) that has automatic axes named "batch" or "fsdp", or both,
-  whose number of devices divides the rows. Otherwise `run` is called unchanged.
+  whose number of devices divides the size of the first batch axis. Otherwise `run` is called
+  unchanged.
 
   Args:
     run: (params, xs, mask, carry) -> (carry, ys), or tuples of several carries and ys.
@@ -181,7 +185,7 @@ def shard_over_batch(run: Callable, check_vma: bool = True) -> Callable:
 
 
 def batch_axes(xs: Array) -> tuple:
-  """Return the mesh axes over which each batch axis of xs [T, *batch, D] is sharded."""
+  """Return the mesh axes over which each batch axis of xs [T, *batch, D] is sharded; () if none."""
   explicit_axes = jax.typeof(xs).sharding.spec[1 : xs.ndim - 1]
   if any(explicit_axes):
     return tuple(explicit_axes)

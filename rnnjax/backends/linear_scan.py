@@ -3,8 +3,8 @@
     δₜ = Jₜ δₜ₋₁ + rₜ,   δ₀ = 0
 
 The composition of two affine maps is affine, (B, q) ∘ (A, p) = (BA, Bp + q), and composition is
-associative. So pairs of steps, pairs of pairs, and so on take log₂ T rounds instead of T steps
-(Blelloch, Prefix Sums and Their Applications, 1990).
+associative. So pairs of steps are composed, then pairs of pairs, and so on: a tree of depth log₂ T
+instead of T sequential steps (Blelloch, Prefix Sums and Their Applications, 1990).
 """
 
 import operator
@@ -41,7 +41,8 @@ def parallel_linear_scan(J: Array, r: Array, reverse: bool = False) -> Array:
 def sequential_linear_scan(J: Array, r: Array, reverse: bool = False) -> Array:
   """Return the result of `parallel_linear_scan`, computed step by step.
 
-  It computes no products of Jacobians, which may overflow though δ does not.
+  Unlike the parallel scan, it never multiplies Jacobians. Their product may overflow even if δ does
+  not.
   """
 
   def step(δ, inputs):

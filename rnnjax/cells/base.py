@@ -34,8 +34,8 @@ class Cell(NamedTuple):
     step: (params, carry, u) -> (carry, y [..., H]).
     pointwise: (params, carry, gates) -> (carry, y) of an `additive` cell, whose projection is
       x W + b; None for other cells.
-    num_split_gates: last blocks of u and h U that an additive cell keeps separate instead of
-      adding them.
+    num_split_gates: number of last blocks of u and h U that an additive cell keeps separate
+      instead of adding them.
     coefficients: (params, u) -> (a, b) of a `linear_recurrence`; None for other cells.
     readout: (params, s, u) -> y of a `linear_recurrence`; None for other cells.
   """
@@ -136,12 +136,13 @@ def additive(pointwise: Callable, num_gates: int, num_split_gates: int = 0) -> d
 
       carryₜ, yₜ = pointwise(params, carryₜ₋₁, preactivations(uₜ, hₜ₋₁ U))
 
-  The product h U is all that its loop over time waits for, which every backend makes use of.
+  Only h U and `pointwise` depend on the previous step. So a backend can compute x W + b and the
+  gradients of W, U and b for all steps at once.
 
   Args:
     pointwise: (params, carry, gates) -> (carry, y); it may read all parameters except W, U and b.
     num_gates: G, the number of blocks of W, U and b.
-    num_split_gates: last blocks of x W + b and h U that are not added.
+    num_split_gates: number of last blocks of x W + b and h U that are not added.
 
   Returns:
     The functions "project", "step", "pointwise" and "num_split_gates" of the cell.
@@ -169,9 +170,9 @@ def linear_recurrence(
       yₜ = readout(params, sₜ, uₜ)                 yₜ = sₜ if readout is None
 
   Neither a nor b depends on s, so all steps can run in parallel (`rnnjax.backends.associative`).
-  The carry is (h, s), or (h, Re s, Im s) if s is complex, or (h,) if h is s in its own dtype. If s
-  is separate from h, it is float32 or wider. `coefficients` and `readout` get inputs of at least
-  float32.
+  The carry is (h, s), or (h, Re s, Im s) if s is complex, or only (h,) if s equals h in value and
+  dtype. In the first two cases s is float32 or wider. `coefficients` and `readout` get inputs of
+  at least float32.
 
   Args:
     coefficients: (params, u [..., GH]) -> (a, b [..., N]), both real or both complex; a may be [N].

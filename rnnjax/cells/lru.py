@@ -22,10 +22,10 @@ def project(params: Params, x: Array) -> Array:
 def coefficients(params: Params, u: Array) -> tuple[Array, Array]:
   """Return the coefficients of one step of an LRU, sₜ = a ⊙ sₜ₋₁ + bₜ.
 
-      λ = exp(−exp(ν) + i exp(θ)),  γ = exp(log γ)
+      ν, θ, γ = exp(nu_log), exp(theta_log), exp(gamma_log);  λ = exp(−ν + i θ)
       sₜ = λ ⊙ sₜ₋₁ + γ ⊙ (xₜ B)                   B = B_re + i B_im
 
-  |λ| < 1 for every ν, so the state cannot diverge.
+  |λ| < 1 for every nu_log, so the state cannot diverge.
 
   Args:
     params: {"nu_log", "theta_log", "gamma_log": [N], "B_re", "B_im": [D, N], "C_re", "C_im":

@@ -84,9 +84,9 @@ def lstm_projection_step(params, carry, u, *, pointwise, num_gates) -> tuple[Car
   """Run one step of an LSTM whose output is projected: h P replaces h.
 
   Args:
-    params: {"W": [D, 4C], "U": [H, 4C], "b": [4C], "P": [C, H], ...}.
+    params: {"W": [D, GC], "U": [H, GC], "b": [GC], "P": [C, H], ...}; W and b are not used here.
     carry: (h [..., H], c [..., C]).
-    u: xₜ W + b, [..., 4C].
+    u: xₜ W + b, [..., GC].
     pointwise: step of the C memory cells.
     num_gates: G, 4 or 3.
 
@@ -109,18 +109,19 @@ def lstm(
   forget_bias: float = 1.0,
   chrono: float | None = None,
 ):
-  """Build an LSTM with H = features hidden units and 4(DH + H² + H) parameters.
+  """Build an LSTM with H = features hidden units and 4(DH + H² + H) parameters without options.
 
   Args:
     features: H.
     peepholes: whether the gates depend on the memory cells c.
-    coupled: whether the input gate is 1 − σ(f) instead of a gate of its own.
+    coupled: whether the input gate is 1 − σ(f) instead of a separate gate.
     output_tanh: False removes the tanh of the output: hₜ = σ(o) ⊙ cₜ, as some lecture notes do.
     cell_size: C, the number of memory cells, projected to H features; None for H memory cells
       without projection.
     forget_bias: initial bias of the forget gate; not used with chrono.
     chrono: longest time constant at initialization, in steps (`chrono_bias`): the forget gate's
-      biases are drawn for time constants up to it, and the input gate's are their negatives.
+      biases are drawn for time constants up to it, and the input gate's, unless coupled, are their
+      negatives; None for forget_bias.
 
   Raises:
     ValueError: cell_size is not positive.

@@ -107,8 +107,8 @@ def max_unpacked_bytes(packed_size: int, limit: int = 0) -> int:
   """Return the number of bytes that a file of `packed_size` bytes may unpack to.
 
   Args:
-    packed_size: bytes.
-    limit: replaces UNPACK_LIMIT unless 0.
+    packed_size: size of the file in bytes.
+    limit: maximum number of bytes; 0 for UNPACK_LIMIT.
   """
   return min(limit or UNPACK_LIMIT, max(MIN_UNPACK_LIMIT, MAX_COMPRESSION_RATIO * packed_size))
 

@@ -50,7 +50,8 @@ def read_npz(file: File) -> dict[str, np.ndarray]:
   """Return the arrays of a .npz file by name.
 
   Raises:
-    InvalidInputError: as for `read_npy`; the file is not a .zip archive, or unpacks to too much.
+    InvalidInputError: the file is not a .zip archive, its unpacked size exceeds the limit, or
+      `read_npy` cannot read one of its arrays.
   """
   return {
     name.removesuffix(".npy"): read_npy(member) for name, member in list_zip_files(file).items()

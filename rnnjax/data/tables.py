@@ -38,7 +38,7 @@ def read_csv(file: File) -> Iterator[tuple[str, list[str]]]:
 
 
 def read_jsonl(file: File) -> Iterator[tuple[str, dict]]:
-  """Yield ("file:line number", object) of each line of JSON that is not empty.
+  """Yield ("file:line number", object) for each non-empty line of a JSON Lines file.
 
   Raises:
     InvalidInputError: as for `read_text`; a line is not a JSON object.

@@ -118,7 +118,7 @@ class Tokenizer:
     return np.array([self._ids.get(token, UNKNOWN) for token in tokens], np.int32)
 
   def tokenize(self, text: str) -> list[str]:
-    """Return the tokens of a text; unknown ones as they are written, for models that copy."""
+    """Return the tokens of a text. Unknown tokens keep their spelling, for models that copy."""
     marked_text = _mark_words(text, self._model_type, self.lowercase)
     spans = self._tokenizer.encode(marked_text, add_special_tokens=False).offsets
     return [marked_text[start:end] for start, end in spans]

@@ -1,1 +1,1 @@
-"""Decoding loops that feed on their own output: sampling, beam search, CTC."""
+"""Decoding: autoregressive sampling, beam search, CTC."""

@@ -62,8 +62,8 @@ def beam_search(
   Each step extends the k most likely unfinished hypotheses by one token. Extensions by eos_id that
   are among the k most likely become finished hypotheses. They do not reduce the number of
   unfinished ones, which stays k. Each row keeps its k best finished hypotheses by score. The loop
-  stops when no unfinished hypothesis of any row can still become one of them. With beam_size=1 and
-  no penalties this is greedy search. Both penalties are from Wu et al. 2016, whose coverage is
+  stops after max_length steps, or when no unfinished hypothesis of any row can still become one of
+  them. With beam_size=1 and no penalties this is greedy search. Both penalties are from Wu et al. 2016, whose coverage is
 
       c(y) = Σₛ log min(Σₜ αₜₛ, 1)                      αₜₛ: attention of step t to source step s
 

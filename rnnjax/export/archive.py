@@ -68,7 +68,7 @@ class LoadedProgram(NamedTuple):
   extras: dict[str, Any]
 
   def __call__(self, inputs: dict[str, Array]) -> dict[str, Array]:
-    """Return the outputs for some inputs. A carry that is not given is 0.
+    """Run the program on `inputs`. An omitted carry is initialized to 0.
 
     Raises:
       InvalidInputError: the inputs do not match the signature, or NumPy arrays of ids or lengths
@@ -126,7 +126,7 @@ def load(path: str | pathlib.Path) -> LoadedProgram:
 
 
 def _read_members(path: pathlib.Path) -> dict[str, bytes]:
-  """Return the files in an archive, which must be uncompressed: they are no larger than it."""
+  """Return the files in an archive. Compressed archives are rejected, so memory use is bounded."""
   if not path.is_file():
     raise InvalidInputError(
       f"there is no file {path}; `python -m experiments.export DIR` writes DIR/model.zip"

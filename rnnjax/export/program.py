@@ -30,7 +30,7 @@ class Program(NamedTuple):
     params: a pytree of arrays.
     inputs: {name: specification} without the carry, as `ArraySpec.parse` reads it, such as
       "int32[T, B] < 5000".
-    extras: {name: JSON value}, what else a caller needs, such as a vocabulary.
+    extras: {name: JSON value}, additional data for the caller, such as a vocabulary.
   """
 
   predict: Callable[[Params, dict[str, Any]], dict[str, Any]]
@@ -117,11 +117,12 @@ def make_unflatten(tree) -> Callable[[dict[str, Any]], Any]:
 
 
 def export_program(program: Program) -> tuple[jax.export.Exported, dict[str, dict[str, str]]]:
-  """Export a program for all PLATFORMS and all sizes of its axis letters.
+  """Export a program for all PLATFORMS, with its axis letters as symbolic dimensions.
 
   Returns:
-    The exported function: params, inputs -> outputs, each {name: array} with pytrees flattened by
-    `flatten_with_names`; and its signature, {"inputs": {name: specification}, "outputs": {...}}.
+    The exported function (params, inputs) -> outputs, and its signature {"inputs": {name:
+    specification}, "outputs": {...}}. Params, inputs and outputs are flat dicts {name: array}, as
+    returned by `flatten_with_names`.
   """
   scope = jax.export.SymbolicScope()
   specs = {name: ArraySpec.parse(text) for name, text in program.inputs.items()}
@@ -147,7 +148,7 @@ def export_program(program: Program) -> tuple[jax.export.Exported, dict[str, dic
 
 
 def _spec_text(a) -> str:
-  """Return the specification of an array's dtype and shape as text."""
+  """Format the dtype and shape of an array, e.g. "float32[T, B, 3]"."""
   return f"{a.dtype}[{', '.join(map(str, a.shape))}]"
 
 

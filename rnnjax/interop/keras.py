@@ -81,7 +81,7 @@ def to_keras(params: Params) -> list[list[np.ndarray]]:
 
 
 def _layer_from_keras(location: str, weights: Weights) -> Params:
-  """Return the parameters of a layer by direction."""
+  """Return {"forward": params} of a layer, and "backward" if it is bidirectional."""
   if isinstance(weights, Mapping):
     weights = _sort_weights(location, weights)
   if len(weights) not in (2, 3, 4, 6):

@@ -21,11 +21,11 @@ class Classifier(nn.Module):
   also added to the logits by a linear map A.
 
   Attributes:
-    embedding: tokens [T, B] -> vectors [T, B, D].
+    embedding: tokens [T, B] -> vectors [T, B, D], E in the equation.
     encoder: the recurrent encoder.
     num_classes: K; two classes share a single logit.
     pooling: a key of POOLINGS.
-    word_dropout: dropout rate of whole words, and of single features r.
+    word_dropout: dropout rate of whole vectors [E[tokens], c], and of single features r.
     input_dropout: dropout rate of the elements of [E[tokens], c], with one mask for all steps.
     output_dropout: dropout rate of the elements of s.
     context: (tokens [T, B], lengths [B]) -> c [T, B, C]; None for no contextual embedding.
@@ -49,7 +49,7 @@ class Classifier(nn.Module):
     Args:
       tokens: [T, B].
       lengths: [B].
-      features: r [T, B, F], or None.
+      features: additional features r [T, B, F], such as n-gram features; None if there are none.
       key: the random key of dropout; None for no dropout.
     """
     keys = [None] * 5 if key is None else jax.random.split(key, 5)
@@ -73,7 +73,7 @@ class Classifier(nn.Module):
     if features is None:
       return logits
 
-    # Feature i starts as evidence for class i modulo the number of outputs.
+    # Initially feature i is added to logit i modulo the number of logits.
     def identity_init(key, shape, dtype):
       return jnp.tile(jnp.eye(outputs), (shape[0] // outputs, 1))
 

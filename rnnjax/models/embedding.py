@@ -47,7 +47,7 @@ class ContextualEmbedding(nn.Module):
 
   @nn.compact
   def __call__(self, tokens: Array, lengths: Array) -> Array:
-    """Return c [T, B, C] of tokens [T, B] with lengths [B]."""
+    """Return the embedding c [T, B, C] of tokens [T, B] with lengths [B]."""
     xs = jax.lax.stop_gradient(self.embedding(tokens))
     states = []
     for name, encoder in (("encoder", self.encoder), ("back", self.backward_encoder)):

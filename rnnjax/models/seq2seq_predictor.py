@@ -105,8 +105,8 @@ class Seq2SeqPredictor(NamedTuple):
   def decode(self, text: str, output_ids: np.ndarray) -> str:
     """Return the text of `output_ids`, the output for the input `text`.
 
-    A pointer-generator can copy unknown tokens. They are replaced by the unknown source piece with
-    the highest attention weight.
+    If the model is a pointer-generator, each unknown output token is replaced by the unknown source
+    piece with the highest attention weight.
     """
     if not (self.model.copy_attention and UNKNOWN in output_ids):
       return self.target_tokenizer.decode(output_ids)

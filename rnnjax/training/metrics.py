@@ -10,7 +10,7 @@ from rnnjax.types import Array
 
 
 class Mean(NamedTuple):
-  """A weighted mean as two sums, which can be added over batches, hosts and padding.
+  """A weighted mean, stored as two sums that can be added over batches and hosts.
 
   Attributes:
     total: Σ weight · value.

@@ -72,7 +72,7 @@ def gather_params(tree):
 
 
 def _constrain(mesh, a, spec):
-  """Constrain the sharding of an array. Without an axis "fsdp", parameters are always whole."""
+  """Constrain the sharding of an array. Without an axis "fsdp" in the mesh, this does nothing."""
   if "fsdp" not in mesh.axis_names:
     return a
   if AxisType.Explicit in mesh.axis_types:
@@ -151,7 +151,7 @@ def with_explicit_sharding(task: Task, mesh: Mesh) -> Task:
 
 @functools.cache
 def with_shard_map(task: Task, mesh: Mesh) -> Task:
-  """Return a task whose loss each device computes for its own rows, followed by a sum.
+  """Return a task whose loss is computed on each device's rows and summed over devices.
 
   Each device draws its own dropout masks. Without randomness the sum equals the loss on one device.
   """

@@ -1,4 +1,4 @@
-"""The train step, the loop over it as a generator, and evaluation."""
+"""The train step, the training loop as a generator, and evaluation."""
 
 import functools
 from collections.abc import Iterable, Iterator
@@ -19,7 +19,7 @@ from rnnjax.types import Array, Carry, Key, Params, flatten_with_names
 
 
 class TrainState(NamedTuple):
-  """All that the next step depends on besides the data.
+  """The state of training: the inputs of a train step except the batch.
 
   Attributes:
     step: the number of steps taken.

@@ -5,7 +5,7 @@ Lim, Zhu, Selfridge & Kasim, Parallelizing Non-Linear Sequential Models over the
 Nonlinear RNNs, 2024 (diagonal Jacobians).
 
 The method starts from a guess of the states of all steps. While they do not solve the recurrence,
-it linearizes the steps around them. The linearized recurrence can be solved in log₂ T rounds
+it linearizes the steps around them. The linearized recurrence is solved by a scan of depth log₂ T
 (`rnnjax.backends.linear_scan`):
 
     rₜ = f(sₜ₋₁, xₜ) − sₜ                     residual of a guess s₁, ..., s_T
@@ -41,15 +41,17 @@ MAX_JACOBIAN_GIB = 2.0  # limit for the Jacobians of all steps
 
 
 class NewtonOptions(NamedTuple):
-  """Options of the solver; they change time and memory, but not the results.
+  """Options of the solver; they change time and memory, and results only within the tolerance.
 
   Attributes:
-    jacobian: "full" Jacobians need n³ operations a step and converge quadratically; their
-      "diagonal" needs n, and more iterations. The backward pass always uses full Jacobians.
+    jacobian: "full" needs n³ operations per step and converges quadratically; "diagonal" uses only
+      the diagonals of the Jacobians, needs n operations per step, and takes more iterations. The
+      backward pass always uses full Jacobians.
     damping: factor in [0, 1); Jacobians are multiplied by 1 − damping, which stabilizes expanding
       recurrences.
     tolerance: limit of |rₜ| / max(1, |sₜ|); None for 16 times the machine epsilon.
-    max_iterations: number of iterations after which the steps are run one by one.
+    max_iterations: number of iterations after which, without convergence, the steps are run one by
+      one.
   """
 
   jacobian: str = "full"
@@ -62,7 +64,7 @@ class NewtonInfo(NamedTuple):
   """Convergence of the solver.
 
   Attributes:
-    num_iterations: number of times that all steps were linearized.
+    num_iterations: number of updates of the states.
     residual: the largest |rₜ| / max(1, |sₜ|) after the last iteration.
     converged: whether the residual is within the tolerance; if not, the steps were run one by one.
   """

@@ -28,9 +28,9 @@ from rnnjax.types import Array, Carry, Params
 
 
 class Tiling(NamedTuple):
-  """How a kernel splits its work.
+  """Division of a kernel's work among programs and matrix products.
 
-  H is padded to a multiple of `block_units` and `block_k`, which are powers of two.
+  H is padded to a multiple of `block_units` and `block_k`, which are powers of two or equal.
 
   Attributes:
     block_batch: rows of the batch in one program.
@@ -61,7 +61,7 @@ class KernelSpec(NamedTuple):
     H: number of hidden units of the cell.
     output_is_h: whether the output y is h, so that it need not be stored separately.
     dtype: dtype of the products' operands; sums and carries are float32.
-    tiling: how the work is split among programs.
+    tiling: division of the work among programs.
     forward: the kernel of the forward pass, called as in `_forward`.
     backward: the kernel of the backward pass, called as in `_backward`.
   """
@@ -309,7 +309,7 @@ def _backward(spec, saved, cotangents):
 
 
 def _states_at_steps(spec, states, after):
-  """Return of states [T + 1, B, N·H] those before each step (after = 0) or after it (after = 1)."""
+  """Select from states [T + 1, B, N·H] those before (after = 0) or after (after = 1) each step."""
   parts = jnp.split(states, len(spec.reverse), -1)
   return _concat_features(
     [
@@ -320,7 +320,7 @@ def _states_at_steps(spec, states, after):
 
 
 def _final_states(spec, states):
-  """Return of states [T + 1, B, N·H] the last one of each parameter set."""
+  """Return the last state of each parameter set from states [T + 1, B, N·H]."""
   parts = jnp.split(states, len(spec.reverse), -1)
   return _concat_features(
     [part[0 if is_reverse else -1] for part, is_reverse in zip(parts, spec.reverse)]

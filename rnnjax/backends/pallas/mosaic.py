@@ -196,7 +196,7 @@ class _BlockSpecs:
     return pl.BlockSpec((num_rows, self.block_batch, width), lambda n, b, k: (0, b, n))
 
   def step_block(self, width):
-    """Return the block of an array [T, B, N·width] at the step of the iteration."""
+    """Return the block of an array [T, B, N·width] at the time step of iteration k."""
     return pl.BlockSpec(
       (None, self.block_batch, width), lambda n, b, k: (self.time_index(n, k), b, n)
     )

@@ -1,15 +1,15 @@
 """The loop over time as one CUDA kernel, through Pallas and Triton.
 
 Persistent RNNs (Diamos et al., 2016): each program keeps its columns of U on the chip during the
-whole loop, and runs all steps of its rows of the batch and its hidden units. Per step it needs from
-the other programs hₜ₋₁ in the forward pass, and their contributions to ∂L/∂hₜ₋₁ = ∂L/∂vₜ Uᵀ with
-v = h U in the backward pass.
+whole loop, and runs all steps of its rows of the batch and its hidden units. At each step of
+the forward pass it needs the hₜ₋₁ of the other programs. At each step of the backward pass it needs
+their contributions to ∂L/∂hₜ₋₁ = ∂L/∂vₜ Uᵀ, where v = h U.
 
-Programs exchange these through a ring buffer of a few slots, which stays in the GPU's cache. There
-is no barrier: a slot is filled with a sentinel (all bits set, a NaN that is not written otherwise)
-until its step is written, and a program loads a slot until no sentinel is left in what it loaded.
-It resets its part of a slot to the sentinel as soon as the loaded values imply that no other
-program still reads it.
+Programs exchange these values through a ring buffer of a few slots, which stays in the GPU's cache.
+There is no barrier. A slot is filled with a sentinel (all bits set, a NaN that is never written as
+a value) until its step is written, and a program repeats its load until the loaded values contain
+no sentinel. It resets its part of a slot to the sentinel as soon as the loaded values imply that no
+other program still reads it.
 """
 
 import functools
@@ -50,7 +50,7 @@ def forward(
 
   Returns:
     states: for each part of the carry [T + 1, B, N·H].
-    zs: preactivations [T, B, N·Z·H], None unless `save`.
+    zs: preactivations [T, B, N·Z·H] with Z = G + num_split_gates; None unless `save`.
     ys: outputs [T, B, N·H], None if they are h.
   """
   T, B, _ = us.shape
@@ -294,10 +294,10 @@ def _ring_slot(k):
 
 
 def _fence(fences, b, n, k, interpret):
-  """Synchronize the memory of all programs of the same rows, every RING_SLOTS / 2 iterations.
+  """Execute a memory fence between the programs of the same rows every RING_SLOTS / 2 iterations.
 
-  It makes the writes of all threads of this program visible to those programs, and the writes that
-  they have published by their own fences visible to this program. It does not wait for them.
+  Earlier writes of this program become visible to the others, and writes of the others before their
+  latest fence become visible to this program. It is not a barrier: no program waits for another.
   """
   if interpret:  # Interpreted programs run one after another.
     return
@@ -340,7 +340,7 @@ def _poll_ring(ring, indices, polls_left, dtype):
 
 
 def _matmul_chunks(spec, H):
-  """Return (first unit, number of units) of each chunk of H units that one product takes."""
+  """Return (first unit, number of units) of the chunks of H units, one for each matrix product."""
   return [(k, spec.tiling.block_k) for k in range(0, H, spec.tiling.block_k)]
 
 

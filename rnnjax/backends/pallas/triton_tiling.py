@@ -54,7 +54,7 @@ def shared_bytes_needed(padded_size: int, block_units: int, num_gates: int, item
 
 
 def num_waves(cell: Cell, params: Params, xs: Array) -> float:
-  """Return how often this GPU is filled with programs until all rows of xs [T, ..., D] are done."""
+  """Return the waves of programs, each of which fills this GPU, that xs [T, ..., D] needs."""
   num_gates, itemsize = params["b"].shape[0] // cell.features, xs.dtype.itemsize
   tiling = choose_tiling(cell.features, num_gates, itemsize, shared_memory_bytes())
   padded_size = tiling.padded_size(cell.features)
@@ -136,7 +136,7 @@ def _lowering_error(cell, shapes, dtype):
 
 
 def device_triton_spec(*args) -> KernelSpec:
-  """Return the kernel specification of a cell for this machine's GPU; see `make_kernel_spec`."""
+  """Return the kernel specification of a cell for this machine's GPU; see `make_triton_spec`."""
   return make_triton_spec(shared_memory_bytes(), False, *args)
 
 
