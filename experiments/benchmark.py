@@ -1,16 +1,18 @@
-"""Speed of the loop over time compared with other implementations, all in one run.
+"""Compare the speed of the loop over time with other implementations, all in one run.
 
   python -m experiments.benchmark --workdir=runs/benchmark   # pip install -e .[bench]; 10 minutes
   python -m experiments.benchmark --preset=gpu --workdir=runs/gpu      # on a GPU; torch uses cuDNN
 
-The loss is Σ ys², differentiated for all parameters and xs. The timed runs of all implementations
-are interleaved, and medians are compared. Each JAX implementation runs on one device with all
-cores, and on one device per core with its share of the batch; the faster one counts.
+The loss is Σ ys², with gradients for all parameters and xs. The timed runs of all implementations
+are interleaved, and medians are compared. Each JAX implementation runs twice: on one device with
+all cores, and on one device per core with the batch sharded over the devices. The faster result is
+used.
 
-GFLOP/s count matrix products alone, 2(D + H)GH a row and step, three times that with the backward
-pass. They and GB/s are compared with what one large product and one large copy reach on the same
-machine. Products are computed as each framework does by default, on a GPU in TF32. The error of
-rnnjax relative to the plain loop is measured in full precision.
+GFLOP/s include only matrix products: 2(D + H)GH per row and step for the forward pass, and three
+times as many for the forward and backward pass. GFLOP/s are compared with one large matrix product
+on the same machine, and GB/s with one large copy. Matrix products have each framework's default
+precision, which is TF32 on a GPU. The error of rnnjax relative to the plain loop is measured in
+full precision.
 """
 
 import concurrent.futures
@@ -61,7 +63,7 @@ class Config:
 
 
 def parse_shapes(text: str) -> list[tuple[int, ...]]:
-  """Return the shapes (B, T, D, H) in a text such as "32,200,128,128 64,600,32,100".
+  """Parse shapes (B, T, D, H) from a text such as "32,200,128,128 64,600,32,100".
 
   Raises:
     InvalidInputError: the text is empty, or a shape is not four positive integers.
@@ -84,7 +86,7 @@ def measure(cell: str, shape: tuple[int, ...], compiled: dict, num_trials: int) 
     cell: name of the cell.
     shape: (B, T, D, H).
     compiled: the functions to run, as returned by `compile_all`.
-    num_trials: timed runs of each.
+    num_trials: the number of timed runs of each function.
   """
   B, T, D, H = shape
   functions = {
@@ -107,8 +109,8 @@ def run(config: Config = Config()) -> dict:
   """Measure all implementations on all shapes.
 
   Returns:
-    The hardware's peaks, the errors relative to the plain loop, and for each implementation the
-    geometric means of time, memory and compilation time relative to rnnjax.
+    The peak GFLOP/s and GB/s, the errors of rnnjax relative to the plain loop, and for each
+    implementation the geometric means of time, memory and compilation time relative to rnnjax.
 
   Raises:
     InvalidInputError: a flag is invalid.
@@ -131,7 +133,7 @@ def run(config: Config = Config()) -> dict:
     return compile_all(*loop, names)
 
   if jax.default_backend() == "cpu":
-    # Lazily, one after another: the compilation time is measured too.
+    # `map` compiles lazily, one loop after another, because the compilation time is measured too.
     all_compiled = map(compile_loop, loops)
   else:
     with concurrent.futures.ThreadPoolExecutor() as pool:
@@ -159,6 +161,6 @@ def _format(value):
 
 
 if __name__ == "__main__":
-  # One device per core: a batch of 0 rows can be divided among any number of devices.
+  # A batch size of 0 gives one device per core, as any number of devices divides 0.
   device_mesh.use_cpu_cores_as_devices(0)
   cli.main(Config, run, PRESETS)

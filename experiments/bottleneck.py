@@ -1,11 +1,10 @@
-"""Translation with and without attention, by sentence length.
+"""Comparison of translation with and without attention, by sentence length.
 
   python -m experiments.bottleneck --workdir=runs/bottleneck
   python -m experiments.bottleneck --preset=multi30k --data_dir=multi30k --workdir=runs/bottleneck
 
-Without attention the decoder sees the sentence as one vector of fixed size, however long the
-sentence is. Flags are those of `translate`. A run that is finished in --workdir is not trained
-again.
+Without attention, the decoder receives every sentence as one vector of fixed size. This experiment
+has the same flags as `translate`. If --workdir contains a finished run, the run is not repeated.
 """
 
 import dataclasses
@@ -20,9 +19,9 @@ from experiments.seq2seq import seq2seq_common
 from rnnjax.analysis import figures
 from rnnjax.types import InvalidInputError
 
-LENGTH_BOUNDS = (8, 10, 12, 15, 20, 1000)  # maximum words of the source in each group
-LONG_SENTENCE = 15  # "long" sentences have more words than this
-# Overrides of the run without attention: flags that need attention are switched off.
+LENGTH_BOUNDS = (8, 10, 12, 15, 20, 1000)  # maximum number of source words of each length group
+LONG_SENTENCE = 15  # sentences with more words are "long"
+# Flags of the run without attention: all features that need attention are disabled.
 NO_ATTENTION = dict(
   attention="none",
   input_feeding=False,
@@ -34,13 +33,18 @@ NO_ATTENTION = dict(
 
 @dataclasses.dataclass(frozen=True)
 class Config(translate.Config):
-  """Configuration; each field is a flag."""
+  """Configuration of the bottleneck experiment; each field is a command-line flag."""
 
-  workdir: str = field_spec("runs/bottleneck", "folder of both runs and of the figure")
+  workdir: str = field_spec("runs/bottleneck", "folder for both runs and the figure")
 
 
 def bleu(rows: list[dict[str, str]], lowercase: bool) -> float:
-  """Return corpus BLEU of rows {"target", "written"}; NaN if there are none."""
+  """Return corpus BLEU of the rows; NaN if `rows` is empty.
+
+  Args:
+    rows: {"target": reference translation, "written": prediction} of each sentence.
+    lowercase: whether to compare in lower case.
+  """
   if not rows:
     return math.nan
   predictions = [row["written"] for row in rows]
@@ -49,15 +53,18 @@ def bleu(rows: list[dict[str, str]], lowercase: bool) -> float:
 
 
 def source_length(row: dict[str, str]) -> int:
-  """Return the number of words of the source."""
+  """Return the number of words of the source sentence."""
   return len(row["source"].split())
 
 
 def run(config: Config = Config()) -> dict:
-  """Train both models, plot BLEU by length, return BLEU of all and of long sentences.
+  """Train both models and plot BLEU by sentence length.
+
+  Returns:
+    For each model, BLEU of all test sentences and BLEU of the long test sentences.
 
   Raises:
-    InvalidInputError: --predict or --ensemble is set, which only `translate` supports.
+    InvalidInputError: --predict or --ensemble is set. Only `translate` supports these flags.
   """
   if config.predict or config.ensemble:
     raise InvalidInputError(

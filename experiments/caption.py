@@ -1,6 +1,6 @@
-"""Image captioning: a convolutional encoder, attention, a recurrent decoder.
+"""Image captioning with a convolutional encoder and a recurrent attention decoder.
 
-python -m experiments.caption                                          # generated images of shapes
+python -m experiments.caption                                          # trains on generated shapes
 python -m experiments.caption --preset=flickr --data_dir=captions --workdir=runs/captions
 """
 
@@ -41,7 +41,7 @@ PRESETS = {
 
 @dataclasses.dataclass(frozen=True)
 class Config(train_config.TrainConfig):
-  """Configuration; each field is a flag."""
+  """Configuration of the captioning experiment; each field is a command-line flag."""
 
   dataset: str = field_spec("auto", "source of the images", DATASETS)
   hidden_size: int = 256
@@ -52,9 +52,11 @@ class Config(train_config.TrainConfig):
     "additive", "attention of the decoder to the image", seq2seq_common.ATTENTIONS
   )
   num_conv_blocks: int = field_spec(
-    3, "convolutional blocks, each of which halves the image", min_value=1
+    3, "number of convolutional blocks; each block halves height and width", min_value=1
   )
-  image_features: int = field_spec(64, "channels of the last block, a multiple of 8", min_value=8)
+  image_features: int = field_spec(
+    64, "output channels of the last block, a multiple of 8", min_value=8
+  )
   vocab_size: int = field_spec(100, "maximum size of the vocabulary, in words", min_value=5)
   embed_dim: int = field_spec(64, "embedding size", min_value=1)
   horizontal_flip: bool = field_spec(False, "augment the training set with mirrored images")
@@ -63,7 +65,7 @@ class Config(train_config.TrainConfig):
 
 
 def build(config: Config, vocab_size: int) -> Seq2Seq:
-  """Return the model without parameters.
+  """Build the captioning model for a vocabulary of `vocab_size` tokens.
 
   Raises:
     InvalidInputError: --image_features is not a multiple of 8.
@@ -73,7 +75,7 @@ def build(config: Config, vocab_size: int) -> Seq2Seq:
       f"--image_features must be a multiple of 8, the groups of the normalization; got "
       f"{config.image_features}"
     )
-  # The channels double from block to block, rounded down to multiples of 8.
+  # Each block doubles the channels, rounded down to a multiple of 8.
   channels = [max(config.image_features >> i, 8) // 8 * 8 for i in range(config.num_conv_blocks)]
   caption_decoder = decoder(
     make_cell(config.cell, config.hidden_size),
@@ -90,7 +92,14 @@ def build(config: Config, vocab_size: int) -> Seq2Seq:
 
 
 def prepare(config: Config):
-  """Return the dataset, the tokenizer `words` and the splits as batches of (image, caption) pairs.
+  """Load the dataset, train the tokenizer, and batch the (image, caption) pairs.
+
+  Returns:
+    A namespace with
+      name: the name of the dataset.
+      examples: the `CaptionDataset`.
+      words: the tokenizer.
+      train, valid, test: the batches of each split.
 
   Raises:
     InvalidInputError: the images are too small for --num_conv_blocks.
@@ -128,7 +137,7 @@ def prepare(config: Config):
 def bleu_scores(
   predictions: list[str], examples: list[captions_data.CaptionedImage]
 ) -> dict[str, float]:
-  """Return BLEU-1 and BLEU-4 in lower case, against all captions of each image."""
+  """Return lower-case BLEU-1 and BLEU-4; all captions of an image are its references."""
   references = [example.captions for example in examples]
   return {
     f"bleu_{n}": seq2seq_common.corpus_bleu(predictions, references, True, n)[0] for n in (1, 4)
@@ -136,10 +145,11 @@ def bleu_scores(
 
 
 def baseline_scores(dataset: captions_data.CaptionDataset) -> dict[str, float]:
-  """Return the test scores of two baselines without a model.
+  """Return the test BLEU scores of two baselines that need no neural network.
 
-  "fixed" is the one caption, of 300 of the training set, with the best BLEU-4 on the validation
-  set. "nearest" is the first caption of the training image with the nearest pixels.
+  "fixed" predicts the same caption for every image. Among 300 training captions, this caption has
+  the best BLEU-4 on the validation set. "nearest" predicts the first caption of the training image
+  with the nearest pixels.
   """
 
   def validation_score(caption):
@@ -166,15 +176,15 @@ def save_figures(
   num_images: int = 12,
   num_attended: int = 4,
 ):
-  """Plot images with their generated captions, and the attention of each word.
+  """Plot images with their generated captions, and the attention weights of each word.
 
   Args:
     workdir: the run directory.
     predictor: the trained model.
     examples: images of the test set.
     output_ids: the token ids of each generated caption.
-    num_images: images in the figure of captions.
-    num_attended: images in the figure of attention.
+    num_images: number of images in the caption figure.
+    num_attended: number of images in the attention figure.
   """
   tokenizer = predictor.target_tokenizer
   images = [example.image for example in examples[:num_images]]
@@ -186,13 +196,16 @@ def save_figures(
     predictor.attention_weights(example.pixel_rows, ids)[:-1]
     for example, ids in zip(examples[:num_attended], output_ids)
   ]
-  if any(map(np.any, weights)):  # 0 for a model without attention
+  if any(map(np.any, weights)):  # all weights are 0 for a model without attention
     path = runner.figure_file(workdir, "attention.png")
     plots.plot_word_attention(path, images[:num_attended], words, weights)
 
 
 def run(config: Config = Config()) -> dict:
-  """Train, select the parameters on the validation set, test once; return the scores."""
+  """Train a captioning model; return the model and baseline scores.
+
+  The parameters with the best validation loss are tested once.
+  """
   data = prepare(config)
   model = build(config, len(data.words))
   task = tasks.seq2seq_task(model, label_smoothing=0.1)

@@ -1,8 +1,8 @@
-"""Character-level language model: Shakespeare, the source of Linux, or any text.
+"""Character-level language model of Shakespeare, the Linux source code, or any other text.
 
-python -m experiments.char_lm                                 # the embedded text
+python -m experiments.char_lm                                 # trains on the embedded text
 python -m experiments.char_lm --preset=shakespeare --text_file=FILE --workdir=runs/mine
-    # Tiny Shakespeare, 2 CPU cores, 30 min: 1.538 nats per character, 1.405 with dynamic evaluation
+    # Tiny Shakespeare: 1.538 nats per character, 1.405 with dynamic evaluation; 29 min on 2 cores
 python -m experiments.char_lm --predict="O " --workdir=runs/mine   # continues the prompt
 """
 
@@ -38,7 +38,7 @@ PRESETS = {
   ),
 }
 NUM_PLOTTED_CHARS = 300  # characters in the figure
-NUM_ANALYZED_CHARS = 20_000  # characters of the test set on which tracking units are selected
+NUM_ANALYZED_CHARS = 20_000  # number of test set characters analyzed for tracking units
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,22 +49,27 @@ class Config(lm_common.LanguageModelConfig):
   learning_rate: float = 4e-3
   bptt_length: int = 50
   epochs: int = 40
-  byte_level: bool = field_spec(
-    False, "use bytes as symbols, regardless of the encoding of the text"
-  )
-  strip_lines: bool = field_spec(False, "strip spaces and tabs at both ends of each line")
+  byte_level: bool = field_spec(False, "use bytes as tokens; the text may have any encoding")
+  strip_lines: bool = field_spec(False, "strip leading and trailing spaces and tabs of each line")
 
 
 build = lm_common.build
 
 
 def load(workdir: str) -> TextGenerator:
-  """Load the model of a finished run: load("runs/mine").generate("O ", 500)."""
+  """Load the text generator of a finished run.
+
+  Example: load("runs/mine").generate("O ", 500)
+  """
   return lm_common.load(workdir, Config, build)
 
 
 def save_figures(generator: TextGenerator, text: str, path: pathlib.Path) -> dict[str, float]:
-  """Plot the units that track a signal of a text; return their correlations."""
+  """Plot the hidden units that track a signal of a text.
+
+  Returns:
+    {"units/SIGNAL": correlation of the best unit with the signal}.
+  """
   tokens = generator.vocabulary.encode(text)[:, None]
 
   @jax.jit
@@ -73,10 +78,11 @@ def save_figures(generator: TextGenerator, text: str, path: pathlib.Path) -> dic
 
   hs = np.asarray(hidden_states(generator.params))[:, 0]
   units = tracking_units.find_tracking_units(hs, tracking_units.text_signals(text))
-  # The figure shows text on which the correlation was measured, not that of the selection.
+  # The units are selected on the first half of the text. The figure shows the second half, on
+  # which the correlation is measured.
   middle = len(text) // 2
   plotted = slice(middle, middle + NUM_PLOTTED_CHARS)
-  scale = max(1, abs(hs).max())  # the states of some cells exceed 1
+  scale = max(1, abs(hs).max())  # hidden states of some cells exceed 1
   panels = [
     (f"{name}: unit {unit}, r = {r:.2f}", text[plotted], hs[plotted, unit] / scale)
     for name, (unit, r) in sorted(units.items(), key=lambda item: -abs(item[1].correlation))
@@ -87,7 +93,11 @@ def save_figures(generator: TextGenerator, text: str, path: pathlib.Path) -> dic
 
 
 def run(config: Config = Config()) -> dict:
-  """Train, select parameters on the validation set, test once, and generate; return the scores."""
+  """Train a language model, test it, print a sample, and return the scores.
+
+  The parameters with the best validation loss are tested once. With --predict, no model is trained:
+  the saved model continues the prompt.
+  """
   if config.predict:
     return lm_common.print_samples(config, load(config.workdir), config.predict)
   corpus = corpus_data.load_characters(

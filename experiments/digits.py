@@ -1,11 +1,11 @@
-"""Digit classification from a sequence of rows, pixels, permuted pixels, or the whole image.
+"""Classify digits from a sequence of rows, pixels or permuted pixels, or from the whole image.
 
   python -m experiments.digits                                     # 8 x 8 digits, row by row
-  python -m experiments.digits --preset=rows --data_dir=mnist      # 0.990 in 3 minutes
+  python -m experiments.digits --preset=rows --data_dir=mnist      # 0.990 in 4 minutes
   python -m experiments.digits --preset=permuted --data_dir=mnist  # 784 steps of one pixel
   python -m experiments.digits --preset=whole --data_dir=mnist
 
-From a zero carry, one step of a vanilla cell is tanh(x W + b), so the last command trains an MLP.
+The last command trains an MLP: one step of a vanilla cell from a zero carry is tanh(x W + b).
 """
 
 import dataclasses
@@ -42,9 +42,9 @@ PRESETS = {
     view="whole", cell="vanilla", num_layers=2, hidden_size=256, epochs=8, learning_rate=1e-3
   ),
 }
-NUM_TIME_POINTS = 28  # steps after which the figures show the model's predictions
-NUM_PLOTTED_DIGITS = 9  # correct digits, and as many wrong ones, in a figure
-NUM_CURVE_DIGITS = 1000  # test digits of the accuracy curve
+NUM_TIME_POINTS = 28  # maximum number of steps for which the figures show predictions
+NUM_PLOTTED_DIGITS = 9  # maximum number of correctly (and of incorrectly) classified digits
+NUM_CURVE_DIGITS = 1000  # number of test digits for the accuracy curve
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Config(train_config.TrainConfig):
   cell: str = "gru"
   dataset: str = field_spec("auto", "source of the images", DATASETS)
   view: str = field_spec(
-    "rows", "what the model reads in one step; permuted: one pixel", digits_data.VIEWS
+    "rows", "part of the image in one step; permuted is one pixel", digits_data.VIEWS
   )
   learning_rate: float = 3e-3
   epochs: int = 20
@@ -65,7 +65,7 @@ class Config(train_config.TrainConfig):
 
 
 def build(config: Config, num_classes: int = 10) -> Classifier:
-  """Return the model of a configuration."""
+  """Return the model that the configuration specifies."""
   encoder = train_config.build_encoder(config)
   return Classifier(
     jax.nn.identity, encoder, num_classes, config.pooling, output_dropout=config.dropout
@@ -73,7 +73,7 @@ def build(config: Config, num_classes: int = 10) -> Classifier:
 
 
 def prepare(config: Config):
-  """Return the images, and the sequences made of them as train, valid and test batches."""
+  """Return the images (`digits`) and the batches (`train`, `valid`, `test`) of their sequences."""
   dataset = digits_data.load(config.dataset, config.data_dir)
 
   def make_batches(split, batch_size, seed=None):
@@ -95,10 +95,11 @@ def probs_after_steps(model: Classifier, params, xs, num_steps):
 
 
 def save_figures(workdir: str, model: Classifier, params, test: digits_data.LabeledImages, xs):
-  """Plot what the model predicts after each part of the sequences xs [T, B, D].
+  """Plot the predictions for increasingly long prefixes of the sequences xs [T, B, D].
 
-  accuracy.png is the accuracy of all rows over time; beliefs.png the class probabilities of some
-  digits over time, half of which the model classifies wrongly.
+  accuracy.png shows the accuracy of all rows over time. beliefs.png shows the class probabilities
+  over time, of up to NUM_PLOTTED_DIGITS correctly and up to NUM_PLOTTED_DIGITS incorrectly
+  classified rows.
   """
   T = len(xs)
   num_points = min(T, NUM_TIME_POINTS)
@@ -117,7 +118,7 @@ def save_figures(workdir: str, model: Classifier, params, test: digits_data.Labe
 
 
 def run(config: Config = Config()):
-  """Train, select by validation accuracy, evaluate once on the test set; return the scores."""
+  """Train, select the checkpoint by validation accuracy, and return the scores on the test set."""
   data = prepare(config)
   model = build(config, data.digits.num_classes)
   task = tasks.classification_task(model)

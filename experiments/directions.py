@@ -1,11 +1,12 @@
-"""Forward against bidirectional taggers, on sentences in which later words decide the tag.
+"""Comparison of forward and bidirectional taggers on words whose tag depends on later words.
 
   python -m experiments.directions --workdir=runs/directions
 
-"Teddy bears are on sale !", "Teddy Roosevelt was a great president !": a model that has read only
-"Teddy" is right in at most one of the two. The best accuracy of any such model is computed, and
-plotted with the learning curves of taggers on the generated sentences of `tagging`. A forward model
-with a CRF can exceed it: the tag of "Roosevelt" also influences the tag of "Teddy".
+Example: "Teddy bears are on sale !" and "Teddy Roosevelt was a great president !". A model that has
+read only "Teddy" tags "Teddy" correctly in at most one of the two sentences. The figure shows the
+learning curves of taggers on the generated sentences of `tagging`, and the maximum accuracy of any
+forward model without a CRF. A forward model with a CRF can exceed this maximum, because the tag of
+"Roosevelt" also affects the tag of "Teddy".
 """
 
 import dataclasses
@@ -38,7 +39,7 @@ class Config(train_config.TrainConfig):
 
 
 def run(config: Config = Config()) -> dict:
-  """Train each variant; return the test accuracies and the limit of forward models."""
+  """Train each variant; return its test accuracy and the maximum accuracy of forward models."""
   workdir, curves, scores = pathlib.Path(config.workdir).expanduser(), {}, {}
   shared_options = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
   for name, variant in VARIANTS.items():

@@ -1,10 +1,11 @@
-"""Time of a training epoch of the lecture notes' sentiment classifier, compared with Keras on JAX.
+"""Time a training epoch of the lecture notes' sentiment classifier in rnnjax and in Keras on JAX.
 
   python -m experiments.epoch --data_dir=path/to/aclImdb         # pip install -e .[bench]
 
-Vocabulary 5,000, embedding 32, LSTM 100, 600 words, batches of 64: 213,301 parameters on both
-sides. rnnjax trains as `imdb --preset=notes` does, with lengths, and with all rows padded at the
-front to 600 words, as Keras does. The first epoch of each includes compilation.
+Both models have a vocabulary of 5,000 words, 32-dimensional embeddings, an LSTM with 100 units, and
+213,301 parameters. They train on batches of 64 reviews of up to 600 words. rnnjax trains the model
+of `imdb --preset=notes` twice: with sequence lengths, and with all rows padded at the front to 600
+words, as in Keras. The time of each first epoch includes compilation.
 """
 
 import dataclasses
@@ -31,7 +32,7 @@ class Config:
 
 
 def time_rnnjax(data, config: imdb.Config) -> list[dict]:
-  """Return for each epoch the seconds of training and testing, and the test scores."""
+  """Return one {"train_s": seconds, "test_s": seconds, ...test scores} for each epoch."""
   task = tasks.classification_task(imdb.build(config, data.vocabulary, 2))
   optimizer = training.adam(1e-3)
   initial_state = training.init_state(task, optimizer, next(data.train.stream()), jax.random.key(0))
@@ -58,7 +59,7 @@ def pad_front(batches, max_length: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def time_keras(data, config: imdb.Config) -> list[dict]:
-  """Return for each epoch of Keras's training loop the seconds and scores, as `time_rnnjax`."""
+  """Train with Keras; return the seconds and test scores of each epoch, as `time_rnnjax` does."""
   os.environ["KERAS_BACKEND"] = "jax"
   from keras import Input, Sequential, layers
 
@@ -85,7 +86,7 @@ def time_keras(data, config: imdb.Config) -> list[dict]:
 
 
 def run(config: Config = Config()) -> dict:
-  """Time both; return the seconds of the last epoch, and the ratios to Keras."""
+  """Return the times and scores of the last epoch, and the times of rnnjax relative to Keras."""
   device_mesh.use_cpu_cores_as_devices(config.batch_size)  # as `imdb` does
   options = imdb.PRESETS["notes"] | dict(
     epochs=config.epochs,

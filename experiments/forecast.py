@@ -1,4 +1,4 @@
-"""Time-series forecasting: predict many steps ahead, with intervals, for one or many variables.
+"""Time-series forecasting: predict one or more variables many steps ahead, with intervals.
 
 python -m experiments.forecast                                          # a generated series
 python -m experiments.forecast --preset=etth1 --data_dir=ETTh1.csv.gz   # squared error 0.027
@@ -25,7 +25,7 @@ from rnnjax.models.sequence_labeler import SequenceLabeler
 from rnnjax.training import tasks
 
 BASELINES = ("last", "season")
-NUM_PLOTTED_WINDOWS = 4  # test windows in the figure
+NUM_PLOTTED_WINDOWS = 4  # number of test windows in the figure
 PRESETS = {
   "etth1": dict(columns="OT", split="8640,2880,2880", stride=4, learning_rate=3e-3),
   "etth1_all": dict(
@@ -64,7 +64,7 @@ class Config(train_config.TrainConfig):
   season_length: int = field_spec(24, "steps of a season", min_value=2)
   baseline: str = field_spec(
     "last",
-    "naive forecast that the model corrects: the last value, or that of the last season",
+    "naive forecast that the model corrects: the last value, or the value one season earlier",
     BASELINES,
   )
   per_variable: bool = field_spec(
@@ -81,7 +81,7 @@ class Config(train_config.TrainConfig):
 
 
 def build(config: Config, num_variables: int) -> SequenceLabeler:
-  """Return the model: at each step, a mean and quantiles of each variable and step ahead."""
+  """Return a model that outputs a mean and quantiles for each variable and forecast step."""
   layer = forward(make_cell(config.cell, config.hidden_size), backend=config.backend)
   encoder = stack(*[layer] * config.num_layers, dropout=config.dropout)
   num_outputs = num_variables * config.horizon * NUM_OUTPUTS
@@ -89,7 +89,10 @@ def build(config: Config, num_variables: int) -> SequenceLabeler:
 
 
 def prepare(config: Config):
-  """Return the series, the window ends of each split, the window function and the batches."""
+  """Return the namespace (series, ends, cut, train, valid, test).
+
+  `ends` are the window ends of each split; `cut(ends)` returns the windows with these ends.
+  """
   series = series_data.load(config.data_dir, config.columns, config.split, config.log_transform)
   ends = [series.window_ends(split, config.context_length, config.horizon) for split in range(3)]
   cut = functools.partial(
@@ -121,24 +124,24 @@ def prepare(config: Config):
 
 
 def predict(config: Config, data, model: SequenceLabeler, params, ends) -> np.ndarray:
-  """Return the forecasts after the given rows, in the units of the file.
+  """Return the forecasts after the rows `ends`, in the units of the file.
 
   Args:
     config: the configuration of the model.
-    data: as returned by `prepare`.
+    data: the return value of `prepare`.
     model: the model.
-    params: its parameters.
+    params: the parameters of the model.
     ends: the last known row of each forecast.
 
   Returns:
-    [len(ends), L, NUM_OUTPUTS, D], L the horizon.
+    [len(ends), L, NUM_OUTPUTS, D], where L is the horizon.
   """
   batch = {name: np.stack(windows, 1) for name, windows in data.cut(ends).items()}
   lengths = np.full(batch["tokens"].shape[1], config.context_length)
   ys = jax.jit(model.apply)({"params": params}, batch["tokens"], lengths)
   forecasts = denormalize(ys, batch)[-1]
   if config.per_variable:
-    # All windows of the first variable come before those of the next one.
+    # The windows are sorted by variable.
     forecasts = forecasts.reshape(-1, len(ends), *forecasts.shape[2:]).swapaxes(0, 1)
   return data.series.unscale(np.moveaxis(forecasts, 1, -1))
 
@@ -155,7 +158,7 @@ def save_figures(config: Config, data, model: SequenceLabeler, params):
 
 
 def run(config: Config = Config()):
-  """Train, select by validation loss, evaluate once on the test set.
+  """Train, select the checkpoint by validation loss, and evaluate on the test set.
 
   Returns:
     The scores of the model and of two naive forecasts ("persistence/..." and "seasonal/...").

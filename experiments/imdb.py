@@ -1,10 +1,13 @@
-"""Sentiment of film reviews: one label for each text.
+"""Sentiment classification of film reviews.
 
-python -m experiments.imdb --cell=gru         # IMDB: test 0.924 (3 seeds), 5 min on 2 CPU cores
-python -m experiments.imdb --preset=notes     # 213,301 parameters: test 0.892, 3 min
-python -m experiments.imdb --preset=pretrained --init_from=RUN  # word_lm --preset=reviews: 0.931
+python -m experiments.imdb --cell=gru
+    # IMDB: test accuracy 0.924 (3 seeds), 5 min on 2 CPU cores
+python -m experiments.imdb --preset=notes
+    # 213,301 parameters: test accuracy 0.892, 3 min
+python -m experiments.imdb --preset=pretrained --init_from=RUN
+    # RUN is the --workdir of a `word_lm --preset=reviews` run: test accuracy 0.931
 python -m experiments.imdb --data_dir=FILE.csv.gz --text_column="Review Text" --label_column=Rating
-python -m experiments.imdb --predict="a touching film" --workdir=RUN  # probabilities of the classes
+python -m experiments.imdb --predict="a touching film" --workdir=RUN  # class probabilities
 """
 
 import logging
@@ -54,9 +57,9 @@ class Config(train_config.TrainConfig):
   # Data
   dataset: str = field_spec("auto", "dataset; auto prefers IMDB", imdb_data.DATASETS)
   text_column: str = field_spec(
-    "text", "column of the texts of a table; Title,Text puts the title in front of the text"
+    "text", "table column that holds the texts; Title,Text prepends the title to the text"
   )
-  label_column: str = field_spec("label", "column of the labels of a table")
+  label_column: str = field_spec("label", "table column that holds the labels")
   vocab_size: int = field_spec(
     5000, "vocabulary size: padding, unknown and the most frequent words", min_value=3
   )
@@ -66,13 +69,13 @@ class Config(train_config.TrainConfig):
     min_value=0,
   )
   max_train_length: int = field_spec(
-    250, "words to which reviews are truncated in training", min_value=1
+    250, "maximum words of a review in training; longer reviews are truncated", min_value=1
   )
-  truncation: str = field_spec("window", "part of a longer review that is trained on", TRUNCATIONS)
+  truncation: str = field_spec("window", "part of a longer review kept in training", TRUNCATIONS)
   max_eval_length: int = field_spec(
-    1200, "words to which reviews are truncated in evaluation", min_value=1
+    1200, "maximum words of a review in evaluation; longer reviews are truncated", min_value=1
   )
-  padding: str = field_spec("back", "side of the padding; in front it counts as words", PADDINGS)
+  padding: str = field_spec("back", "side of the padding; front padding is not masked", PADDINGS)
 
   # Model
   embedding: str = field_spec("trainable", "type of the word embedding", ("trainable", "onehot"))
@@ -83,18 +86,18 @@ class Config(train_config.TrainConfig):
     "", "--workdir of a word_lm run that initializes the embedding and the encoder"
   )
   freeze_lm: bool = field_spec(
-    False, "concatenate the states of the frozen language model to the inputs instead"
+    False, "freeze the language model and concatenate its states to the inputs"
   )
   embed_dim: int = field_spec(
     32, "features of the embedding if --pretrained_embeddings is empty", min_value=1
   )
-  bidirectional: bool = field_spec(True, "read in both directions")
+  bidirectional: bool = field_spec(True, "use a bidirectional encoder")
   pooling: str = field_spec("max_mean", "pooling of the outputs over time", POOLINGS)
 
   # Optimization
   learning_rate: float = 2e-3
   epochs: int = 5
-  word_dropout: float = field_spec(0.4, "dropout rate of whole words", **PROBABILITY)
+  word_dropout: float = field_spec(0.4, "dropout rate of words", **PROBABILITY)
   input_dropout: float = field_spec(
     0.2, "variational dropout rate of the embedding's features", **PROBABILITY
   )
@@ -111,13 +114,14 @@ class Config(train_config.TrainConfig):
 def build(
   config: Config, vocabulary: Vocabulary, num_classes: int, lm_config: word_lm.Config | None = None
 ) -> Classifier:
-  """Build the model.
+  """Build the classifier that a configuration specifies.
 
   Args:
     config: the configuration.
-    vocabulary: the words that the model knows.
+    vocabulary: the vocabulary of the model; other words are unknown.
     num_classes: the number of classes.
-    lm_config: the configuration of a language model whose states are additional inputs, or None.
+    lm_config: the configuration of the language model whose states are additional inputs; None
+      uses no language model.
   """
   if config.embedding == "onehot":
     embed = embedding.OneHot(len(vocabulary))
@@ -127,7 +131,7 @@ def build(
     )
   context = None
   if lm_config:
-    # Only its encoders are used, and they do not depend on the size of its vocabulary.
+    # Only the encoders of the language model are used. The vocabulary size does not affect them.
     language_model = word_lm.build(lm_config, lm_config.vocab_size)
     context = embedding.contextual_embedding(language_model, len(vocabulary), config.embed_dim)
   return Classifier(
@@ -150,8 +154,12 @@ def prepare(config: Config) -> SimpleNamespace:
   """Load the dataset as batches of token ids and n-gram features.
 
   Returns:
-    The name and the classes of the dataset; the batches train, valid and test; the vocabulary of
-    the model; `words`, all words of the training set; and `ngram_features`, or None.
+    A namespace with
+      name, classes: the name and the classes of the dataset.
+      train, valid, test: the batches of each split.
+      vocabulary: the vocabulary of the model.
+      words: all words of the training set.
+      ngram_features: the `NgramFeatures`; None if --ngram_order is 0.
   """
   dataset = imdb_data.load(
     config.dataset,
@@ -164,7 +172,7 @@ def prepare(config: Config) -> SimpleNamespace:
   texts = {split: [tokenize_lower(text) for text, _ in rows] for split, rows in splits.items()}
   labels = {split: [label for _, label in rows] for split, rows in splits.items()}
 
-  # N-grams are counted over all words; the model knows only the most frequent ones.
+  # N-grams are counted over all words. The model embeds only the most frequent words.
   all_words = Vocabulary.from_texts(texts["train"])
   vocabulary = all_words.truncate(config.vocab_size)
   ids = {split: [all_words.encode(text) for text in texts[split]] for split in splits}
@@ -202,14 +210,16 @@ def prepare(config: Config) -> SimpleNamespace:
 
 
 def load(workdir: str, **overrides) -> ClassifierPredictor:
-  """Load the classifier of a finished run: load("runs/imdb")(["a touching film"]).
+  """Load the classifier of a finished run.
+
+      load("runs/imdb")(["a touching film"])
 
   Args:
     workdir: the --workdir of the run.
     **overrides: fields of the configuration to replace.
 
   Raises:
-    InvalidInputError: `workdir` is not the folder of a finished run of this experiment.
+    InvalidInputError: `workdir` contains no finished run of this experiment.
   """
   saved, config = runner.load_run(
     Config, workdir, "words", pretrained_embeddings="", init_from="", **overrides
@@ -219,7 +229,7 @@ def load(workdir: str, **overrides) -> ClassifierPredictor:
   if config.freeze_lm:
     lm_config = word_lm.Config(**saved.extras["language"] | {"backend": config.backend})
   model = build(config, vocabulary.truncate(config.vocab_size), len(classes), lm_config)
-  if "embedding" in saved.params:  # its width may be that of a file of word vectors
+  if "embedding" in saved.params:  # --pretrained_embeddings may have set the width
     table = saved.params["embedding"]["embedding"]
     model = model.clone(embedding=embedding.embedding_from_array(table))
   ngrams = None
@@ -239,7 +249,7 @@ def load(workdir: str, **overrides) -> ClassifierPredictor:
 
 
 def print_prediction(classifier: ClassifierPredictor, text: str) -> dict[str, str | float]:
-  """Print the probability of each class, the most probable first; return the first one."""
+  """Print the class probabilities in descending order; return the most probable class."""
   (probabilities,) = classifier([text])
   ranked = sorted(probabilities.items(), key=lambda item: -item[1])
   for label, probability in ranked:
@@ -249,7 +259,11 @@ def print_prediction(classifier: ClassifierPredictor, text: str) -> dict[str, st
 
 
 def run(config: Config = Config()) -> dict:
-  """Train, test the parameters with the best validation score once, and return the scores."""
+  """Train a classifier and return the validation and test scores of its best parameters.
+
+  The parameters with the best validation score are tested once. With --predict, no model is
+  trained: the saved model classifies the text.
+  """
   if config.predict:
     return print_prediction(load(config.workdir), config.predict)
   if config.freeze_lm and not config.init_from:

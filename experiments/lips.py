@@ -3,9 +3,9 @@
   python -m experiments.lips                                # a generated face
   python -m experiments.lips --preset=face --data_dir=facegood_audio_blendshape.zip
 
-The encoder reads forward in time. It predicts frame t after it has read frame t + delay, so it can
-close the lips before a p (Suwajanakorn, Seitz & Kemelmacher-Shlizerman 2017). One model is trained
-for each delay, and the one with the lowest validation loss is tested.
+The encoder is unidirectional. It outputs the face of frame t after it has read the audio of frame
+t + delay, so it can close the lips before a p (Suwajanakorn, Seitz & Kemelmacher-Shlizerman 2017).
+One model is trained for each delay, and the model with the lowest validation loss is tested.
 """
 
 import dataclasses
@@ -42,7 +42,7 @@ PRESETS = {
     ema_decay=0.99,
   ),
 }
-WINDOWS_PER_RECORDING = 10  # batches of random windows of each recording in an epoch
+WINDOWS_PER_RECORDING = 10  # batches of random windows per recording and epoch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,21 +68,21 @@ class Config(train_config.TrainConfig):
 
 
 def build(config: Config, num_channels: int) -> SequenceLabeler:
-  """Return the model of a configuration; it reads forward in time and can run on a stream."""
+  """Return the configured model, which is unidirectional and can therefore process a stream."""
   layer = forward(make_cell(config.cell, config.hidden_size), backend=config.backend)
   encoder = stack(*[layer] * config.num_layers, dropout=config.dropout)
   return SequenceLabeler(encoder, num_channels, None, config.dropout, config.dropout)
 
 
 def prepare(config: Config, data: faces_data.FaceDataset, delay: int):
-  """Return train, valid and test batches of audio features, with the face delayed as an extra."""
+  """Return train, valid and test batches of audio features, with the delayed "face" as extra."""
 
   def make_batches(recordings, **batch_options):
     audio = [faces_data.pad_edges(rec.audio_features, 0, delay) for rec in recordings]
     extras = {"face": [faces_data.pad_edges(rec.face, delay, 0) for rec in recordings]}
     return BucketedBatches(audio, None, config.batch_size, extras=extras, **batch_options)
 
-  # Each copy of a recording gives one random window in an epoch.
+  # An epoch contains one random window of each copy of a recording.
   train = make_batches(
     data.train * WINDOWS_PER_RECORDING * config.batch_size,
     max_length=config.max_train_length,
@@ -98,28 +98,29 @@ def compute_metrics(ys, batch, delay: int):
   Args:
     ys: predictions [T, B, C].
     batch: {"face": [T, B, C], "lengths": [B]}.
-    delay: number of initial steps to exclude; they predict frames before the recording starts.
+    delay: the number of initial steps to exclude. At these steps, the model predicts frames before
+      the start of the recording.
   """
   mask = padding_mask(ys, batch["lengths"]) & (jnp.arange(len(ys))[:, None] >= delay)
   return {"loss": metrics.weighted_mean(((ys - batch["face"]) ** 2).mean(-1), mask)}
 
 
 def predict_recordings(model: SequenceLabeler, params, recordings, delay: int) -> np.ndarray:
-  """Return the predictions for whole recordings, concatenated: [ΣT, C]."""
+  """Return the concatenated predictions [ΣT, C] for the full recordings."""
   apply = jax.jit(lambda xs: model.apply({"params": params}, xs, jnp.array([len(xs)])))
   audio = (faces_data.pad_edges(rec.audio_features, 0, delay) for rec in recordings)
   return np.concatenate([apply(xs[:, None])[delay:, 0] for xs in audio])
 
 
 def run(config: Config = Config()):
-  """Train with each delay, select one by validation loss, evaluate it once on the test set.
+  """Train one model per delay, select one by validation loss, and evaluate it on the test set.
 
   Returns:
-    The scores, including those of a ridge regression ("linear/...").
+    The scores of the model, and the scores of a ridge regression ("linear/...").
 
   Raises:
-    InvalidInputError: --delays is not a list of integers below --max_train_length, or the data are
-      invalid.
+    InvalidInputError: --delays is not a list of integers less than --max_train_length, or the data
+      are invalid.
   """
   delays = config.delays.split(",")
   if not all(delay.isdecimal() and int(delay) < config.max_train_length for delay in delays):
@@ -139,7 +140,7 @@ def run(config: Config = Config()):
     runs[delay] = runner.train(
       delay_config, task, batches, "cosine", weight_decay=config.weight_decay, metric="loss"
     )
-  # The score of a loss is its negative.
+  # `best_score` is the negative of the validation loss.
   best_delay = max(runs, key=lambda delay: runs[delay].state.best_score)
   best_run = runs[best_delay]
   scores = {
@@ -154,7 +155,7 @@ def run(config: Config = Config()):
   predicted = face_scaler.inverse(
     predict_recordings(model, best_run.best_params, scaled_dataset.test, best_delay)
   )
-  # The regression reads as far ahead as the model.
+  # The regression and the model use the same number of future frames.
   ridge_predicted = face_scaler.inverse(plots.ridge_predictions(scaled_dataset, best_delay))
   for name, predictions in (("test", predicted), ("linear", ridge_predicted)):
     scores[f"{name}/correlation"] = float(np.nanmean(plots.correlations(true, predictions)))

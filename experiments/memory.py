@@ -1,12 +1,13 @@
-"""The adding and the copy problem: how long different cells can remember.
+"""Memory capacity of recurrent cells, measured on the adding and copy problems.
 
-  python -m experiments.memory --workdir=runs/memory             # adding, five cells, three lengths
+  python -m experiments.memory --workdir=runs/memory             # adding, 5 cells, 3 lengths
   python -m experiments.memory --problem=copy --lengths=5,20,50 --workdir=runs/copy
   python -m experiments.memory --preset=adding --cell=gru --workdir=runs/adding
 
-Without memory the loss is that of a constant guess: 1/6 in adding, ln 8 = 2.08 nats in copying. The
-figures show the loss of each cell by length, and the gradient of the last hidden state with respect
-to earlier states.
+A model without memory has the loss of a constant guess: a squared error of 1/6 in adding, or
+ln 8 = 2.08 nats per symbol in copying. The first figure shows the loss of each cell by sequence
+length. The second figure shows the gradient norm of the last hidden state with respect to earlier
+states.
 """
 
 import dataclasses
@@ -55,14 +56,14 @@ PRESETS = {
     target_loss_ratio=0.0,
   ),
 }
-BATCHES_PER_EPOCH = 100  # training batches between two validations
+BATCHES_PER_EPOCH = 100  # training batches between two evaluations on the validation set
 
 
 @dataclasses.dataclass(frozen=True)
 class Config(train_config.TrainConfig):
-  """Configuration; each field is a flag."""
+  """Configuration of the memory experiment; each field is a command-line flag."""
 
-  problem: str = field_spec("adding", "the task", BASELINE_LOSSES)
+  problem: str = field_spec("adding", "memory problem", BASELINE_LOSSES)
   lengths: str = field_spec("10,30,100", "sequence lengths, separated by commas")
   cell: str = cell_field("", "recurrent cell; empty compares vanilla, relu, irnn, lstm and gru")
   hidden_size: int = 64
@@ -83,13 +84,13 @@ class Config(train_config.TrainConfig):
   )
   target_loss_ratio: float = field_spec(
     0.02,
-    "validation loss at which training stops, as a share of the loss of a constant guess",
+    "validation loss at which training stops, divided by the loss of a constant guess",
     min_value=0,
   )
 
 
 def build(config: Config, cell_spec: str) -> SequenceLabeler:
-  """Return the model without parameters; `cell_spec` is a value of --cell."""
+  """Build the model with the cell that `cell_spec`, a value of --cell, specifies."""
   options = {}
   name, _ = parse_cell(cell_spec)
   if name in ("lstm", "gru"):
@@ -110,7 +111,11 @@ def build(config: Config, cell_spec: str) -> SequenceLabeler:
 
 
 def compute_metrics(ys, batch):
-  """Return the loss: squared error of the sum after the last step, or nats per copied symbol."""
+  """Return {"loss": weighted mean over the batch}.
+
+  In adding, the loss is the squared error of the last output. In copying, the loss is the cross
+  entropy in nats per copied symbol.
+  """
   labels, weights = batch["labels"], batch["weights"]
   if labels.ndim == 1:  # adding
     return {"loss": metrics.weighted_mean((ys[-1, :, 0] - labels) ** 2, weights)}
@@ -119,10 +124,10 @@ def compute_metrics(ys, batch):
 
 
 def prepare(config: Config, length: int):
-  """Return `train`, `valid` and `test`: newly generated batches of sequences of one length."""
+  """Return a namespace with generated batches `train`, `valid` and `test` of one length."""
 
   def batches(split_index, num_batches):
-    seed = 3 * config.seed + split_index  # no two splits have the same seed
+    seed = 3 * config.seed + split_index  # every split has a different seed
     return GeneratedBatches(config.problem, length, config.batch_size, seed, num_batches)
 
   return SimpleNamespace(
@@ -131,26 +136,28 @@ def prepare(config: Config, length: int):
 
 
 def gradient_norms_by_lag(cell, params, xs):
-  """Return the median over sequences of ‖∂h_T/∂carry_{T−k}‖ / √H of the first layer, by lag k.
+  """Return the gradient norms of the first layer's last hidden state, by lag k.
+
+      normₖ = median over sequences of ‖∂h_T/∂carry_{T−k}‖ / √H        k = 0 ... T
 
   Args:
-    cell: the cell of the model.
+    cell: the cell of the first layer.
     params: the parameters of the model.
     xs: inputs [T, B, D].
 
   Returns:
-    An array [T + 1].
+    The norms [T + 1].
   """
 
   def norms(xs):
     return jacobian_norms(cell, params["encoder"]["layer_0"]["forward"], xs)
 
-  parts = jnp.stack(jax.vmap(norms, 1)(xs))  # with respect to h, and to the c of an LSTM
+  parts = jnp.stack(jax.vmap(norms, 1)(xs))  # norms with respect to h and, for an LSTM, c
   return jnp.median(jnp.linalg.norm(parts, axis=0), 0)[::-1]
 
 
 def run(config: Config = Config()) -> dict:
-  """Train each cell on each length; return the test and validation losses.
+  """Train each cell on each sequence length; return the test and validation losses.
 
   Raises:
     InvalidInputError: --lengths is malformed, or --data_dir is set.
@@ -189,10 +196,10 @@ def run(config: Config = Config()) -> dict:
       losses[name].append(result["test/loss"])
       scores[f"test/{name}_{length}"] = result["test/loss"]
       scores[f"valid/loss_{name}_{length}"] = result["valid/loss"]
-    # Gradient norms at the last of the lengths, before and after training.
+    # Gradient norms before and after training, at the last value of --lengths.
     batch = next(data.test.stream())
     cell = make_cell(name, config.hidden_size)
-    init_key, _ = jax.random.split(jax.random.key(config.seed))  # the split of training.init_state
+    init_key, _ = jax.random.split(jax.random.key(config.seed))  # same split as training.init_state
     xs = batch["tokens"][:, :8]
     norms_before[name] = gradient_norms_by_lag(cell, task.init(init_key, batch), xs)
     norms_after[name] = gradient_norms_by_lag(cell, trainer.best_params, xs)

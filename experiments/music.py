@@ -1,4 +1,4 @@
-"""Polyphonic music: predict the notes of each time step from the steps before it.
+"""Polyphonic music: predict the notes of each time step from the earlier steps.
 
 python -m experiments.music                                 # generated progressions
 python -m experiments.music --preset=jsb --data_dir=JSB_Chorales.mat --workdir=runs/jsb
@@ -74,14 +74,14 @@ class Config(train_config.TrainConfig):
 
 
 def build(config: Config) -> RnnNade:
-  """Return the model of a configuration."""
+  """Return the model that the configuration specifies."""
   layer = forward(make_cell(config.cell, config.hidden_size), backend=config.backend)
   encoder = stack(*[layer] * config.num_layers, dropout=config.dropout)
   return RnnNade(encoder, piano_roll.NUM_KEYS, config.nade_features, config.dropout)
 
 
 def prepare(config: Config):
-  """Return the name of the data set and its train, valid and test batches."""
+  """Return a namespace with the name of the data set and its train, valid and test batches."""
   pieces = music_data.load(config.dataset, config.data_dir)
   train_rolls = piano_roll.transpose_rolls(pieces.train, config.max_transpose)
   train = BucketedBatches(
@@ -97,10 +97,10 @@ def compute_metrics(logits, batch, first_step=1):
   """Return the mean negative log-likelihood in nats per step.
 
   Args:
-    logits: [T, B, K], for each key of each step.
+    logits: [T, B, K], one logit for each piano key at each step.
     batch: {"tokens": rolls [T, B, K], "lengths": [B], "weights": [B]}.
-    first_step: the first step of each piece that is counted. The mean is over all other steps of
-      all pieces, as in Bai et al. 2018.
+    first_step: the index of the first step of each piece that the mean includes. The mean is over
+      the included steps of all pieces, as in Bai et al. 2018.
   """
   nats = optax.sigmoid_binary_cross_entropy(logits, batch["tokens"]).sum(-1)
   weights = padding_mask(logits, batch["lengths"]) * batch["weights"][None]
@@ -114,7 +114,7 @@ def load(workdir: str):
 
 
 def load_prompt(config: Config) -> np.ndarray:
-  """Return the roll [T, 88] of --prompt_file; without one, a roll of 0 steps.
+  """Return the piano roll [T, 88] of --prompt_file; [0, 88] if the flag is empty.
 
   Raises:
     InvalidInputError: the folder of --sample_file does not exist, --predict is given without
@@ -131,7 +131,7 @@ def load_prompt(config: Config) -> np.ndarray:
 
 
 def sample_roll(config: Config, model: RnnNade, params, prompt: np.ndarray) -> np.ndarray:
-  """Sample a continuation of a prompt [T, 88]; return both and write them to --sample_file."""
+  """Return a prompt [T, 88] with a sampled continuation; also write both to --sample_file."""
   roll = model.sample_roll(params, prompt, config.sample_length, jax.random.key(config.seed))
   if config.sample_file:
     midi.write_midi(pathlib.Path(config.sample_file).expanduser(), roll, config.steps_per_quarter)
@@ -141,7 +141,7 @@ def sample_roll(config: Config, model: RnnNade, params, prompt: np.ndarray) -> n
 def save_figures(
   workdir: str, model: RnnNade, params, true_roll: np.ndarray, sampled_roll: np.ndarray
 ):
-  """Draw two rolls and the model's probabilities to WORKDIR/figures/rolls.png."""
+  """Plot the two rolls, and the probabilities for `true_roll`, to WORKDIR/figures/rolls.png."""
   lengths = np.array([len(true_roll)])
   logits = jax.jit(model.apply)({"params": params}, true_roll[:, None], lengths)[:, 0]
   panels = [
@@ -153,15 +153,15 @@ def save_figures(
 
 
 def run(config: Config = Config()):
-  """Train and return the scores, or only write a sample if config.predict is set."""
-  # The prompt is read first, so that an invalid flag fails before the training.
+  """Train and return the scores. If config.predict is set, only write a sample."""
+  # The prompt is read first, so that an invalid flag raises an error before training.
   prompt = load_prompt(config)
   if config.predict:
     model, params = load(config.workdir)
     return {"steps": len(sample_roll(config, model, params, prompt))}
   data = prepare(config)
   model = build(config)
-  # The training loss also counts the first step, which a sample without a prompt needs.
+  # The training loss includes the first step: without a prompt, sampling starts at this step.
   task = tasks.supervised_task(
     model, compute_metrics, functools.partial(compute_metrics, first_step=0)
   )

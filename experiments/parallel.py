@@ -1,15 +1,16 @@
-"""Speed of Newton's method over time compared with the sequential loop.
+"""Compare the speed of Newton's method, which is parallel over time, with the sequential loop.
 
-  python -m experiments.parallel --workdir=runs/parallel   # 2 min on 2 CPU cores, when compiled
+  python -m experiments.parallel --workdir=runs/parallel   # 2 min on 2 CPU cores, plus compilation
 
-The inputs are random, D = H, and the cells have their initial parameters. Each method runs the
-forward pass, and the forward and backward pass of Σ ys². The timed runs of all methods are
+The inputs are random, D = H, and the cells have their initial parameters. Two passes are timed for
+each method: forward, and forward and backward of Σ ys². The timed runs of all methods are
 interleaved, and medians are compared.
 
-The loop waits T times for one small step. Newton's method (`rnnjax.backends.newton.solver`) needs
-more arithmetic, n³ a step and iteration where the loop has n², but only log T sequential rounds. So
-it can be faster only where starting a step costs more than computing it. On a CPU, where a small
-step takes 0.1 to 1 µs, it is slower almost everywhere: rnnjax/backends/README.md has the results.
+The loop runs T small steps one after another. Newton's method (`rnnjax.backends.newton.solver`)
+needs only log T sequential steps per iteration, but more arithmetic: for a carry of n numbers, n³
+per step and iteration instead of n² per step. Newton's method can therefore be faster only if
+launching a step costs more than computing it. On a CPU, where a small step takes 0.1 to 1 µs,
+Newton's method is slower for almost all sizes. rnnjax/backends/README.md has the results.
 """
 
 import dataclasses
@@ -46,17 +47,17 @@ class Config:
   hidden_sizes: str = field_spec("4,16,32", "hidden sizes H, separated by commas")
   batch_sizes: str = field_spec("1,8", "batch sizes B, separated by commas")
   max_jacobian_gib: float = field_spec(
-    0.1, "GiB of Jacobians beyond which a loop is skipped", min_value=0
+    0.1, "limit in GiB of the Jacobians; a larger loop is skipped", min_value=0
   )
   num_trials: int = field_spec(5, "timed runs of each method", min_value=1)
   workdir: str = field_spec("", "folder for the table (JSON) and the figure; empty for none")
 
 
 def parse_sizes(flag: str, text: str) -> list[int]:
-  """Return the positive integers in a text such as "4,8,16", sorted.
+  """Return the sorted positive integers in a text such as "4,8,16".
 
   Raises:
-    InvalidInputError: a part is not a positive integer; the message names the flag.
+    InvalidInputError: an item of the text is not a positive integer. The message names the flag.
   """
   parts = text.split(",")
   if not all(part.isdecimal() and int(part) for part in parts):
@@ -65,7 +66,10 @@ def parse_sizes(flag: str, text: str) -> list[int]:
 
 
 def measure(cell_name: str, T: int, H: int, B: int, num_trials: int) -> dict:
-  """Return the milliseconds of each method and pass, and Newton's number of iterations."""
+  """Return the milliseconds of each method and pass as one table row.
+
+  The row also contains the number of iterations of Newton's method and whether it converged.
+  """
   cell, xs = make_cell(cell_name, H), jax.random.normal(jax.random.key(1), (T, B, H))
   params = cell.init(jax.random.key(0), H)
   row = {"cell": cell_name, "T": T, "H": H, "B": B}
@@ -105,18 +109,18 @@ def speedup(row: dict, form: str, pass_name: str) -> float:
 
 
 def geometric_mean(values: Iterable[float]) -> float:
-  """Return the geometric mean, rounded to three digits."""
+  """Return the geometric mean of the values, rounded to three decimals."""
   return float(np.exp(np.mean(np.log(list(values)))).round(3))
 
 
 def run(config: Config = Config()) -> dict:
-  """Run the benchmark for all combinations of sizes whose Jacobians fit in memory.
+  """Run the benchmark for all combinations whose Jacobians need at most --max_jacobian_gib.
 
   Returns:
     The geometric means of the speedups and of the numbers of iterations.
 
   Raises:
-    InvalidInputError: a flag is invalid, or no combination fits in memory.
+    InvalidInputError: a flag is invalid, or every combination exceeds --max_jacobian_gib.
   """
   cells = config.cells.split(",")
   if not set(cells) <= set(CELLS):

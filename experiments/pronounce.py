@@ -1,10 +1,10 @@
-"""Grapheme-to-phoneme conversion: from the letters of a word to its phonemes.
+"""Grapheme-to-phoneme conversion: predict the phonemes of a word from its letters.
 
-python -m experiments.pronounce                                       # generated words
+python -m experiments.pronounce                                       # trains on generated words
 python -m experiments.pronounce --preset=cmudict --data_dir=cmudict.zip --workdir=runs/said
 python -m experiments.pronounce --workdir=runs/said --predict=attention
 python -m experiments.pronounce --preset=cmudict --data_dir=cmudict.zip --ensemble=runs/a,runs/b
-    # test two runs together: their probabilities are averaged
+    # tests an ensemble that averages the probabilities of two runs
 """
 
 import dataclasses
@@ -34,25 +34,31 @@ PRESETS = {
 
 @dataclasses.dataclass(frozen=True)
 class Config(seq2seq_common.Seq2SeqConfig):
-  """Configuration; each field is a flag. Letters are the source tokens, phonemes the target's."""
+  """Configuration of the pronunciation experiment; each field is a command-line flag.
+
+  Source tokens are letters. Target tokens are phonemes.
+  """
 
   tokenizer: str = "character"
   target_tokenizer: str = "word"
 
 
 def load(workdir: str) -> Seq2SeqPredictor:
-  """Return the saved model of a run: load("runs/said")(["attention"])."""
+  """Load the predictor of a finished run.
+
+  Example: load("runs/said")(["attention"])
+  """
   return seq2seq_common.load(workdir, Config)
 
 
 def error_rates(predictions: list[str], pronunciations: list[list[str]]) -> dict[str, float]:
-  """Return the word error rate and the phoneme error rate, as shares.
+  """Return the word error rate and the phoneme error rate, as fractions.
 
-  Each prediction is compared with the pronunciation of its word that has the lowest error rate.
+  If a word has several correct pronunciations, the one with the lowest error rate is the reference.
 
   Args:
-    predictions: phonemes separated by spaces, one text a word.
-    pronunciations: the correct pronunciations of each word.
+    predictions: for each word, the predicted phonemes separated by spaces.
+    pronunciations: for each word, all correct pronunciations in the same format.
   """
   alignments = [
     min(
@@ -70,11 +76,15 @@ def error_rates(predictions: list[str], pronunciations: list[list[str]]) -> dict
 
 
 def run(config: Config = Config()) -> dict:
-  """Train, select the parameters on the validation set, test once; return the scores."""
+  """Train a pronunciation model, print an example, and return the validation and test scores.
+
+  The parameters with the best validation accuracy are tested once. With --predict, no model is
+  trained: the saved model pronounces the word.
+  """
   if config.predict:
     return seq2seq_common.predict(config)
   text = pairs_data.load(config.dataset, config.data_dir, "", "", "pronunciations")
-  # The test scores count right and wrong outputs, so accuracy selects the parameters, not the loss.
+  # The test scores are error rates, so the parameters are selected by accuracy instead of loss.
   predictor, scores = seq2seq_common.load_or_train(config, text, "accuracy")
   predictions = predictor([word for word, _ in text.test], **config.search_options, batch_size=500)
   seq2seq_common.write_predictions(config.workdir, text.test, predictions)

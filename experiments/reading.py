@@ -1,6 +1,6 @@
 """Question answering on short stories: the bAbI tasks.
 
-python -m experiments.reading                                          # generated stories
+python -m experiments.reading                                          # trains on generated stories
 python -m experiments.reading --preset=1k --data_dir=tasks_1-20_v1-2_en.tar.gz --workdir=runs/babi
 python -m experiments.reading --preset=10k --data_dir=tasks_1-20_v1-2_en.tar.gz
 """
@@ -29,17 +29,17 @@ PRESETS = {
   "1k": dict(subset="en", epochs=8, learning_rate=2e-3),
   "10k": dict(subset="en-10k", epochs=3, learning_rate=2e-3),
 }
-# Accuracies in percent of an LSTM on tasks 1 to 20, 1,000 questions each: Weston et al. 2015.
+# Accuracy of an LSTM on tasks 1 to 20 with 1,000 questions each, in percent (Weston et al. 2015).
 PUBLISHED_LSTM = 50, 20, 20, 61, 70, 48, 49, 45, 64, 44, 72, 74, 94, 27, 21, 23, 51, 52, 8, 91
 INPUT_KEYS = ("tokens", "lengths", "targets", "target_lengths")
 
 
 @dataclasses.dataclass(frozen=True)
 class Config(train_config.TrainConfig):
-  """Configuration; each field is a flag."""
+  """Configuration of the reading experiment; each field is a command-line flag."""
 
   dataset: str = field_spec("auto", "source of the stories", DATASETS)
-  subset: str = field_spec("en", "folder to read, if --data_dir has several")
+  subset: str = field_spec("en", "subfolder to read if --data_dir has several")
   cell: str = "gru"
   hidden_size: int = 64
   batch_size: int = 32
@@ -48,13 +48,13 @@ class Config(train_config.TrainConfig):
   embed_dim: int = field_spec(64, "embedding size", min_value=1)
   num_hops: int = field_spec(3, "attention hops over the story", min_value=1)
   max_sentences: int = field_spec(
-    70, "sentences of a story that are read; of longer stories, the last", min_value=1
+    70, "maximum sentences of a story; longer stories keep the last sentences", min_value=1
   )
   dropout: float = field_spec(0.1, "dropout rate of features", **PROBABILITY)
 
 
 def build(config: Config, vocab_size: int, num_answers: int) -> MemoryNetwork:
-  """Return the model without parameters."""
+  """Build the memory network for the given numbers of words and answers."""
   cell = make_cell(config.cell, config.hidden_size)
   encoder = bidirectional(cell, cell, "sum")
   return MemoryNetwork(
@@ -69,7 +69,16 @@ def build(config: Config, vocab_size: int, num_answers: int) -> MemoryNetwork:
 
 
 def prepare(config: Config):
-  """Return the splits as batches, the test set of each task, and both vocabularies."""
+  """Load the questions, build the vocabularies, and batch the questions.
+
+  Returns:
+    A namespace with
+      name: the name of the dataset.
+      questions: the test questions.
+      words, answers: the vocabulary of words and the vocabulary of answers.
+      by_task: {task number: batches of its test questions}.
+      train, valid, test: the batches of each split.
+  """
   dataset = babi_data.load(config.dataset, config.data_dir, config.subset)
   questions = [*dataset.train, *dataset.valid, *dataset.test]
   words = Vocabulary.from_texts(text for q in dataset.train for text in (*q.story, q.words))
@@ -77,7 +86,7 @@ def prepare(config: Config):
   max_words = max(len(sentence) for q in questions for sentence in q.story)
 
   def encode_story(story):
-    """Return the ids [S, W] of a story, padded to the longest sentence of the dataset."""
+    """Return the word ids [S, W] of a story; W is the maximum sentence length."""
     rows = [words.encode(sentence) for sentence in story]
     return np.array([np.pad(ids, (0, max_words - len(ids))) for ids in rows])
 
@@ -107,7 +116,10 @@ def prepare(config: Config):
 
 
 def save_figures(workdir: str, model: MemoryNetwork, params, data):
-  """Plot the attention of each hop to the sentences of one test story, of about 8 sentences."""
+  """Plot the attention weights of each hop over the sentences of one test story.
+
+  The story is the test story whose number of sentences is closest to 8.
+  """
   lengths = [len(question.story) for question in data.questions]
   i = min(range(len(lengths)), key=lambda i: abs(lengths[i] - 8))
   question, story = data.questions[i], data.test.sequences[i]
@@ -127,7 +139,10 @@ def save_figures(workdir: str, model: MemoryNetwork, params, data):
 
 
 def run(config: Config = Config()) -> dict:
-  """Train one model on all tasks, select it on the validation set, test once; return the scores."""
+  """Train one model on all tasks; return the validation scores and the test score of each task.
+
+  The parameters with the best validation score are tested once.
+  """
   data = prepare(config)
   model = build(config, len(data.words), len(data.answers))
   task = tasks.classification_task(model, input_names=INPUT_KEYS)

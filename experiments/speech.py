@@ -1,4 +1,4 @@
-"""Speech recognition: transcribe strings of words with CTC, without word boundaries in training.
+"""Speech recognition: transcribe word sequences with CTC, trained without word boundaries.
 
 python -m experiments.speech                                           # generated whistles
 python -m experiments.speech --preset=digits --data_dir=recordings.zip  # 0.993; WER 0.6 %
@@ -70,17 +70,18 @@ class Config(train_config.TrainConfig):
 
 
 def build(config: Config, num_words: int) -> SequenceLabeler:
-  """Return the model, which computes the logits of the blank and of each word at every step."""
+  """Return a model that computes, at every step, the logits of the blank and of each word."""
   return SequenceLabeler(
     train_config.build_encoder(config), 1 + num_words, output_dropout=config.dropout
   )
 
 
 def prepare(config: Config):
-  """Return the recordings, the scaler of the features and the batches.
+  """Return the data set, the feature scaler, and the batches of each split.
 
-  The batches `train` and `valid` contain sampled utterances and all single recordings, `test`
-  contains sampled utterances and `alone` the single recordings of the test set.
+  `train` and `valid` contain sampled utterances and all single-word recordings of their split.
+  `test` contains sampled utterances of the test set. `alone` contains the single-word recordings of
+  the test set.
   """
   dataset = fsdd_data.load(config.dataset, config.data_dir, config.test_speaker)
   single_words = [
@@ -120,14 +121,14 @@ def compute_metrics(ys, batch):
   mask = padding_mask(ys, batch["lengths"])
   labels = batch["targets"]
   label_mask = padding_mask(labels[..., None], batch["target_lengths"])
-  # optax is batch-major and takes 1 for padding.
+  # optax.ctc_loss takes batch-major arrays, and masks that are 1 at padding.
   nats = optax.ctc_loss(jnp.moveaxis(ys, 1, 0), 1.0 - mask.T, labels.T, 1.0 - label_mask.T)
   num_words = batch["target_lengths"] @ batch["weights"]
   return {"loss": metrics.Mean(nats @ batch["weights"], num_words)}
 
 
 def log_probs_and_labels(model, params, batches):
-  """Yield log p [T, 1 + K] and the labels [U] of each row, without padding."""
+  """Yield the log-probabilities [T, 1 + K] and the labels [U] of each row, without padding."""
   apply = jax.jit(lambda xs, n: jax.nn.log_softmax(model.apply({"params": params}, xs, n)))
   for batch in batches:
     log_p = np.asarray(apply(batch["tokens"], batch["lengths"]))
@@ -149,7 +150,7 @@ def save_figures(workdir: str, model, params, data):
 
 
 def run(config: Config = Config()):
-  """Train, select by validation loss, evaluate once on the test set; return the scores."""
+  """Train, select the checkpoint by validation loss, and return the scores on the test set."""
   data = prepare(config)
   words = data.dataset.words
   model = build(config, len(words))

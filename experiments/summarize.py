@@ -1,6 +1,6 @@
-"""Summarization of short texts: attention that can copy from the source.
+"""Summarization of short texts with an attention decoder that can copy source words.
 
-python -m experiments.summarize                                   # generated reports, headlines
+python -m experiments.summarize                                   # trains on generated reports
 python -m experiments.summarize --preset=titles --data_dir=womens_clothing_reviews.csv.gz \\
     --workdir=runs/titles
 python -m experiments.summarize --preset=titles --workdir=runs/titles --predict="..."
@@ -37,27 +37,35 @@ PRESETS = {
   ),
 }
 ROUGE_TYPES = ("rouge1", "rouge2", "rougeL")
-LEAD_LENGTHS = range(1, 16)  # words; candidates for the baseline "first k words"
+LEAD_LENGTHS = range(1, 16)  # candidates for k of the baseline "first k words"
 
 
 @dataclasses.dataclass(frozen=True)
 class Config(seq2seq_common.Seq2SeqConfig):
-  """Configuration; each field is a flag."""
+  """Configuration of the summarization experiment; each field is a command-line flag."""
 
-  source_column: str = field_spec("Review Text", "column of the texts, if the data is a table")
-  target_column: str = field_spec("Title", "column of the summaries, if the data is a table")
+  source_column: str = field_spec("Review Text", "table column that holds the texts")
+  target_column: str = field_spec("Title", "table column that holds the summaries")
   attention: str = "additive"
   shared_vocab: bool = True
   copy_attention: bool = True
 
 
 def load(workdir: str) -> Seq2SeqPredictor:
-  """Return the saved model of a run: load("runs/titles")(["..."], max_length=30)."""
+  """Load the predictor of a finished run.
+
+  Example: load("runs/titles")(["..."], max_length=30)
+  """
   return seq2seq_common.load(workdir, Config)
 
 
 def rouge_scores(predictions: list[str], rows: pairs_data.TextPairs) -> dict[str, float]:
-  """Return the mean F1 of ROUGE-1, ROUGE-2 and ROUGE-L (Lin 2004), with stemming."""
+  """Return the mean F1 of ROUGE-1, ROUGE-2 and ROUGE-L (Lin 2004), with stemming.
+
+  Args:
+    predictions: the predicted summary of each row.
+    rows: (text, reference summary) pairs.
+  """
   unscorable = [summary for _, summary in rows if not re.search("[a-z0-9]", summary.lower())]
   if unscorable:
     logging.warning(
@@ -74,10 +82,11 @@ def rouge_scores(predictions: list[str], rows: pairs_data.TextPairs) -> dict[str
 
 
 def baseline_scores(text: pairs_data.PairDataset) -> dict[str, float]:
-  """Return ROUGE-L on the test set of three baselines without a model.
+  """Return the test ROUGE-L of three baselines that need no neural network.
 
-  The first k words of the text, with the k that is best on the validation set; the most common
-  summary of the training set; and the summary of the training text that is nearest by TF-IDF.
+  "first_k_words": the first k words of the text. k maximizes ROUGE-L on the validation set.
+  "commonest": the most frequent summary of the training set.
+  "nearest": the summary of the training text with the most similar TF-IDF vector.
   """
 
   def first_words(rows, k):
@@ -104,7 +113,11 @@ def baseline_scores(text: pairs_data.PairDataset) -> dict[str, float]:
 
 
 def run(config: Config = Config()) -> dict:
-  """Train, test the parameters with the best validation score once, and return the scores."""
+  """Train a summarization model, print an example, and return the model and baseline scores.
+
+  The parameters with the best validation loss are tested once. With --predict, no model is trained:
+  the saved model summarizes the text.
+  """
   if config.predict:
     return seq2seq_common.predict(config)
   text = pairs_data.load(

@@ -1,7 +1,8 @@
-"""Sequence tagging: parts of speech, chunks or named entities.
+"""Sequence tagging of parts of speech, chunks or named entities.
 
-python -m experiments.tagging                                          # generated sentences
-python -m experiments.tagging --task=ner --data_dir=conll2003 --workdir=runs/ner  # F1 0.860, 10 min
+python -m experiments.tagging  # trains on generated sentences
+python -m experiments.tagging --task=ner --data_dir=conll2003 --workdir=runs/ner
+    # CoNLL-2003: F1 0.860, 10 min
 python -m experiments.tagging --predict="Teddy Roosevelt was a great President !" --workdir=runs/ner
 """
 
@@ -23,7 +24,7 @@ from rnnjax.models.tagger import Tagger
 from rnnjax.training import tasks
 
 CHAR_ENCODERS = ("convolution", "recurrent", "none")
-CHAR_EMBED_DIM, COLUMN_EMBED_DIM = 30, 10  # features of a character, and of each extra column
+CHAR_EMBED_DIM, COLUMN_EMBED_DIM = 30, 10  # embedding size of a character, and of an extra column
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,31 +33,33 @@ class Config(train_config.TrainConfig):
   task: str = field_spec("ner", "tags to predict", tagged_data.TASKS)
   dataset: str = field_spec("auto", "sentences to train on", DATASETS)
   use_extra_columns: bool = field_spec(
-    False, "read the columns between word and tag as additional inputs", group="data"
+    False, "use the columns between word and tag as additional inputs", group="data"
   )
-  min_count: int = field_spec(2, "occurrences below which a word is unknown", min_value=1)
+  min_count: int = field_spec(
+    2, "minimum occurrences of a word in the vocabulary; rarer words are unknown", min_value=1
+  )
   max_train_length: int = field_spec(
-    400, "words to which sentences are truncated in training", min_value=1
+    400, "maximum words of a training sentence; longer sentences are truncated", min_value=1
   )
 
   # Model
   hidden_size: int = 200
-  bidirectional: bool = field_spec(True, "read in both directions")
-  crf: bool = field_spec(True, "predict the tags of a sentence jointly, by a linear-chain CRF")
+  bidirectional: bool = field_spec(True, "use a bidirectional encoder")
+  crf: bool = field_spec(True, "predict all tags of a sentence jointly with a linear-chain CRF")
   embed_dim: int = field_spec(
-    100, "features of a word if --pretrained_embeddings is empty", min_value=1
+    100, "word embedding size if --pretrained_embeddings is empty", min_value=1
   )
   pretrained_embeddings: str = field_spec(
     "", "file of initial word vectors, GloVe or word2vec", is_file=True
   )
   char_encoder: str = field_spec("convolution", "encoder of a word's characters", CHAR_ENCODERS)
-  char_features: int = field_spec(60, "features of the character encoder", min_value=2)
+  char_features: int = field_spec(60, "output features of the character encoder", min_value=2)
 
   # Optimization
   batch_size: int = 16
   learning_rate: float = 3e-3
   word_dropout: float = field_spec(
-    0.2, "dropout rate of whole words; their characters are kept", **PROBABILITY
+    0.2, "dropout rate of words; the characters of a dropped word are kept", **PROBABILITY
   )
   input_dropout: float = field_spec(
     0.4, "variational dropout rate of the input features", **PROBABILITY
@@ -81,7 +84,7 @@ def _build_char_encoder(config: Config, num_chars: int):
 
 
 def build(config: Config, lexicon: Lexicon) -> Tagger:
-  """Build the model."""
+  """Build the tagger for a configuration and a lexicon."""
   embed = embedding.embedding_from_file(
     lexicon.words, config.embed_dim, config.pretrained_embeddings
   )
@@ -102,7 +105,11 @@ def build(config: Config, lexicon: Lexicon) -> Tagger:
 
 
 def prepare(config: Config) -> SimpleNamespace:
-  """Load the dataset; return it with its lexicon and the batches train, valid and test."""
+  """Load the dataset and batch it.
+
+  Returns:
+    A namespace with the `dataset`, the `lexicon`, and the batches `train`, `valid` and `test`.
+  """
   dataset = tagged_data.load(
     config.dataset, config.data_dir, config.task, config.max_train_length, config.use_extra_columns
   )
@@ -120,32 +127,38 @@ def prepare(config: Config) -> SimpleNamespace:
 
 
 def load(workdir: str, **overrides) -> TaggerPredictor:
-  """Load the tagger of a finished run: load("runs/ner")([["Teddy", "left"]])[0].tags.
+  """Load the tagger of a finished run.
+
+      load("runs/ner")([["Teddy", "left"]])[0].tags
 
   Args:
     workdir: the --workdir of the run.
     **overrides: fields of the configuration to replace.
 
   Raises:
-    InvalidInputError: `workdir` is not the folder of a finished run of this experiment.
+    InvalidInputError: `workdir` contains no finished run of this experiment.
   """
   saved, config = runner.load_run(Config, workdir, "lexicon", pretrained_embeddings="", **overrides)
   lexicon = Lexicon.from_json(saved.extras["lexicon"])
-  # The width may be that of a file of word vectors.
+  # --pretrained_embeddings may have set the embedding size, so it is taken from the parameters.
   embed_dim = saved.params["embedding"]["embedding"].shape[1]
   model = build(dataclasses.replace(config, embed_dim=embed_dim), lexicon)
   return TaggerPredictor(model, saved.params, lexicon)
 
 
 def print_tags(predictor: TaggerPredictor, text: str) -> dict[str, str]:
-  """Print a sentence with its tags; return the tags."""
+  """Print a sentence with its predicted tags; return {"tags": tags separated by spaces}."""
   highlighted, tags = predictor.highlight(tokenize(text))
   print(highlighted)
   return {"tags": " ".join(tags)}
 
 
 def run(config: Config = Config()) -> dict:
-  """Train, select parameters on the validation set, and test once; return the scores."""
+  """Train a tagger, print its error table, and return the validation and test scores.
+
+  The parameters with the best validation score are tested once. With --predict, no model is
+  trained: the saved model tags the sentence.
+  """
   if config.predict:
     return print_tags(load(config.workdir), config.predict)
   data = prepare(config)

@@ -1,8 +1,8 @@
-"""Machine translation: recurrent encoder, attention, decoder, beam search.
+"""Machine translation with a recurrent encoder-decoder, attention and beam search.
 
-python -m experiments.translate                                # a generated pair of languages
+python -m experiments.translate                                # trains on generated sentences
 python -m experiments.translate --preset=multi30k --data_dir=multi30k --workdir=runs/ende
-    # Multi30k, 2 CPU cores, 18 min: BLEU 37.6
+    # Multi30k English-German: test BLEU 37.6; 18 min on 2 CPU cores
 python -m experiments.translate --workdir=runs/ende --predict="Two dogs play in the snow."
 """
 
@@ -33,21 +33,24 @@ PRESETS = {
 
 @dataclasses.dataclass(frozen=True)
 class Config(seq2seq_common.Seq2SeqConfig):
-  """Configuration; each field is a flag."""
+  """Configuration of the translation experiment; each field is a command-line flag."""
 
-  source_language: str = field_spec("en", "source language, the suffix of its files")
-  target_language: str = field_spec("de", "target language, the suffix of its files")
+  source_language: str = field_spec("en", "source language, the suffix of the source files")
+  target_language: str = field_spec("de", "target language, the suffix of the target files")
 
 
 def load(workdir: str) -> Seq2SeqPredictor:
-  """Return the saved model of a run: load("runs/ende")(["Two dogs play in the snow."])."""
+  """Load the predictor of a finished run.
+
+  Example: load("runs/ende")(["Two dogs play in the snow."])
+  """
   return seq2seq_common.load(workdir, Config)
 
 
 def evaluate_bleu(
   config: Config, predictor: Seq2SeqPredictor, rows: pairs_data.TextPairs
 ) -> dict[str, float | str]:
-  """Return BLEU of the translations, its sacrebleu signature, and the seconds of decoding."""
+  """Translate the sources of `rows`; return BLEU, the BLEU signature and the decoding time."""
   sources, targets = map(list, zip(*rows))
   predictor(sources, **config.search_options)  # compile, so that only decoding is timed below
   start_time = time.perf_counter()
@@ -61,7 +64,11 @@ def evaluate_bleu(
 
 
 def run(config: Config = Config()) -> dict:
-  """Train, select the parameters on the validation set, test once; return the scores."""
+  """Train a translation model, print an example, and return the validation and test scores.
+
+  The parameters with the best validation loss are tested once. With --predict, no model is trained:
+  the saved model translates the text.
+  """
   if config.predict:
     return seq2seq_common.predict(config)
   text = pairs_data.load(

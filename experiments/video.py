@@ -1,4 +1,4 @@
-"""Action segmentation: label every frame of a video from noisy scores of single frames.
+"""Action segmentation: label every video frame, given the noisy scores of a frame classifier.
 
 python -m experiments.video                                       # generated recipes
 python -m experiments.video --preset=salads --data_dir=video      # 50 Salads: 0.640 of frames
@@ -25,8 +25,8 @@ from rnnjax.training import tasks
 from rnnjax.types import InvalidInputError
 
 PRESETS = {"salads": dict(fold=0, epochs=60, dropout=0.5, input_dropout=0.2)}
-VALIDATION_STRIDE = 7  # one of this many videos that are not tested is used for validation
-NUM_PLOTTED_VIDEOS = 5  # in the figure of a single fold
+VALIDATION_STRIDE = 7  # every 7th video outside the test fold is used for validation
+NUM_PLOTTED_VIDEOS = 5  # number of videos in the figure for one fold
 EPOCHS_PER_VALIDATION = 5
 
 
@@ -50,7 +50,7 @@ class Config(train_config.TrainConfig):
 
 
 def build(config: Config, num_classes: int) -> Tagger:
-  """Return the model of a configuration."""
+  """Return the model that the configuration specifies."""
   tag_layer = crf.linear_chain(num_classes) if config.crf else crf.independent(num_classes)
   return Tagger(
     jax.nn.identity,
@@ -64,7 +64,7 @@ def build(config: Config, num_classes: int) -> Tagger:
 def make_batches(
   videos: list[video_data.Video], batch_size: int, seed: int | None = None
 ) -> BucketedBatches:
-  """Return batches of scores, with the frame labels as "tags" and the video index as the label."""
+  """Return batches of scores. "tags" are the frame labels, "labels" are the video indices."""
   return BucketedBatches(
     [video.scores for video in videos],
     range(len(videos)),
@@ -76,7 +76,7 @@ def make_batches(
 
 
 def prepare(config: Config, data: video_data.VideoFolds):
-  """Return the test batches of one fold, and train and valid batches of the other folds.
+  """Return the test batches of fold `config.fold`, and train and valid batches of other folds.
 
   Raises:
     InvalidInputError: the other folds contain fewer than two videos.
@@ -98,17 +98,17 @@ def prepare(config: Config, data: video_data.VideoFolds):
 
 @functools.partial(jax.jit, static_argnums=0)
 def predict_labels(model: Tagger, params, batch):
-  """Return the most likely labels [T, B]."""
+  """Return the most likely frame labels [T, B]."""
   tag_params, scores = model.apply({"params": params}, batch["tokens"], batch["lengths"])
   return model.tag_layer.best_tags(tag_params, scores, batch["lengths"])
 
 
 def train_fold(config: Config, data: video_data.VideoFolds, model: Tagger, task: tasks.Task):
-  """Train for one test fold.
+  """Train on all folds except the test fold `config.fold`.
 
   Returns:
-    The scores ("test/..." of the model, "input/..." of the scores that it reads), and the predicted
-    labels [T] of each test video.
+    The scores of the model ("test/...") and of the classifier whose scores are the model's input
+    ("input/..."), and the predicted labels [T] of each test video.
   """
   batches = prepare(config, data)
   videos = data.folds[config.fold - 1]
@@ -134,7 +134,7 @@ def train_fold(config: Config, data: video_data.VideoFolds, model: Tagger, task:
 
 
 def run(config: Config = Config()):
-  """Train for each test fold, evaluate once on it; return the mean scores.
+  """Train and evaluate once for each test fold, and return the mean scores.
 
   Raises:
     InvalidInputError: the fold does not exist, or the data are invalid.

@@ -1,9 +1,10 @@
-"""Word-level language model: the Penn Treebank, or any tokenized text.
+"""Word-level language model of the Penn Treebank or any other tokenized text.
 
-python -m experiments.word_lm                                 # the embedded text
+python -m experiments.word_lm                                 # trains on the embedded text
 python -m experiments.word_lm --preset=small --data_dir=ptb --workdir=runs/ptb
-    # Penn Treebank, 2 CPU cores, 36 min: perplexity 84.6, 76.1 with the neural cache
-python -m experiments.word_lm --predict="the market" --workdir=runs/ptb  # likely next words, a text
+    # Penn Treebank: test perplexity 84.6, 76.1 with the neural cache; 36 min on 2 CPU cores
+python -m experiments.word_lm --predict="the market" --workdir=runs/ptb
+    # prints the most probable next words and a continuation
 """
 
 import dataclasses
@@ -42,7 +43,7 @@ PRESETS = {
     state_reset_prob=0.0,
     cache_size=500,
   ),
-  "reviews": dict(  # the language model for `imdb --preset=pretrained`; 32 min
+  "reviews": dict(  # the language model of `imdb --preset=pretrained`; trains in 32 min
     dataset="reviews",
     cell="gru",
     hidden_size=128,
@@ -85,7 +86,7 @@ class Config(lm_common.LanguageModelConfig):
   # Data
   dataset: str = field_spec("auto", "text to train on", corpus_data.DATASETS)
   vocab_size: int = field_spec(
-    10_000, "vocabulary size: unknown and the most frequent words", min_value=2
+    10_000, "vocabulary size: <unk> and the most frequent words", min_value=2
   )
   batch_size: int = 8
   bptt_length: int = 35
@@ -102,7 +103,7 @@ class Config(lm_common.LanguageModelConfig):
   dropout: float = 0.4
   epochs: int = 40
   learning_rate: float = 4e-3
-  optimizer: str = field_spec("adam", "optimizer; asgd is SGD averaged late", ("adam", "asgd"))
+  optimizer: str = field_spec("adam", "optimizer; asgd is averaged SGD", ("adam", "asgd"))
   asgd_start: float = field_spec(
     0.5, "fraction of the steps after which asgd starts to average", min_value=0, less_than=1
   )
@@ -110,26 +111,31 @@ class Config(lm_common.LanguageModelConfig):
 
   # Evaluation
   cache_size: int = field_spec(
-    0, "steps in the neural cache; 0 for no cache", min_value=0, affects_training=False
+    0, "steps in the neural cache; 0 disables the cache", min_value=0, affects_training=False
   )
   cache_theta: float = field_spec(
-    2.0, "θ of the neural cache, its sharpness", min_value=0, affects_training=False
+    2.0, "θ, the inverse temperature of the neural cache", min_value=0, affects_training=False
   )
   cache_lambda: float = field_spec(
-    0.15, "λ of the neural cache, its weight", min_value=0, less_than=1, affects_training=False
+    0.15, "λ, the weight of the neural cache", min_value=0, less_than=1, affects_training=False
   )
 
   # Generation
   sample_length: int = field_spec(
-    50, "words to generate after training; 0 for none", min_value=0, affects_training=False
+    50, "words to generate after training; 0 generates none", min_value=0, affects_training=False
   )
 
 
 def build(config: Config, vocab_size: int) -> LanguageModel:
-  """Build the model for a vocabulary of V words.
+  """Build the language model that a configuration specifies.
+
+  Args:
+    config: the configuration.
+    vocab_size: the number of words in the vocabulary.
 
   Raises:
-    InvalidInputError: the cutoffs are malformed or do not increase, or flags exclude one another.
+    InvalidInputError: --adaptive_cutoffs is malformed or not increasing, or flags exclude each
+      other (--adaptive_cutoffs with --tied, --bidirectional_lm with more than one layer).
   """
   softmax = full_softmax(vocab_size)
   if config.adaptive_cutoffs:
@@ -151,7 +157,11 @@ def build(config: Config, vocab_size: int) -> LanguageModel:
 
 
 def make_optimizer_and_ema(config: Config, num_steps: int):
-  """Return Adam with a decaying learning rate, or SGD with averaging from --asgd_start on."""
+  """Return the (optimizer, averaging) pair of --optimizer.
+
+  "adam" is Adam with a decaying learning rate and an EMA of the parameters. "asgd" is SGD with
+  Polyak averaging from --asgd_start on.
+  """
   if config.optimizer == "adam":
     return lm_common.make_optimizer_and_ema(config, num_steps)
   optimizer = optax.chain(
@@ -163,12 +173,15 @@ def make_optimizer_and_ema(config: Config, num_steps: int):
 
 
 def load(workdir: str) -> TextGenerator:
-  """Load the model of a finished run: load("runs/ptb").top_next_tokens("the market")."""
+  """Load the text generator of a finished run.
+
+  Example: load("runs/ptb").top_next_tokens("the market")
+  """
   return lm_common.load(workdir, Config, build)
 
 
 def print_samples(config: Config, generator: TextGenerator, prompt: str) -> dict[str, float]:
-  """Print the most probable words after a prompt, and a continuation of it."""
+  """Print the most probable next words after a prompt, and a sampled continuation."""
   if prompt:
     for word, probability in generator.top_next_tokens(prompt):
       print(f"  {probability:6.3f}  {prompt} {word}")
@@ -176,7 +189,11 @@ def print_samples(config: Config, generator: TextGenerator, prompt: str) -> dict
 
 
 def run(config: Config = Config()) -> dict:
-  """Train, select parameters on the validation set, test once, and generate; return the scores."""
+  """Train a language model, test it, print a sample, and return the scores.
+
+  The parameters with the best validation loss are tested once. With --predict, no model is trained:
+  the saved model continues the prompt.
+  """
   if config.predict:
     return print_samples(config, load(config.workdir), config.predict)
   corpus = corpus_data.load_words(

@@ -1,11 +1,11 @@
-"""Text classification: baselines that ignore word order compared with recurrent models.
+"""Comparison of recurrent text classifiers with baselines that ignore word order.
 
   python -m experiments.word_order --workdir=runs/order                            # embedded data
   python -m experiments.word_order --data_dir=imdb --epochs=5 --workdir=runs/imdb  # real reviews
 
-"Dog bites man" and "man bites dog" are the same bag of words. Three baselines with
-fixed-size inputs ignore word order: word counts, TF-IDF, and an MLP on the mean of word vectors.
-They are compared with a vanilla RNN, an LSTM and a GRU.
+"Dog bites man" and "man bites dog" are the same bag of words. Three baselines with fixed-size
+inputs ignore word order: logistic regression on word counts, logistic regression on TF-IDF, and an
+MLP on the mean word vector. The recurrent models are a vanilla RNN, an LSTM and a GRU.
 """
 
 import dataclasses
@@ -33,10 +33,10 @@ DEFAULT_CELLS = ("vanilla", "lstm", "gru")
 @dataclasses.dataclass(frozen=True)
 class Config(train_config.TrainConfig):
   dataset: str = field_spec(
-    "auto", "dataset; auto reads --data_dir if given, else the embedded set", imdb_data.DATASETS
+    "auto", "dataset; auto reads --data_dir if set, else the embedded one", imdb_data.DATASETS
   )
-  text_column: str = field_spec("text", "column of the texts of a table")
-  label_column: str = field_spec("label", "column of the labels of a table")
+  text_column: str = field_spec("text", "table column that holds the texts")
+  label_column: str = field_spec("label", "table column that holds the labels")
   cell: str = train_config.cell_field("", "recurrent cell; empty compares vanilla, lstm and gru")
   vocab_size: int = field_spec(
     20_000, "vocabulary size of the bag-of-words models: the most frequent words", min_value=1
@@ -48,13 +48,13 @@ class Config(train_config.TrainConfig):
 
 
 def bag_of_words_models(config: Config) -> dict[str, Pipeline]:
-  """Return scikit-learn classifiers that ignore word order, by name."""
+  """Return {name: scikit-learn pipeline} of the baselines that ignore word order."""
   options = dict(
     tokenizer=tokenize_lower, token_pattern=None, lowercase=False, max_features=config.vocab_size
   )
   linear = LogisticRegression(max_iter=1000)
-  # Mean word vectors: relative frequencies times word vectors from a truncated SVD, which are the
-  # vectors whose means approximate these texts best.
+  # The mean word vector of a text is its relative word frequencies times the word vectors. The word
+  # vectors come from a truncated SVD, the best low-rank approximation of the frequency matrix.
   frequencies = TfidfVectorizer(**options, use_idf=False, norm="l1")
   word_vectors = TruncatedSVD(config.embed_dim, random_state=config.seed)
   mlp = MLPClassifier((100,), early_stopping=True, random_state=config.seed)
@@ -66,12 +66,13 @@ def bag_of_words_models(config: Config) -> dict[str, Pipeline]:
 
 
 def run(config: Config = Config()) -> dict:
-  """Train and test all models; return their test accuracies.
+  """Train and test all models; return the test accuracy of each model.
 
-  The bag-of-words models are trained on whole texts, the recurrent models on the beginnings.
+  The bag-of-words models are trained on full texts. The recurrent models are trained on truncated
+  texts: the first `max_train_length` words.
 
   Raises:
-    InvalidInputError: --embed_dim exceeds the number of words.
+    InvalidInputError: --embed_dim exceeds the number of words or --vocab_size.
   """
   use_files = config.dataset != "auto" or config.data_dir
   data_options = {
@@ -98,7 +99,7 @@ def run(config: Config = Config()) -> dict:
   }
   for cell in [config.cell] if config.cell else DEFAULT_CELLS:
     workdir = str(pathlib.Path(config.workdir).expanduser() / cell) if config.workdir else ""
-    # Without n-gram features: they would tell the order of neighboring words.
+    # N-gram features are disabled because they encode the order of neighboring words.
     options = {"cell": cell, "workdir": workdir, "ngram_order": 0, "truncation": "first"}
     scores = imdb.run(imdb.Config(**shared_options | data_options | options))
     test_accuracies[cell] = scores["test/accuracy"]

@@ -1,12 +1,12 @@
-"""Compares the losses of each experiment on one device, on four devices and on four processes.
+"""Compare the losses of each experiment on one device, on four devices and on four processes.
 
   python launch/agree.py                   # all experiments on their embedded data; 20 minutes
   python launch/agree.py --experiments=imdb,tagging --workdir=/tmp/agree
 
 Each experiment trains for one epoch. The table contains the largest difference of the training and
 validation losses from those of one device. The exit code is 1 if it exceeds 1e-5. The cause is then
-a bug, or a loss with kinks, at which rounding errors grow. With JAX_ENABLE_X64=1 there are no
-rounding errors to grow, so that only a bug remains.
+a bug, or a loss with kinks, at which rounding errors grow. With JAX_ENABLE_X64=1 rounding errors
+are negligible, so that only a bug remains.
 """
 
 import argparse

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs an experiment on the nodes of a SLURM job. Submit it from the root of the repository:
+# Run an experiment on the nodes of a SLURM job. Submit it from the root of the repository:
 #   launch/setup cuda                  # once, on a node with network access; all nodes share .venv
 #   sbatch --nodes=2 --gpus-per-node=8 --cpus-per-task=32 launch/slurm.sh imdb --workdir=runs/x
 # One process per node uses all its GPUs: this is the default of sbatch, and each node reads its share

@@ -1,4 +1,4 @@
-"""Kills a training run at random moments and compares its final state with an undisturbed run.
+"""Kill a training run at random moments and compare its final state with an undisturbed run.
 
   python launch/soak.py                  # 50 kills, in runs/soak
   python launch/soak.py --num_kills=5 --workdir=/tmp/soak

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs an experiment on all workers of a TPU VM slice, from the commit that is checked out here:
+# Run an experiment on all workers of a TPU VM slice, from the commit that is checked out here:
 #   ssh-add ~/.ssh/google_compute_engine
 #   launch/tpu_vm.sh NAME ZONE imdb --workdir=/mnt/shared/x
 # The commit is copied to each worker, .venv is created once there with a separate Python, and one

@@ -1,4 +1,4 @@
-"""Recurrent neural networks in JAX, as pure functions."""
+"""Recurrent neural networks in JAX: cells, encoders and decoders as pure functions."""
 
 from rnnjax.cells import Cell, gru, lru, lstm, mingru, minlstm, vanilla
 from rnnjax.decoding.sampling import generate, make_sampler

@@ -1,13 +1,13 @@
 """Attention: a weighted sum over a memory, with weights computed from a query.
 
-A memory has S steps of M features, such as the outputs of an encoder. The keys depend on the memory
-alone, so they are computed once for all queries:
+A memory is an array of S steps with M features, such as the outputs of an encoder. The keys depend
+only on the memory, so compute the keys once and use them for all queries:
 
     keys = attention.compute_keys(params, memory, lengths)
     context, α = attend(attention, params, query, keys, memory, lengths)
 
-Axis letters of this module: Q features of a query, M features of the memory, A features in which
-the two are compared. Self-attentive pooling of a text is in `rnnjax.pooling`.
+Array shapes in this module use Q for the features of a query, M for the features of the memory, and
+A for the features of the keys. Attention pooling of a sequence is in `rnnjax.pooling`.
 """
 
 import functools
@@ -23,7 +23,7 @@ from rnnjax.types import Array, Key, Params
 
 
 def _memory_features(M: int) -> int:
-  """Return the width of the context, which is M if it is a weighted sum of memory steps."""
+  """Return the number of context features, M: the context is a weighted sum of memory steps."""
   return M
 
 
@@ -31,15 +31,16 @@ class Attention(NamedTuple):
   """An attention mechanism, as pure functions.
 
   Attributes:
-    name: what repr() prints, e.g. additive(128).
+    name: string that repr() returns, e.g. additive(128).
     init: (key, Q, M) -> params, a flat dict of arrays.
     compute_keys: (params, memory [S, ..., M], lengths=None) -> keys, arrays [S, ...]. Padded steps
       of the memory are replaced by 0.
     apply: (params, query [..., Q], keys, memory, mask [S, ...], coverage) -> context
-      [..., features] and α [S, ...]. The memory must be 0 where the mask is False. `attend` checks
-      the arguments and masks the memory, then calls it.
-    context_features: M -> the width of the context.
-    uses_coverage: whether `apply` uses `coverage`, the sum of the weights of all earlier queries.
+      [..., features] and attention weights α [S, ...]. The memory must be 0 where the mask is
+      False. Call `attend`, which checks the arguments, masks the memory and calls `apply`.
+    context_features: M -> number of features of the context.
+    uses_coverage: whether `apply` uses `coverage`, the sum of the attention weights of all earlier
+      queries.
   """
 
   name: str
@@ -67,25 +68,26 @@ def attend(
       αₛ = exp(eₛ) / Σₛ exp(eₛ)    for s < length, else 0
       context = Σₛ αₛ memoryₛ
 
-  The scores e compare the query with the keys. Their softmax is computed in float32 at least.
-  Padding of the memory never affects outputs or gradients, even if it holds NaN.
+  The scores e are computed from the query and the keys. The softmax is computed in float32 or
+  wider. Padding of the memory never affects outputs or gradients, even if it is NaN.
 
   Args:
     attention: the attention mechanism.
-    params: its parameters.
-    query: [..., Q].
+    params: parameters of the attention mechanism.
+    query: one query for each row, [..., Q].
     keys: attention.compute_keys(params, memory, lengths).
     memory: [S, ..., M], floating point; any number of batch axes.
     lengths: valid steps of each row of the memory [...], integer; None if every row has S.
-    coverage: the sum of the weights of all earlier queries [S, ...], 0 for the first query;
-      required if the attention uses coverage, None otherwise.
+    coverage: the sum of the attention weights of all earlier queries [S, ...]; zeros for the first
+      query. Required if the attention uses coverage; otherwise it must be None.
 
   Returns:
-    context [..., features], in the memory's dtype, and α [S, ...]. Both are 0 for a row of length
-    0.
+    The context [..., features] in the memory's dtype, and the attention weights α [S, ...]. Both
+    are 0 for a row of length 0.
 
   Raises:
-    ValueError: query, lengths or coverage do not fit the memory or the attention.
+    ValueError: the shape of query, lengths or coverage does not match the memory, coverage is
+      missing, or the attention does not use coverage and coverage is passed.
   """
   params, memory, mask = _mask_memory(params, memory, lengths)
   batch = memory.shape[1:-1]
@@ -115,20 +117,21 @@ def attend_all(
 ) -> tuple[Array, Array]:
   """Attend to a memory with T independent queries at once.
 
-  The result equals `attend` for each query. Dot products become matrix products; additive(A) holds
-  an intermediate array [T, S, ..., A].
+  The result equals T calls of `attend`. Dot products are computed as matrix products.
+  `additive_attention(A)` needs memory for an intermediate array [T, S, ..., A].
 
   Args:
-    attention: the attention mechanism, without coverage.
-    params: its parameters.
-    queries: [T, ..., Q].
+    attention: an attention mechanism without coverage.
+    params: parameters of the attention mechanism.
+    queries: T queries for each row, [T, ..., Q].
     keys, memory, lengths: as for `attend`.
 
   Returns:
-    context [T, ..., features] and α [T, S, ...].
+    The contexts [T, ..., features] and the attention weights α [T, S, ...].
 
   Raises:
-    ValueError: as for `attend`, or the attention uses coverage.
+    ValueError: the shape of queries or lengths does not match the memory, or the attention uses
+      coverage.
   """
 
   def attend_one(query):
@@ -138,7 +141,7 @@ def attend_all(
 
 
 def _mask_memory(params, memory, lengths):
-  """Return params in the memory's dtype, the memory with 0 in its padding, and the padding mask."""
+  """Return params in the memory's dtype, the memory with padding set to 0, and the padding mask."""
   memory = jnp.asarray(memory)
   mask = padding_mask(memory, lengths, "memory", "S")
   params = jax.tree.map(lambda p: jnp.asarray(p, memory.dtype), params)
@@ -146,7 +149,7 @@ def _mask_memory(params, memory, lengths):
 
 
 def _with_masked_memory(compute_keys):
-  """Wrap compute_keys(params, memory): mask the memory and cast params to its dtype first."""
+  """Wrap compute_keys(params, memory) to first mask the memory and cast params to its dtype."""
 
   def masked(params, memory, lengths=None):
     params, memory, _ = _mask_memory(params, memory, lengths)
@@ -156,13 +159,13 @@ def _with_masked_memory(compute_keys):
 
 
 def _weighted_sum(e, values, mask):
-  """Return Σₛ αₛ valuesₛ [..., M] and α, the softmax of e [S, ...] over the unmasked steps."""
+  """Return Σₛ αₛ valuesₛ [..., M] and α [S, ...], the softmax of e over the unmasked steps."""
   α = jax.nn.softmax(e, axis=0, where=mask)
   return jnp.einsum("s...,s...m->...m", α.astype(values.dtype), values), α
 
 
 def _dot_scores(query, keys, scaled):
-  """Return query · keyₛ [S, ...], divided by √A if `scaled`, in float32 at least."""
+  """Return the scores query · keyₛ [S, ...] in float32 or wider, divided by √A if `scaled`."""
   Q, A = query.shape[-1], keys.shape[-1]
   if Q != A:
     raise ValueError(
@@ -184,7 +187,7 @@ def _memory_keys(params, memory):
 
 
 def _dot_product_attention(name, scaled=False, init=_no_params, compute_keys=_memory_keys):
-  """Return an attention whose scores are dot products of the query with the keys."""
+  """Return an attention mechanism whose scores are the dot products of query and keys."""
 
   def apply(params, query, keys, memory, mask, coverage):
     return _weighted_sum(_dot_scores(query, keys, scaled), memory, mask)
@@ -196,30 +199,30 @@ def _glorot(key, *shape):
   return jax.nn.initializers.glorot_uniform()(key, shape)
 
 
-# The factories are cached: a new Attention for each call would make jit recompile.
+# The factories are cached, because a new Attention object at each call would make jit recompile.
 
 
 @functools.cache
 def dot_attention() -> Attention:
-  """Return dot-product attention: eₛ = q · mₛ (Luong, Pham & Manning 2015).
+  """Return dot-product attention with scores eₛ = q · mₛ (Luong, Pham & Manning 2015).
 
-  It needs Q = M and has no parameters.
+  The query and the memory must have the same number of features, Q = M. There are no parameters.
   """
   return _dot_product_attention("dot()")
 
 
 @functools.cache
 def scaled_dot_attention() -> Attention:
-  """Return scaled dot-product attention: eₛ = q · mₛ / √M (Vaswani et al. 2017).
+  """Return scaled dot-product attention with scores eₛ = q · mₛ / √M (Vaswani et al. 2017).
 
-  It needs Q = M and has no parameters.
+  The query and the memory must have the same number of features, Q = M. There are no parameters.
   """
   return _dot_product_attention("scaled_dot()", scaled=True)
 
 
 @functools.cache
 def general_attention() -> Attention:
-  """Return bilinear attention: eₛ = q · W mₛ (Luong, Pham & Manning 2015).
+  """Return bilinear attention with scores eₛ = q · W mₛ (Luong, Pham & Manning 2015).
 
   Parameters: W [Q, M], Glorot uniform.
   """
@@ -240,10 +243,10 @@ def additive_attention(A: int, use_coverage: bool = False) -> Attention:
       eₛ = v · tanh(q W + mₛ U + b)               Bahdanau, Cho & Bengio 2015
       eₛ = v · tanh(q W + mₛ U + b + cₛ w_c)      with coverage: See, Liu & Manning 2017
 
-  The coverage c is the sum of the weights of all earlier queries.
+  The coverage c is the sum of the attention weights of all earlier queries.
 
-  Parameters: W [Q, A] and U [M, A] Glorot uniform, b [A] zero, v [A] ~ N(0, 1/A); with coverage
-  also w_c [A], which starts at zero, so that coverage has no effect before training.
+  Parameters: W [Q, A] and U [M, A] Glorot uniform, b [A] zero, v [A] ~ N(0, 1/A). With coverage
+  there is also w_c [A], initialized to zero, so that coverage has no effect before training.
 
   Args:
     A: number of hidden units.
@@ -284,20 +287,20 @@ def additive_attention(A: int, use_coverage: bool = False) -> Attention:
 
 @functools.cache
 def multi_head_attention(num_heads: int, A: int) -> Attention:
-  """Return multi-head attention (Vaswani et al. 2017), A / num_heads features for each head.
+  """Return multi-head attention with A / num_heads features per head (Vaswani et al. 2017).
 
       eₛʰ = (q W_q)ʰ · (mₛ W_k)ʰ / √(A / num_heads)
       context = [Σₛ αₛ¹ (mₛ W_v)¹, Σₛ αₛ² (mₛ W_v)², ...] W_o
 
   Parameters: W_q [Q, A], W_k and W_v [M, A], W_o [A, A], Glorot uniform. The context has A
-  features. The weights α that `attend` returns are the mean over the heads.
+  features. `attend` returns the mean of the attention weights α over the heads.
 
   Args:
     num_heads: number of heads; must divide A.
-    A: features of all heads together.
+    A: total number of features of all heads.
 
   Raises:
-    ValueError: num_heads does not divide A, or one of them is below 1.
+    ValueError: num_heads does not divide A, num_heads < 1, or A < 1.
   """
   if num_heads < 1 or A < 1 or A % num_heads:
     raise ValueError(
@@ -311,7 +314,7 @@ def multi_head_attention(num_heads: int, A: int) -> Attention:
     return {name: _glorot(k, *shape) for k, (name, shape) in zip(keys, shapes.items())}
 
   def split(x):
-    """Reshape [..., A] to [..., num_heads, A / num_heads]: the heads are one more batch axis."""
+    """Reshape [..., A] to [..., num_heads, A / num_heads], so that heads become a batch axis."""
     return x.reshape(*x.shape[:-1], num_heads, A // num_heads)
 
   @_with_masked_memory
@@ -336,10 +339,10 @@ def coverage_loss(α: Array, lengths: Array | None = None) -> Array:
 
   Args:
     α: attention weights [T, S, ...].
-    lengths: valid steps of each row of the target [...], integer; None if every row has T.
+    lengths: valid target steps of each row [...], integer; None if every row has T.
 
   Returns:
-    The loss of each target step [T, ...]; 0 for padded steps.
+    The loss of each target step, [T, ...]; 0 for padded steps.
   """
   α = jnp.moveaxis(α, 1, -1)
   α = jnp.where(padding_mask(α, lengths)[..., None], α, 0)

@@ -1,14 +1,15 @@
-"""Cross entropy of a linear layer, computed in chunks of rows: the logits are never all in memory.
+"""Cross entropy of a linear layer, computed in chunks of rows to save memory.
 
-The loss is a sum, so its cotangent is a scalar that can be multiplied in last. Therefore the
-forward pass, which has the logits of a chunk of rows in cache, also computes the chunk's gradients:
+Only the logits of one chunk are in memory at a time. The loss is a scalar, so its cotangent is a
+scalar that scales all gradients at the end. Therefore the forward pass can also compute the
+gradients of each chunk, while the logits of the chunk are in cache:
 
-    z = h Wᵀ + b                            [R, V], a chunk of R rows
+    z = h Wᵀ + b                            logits [R, V] of a chunk of R rows
     loss += Σ w (log Σᵥ exp zᵥ − z_label)
     g = w (softmax(z) − onehot(label))      ∂loss/∂z
     dh = g W,   dW += gᵀ h,   db += Σ g
 
-There are three matrix products in all. Nothing is recomputed in the backward pass, and the saved
+Each chunk needs three matrix products. Nothing is recomputed in the backward pass, and the saved
 arrays have the sizes of h and W.
 """
 
@@ -19,23 +20,23 @@ from rnnjax.backends.interface import cast_to_varying, shard_over_batch
 from rnnjax.cells.base import accumulation_dtype
 from rnnjax.types import Array, Params
 
-CHUNK_LOGITS = 2_600_000  # logits of a chunk; so many stay in cache
+CHUNK_LOGITS = 2_600_000  # logits in one chunk; this many fit in cache
 MIN_CHUNK_ROWS = 160  # with fewer rows, most time is spent on adding to dW
 
 
 def sum_over_steps(loss):
-  """Decorate a loss of N rows to make it a loss of [T, *batch] steps.
+  """Decorate a loss over N rows to make it a loss over [T, *batch] steps.
 
-  If the batch is sharded over a mesh, each device sums its own rows. The devices communicate once,
-  to sum the loss or the gradients of the parameters. Labels of weight 0 are replaced by 0, so they
-  may be out of range.
+  If the batch is sharded over a mesh, each device sums the loss of its own rows. The devices
+  communicate once, to sum the loss or the gradients of the parameters. Labels with weight 0 may be
+  out of range: the label is replaced by 0.
 
   Args:
     loss: (params, hs [N, D], labels [N], weights [N]) -> a scalar.
 
   Returns:
-    (params, hs [T, *batch, D], labels [T, *batch], weights [T, *batch]) -> a scalar. It raises
-    ValueError if the shape of labels or weights is not hs.shape[:-1].
+    A function (params, hs [T, *batch, D], labels [T, *batch], weights [T, *batch]) -> a scalar. The
+    function raises ValueError if the shape of labels or weights differs from hs.shape[:-1].
   """
 
   def run(params, hs, targets, _):
@@ -46,7 +47,7 @@ def sum_over_steps(loss):
     if rows.size:
       shard_loss = loss(params, rows, labels, weights)
     else:
-      shard_loss = rows.sum(dtype=accumulation_dtype(rows.dtype))  # a zero that depends on hs
+      shard_loss = rows.sum(dtype=accumulation_dtype(rows.dtype))  # 0, with the sharding of hs
     return shard_loss.reshape((1,) * (hs.ndim - 2)), None
 
   def total(params: Params, hs: Array, labels: Array, weights: Array) -> Array:
@@ -61,23 +62,24 @@ def sum_over_steps(loss):
 
 
 def linear_cross_entropy(W: Array, b: Array, h: Array, labels: Array, weights: Array) -> Array:
-  """Return Σ weights · (−log softmax(h Wᵀ + b)_label), in nats and in float32 at least.
+  """Return the scalar Σ weights · (−log softmax(h Wᵀ + b)_label) in nats, float32 or wider.
 
   If there is more than one chunk, the rows before the first and after the last non-zero weight are
   skipped. The weights are treated as constants: their gradient is 0. Forward-mode differentiation
   (jvp) is not supported.
 
   Args:
-    W: [V, D]; cast to the dtype of h, like b.
-    b: [V].
-    h: [N, D].
-    labels: [N], integers below V.
-    weights: [N].
+    W: weights [V, D] of the layer; cast to the dtype of h.
+    b: biases [V] of the layer; cast to the dtype of h.
+    h: features [N, D].
+    labels: integers [N], at least 0 and below V.
+    weights: loss weight of each row [N].
   """
   weights = jax.lax.stop_gradient(weights.astype(accumulation_dtype(h.dtype)))
   if _chunk_rows(h.shape[0], W.shape[0]) < h.shape[0]:
     return _chunked_loss(W, b, h, labels, weights)
-  # A single chunk gains nothing: multiplying the scalar in last costs one more pass over dh.
+  # With a single chunk, autodiff is faster: scaling the gradients at the end costs one more pass
+  # over dh.
   return _chunk_loss(W.astype(h.dtype), b.astype(h.dtype), h, labels, weights)[0]
 
 
@@ -88,7 +90,7 @@ def _chunked_loss(W, b, h, labels, weights):
 
 def _forward(W, b, h, labels, weights):
   loss, dW, db, dh = _run_chunks(_chunk_loss_and_grads, W, b, h, labels, weights)
-  # The empty slices only carry the dtypes of W and b, which may differ from that of h.
+  # The empty slices only save the dtypes of W and b, which may differ from the dtype of h.
   return loss, (dW, db, dh, W[:0], b[:0])
 
 
@@ -102,7 +104,7 @@ _chunked_loss.defvjp(_forward, _backward)
 
 
 def _run_chunks(run, W, b, h, labels, weights):
-  """Call `run` on each chunk; return the sums of its results, and dh (or None) concatenated."""
+  """Call `run` on each chunk; return its results summed over chunks, and dh [N, D] or None."""
   N = h.shape[0]
   R = _chunk_rows(N, W.shape[0])
   W, b = W.astype(h.dtype), b.astype(h.dtype)
@@ -112,7 +114,7 @@ def _run_chunks(run, W, b, h, labels, weights):
   count = jnp.where(nonzero.any(), N - jnp.argmax(nonzero[::-1]) - first, 0)
 
   def chunk(i):
-    """Run chunk i. The last one is shifted to end at row N; repeated rows get weight 0."""
+    """Run chunk i. The last chunk is shifted to end at row N; repeated rows get weight 0."""
     begin = first + i * R
     start = jnp.minimum(begin, N - R)
     is_new = start + jnp.arange(R) >= begin
@@ -129,27 +131,27 @@ def _run_chunks(run, W, b, h, labels, weights):
     dh = None if dh is None else add_rows(dh, start, dhr)
     return *(total + term for total, term in zip(totals, terms)), dh
 
-  # The first chunk runs before the loop: its dW needs no array of zeros to be added to.
+  # The first chunk runs before the loop, so that dW needs no initial array of zeros.
   start, (*totals, dhr) = chunk(0)
   dh = None if dhr is None else add_rows(jnp.zeros_like(h), start, dhr)
   return jax.lax.fori_loop(1, (count + R - 1) // R, body, (*totals, dh))
 
 
 def _chunk_rows(N, V):
-  """Return R, the rows of a chunk: about CHUNK_LOGITS / V, and dividing N evenly if possible."""
+  """Return R, the number of rows in a chunk: about CHUNK_LOGITS / V, dividing N if possible."""
   chunks = -(-N // max(MIN_CHUNK_ROWS, CHUNK_LOGITS // V))
   return min(N, 8 * -(-N // (8 * chunks)))  # a multiple of 8
 
 
 def _chunk_loss(W, b, h, labels, weights):
-  """Return the loss of a chunk of rows, and None for dh."""
+  """Return the loss of a chunk of rows, and None in place of dh."""
   z = _matmul(h, W.T) + b
   log_p = jax.nn.log_softmax(z)
   return -(weights * jnp.take_along_axis(log_p, labels[:, None], 1)[:, 0]).sum(), None
 
 
 def _chunk_loss_and_grads(W, b, h, labels, weights):
-  """Return the loss of a chunk of rows, dW, db and dh, with one evaluation of exp."""
+  """Return the loss of a chunk of rows, and its gradients dW, db and dh; exp is evaluated once."""
   z = _matmul(h, W.T) + b
   z_max = z.max(-1, keepdims=True)
   e = jnp.exp(z - z_max)
@@ -163,5 +165,5 @@ def _chunk_loss_and_grads(W, b, h, labels, weights):
 
 
 def _matmul(a, c):
-  """Return a @ c, accumulated in float32 at least."""
+  """Return a @ c, accumulated in float32 or wider."""
   return jnp.matmul(a, c, preferred_element_type=accumulation_dtype(a.dtype))

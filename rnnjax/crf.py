@@ -1,17 +1,18 @@
-"""Tag layers: the output layer of a tagger, from tag scores to a distribution over tag sequences.
+"""Output layers of a tagger: they map tag scores to a distribution over tag sequences.
 
-A linear-chain conditional random field (Lafferty, McCallum & Pereira 2001) scores a tag sequence y
-by its tags and by pairs of neighboring tags:
+A linear-chain conditional random field (CRF; Lafferty, McCallum & Pereira 2001) computes the score
+of a tag sequence y from its tags and from pairs of neighboring tags:
 
     s(y) = a[y₁] + Σₜ sₜ[yₜ] + Σₜ A[yₜ₋₁, yₜ] + e[y_T],    p(y) = exp s(y) / Z
 
-One recurrence sums over all Kᵀ sequences. It is a cell like any other, run by `unroll`:
+A recurrence sums over all K^T tag sequences. It is implemented as a cell and run by `unroll`:
 
     αₜ[j] = sₜ[j] + ⊕ᵢ (αₜ₋₁[i] + A[i, j])
 
-With ⊕ = log Σ exp it is the forward algorithm, whose result is log Z. With ⊕ = max it is the
-Viterbi algorithm. The backward pass is left to autodiff: ∂ log Z / ∂sₜ[k] is the marginal
-p(yₜ = k), and ∂ max s(y) / ∂sₜ is the best path, one-hot (Eisner 2016; Mensch & Blondel 2018).
+With ⊕ = log Σ exp the recurrence is the forward algorithm and computes log Z. With ⊕ = max it is
+the Viterbi algorithm. Autodiff computes the backward pass: ∂ log Z / ∂sₜ[k] is the marginal
+p(yₜ = k), and ∂ max s(y) / ∂sₜ is the best tag at step t, one-hot (Eisner 2016; Mensch & Blondel
+2018).
 """
 
 import functools
@@ -36,11 +37,11 @@ class TagLayer(NamedTuple):
   Padded steps have marginals 0 and tag 0. A row of length 0 has log p = 0.
 
   Attributes:
-    name: what repr() prints, e.g. linear_chain(9).
-    num_tags: K.
+    name: string that repr() returns, e.g. linear_chain(9).
+    num_tags: number of tags, K.
     init: key -> params.
     log_likelihood: (params, scores [T, ..., K], tags [T, ...], lengths [...]) -> log p(tags) [...].
-    marginals: (params, scores, lengths) -> p(yₜ = k) [T, ..., K].
+    marginals: (params, scores, lengths) -> marginal probabilities p(yₜ = k) [T, ..., K].
     best_tags: (params, scores, lengths) -> the most likely tags [T, ...].
   """
 
@@ -57,10 +58,10 @@ class TagLayer(NamedTuple):
 
 @functools.cache
 def independent(num_tags: int) -> TagLayer:
-  """Return a tag layer without transitions: p(yₜ) = softmax(sₜ) at each step.
+  """Return a tag layer without transition scores: p(yₜ) = softmax(sₜ) at each step.
 
   Args:
-    num_tags: K.
+    num_tags: number of tags, K.
   """
 
   def log_likelihood(params, scores, tags, lengths=None):
@@ -85,14 +86,14 @@ def independent(num_tags: int) -> TagLayer:
 def linear_chain(num_tags: int, start=None, inner=None, end=None) -> TagLayer:
   """Return a linear-chain conditional random field.
 
-  The boolean arguments restrict it to valid sequences, e.g. of the BIO or IOBES scheme. None allows
-  everything.
+  The boolean arguments restrict the tag sequences to valid sequences, e.g. of the BIO or IOBES
+  scheme. None sets no restriction.
 
   Args:
-    num_tags: K.
-    start: [K], True for tags that may be the first.
-    inner: [K, K], inner[i, j] is True if tag j may follow tag i.
-    end: [K], True for tags that may be the last.
+    num_tags: number of tags, K.
+    start: boolean array [K]; start[i] is True if tag i may be the first tag.
+    inner: boolean array [K, K]; inner[i, j] is True if tag j may follow tag i.
+    end: boolean array [K]; end[i] is True if tag i may be the last tag.
   """
   allowed = {"start": start, "inner": inner, "end": end}
   allowed = {name: np.asarray(a, bool) for name, a in allowed.items() if a is not None}
@@ -134,12 +135,12 @@ def linear_chain(num_tags: int, start=None, inner=None, end=None) -> TagLayer:
 def sequence_score(
   params: Params, scores: Array, tags: Array, lengths: Array | None = None
 ) -> Array:
-  """Return s(y) [...] of one tag sequence for each row.
+  """Return the score s(y) [...] of one tag sequence y for each row.
 
   Args:
     params: {"start": a [K], "inner": A [K, K], "end": e [K]}.
-    scores: [T, ..., K].
-    tags: y [T, ...], integer.
+    scores: tag scores s [T, ..., K].
+    tags: tag sequences y [T, ...], integer.
     lengths: valid steps of each row [...]; None if every row has T.
   """
   mask = padding_mask(scores, lengths)
@@ -147,7 +148,7 @@ def sequence_score(
   tag_scores = jnp.take_along_axis(scores, tags[..., None], -1)[..., 0]
   has_next = jnp.pad(mask[1:], [(0, 1)] + [(0, 0)] * (mask.ndim - 1))
   is_last = mask & ~has_next
-  # The last step has no next tag. `has_next` masks the first tag, which is there instead.
+  # The last step has no next tag. tags[:1] is only a placeholder there, and `has_next` masks it.
   next_tags = jnp.concatenate([tags[1:], tags[:1]])
   transitions = jnp.where(has_next, params["inner"][tags, next_tags], 0)
   ends = jnp.where(is_last, params["end"][tags], 0)
@@ -162,13 +163,13 @@ def log_partition(
 
   Args:
     params: as for `sequence_score`.
-    scores: [T, ..., K].
-    lengths: valid steps of each row [...]; None if every row has T. A row of length 0 gives 0.
+    scores: tag scores s [T, ..., K].
+    lengths: valid steps of each row [...]; None if every row has T. The result for length 0 is 0.
     use_max: whether ⊕ is max instead of log Σ exp.
   """
   if lengths is None:
     lengths = jnp.full(scores.shape[1:-1], scores.shape[0])
-  scores = scores.astype(accumulation_dtype(scores.dtype))  # a sum over time
+  scores = scores.astype(accumulation_dtype(scores.dtype))  # because they are summed over time
   scores = jnp.where(padding_mask(scores, lengths)[..., None], scores, 0)
   α = params["start"] + first_input(scores)
   (α,), _ = unroll(
@@ -180,7 +181,7 @@ def log_partition(
 
 @cell_factory
 def _crf_cell(features: int, use_max: bool):
-  """α′[j] = s[j] + ⊕ᵢ (α[i] + A[i, j])."""
+  """Build the cell of the CRF recurrence, αₜ[j] = sₜ[j] + ⊕ᵢ (αₜ₋₁[i] + A[i, j])."""
   reduce = _hard_max if use_max else jax.nn.logsumexp
 
   def step(params, carry, u):
@@ -199,9 +200,9 @@ def _crf_cell(features: int, use_max: bool):
 
 
 def _hard_max(values, axis):
-  """Return the maximum, with its gradient at one element even if several are equal.
+  """Return the maximum; its gradient is one-hot even if several elements are equal.
 
-  jnp.max would divide the gradient among equal elements, which is not the one-hot best path.
+  jnp.max would divide the gradient among equal elements, so the best path would not be one-hot.
   """
   index = jnp.argmax(values, axis, keepdims=True)
   return jnp.take_along_axis(values, index, axis).squeeze(axis)

@@ -1,16 +1,16 @@
 """Decoders: recurrent cells that attend to the outputs of an encoder.
 
-`Decoder.apply` is used in training, `generate` samples from a decoder, `beam_search` searches for
-its most likely outputs.
+`Decoder.apply` runs a decoder on given inputs, as in training. `generate` samples outputs, and
+`beam_search` searches for the most likely outputs.
 
     dec = decoder(lstm(256), lstm(256), attention=additive_attention(256))
     memory = dec.prepare_memory(params, hs, lengths)              # hs: the outputs of an encoder
-    carry = dec.initial_carry(params, final_hidden, memory)       # the bridge from the encoder
+    carry = dec.initial_carry(params, final_hidden, memory)       # from the encoder's final state
     carry, ys, α = dec.apply(params, xs, memory, carry=carry)
 
-Without attention the initial carry is all that a decoder receives of its source. This is the
-bottleneck of Cho et al. 2014 and Sutskever, Vinyals & Le 2014, which Bahdanau, Cho & Bengio 2015
-remove.
+Without attention, a decoder gets information about the source only through its initial carry. Cho
+et al. 2014 and Sutskever, Vinyals & Le 2014 have this bottleneck. Attention removes it (Bahdanau,
+Cho & Bengio 2015).
 """
 
 from collections.abc import Callable
@@ -33,7 +33,7 @@ class EncoderMemory(NamedTuple):
   Attributes:
     values: the encoder outputs [S, ..., M].
     keys: the attention keys computed from `values`, arrays [S, ...]; () without attention.
-    lengths: valid steps of each row [...].
+    lengths: number of valid source steps of each row [...].
   """
 
   values: Array
@@ -45,15 +45,15 @@ class Decoder(NamedTuple):
   """A recurrent decoder, as pure functions.
 
   Attributes:
-    name: what repr() prints.
-    features: F, the width of the outputs.
-    init: (key, D, M, L) -> params, for inputs of D features, a memory of M features and an encoder
-      whose final hidden state has L features.
+    name: string that repr() returns.
+    features: number of output features, F.
+    init: (key, D, M, L) -> params, for inputs with D features, a memory with M features and an
+      encoder whose final hidden state has L features.
     prepare_memory: (params, values [S, ..., M], lengths [...]) -> EncoderMemory.
     initial_carry: (params, final_hidden [..., L], memory) -> the initial carry.
     apply: (params, xs [T, ..., D], memory, *, carry, key=None) -> the final carry, ys [T, ..., F]
-      and the attention weights α [T, S, ...], which are 0 without attention. Dropout is applied
-      only if a key is given.
+      and the attention weights α [T, S, ...]. Without attention, α is 0. Dropout is applied only if
+      a key is given.
   """
 
   name: str
@@ -73,28 +73,30 @@ def decoder(
   input_feeding: bool = False,
   dropout: float = 0.0,
 ) -> Decoder:
-  """Return a decoder of stacked cells with attention on top (Luong, Pham & Manning 2015).
+  """Return a decoder: stacked cells, then attention (Luong, Pham & Manning 2015).
 
       carryₜ, hₜ = cells(carryₜ₋₁, xₜ)              with input feeding [xₜ, yₜ₋₁] instead of xₜ
       contextₜ, αₜ = attend(hₜ, memory)
       yₜ = tanh([hₜ, contextₜ] W + b)               without attention yₜ = hₜ
 
-  Without input feeding the recurrence does not depend on the attention. Then `apply` unrolls the
-  cells first and attends with all steps at once.
+  Without input feeding, the recurrence does not depend on the attention. Then `apply` first unrolls
+  the cells and then computes the attention of all steps at once.
 
-  The bridge initializes each part of each carry to tanh(final_hidden W + b), where final_hidden is
-  the final hidden state of the encoder.
+  The initial value of each array in a carry is tanh(final_hidden W + b), where final_hidden is the
+  final hidden state of the encoder. W and b are under params["bridge"].
 
   Args:
-    *cells: the stacked cells, lowest first.
-    attention: the attention mechanism; None for a decoder that uses the initial carry only.
+    *cells: the stacked cells, from the first layer to the last.
+    attention: the attention mechanism; None for a decoder without attention.
     input_feeding: whether each step also takes the previous output as input.
     dropout: dropout rate between the cells.
 
   Raises:
-    ValueError: there is no cell; the dropout rate is outside [0, 1); input_feeding without
-      attention; or attention with coverage, which depends on the earlier steps, without
-      input_feeding.
+    ValueError: `cells` is empty.
+    ValueError: the dropout rate is outside [0, 1).
+    ValueError: input_feeding is set, but attention is None.
+    ValueError: attention uses coverage, but input_feeding is not set. Coverage depends on the
+      attention weights of the earlier steps.
   """
   if not cells:
     raise ValueError("a decoder needs at least one cell; got none")
@@ -133,7 +135,7 @@ def decoder(
   def initial_carry(params, final_hidden, memory):
     carry = {}
     for cell, (name, bridges) in zip(cells, params["bridge"].items()):
-      # Each part has the dtype of the cell's initial carry, e.g. float32 for an LSTM's c.
+      # Each array has the same dtype as in the cell's initial carry, e.g. float32 for an LSTM's c.
       pairs = zip(bridges.values(), cell.initial_carry(final_hidden))
       parts = [jnp.tanh(final_hidden @ p["W"] + p["b"]).astype(part.dtype) for p, part in pairs]
       carry[name] = {"forward": tuple(parts)}
@@ -148,7 +150,7 @@ def decoder(
     return jnp.tanh(jnp.concatenate([h, context], -1) @ p["W"] + p["b"])
 
   def apply_in_parallel(params, xs, memory, *, carry, key=None):
-    """Unroll the cells, then attend with all steps at once."""
+    """Unroll the cells, then compute the attention of all steps at once."""
     carry, hs = layers.apply(params["layers"], xs, carry=carry, key=key)
     if not attention:
       return carry, hs, jnp.zeros((len(hs), *memory.values.shape[:-1]), hs.dtype)
@@ -158,7 +160,7 @@ def decoder(
     return carry, combine(params, hs, context), α
 
   def apply_step_by_step(params, xs, memory, *, carry, key=None):
-    """Unroll one cell that contains all layers and the attention (input feeding)."""
+    """Unroll one combined cell that contains all layers and the attention (input feeding)."""
     keys = [None] * len(cells) if key is None else jax.random.split(key, len(cells))
     batch = xs.shape[1:-1]
     # Variational dropout, as in `stack`: one mask for all steps.
@@ -195,7 +197,8 @@ def decoder(
       project=lambda params, x: x,
       step=step,
     )
-    # `step` closes over the memory. Only the plain scan differentiates with respect to a closure.
+    # `step` closes over the memory. Only the scan backend computes gradients with respect to values
+    # that a step closes over.
     carry, ys_and_α = unroll(decoder_cell, params, xs, carry=carry, backend="scan")
     return carry, ys_and_α[..., :F], jnp.moveaxis(ys_and_α[..., F:], -1, 1)
 
@@ -206,5 +209,5 @@ def decoder(
 
 
 def _move_source_axis_last(α):
-  """Transpose [S, ...] to [..., S]: carries and outputs of a cell have the batch axes first."""
+  """Transpose [S, ...] to [..., S], because a cell's carry and output have the batch axes first."""
   return jnp.moveaxis(α, 0, -1)

@@ -1,7 +1,7 @@
-"""Dropout for sequences: of elements, features, words, word types and weights.
+"""Dropout for sequences: drop elements, features, words, word types or weights.
 
-All functions preserve the expectation: elements that are not dropped are scaled by 1/(1 − rate).
-Without a key, i.e. at evaluation, they return their input.
+All functions preserve the expectation: the remaining elements are scaled by 1/(1 − rate). If key is
+None, i.e. at evaluation, the input is returned unchanged.
 """
 
 import zlib
@@ -13,13 +13,13 @@ from rnnjax.types import Array, Key, Params
 
 
 def dropout(xs: Array, rate: float, key: Key | None, axes: tuple[int, ...] = ()) -> Array:
-  """Set each element to 0 with probability rate: Srivastava et al. 2014.
+  """Set each element to 0 with probability `rate` (Srivastava et al. 2014).
 
   Args:
     xs: any array.
     rate: dropout rate.
     key: PRNG key; None to return xs.
-    axes: axes of xs along which the mask is constant.
+    axes: axes of xs that share one dropout mask.
 
   Raises:
     ValueError: the rate is outside [0, 1).
@@ -33,26 +33,26 @@ def dropout(xs: Array, rate: float, key: Key | None, axes: tuple[int, ...] = ())
 
 
 def variational_dropout(xs: Array, rate: float, key: Key | None) -> Array:
-  """Drop features of xs [T, B, D], the same ones at all steps: Gal & Ghahramani 2016."""
+  """Drop features of xs [T, B, D] with one mask for all steps (Gal & Ghahramani 2016)."""
   return dropout(xs, rate, key, axes=(0,))
 
 
 def word_dropout(xs: Array, rate: float, key: Key | None) -> Array:
-  """Drop whole vectors of xs [T, B, D], independently at each step: Iyyer et al. 2015."""
+  """Set entire vectors xs[t, b] of xs [T, B, D] to 0, independently (Iyyer et al. 2015)."""
   return dropout(xs, rate, key, axes=(xs.ndim - 1,))
 
 
 def word_type_dropout(
   xs: Array, tokens: Array, vocab_size: int, rate: float, key: Key | None
 ) -> Array:
-  """Drop words of the vocabulary, each one at all its positions: Gal & Ghahramani 2016.
+  """Drop words of the vocabulary at all positions where they occur (Gal & Ghahramani 2016).
 
   This is the same as dropping rows of the embedding table.
 
   Args:
     xs: embeddings [T, B, D] of the tokens.
-    tokens: [T, B].
-    vocab_size: V.
+    tokens: token ids [T, B].
+    vocab_size: number of words in the vocabulary, V.
     rate: dropout rate.
     key: PRNG key; None to return xs.
   """
@@ -62,9 +62,9 @@ def word_type_dropout(
 
 
 def dropconnect(params: Params, rate: float, key: Key | None, param_name: str = "U") -> Params:
-  """Drop elements of all matrices with one name, the same ones at all steps: Wan et al. 2013.
+  """Drop elements of all parameters named `param_name`, one mask for all steps (Wan et al. 2013).
 
-  With the recurrent matrices U this is the weight drop of Merity, McCann & Socher 2017.
+  With the recurrent matrices "U" this is the weight drop of Merity, McCann & Socher 2017.
   """
   if key is None or rate == 0:
     return params

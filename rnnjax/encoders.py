@@ -1,4 +1,4 @@
-"""Encoders: functions from sequences to sequences, composed of cells.
+"""Encoders: layers that map a sequence to a sequence, built from recurrent cells.
 
     stack(bidirectional(lstm(256), lstm(256)), bidirectional(lstm(256), lstm(256)), dropout=0.3)
 
@@ -28,18 +28,19 @@ MERGE_MODES = {
 
 
 class Encoder(NamedTuple):
-  """A function from a sequence to a sequence, with parameters.
+  """An encoder, as pure functions.
 
   Attributes:
-    name: printed form, the constructor calls.
-    features: size of the outputs.
+    name: string that repr() returns: the constructor calls, e.g. forward(lstm(256)).
+    features: number of output features.
     init: (key, D) -> params.
     apply: (params, xs [T, ..., D], lengths=None, *, carry=None, key=None) -> (carry,
-      ys [T, ..., features]). Dropout is active only if a key is given. The carry is a dict by layer
-      and direction.
-    final_hidden: carry -> [..., features], the final h of the last layer. If it is bidirectional,
-      the h of both directions are merged like the outputs. The input that a residual connection
-      adds is not included.
+      ys [T, ..., features]). Dropout is active only if a key is given. The carry is a nested dict,
+      {"layer_0": {"forward": carry, "backward": carry}, ...}; without `stack` it is only the inner
+      dict.
+    final_hidden: carry -> [..., features], the final h of the last layer. If the last layer is
+      bidirectional, the final h of both directions are merged with the same `merge` as the outputs.
+      A residual connection is not added to the final h.
   """
 
   name: str
@@ -55,7 +56,7 @@ class Encoder(NamedTuple):
 def _unidirectional(
   direction: str, cell: Cell, learned_initial_carry: bool, unroll_options: dict
 ) -> Encoder:
-  """Return the encoder of one cell, with its parameters under the name of the direction."""
+  """Return an encoder that runs one cell in one direction; its params are {direction: ...}."""
   reverse = direction == "backward"
 
   def init(key, D):
@@ -80,7 +81,7 @@ def _unidirectional(
 
 
 def _initial_carry(direction, cell, params, xs, carry):
-  """Return the given or learned initial carry of a direction; None for `cell.initial_carry`."""
+  """Return carry[direction] if a carry is passed, else the learned initial carry, else None."""
   if carry is not None:
     return carry[direction]
   if f"{direction}_start" not in params:
@@ -94,9 +95,9 @@ def forward(cell: Cell, *, learned_initial_carry: bool = False, **unroll_options
   """Return an encoder that runs a cell from the first step to the last.
 
   Args:
-    cell: the cell.
+    cell: the recurrent cell.
     learned_initial_carry: whether the initial carry is a parameter instead of zeros.
-    **unroll_options: remat and backend, as for `unroll`.
+    **unroll_options: `remat` and `backend`, as for `unroll`.
   """
   return _unidirectional("forward", cell, learned_initial_carry, unroll_options)
 
@@ -117,15 +118,16 @@ def bidirectional(
   learned_initial_carry: bool = False,
   **unroll_options,
 ) -> Encoder:
-  """Return an encoder that merges the outputs of two directions: Schuster & Paliwal 1997.
+  """Return an encoder that merges the outputs of two directions (Schuster & Paliwal 1997).
 
   Args:
-    forward_cell, backward_cell: the cells.
+    forward_cell, backward_cell: the recurrent cells of the two directions.
     merge: "concat", "sum", "mean" or "product".
     learned_initial_carry, **unroll_options: as for `forward`.
 
   Raises:
-    ValueError: merge is not one of these, or it is not "concat" and the cells differ in size.
+    ValueError: merge is invalid, or merge is "sum", "mean" or "product" and the cells differ in
+      their number of features.
   """
   if merge not in MERGE_MODES:
     raise ValueError(f"merge must be one of {sorted(MERGE_MODES)}; got {merge!r}")
@@ -168,19 +170,21 @@ def bidirectional(
 
 
 def stack(*layers: Encoder, residual: bool = False, dropout: float = 0.0, variational: bool = True):
-  """Stack encoders, each of which reads the outputs of the previous one.
+  """Stack encoders: each encoder reads the outputs of the previous encoder.
 
-      y⁰ = x,  yˡ = layerₗ(dropout(yˡ⁻¹))  (+ yˡ⁻¹ if residual and of equal size)
+      y⁰ = x,  yˡ = layerₗ(dropout(yˡ⁻¹))  (+ yˡ⁻¹ if residual and the shapes are equal)
 
   Args:
-    *layers: the encoders, starting with the one that reads the inputs.
-    residual: whether the input of a layer is added to its output.
-    dropout: dropout rate between layers; neither before the first nor after the last.
+    *layers: the encoders, from the first layer to the last.
+    residual: whether the input of a layer is added to its output. A layer whose input and output
+      differ in shape has no residual connection.
+    dropout: dropout rate between layers. There is no dropout before the first layer or after the
+      last layer.
     variational: whether one dropout mask is used for all steps (Gal & Ghahramani 2016) instead of
-      one for each step.
+      one mask per step.
 
   Raises:
-    ValueError: there is no layer, or the dropout rate is outside [0, 1).
+    ValueError: `layers` is empty, or the dropout rate is outside [0, 1).
   """
   if not layers:
     raise ValueError("stack needs at least one layer")

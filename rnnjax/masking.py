@@ -1,4 +1,4 @@
-"""Padding masks of sequences with different lengths in one array."""
+"""Padding masks for batches of sequences with different lengths."""
 
 import jax.numpy as jnp
 
@@ -10,13 +10,13 @@ def padding_mask(xs: Array, lengths: Array | None, name: str = "xs", axis: str =
 
   Args:
     xs: sequences [T, ..., D]; only their shape is used.
-    lengths: valid steps of each row [...], integer; None if every row has T. If xs has further
-      axes that are not part of the batch, such as [T, B, X, Y, D], lengths [B] are enough.
+    lengths: valid steps of each row [...], integer; None if every row has T. If xs also has spatial
+      axes, such as [T, B, X, Y, D], lengths [B] are enough.
     name: name of xs in the error message.
-    axis: letter of the time axis in the error message.
+    axis: symbol of the time axis in the error message, e.g. "T".
 
   Raises:
-    ValueError: lengths are not integers, or not of the batch shape of xs.
+    ValueError: lengths has a non-integer dtype, or its shape differs from the batch shape of xs.
   """
   batch_shape = xs.shape[1:-1]
   steps = jnp.arange(xs.shape[0]).reshape(-1, *(1,) * len(batch_shape))

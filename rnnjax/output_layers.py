@@ -1,4 +1,4 @@
-"""Output layers of a language model: from features to a distribution over the vocabulary."""
+"""Output layers of a language model: they map features to a distribution over the vocabulary."""
 
 import functools
 import itertools
@@ -17,12 +17,12 @@ class OutputLayer(NamedTuple):
   """The output layer of a language model, as pure functions.
 
   Attributes:
-    name: what repr() prints, e.g. full(10000).
-    vocab_size: V.
+    name: string that repr() returns, e.g. full(10000).
+    vocab_size: number of words in the vocabulary, V.
     init: (key, D) -> params, a flat dict of arrays.
     loss: (params, hs [T, ..., D], labels [T, ...], weights [T, ...]) ->
       Σ weights · (−log p(label)), a scalar in nats.
-    logits: (params, hs [..., D]) -> log p up to a constant [..., V].
+    logits: (params, hs [..., D]) -> unnormalized log-probabilities [..., V].
   """
 
   name: str
@@ -46,11 +46,11 @@ def full_softmax(vocab_size: int) -> OutputLayer:
 
       p(w) = softmax(h Wᵀ + b)_w
 
-  Parameters: W [V, D] uniform in ±1/√D, b [V] zero. W has the shape of an embedding table, so the
-  two can be tied: {"W": table, "b": b}.
+  Parameters: W [V, D] uniform in ±1/√D, b [V] zero. W has the shape of an embedding table, so W and
+  the table can be tied: {"W": table, "b": b}.
 
   Args:
-    vocab_size: V.
+    vocab_size: number of words in the vocabulary, V.
 
   Raises:
     ValueError: vocab_size < 1.
@@ -75,26 +75,26 @@ def full_softmax(vocab_size: int) -> OutputLayer:
 def adaptive_softmax(vocab_size: int, cutoffs: tuple[int, ...], div_value: int = 4) -> OutputLayer:
   """Return an adaptive softmax layer (Grave et al. 2017).
 
-  Frequent words are in the head. Rare words are in tail clusters: they are predicted in two steps,
-  the cluster and then the word, and have fewer features.
+  The head predicts frequent words directly. Rare words are in tail clusters: the head predicts the
+  cluster, then the cluster's softmax predicts the word. Tail clusters use fewer features.
 
       p(w) = softmax(h Wᵀ + b)_w                                          if w < cutoffs[0]
       p(w) = softmax(h Wᵀ + b)_(cutoffs[0]+i) · softmax(h Pᵢ Wᵢᵀ + bᵢ)_w    if w is in tail i
 
-  Words must be numbered by descending frequency. Tail i holds the words from cutoffs[i] up to the
-  next cutoff; its softmax is over these words only.
+  Words must be numbered by descending frequency. Tail i contains the words from cutoffs[i] up to
+  the next cutoff; its softmax is over these words only.
 
-  Parameters: W [cutoffs[0] + number of tails, D] and b; for tail i of Vᵢ words Pᵢ [D, Dᵢ],
-  Wᵢ [Vᵢ, Dᵢ] and bᵢ [Vᵢ], where Dᵢ = max(1, D // div_value^(i+1)). Weights are uniform in
-  ±1/√(input features), biases zero.
+  Parameters: the head has W [cutoffs[0] + number of tails, D] and b [cutoffs[0] + number of tails].
+  Tail i with Vᵢ words has Pᵢ [D, Dᵢ], Wᵢ [Vᵢ, Dᵢ] and bᵢ [Vᵢ], where
+  Dᵢ = max(1, D // div_value^(i+1)). Weights are uniform in ±1/√(input features), biases are zero.
 
   Args:
-    vocab_size: V.
+    vocab_size: number of words in the vocabulary, V.
     cutoffs: first word of each tail, strictly increasing, from 1 to V − 1.
-    div_value: factor by which the features shrink from one cluster to the next.
+    div_value: factor by which the number of features decreases from one cluster to the next.
 
   Raises:
-    ValueError: the cutoffs are empty, do not increase or are out of range, or div_value < 1.
+    ValueError: cutoffs is empty, not strictly increasing or out of range, or div_value < 1.
   """
   edges = (*cutoffs, vocab_size)
   if not cutoffs or edges[0] < 1 or any(a >= b for a, b in itertools.pairwise(edges)):
@@ -125,7 +125,8 @@ def adaptive_softmax(vocab_size: int, cutoffs: tuple[int, ...], div_value: int =
     cluster = sum(labels >= edge for edge in cutoffs)  # 0 is the head, i + 1 is tail i
     head_labels = jnp.where(cluster > 0, head_size + cluster - 1, labels)
     total = linear_cross_entropy(params["W"], params["b"], hs, head_labels, weights)
-    # Sorting makes the rows of a tail contiguous, so that only few chunks of rows are computed.
+    # Sorting by label makes the rows of a tail contiguous. `linear_cross_entropy` then skips the
+    # rows of all other clusters.
     order = jnp.argsort(labels)
     for i, (begin, size) in enumerate(zip(cutoffs, tail_sizes)):
       tail_labels = jnp.clip(labels - begin, 0, size - 1)

@@ -1,4 +1,4 @@
-"""Pooling of an encoder's outputs over time, from a sequence to one vector."""
+"""Pooling over time: reduce the outputs of an encoder to one vector per sequence."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -11,12 +11,12 @@ from rnnjax.types import Array, Key, Params
 
 
 class Pooling(NamedTuple):
-  """A function from a sequence to a vector, with parameters.
+  """A pooling layer, as pure functions.
 
   Attributes:
     init: (key, H) -> params; {} for a pooling without parameters.
-    apply: (params, final_hidden [..., H], ys [T, ..., H], lengths) -> s [..., H] or, for max_mean,
-      [..., 2H].
+    apply: (params, final_hidden [..., H], ys [T, ..., H], lengths) -> pooled vector [..., H], or
+      [..., 2H] for "max_mean".
   """
 
   init: Callable[[Key, int], Params]
@@ -37,17 +37,20 @@ def max_pooling(ys: Array, lengths: Array | None = None) -> Array:
 
 
 def max_mean_pooling(ys: Array, lengths: Array | None = None) -> Array:
-  """Return `max_pooling` and `mean_pooling`, concatenated to [..., 2H]."""
+  """Return the results of `max_pooling` and `mean_pooling`, concatenated to [..., 2H]."""
   return jnp.concatenate([max_pooling(ys, lengths), mean_pooling(ys, lengths)], -1)
 
 
 def _feature_mask(ys, lengths):
-  """Return the padding mask [T, ..., 1]."""
+  """Return the padding mask with a feature axis, [T, ..., 1]."""
   return padding_mask(ys, lengths, "ys")[..., None]
 
 
 def init_attention_pooling(key: Key, features: int) -> Params:
-  """Return W [H, H] (Glorot uniform), b [H] (zero) and u_w [H] ~ N(0, 1/H)."""
+  """Return {"W": W, "b": b, "u_w": u_w} with H = features.
+
+  W [H, H] is Glorot uniform, b [H] is zero, and u_w [H] ~ N(0, 1/H).
+  """
   W_key, u_key = jax.random.split(key)
   return {
     "W": jax.nn.initializers.glorot_uniform()(W_key, (features, features)),
@@ -59,7 +62,7 @@ def init_attention_pooling(key: Key, features: int) -> Params:
 def attention_pooling(
   params: Params, hs: Array, lengths: Array | None = None
 ) -> tuple[Array, Array]:
-  """Return the mean of a sequence weighted by attention, and the attention weights.
+  """Return the attention-weighted mean of a sequence, and the attention weights.
 
       uₜ = tanh(hₜ W + b)
       αₜ = exp(uₜ · u_w) / Σₜ exp(uₜ · u_w)
@@ -73,7 +76,7 @@ def attention_pooling(
     lengths: valid steps of each row [...], integer; None if every row has T.
 
   Returns:
-    s [..., H] and α [T, ...]; both 0 for length 0.
+    The weighted mean s [..., H] and the attention weights α [T, ...]. Both are 0 for length 0.
   """
   u = jnp.tanh(hs @ params["W"] + params["b"])
   α = jax.nn.softmax(u @ params["u_w"], axis=0, where=padding_mask(hs, lengths))
@@ -81,7 +84,7 @@ def attention_pooling(
 
 
 def _without_params(apply: Callable) -> Pooling:
-  """Return the `Pooling` of a function of (final_hidden, ys, lengths)."""
+  """Return a `Pooling` without parameters that calls `apply(final_hidden, ys, lengths)`."""
   return Pooling(lambda key, features: {}, lambda params, *args: apply(*args))
 
 

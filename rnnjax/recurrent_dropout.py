@@ -1,6 +1,6 @@
-"""Encoders with dropout in the recurrence itself: weight drop and zoneout.
+"""Encoders with dropout inside the recurrence: weight drop and zoneout.
 
-They can be nested and stacked: `weight_drop(stack(zoneout(lstm(8), 0.1), forward(lstm(8))), 0.5)`.
+Both can be nested and stacked: `weight_drop(stack(zoneout(lstm(8), 0.1), forward(lstm(8))), 0.5)`.
 """
 
 import functools
@@ -15,12 +15,13 @@ from rnnjax.types import Key
 
 
 def weight_drop(encoder: Encoder, rate: float) -> Encoder:
-  """Return an encoder with dropout of its recurrent matrices U, one mask for all steps.
+  """Return an encoder with dropout on its recurrent matrices U, one mask for all steps.
 
-  Merity, McCann & Socher 2017 (AWD-LSTM). The dropout is active only if a key is given.
+  Merity, McCann & Socher 2017 (AWD-LSTM). The dropout is active only if a key is passed to `apply`.
 
   Raises:
-    ValueError: the rate is outside [0, 1); or, from `init`, the encoder has no matrix U.
+    ValueError: the rate is outside [0, 1).
+    ValueError (from init): the encoder has no matrix U.
   """
   if not 0 <= rate < 1:
     raise ValueError(f"the weight drop rate must lie in [0, 1); got {rate}")
@@ -40,20 +41,20 @@ def weight_drop(encoder: Encoder, rate: float) -> Encoder:
 
 
 def zoneout(cell: Cell, *rates: float, remat: int | None = None, backend: str = "auto") -> Encoder:
-  """Return a forward encoder with zoneout of the cell's carry: Krueger et al. 2017.
+  """Return a forward encoder with zoneout on the cell's carry (Krueger et al. 2017).
 
-      carryₜ = mₜ ⊙ carryₜ₋₁ + (1 − mₜ) ⊙ stepₜ,   yₜ = hₜ
+      carryₜ = mₜ ⊙ carryₜ₋₁ + (1 − mₜ) ⊙ new_carryₜ,   yₜ = hₜ
       mₜ ~ Bernoulli(rate) if a key is given, else mₜ = rate, its expectation
 
   Args:
-    cell: a cell whose output is its h.
-    *rates: probability of keeping an element, for each array of the carry, e.g. (h, c) of an LSTM;
-      0 for arrays without a rate.
+    cell: a cell whose output y equals its hidden state h.
+    *rates: zoneout rate of each array of the carry, e.g. of h and c of an LSTM. The rate is the
+      probability that an element keeps its previous value. Omitted rates are 0.
     remat, backend: as for `unroll`.
 
   Raises:
-    ValueError: there are more rates than arrays, a rate is outside [0, 1], or the cell is a linear
-      recurrence, whose steps do not read h.
+    ValueError: there are more rates than arrays in the carry, a rate is outside [0, 1], or the cell
+      is a linear recurrence, whose steps do not read h.
   """
   if cell.coefficients:
     raise ValueError(f"zoneout needs a cell whose step reads h; the step of {cell} does not")
@@ -77,24 +78,24 @@ def zoneout(cell: Cell, *rates: float, remat: int | None = None, backend: str = 
 
 
 def _carry_sizes(cell: Cell) -> list[int]:
-  """Return the feature sizes of the arrays in the carry."""
+  """Return the number of features of each array in the cell's carry."""
   carry = jax.eval_shape(cell.initial_carry, jnp.zeros(1))
   return [c.shape[-1] for c in carry]
 
 
 def _zoneout_masks(sizes, rates, xs, key: Key | None):
-  """Return m [T, ..., ΣH]: the fraction of each element of the previous carry that is kept."""
+  """Return the masks m [T, ..., N] in [0, 1], N = sum(sizes): 1 keeps the previous carry."""
   dtype = accumulation_dtype(xs.dtype)  # bfloat16 would draw from only 128 values
   padded_rates = (*rates, *[0] * (len(sizes) - len(rates)))
   rate = jnp.concatenate([jnp.full(n, rate, dtype) for n, rate in zip(sizes, padded_rates)])
   rate = rate.reshape(*(1,) * (xs.ndim - 1), -1)
-  rate = zeros_like_batch(xs, rate.size, dtype) + rate  # with the sharding of xs
+  rate = zeros_like_batch(xs, rate.size, dtype) + rate  # adding gives the rates the sharding of xs
   return (rate if key is None else jax.random.bernoulli(key, rate)).astype(xs.dtype)
 
 
 @functools.cache
 def _zoneout_cell(cell: Cell) -> Cell:
-  """Return the cell with inputs [x, m]: the masks are inputs, so its step is deterministic."""
+  """Return a cell with zoneout that reads the masks m from its inputs [x, m], without a key."""
   sizes = _carry_sizes(cell)
   boundaries = [sum(sizes[: i + 1]) for i in range(len(sizes) - 1)]
 

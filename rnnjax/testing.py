@@ -1,10 +1,11 @@
-"""`check_cell`: the laws of a cell, on which stacking, lengths, training and all backends rely.
+"""`check_cell` tests whether a custom cell satisfies the requirements of this library (`LAWS`).
 
     from rnnjax.testing import check_cell
     check_cell(my_cell(5))
 
-The laws are checked in float64 on small random arrays. Errors that `unroll` detects itself, such as
-a step that returns a carry of another shape, are raised by `unroll`.
+Stacking, padding, training and all backends rely on these laws. The laws are checked in float64 on
+small random arrays. `unroll` itself raises an error for other mistakes, such as a step that returns
+a carry of the wrong shape.
 """
 
 import functools
@@ -23,14 +24,14 @@ T, D = 6, 4
 
 
 class CellCase:
-  """A cell with random parameters, inputs and initial carry.
+  """A test case for a cell: the cell with random parameters, inputs and initial carry.
 
   Attributes:
-    cell: the cell.
+    cell: the cell to test.
     mixes_rows: whether a step may compute a row from other rows of the batch.
-    batch_shape: axes between time and features.
+    batch_shape: sizes of the axes between time and features.
     xs: inputs [T, *batch_shape, D].
-    lengths: T, 0, T/2, ... along the first batch axis.
+    lengths: valid steps along the first batch axis: T, 0, T // 2, T, 0, ...
     params: the parameters, float64.
     carry: the initial carry.
   """
@@ -55,21 +56,24 @@ class CellCase:
 
   @functools.cached_property
   def expected(self):
-    """Final carry and outputs of the reference loop, with padding."""
+    """Final carry and outputs of the scan backend on the padded inputs."""
     return self(lengths=self.lengths)
 
   @functools.cached_property
   def expected_gradients(self):
-    """Gradients of the reference loop, with padding."""
+    """Gradients of the scan backend on the padded inputs."""
     return self.gradients(lengths=self.lengths)
 
   def __call__(self, xs=None, lengths=None, carry=None, backend="scan"):
-    """Return the final carry and the outputs; `xs` and `carry` default to the attributes."""
+    """Unroll the cell; return the final carry and outputs. `xs`, `carry` default to attributes."""
     xs, carry = self.xs if xs is None else xs, self.carry if carry is None else carry
     return unroll(self.cell, self.params, xs, lengths, carry=carry, backend=backend)
 
   def gradients(self, xs=None, lengths=None, backend="scan"):
-    """Return the gradients of a loss of all outputs with respect to params, xs and carry."""
+    """Return the gradients of a test loss with respect to (params, xs, carry).
+
+    The loss depends on the final carry and on all outputs.
+    """
 
     def loss(params, xs, carry):
       outputs = unroll(self.cell, params, xs, lengths, carry=carry, backend=backend)
@@ -79,19 +83,20 @@ class CellCase:
 
 
 def assert_close(actual, expected, message: str, atol: float = 1e-9):
-  """Check that two trees agree.
+  """Check that two pytrees of arrays are equal up to `atol`.
 
   Raises:
-    AssertionError: they do not; with the message and the largest difference.
+    AssertionError: a difference exceeds atol or is NaN. It contains `message` and the difference.
   """
   for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
-    # Not jnp.max: XLA's maximum of thousands of numbers ignores NaN on a CPU (jaxlib 0.10).
+    # np.max instead of jnp.max: XLA's maximum over thousands of numbers ignores NaN on a CPU
+    # (jaxlib 0.10).
     difference = float(np.max(np.abs(np.asarray(a) - np.asarray(b)), initial=0.0))
     assert difference <= atol, f"{message} (they differ by {difference:.2g})"
 
 
 def carry_starts_with_output(case: CellCase):
-  """The carry is a tuple of arrays [..., *F], starting with h [..., H] in the dtype of x."""
+  """The carry is a tuple of arrays [*batch, ...]; the first is h [*batch, H], in the dtype of x."""
   carry, batch_shape, x = case.cell.initial_carry(case.xs[0]), case.batch_shape, case.xs.shape[1:]
   h_shape = (*batch_shape, case.cell.features)
   assert isinstance(carry, tuple) and carry[0].shape == h_shape, (
@@ -120,7 +125,7 @@ def preserves_dtypes(case: CellCase):
 
 
 def is_pure(case: CellCase):
-  """Equal inputs give equal outputs, also if split into two calls: the carry is the only state."""
+  """Equal inputs give equal outputs, also if the sequence is split into two calls."""
   message = "two calls with the same inputs differ. Does the step have state outside the carry"
   assert_close(case(), case(), f"{message}?")
   carry, first_half = case(case.xs[:2])
@@ -131,12 +136,12 @@ def is_pure(case: CellCase):
 
 
 def batch_rows_independent(case: CellCase):
-  """The result of a row does not depend on the other rows, unless mixes_rows is set."""
+  """The result of a row does not depend on other rows; skipped if `mixes_rows` is set."""
   if case.mixes_rows:
     return
   carry, ys = case()
   rows = [slice(b, b + 1) for b in range(case.batch_shape[0])]
-  # A single batch axis is also removed, because any number of batch axes must work.
+  # If there is a single batch axis, also test without a batch axis.
   rows += range(case.batch_shape[0]) if len(case.batch_shape) == 1 else []
   for row in rows:
     initial, final = jax.tree.map(lambda c, row=row: c[row], (case.carry, carry))
@@ -151,7 +156,7 @@ def batch_rows_independent(case: CellCase):
 
 
 def ignores_padding(case: CellCase):
-  """Padding, even NaN, changes neither outputs nor gradients."""
+  """Padding changes neither outputs nor gradients, even if it is NaN."""
   padding = ~padding_mask(case.xs, case.lengths)[..., None]
   xs = jnp.where(padding, jnp.nan, case.xs)
   assert_close(case(xs, case.lengths), case.expected, "NaN in the padding changes the outputs")
@@ -180,9 +185,9 @@ def gradients_are_correct(case: CellCase):
 
 
 def backends_agree(case: CellCase):
-  """Outputs and gradients of every available backend except newton are those of the scan."""
+  """Every available backend except newton has the same outputs and gradients as the scan."""
   for backend, reason in backend_status(case.cell, case.params, case.xs, case.carry).items():
-    # The newton backend is skipped: it only calls `step`, and takes long to compile.
+    # The newton backend is skipped: it uses the same `step` as the scan, and it compiles slowly.
     if reason or backend in ("scan", "newton"):
       continue
     message = f"backend {backend!r} and 'scan' disagree on "
@@ -211,15 +216,15 @@ def check_cell(cell: Cell, *, batch_shape: tuple[int, ...] = (3,), mixes_rows: b
   """Check that a cell satisfies all `LAWS`.
 
   Args:
-    cell: the cell; its carry must be floating point.
-    batch_shape: axes between time and features of the inputs xs [T, *batch_shape, D]. A cell with
-      spatial axes, such as a convolutional LSTM, needs all of them, e.g. (3, 5, 5).
-    mixes_rows: whether a step may compute a row from other rows of the batch, e.g. by a mean over
-      the batch. The law `batch_rows_independent` is then skipped.
+    cell: the cell to test; its carry must be floating point.
+    batch_shape: sizes of the axes between time and features in xs [T, *batch_shape, D]. It includes
+      spatial axes, e.g. (3, 5, 5) for a convolutional LSTM.
+    mixes_rows: whether a step may compute a row from other rows of the batch, e.g. with a mean over
+      the batch. If it is set, the law `batch_rows_independent` is skipped.
 
   Raises:
     AssertionError: the cell violates a law; the message names the law and the likely cause.
-    TypeError: the cell is not hashable, as jit requires; cells of `cell_factory` are.
+    TypeError: the cell is not hashable. jit needs hashable cells; use `cell_factory`.
   """
   hash(cell)
   with jax.enable_x64(True):

@@ -1,4 +1,4 @@
-"""Types, the legend of axis letters, and the error for invalid input.
+"""Shared types, the error for invalid input, and the symbols used in array shapes.
 
   T  time steps      D  input features     V  vocabulary size    S  source time steps
   B  batch           H  hidden features    K  classes            G  gates
@@ -13,7 +13,7 @@ import jax
 Array = jax.Array
 Key = jax.Array  # typed PRNG key, as returned by jax.random.key
 Params = dict[str, Any]  # nested dicts of arrays, with readable names
-Carry = Any  # state of a recurrence: a tuple of arrays, the first of which is h
+Carry = Any  # state of a recurrence: a tuple of arrays; the first array is h
 
 
 def flatten_with_names(tree: Any) -> dict[str, Any]:

@@ -28,35 +28,35 @@ def unroll(
       carryₜ, yₜ = step(params, carryₜ₋₁, project(params, xₜ))          t < length
       carryₜ, yₜ = carryₜ₋₁, 0                                          t ≥ length (padding)
 
-  So the final carry is that at each row's own length. Padding affects neither outputs nor
-  gradients, even if it is NaN.
+  The final carry of each row is its carry after its last valid step. Padding affects neither
+  outputs nor gradients, even if it is NaN.
 
   The computation has the dtype of xs: bfloat16 inputs with float32 parameters give bfloat16
-  outputs. For truncated backpropagation through time pass `carry=jax.lax.stop_gradient(carry)`; for
-  streaming call `unroll(xs[a:b], carry=carry)`. Forward-mode differentiation (jvp) needs
-  backend="scan".
+  outputs. For truncated backpropagation through time pass `carry=jax.lax.stop_gradient(carry)`. For
+  streaming call `unroll(cell, params, xs[a:b], carry=carry)`. Forward-mode differentiation (jvp)
+  needs backend="scan".
 
   Args:
     cell: the recurrent cell.
-    params: its parameters, as returned by `cell.init`.
+    params: parameters of the cell, as returned by `cell.init`.
     xs: inputs [T, ..., D], floating point; any number of batch axes.
-    lengths: valid steps of each row [...], integer; None if every row has T. If xs has further axes
-      that the cell treats as space, such as [T, B, X, Y, D], lengths [B] are enough.
+    lengths: valid steps of each row [...], integer; None if every row has T. If xs also has spatial
+      axes, such as [T, B, X, Y, D], lengths [B] are enough.
     carry: initial carry; `cell.initial_carry` if None.
     reverse: run from the last step to the first; each row then starts at its own last step.
-    remat: save only every remat-th carry for the backward pass and recompute the others; None
-      saves all.
-    backend: implementation of the loop, one of `BACKENDS`; "auto" selects the one that was measured
-      to be fastest of those that can run it (`rnnjax.backends.select`).
+    remat: save only every remat-th carry for the backward pass and recompute the other carries;
+      None saves every carry.
+    backend: implementation of the loop, a key of `BACKENDS`; "auto" selects an available backend by
+      measured speed (`rnnjax.backends.select`).
 
   Returns:
     The final carry and the outputs ys [T, ..., H].
 
   Raises:
     TypeError: xs is not floating point.
-    ValueError: xs, lengths, carry, remat or backend is invalid, or the cell's step returns
-      other shapes or dtypes than it must.
-    InvalidInputError: the backend cannot run this cell here; the message has the reason.
+    ValueError: xs, lengths, carry, remat or backend is invalid, or the cell's step returns wrong
+      shapes or dtypes.
+    InvalidInputError: the backend cannot run this cell on this device; the message has the reason.
   """
   (params,), xs, mask, (carry,), backend = _prepare_inputs(
     cell, (params,), xs, lengths, (carry,), backend
@@ -77,17 +77,17 @@ def unroll_bidirectional(
 ) -> list[tuple[Carry, Array]]:
   """Run a cell forward with one parameter set, and in reverse with another.
 
-  The results are those of two calls of `unroll`. Without `remat`, a kernel backend computes both in
-  one launch.
+  The results equal the results of two calls of `unroll`. If `remat` is None, a kernel backend runs
+  both directions in one launch.
 
   Args:
     cell: the recurrent cell of both directions.
-    params: parameters of the forward and of the reverse direction.
+    params: (forward parameters, reverse parameters).
     xs, lengths, remat, backend: as for `unroll`.
-    carries: initial carry of each direction; `cell.initial_carry` where None.
+    carries: (forward initial carry, reverse initial carry); None stands for `cell.initial_carry`.
 
   Returns:
-    [(carry, ys), (carry, ys)] of the forward and the reverse direction.
+    [(carry, ys), (carry, ys)], first for the forward direction, then for the reverse direction.
 
   Raises:
     TypeError, ValueError, InvalidInputError: as for `unroll`.
@@ -109,7 +109,9 @@ def unroll_bidirectional(
 def backend_status(
   cell: Cell, params: Params, xs: Array, carry: Carry | None = None
 ) -> dict[str, str]:
-  """Return the reason why each backend cannot unroll a cell over xs here; "" for those that can.
+  """Return {backend name: reason why it cannot unroll a cell over xs on this device}.
+
+  The reason is "" for an available backend.
 
   Args:
     cell, params, xs, carry: as for `unroll`.
@@ -119,15 +121,16 @@ def backend_status(
 
 
 def first_input(xs: Array) -> Array:
-  """Return x₁ [..., D] of xs [T, ..., D], from which a carry is derived; zeros if T = 0."""
+  """Return xs[0] [..., D], the argument of `cell.initial_carry`; zeros if xs has no steps."""
   return xs[0] if xs.shape[0] else xs.sum(0)
 
 
 def _prepare_inputs(cell, param_sets, xs, lengths, carries, backend):
-  """Validate and cast the inputs, mask the padding and select the backend.
+  """Validate and cast the inputs, set the padding of xs to 0, and select the backend.
 
   Returns:
-    param_sets, xs, mask, carries and the name of the backend.
+    The cast param_sets, xs and carries, the padding mask, and the name of the backend:
+    (param_sets, xs, mask, carries, backend).
   """
   xs = jnp.asarray(xs)
   if not jnp.issubdtype(xs.dtype, jnp.floating):
@@ -140,7 +143,8 @@ def _prepare_inputs(cell, param_sets, xs, lengths, carries, backend):
   if backend != "auto" and backend not in BACKENDS:
     raise ValueError(f"backend must be 'auto' or one of {sorted(BACKENDS)}; got {backend!r}")
 
-  # The coefficients of a linear cell need unrounded parameters; its projection casts them itself.
+  # The coefficients of a linear cell are computed from unrounded parameters. The projection of a
+  # linear cell casts the parameters itself.
   dtype = accumulation_dtype(xs.dtype) if cell.coefficients else xs.dtype
 
   def cast_param(p):
@@ -161,7 +165,7 @@ def _prepare_inputs(cell, param_sets, xs, lengths, carries, backend):
     for carry in carries
   )
   carries = cast_to_varying(carries, xs, *jax.tree.leaves(param_sets))
-  if 0 in xs.shape[:-1]:  # No step or no row: nothing that another backend could speed up.
+  if 0 in xs.shape[:-1]:  # There are no steps or no rows, so the reference backend is enough.
     return param_sets, xs, mask, carries, "scan"
 
   def why_unavailable(name):
@@ -177,7 +181,7 @@ def _prepare_inputs(cell, param_sets, xs, lengths, carries, backend):
 
 
 def _validate_carry(cell, initial_carry, carry):
-  """Return the carry in the dtypes of the cell's initial carry, whose shapes it must have."""
+  """Check that `carry` has the shapes of `initial_carry`, and cast it to the same dtypes."""
   expected, actual = (jax.tree.map(jnp.shape, tree) for tree in (initial_carry, carry))
   if expected != actual:
     raise ValueError(
@@ -188,7 +192,7 @@ def _validate_carry(cell, initial_carry, carry):
 
 
 def _check_step(cell, params, carry, x):
-  """Raise ValueError unless the step returns a carry like its input, and y [..., H]."""
+  """Raise ValueError if the step changes the carry's shapes or dtypes, or y is not [..., H]."""
 
   def describe(tree):
     return jax.tree.map(lambda a: f"{a.dtype}{list(a.shape)}", tree)
@@ -211,7 +215,7 @@ def _check_step(cell, params, carry, x):
 
 
 def _unroll_with_remat(run, params, xs, mask, carry, reverse, remat):
-  """Run chunks of `remat` steps; only the carries between them are saved for the backward pass."""
+  """Run chunks of `remat` steps; save only the carry before each chunk for the backward pass."""
   T = xs.shape[0]
   if remat is not None and not (isinstance(remat, int) and remat > 0):
     raise ValueError(f"remat must be a positive number of steps; got {remat}")

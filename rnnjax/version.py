@@ -1,3 +1,3 @@
-"""Version number, which setup.cfg reads without importing jax."""
+"""Version number of rnnjax; setup.cfg reads it from here without importing jax."""
 
 __version__ = "0.1.0"

@@ -1,10 +1,10 @@
-"""Videos with a label for every frame, in folds.
+"""Videos with a label for every frame, divided into cross-validation folds.
 
-  embedded   generated recipes, in which a frame is ambiguous without the frames before it
+  embedded   generated recipes, in which a frame is ambiguous without the earlier frames
   files      a folder or .zip archive with one MATLAB file for each fold, such as
              50salads_mid_split1.mat to 50salads_mid_split5.mat (Stein & McKenna 2013; Lea et al.
-             2017), with one cell per video in each of Y (labels), S (scores of each class) and P
-             (the classes that a classifier predicts from these scores)
+             2017). Each file has the cell arrays Y (labels), S (scores of each class) and P
+             (classes predicted from these scores), with one cell per video
 
 Label 0 is the background.
 """
@@ -22,19 +22,19 @@ from rnnjax.data.mat import read_cells
 from rnnjax.types import InvalidInputError
 
 GRANULARITIES = ("mid", "eval")
-NUM_OBJECTS = 3  # of the generated recipes
+NUM_OBJECTS = 3  # number of objects in the generated recipes
 NUM_FOLDS = 5
 RECIPES_PER_FOLD = 100
-NOISE_STD = 1.0  # of the generated scores, whose mean is 1 for the visible class, else 0
+NOISE_STD = 1.0  # for generated scores; their mean is 1 for classes that fit the frame, else 0
 
 
 class Video(NamedTuple):
   """A video of T frames with K classes.
 
   Attributes:
-    scores: [T, K], of a classifier of single frames.
-    labels: [T], the true classes.
-    predictions: [T], the classes that the classifier predicts.
+    scores: the class scores [T, K] of a single-frame classifier.
+    labels: the true classes [T].
+    predictions: the classes [T] that the single-frame classifier predicts.
   """
 
   scores: np.ndarray
@@ -46,9 +46,9 @@ class VideoFolds(NamedTuple):
   """Videos in folds for cross-validation.
 
   Attributes:
-    name: of the data set.
-    num_classes: K; all labels are smaller.
-    folds: the videos of each fold, which is the test set once.
+    name: the name of the data set.
+    num_classes: K, the number of classes; labels are in [0, K).
+    folds: one list of videos per fold. Each fold is the test set once.
   """
 
   name: str
@@ -61,11 +61,12 @@ def load(dataset: str = "auto", data_dir: str = "", granularity: str = "mid") ->
 
   Args:
     dataset: one of files.DATASETS; "auto" reads files if data_dir is given.
-    data_dir: the folder or archive of the files.
-    granularity: one of GRANULARITIES, part of the file names: how finely actions are divided.
+    data_dir: the folder or .zip archive of the files.
+    granularity: one of GRANULARITIES, the level of detail of the actions. It is part of the file
+      names.
 
   Raises:
-    InvalidInputError: files are missing, damaged, or do not belong together.
+    InvalidInputError: files are missing, damaged or inconsistent.
   """
   if granularity not in GRANULARITIES:
     raise InvalidInputError(f"granularity must be one of {GRANULARITIES}; got {granularity!r}")
@@ -79,9 +80,9 @@ def load(dataset: str = "auto", data_dir: str = "", granularity: str = "mid") ->
 def generate_recipe(rng: np.random.Generator) -> Video:
   """Return a video in which each of three objects is taken once and put back later.
 
-  Taking (classes 1, 2, 3) and putting back (4, 5, 6) look alike, and the scores are noisy. A single
-  frame shows at best half of the information; many frames show which object it is; whether it is
-  taken or put back depends on whether it was taken before.
+  Taking an object (classes 1, 2, 3) and putting it back (classes 4, 5, 6) have equal mean scores.
+  A single frame therefore contains at most half of the information. The scores are also noisy, but
+  many frames together identify the object. The object is put back if an earlier frame took it.
   """
   frames = []
   taken = set()
@@ -93,7 +94,7 @@ def generate_recipe(rng: np.random.Generator) -> Video:
     taken.add(item)
     frames += [0] * rng.integers(1, 6) + [label] * rng.integers(6, 25)
   labels = np.array([*frames, 0])
-  # The visible object of each frame, from 1, and of each class; 0 for the background.
+  # The object (1, 2, 3) that is visible in each frame and in each class; 0 for the background.
   visible = np.where(labels > 0, (labels - 1) % NUM_OBJECTS + 1, 0)
   class_objects = np.array([0, *[1 + i % NUM_OBJECTS for i in range(2 * NUM_OBJECTS)]])
   scores = (visible[:, None] == class_objects) + NOISE_STD * rng.normal(
@@ -106,7 +107,7 @@ def load_files(data_dir: str, granularity: str) -> VideoFolds:
   """Read one file for each fold.
 
   Raises:
-    InvalidInputError: as for `load`.
+    InvalidInputError: files are missing, damaged or inconsistent.
   """
   all_files = list_files(data_dir)
   matches = {

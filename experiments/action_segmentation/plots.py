@@ -7,8 +7,8 @@ import numpy as np
 from rnnjax.analysis.figures import DPI, TEXT_COLOR
 from rnnjax.types import InvalidInputError
 
-STRIP_HEIGHT = 0.2  # inches
-GAP_HEIGHT = 0.34  # inches between two panels
+STRIP_HEIGHT = 0.2  # height of a strip, in inches
+GAP_HEIGHT = 0.34  # height of the gap between two panels, in inches
 
 
 def plot_timelines(path, panels: Sequence[tuple[str, Mapping[str, np.ndarray]]], num_classes: int):
@@ -16,11 +16,11 @@ def plot_timelines(path, panels: Sequence[tuple[str, Mapping[str, np.ndarray]]],
 
   Args:
     path: the PNG file to write.
-    panels: (title, {name: labels [T]}) of each panel, with one strip per name.
-    num_classes: K; label 0 is white.
+    panels: one (title, {name: labels [T]}) per panel, with one strip per name.
+    num_classes: K, the number of classes; label 0 is white.
 
   Raises:
-    InvalidInputError: there is no panel, or the strips of a panel differ in length.
+    InvalidInputError: `panels` is empty, or the strips of a panel differ in length.
   """
   from matplotlib import colormaps
   from matplotlib.colors import ListedColormap
@@ -30,7 +30,7 @@ def plot_timelines(path, panels: Sequence[tuple[str, Mapping[str, np.ndarray]]],
     raise InvalidInputError(
       "there must be at least one panel, and the strips of a panel must be equally long"
     )
-  # Adjacent colors of tab20 are two shades of one color: all darker ones are used first.
+  # Each pair of colors in tab20 is a dark and a light shade. All dark shades are used first.
   tab20 = colormaps["tab20"].colors
   shades = [*tab20[::2], *tab20[1::2]]
   colors = ListedColormap(["white", *(shades[k % len(shades)] for k in range(num_classes - 1))])

@@ -1,8 +1,8 @@
 """Segment metrics of frame labels: F1@k and edit score.
 
 Lea et al., Temporal Convolutional Networks for Action Segmentation and Detection, 2017. A segment
-is a run of frames with one label; the background has no segments. Labels that flicker cost little
-frame accuracy but create many segments, which these metrics penalize.
+is a maximal run of consecutive frames with one label other than the background. Flickering labels
+reduce the frame accuracy only slightly, but create many segments. These metrics penalize them.
 """
 
 import itertools
@@ -15,12 +15,12 @@ IOU_THRESHOLDS = (0.10, 0.25, 0.50)
 
 
 class Segment(NamedTuple):
-  """A run of frames with one label.
+  """A maximal run of consecutive frames with one label.
 
   Attributes:
-    label: the label of its frames.
-    start: the first frame.
-    end: the frame after the last one.
+    label: the label of all frames in the segment.
+    start: the index of the first frame.
+    end: the index after the last frame.
   """
 
   label: int
@@ -29,7 +29,7 @@ class Segment(NamedTuple):
 
 
 def to_segments(labels: np.ndarray, background: int | None = None) -> list[Segment]:
-  """Return the runs of equal labels [T], without those of the background.
+  """Return the segments of labels [T], without background segments.
 
   >>> to_segments([0, 2, 2, 1, 0], background=0)
   [Segment(label=2, start=1, end=3), Segment(label=1, start=3, end=4)]
@@ -41,15 +41,15 @@ def to_segments(labels: np.ndarray, background: int | None = None) -> list[Segme
 
 
 def edit_score(predicted: np.ndarray, target: np.ndarray, background: int | None = None) -> float:
-  """Return 1 − d/max(n, m), where d is the Levenshtein distance of the labels of n and m segments.
+  """Return the edit score 1 − d/max(n, m) for n predicted and m target segments.
 
-  It depends on the order of the segments only, not on their times. It is 1 if there are no
-  segments.
+  d is the Levenshtein distance between the two sequences of segment labels. The score depends on
+  the order of the segments, but not on their times. The score is 1 if there are no segments.
   """
   predicted_labels, target_labels = (
     [segment.label for segment in to_segments(labels, background)] for labels in (predicted, target)
   )
-  # row[j] is the distance of the first i predicted labels to the first j target labels.
+  # row[j] is the distance between the first i predicted and the first j target labels.
   row = np.arange(len(target_labels) + 1)
   for i, predicted_label in enumerate(predicted_labels, 1):
     above, row = row, np.full_like(row, i)
@@ -61,11 +61,12 @@ def edit_score(predicted: np.ndarray, target: np.ndarray, background: int | None
 def segment_f1(
   predicted: np.ndarray, target: np.ndarray, iou_threshold: float, background: int | None = None
 ) -> float:
-  """Return the F1 score 2 TP/(n + m) of n predicted and m true segments.
+  """Return the F1 score 2 TP/(n + m) of n predicted and m target segments.
 
-  A predicted segment is a true positive (TP) if the true segment of its label with the largest
-  intersection over union reaches the threshold and is not matched with an earlier one. The score
-  is 1 if there are no segments.
+  For each predicted segment in order, the target segment with the same label and the largest
+  intersection over union (IoU) is selected. The predicted segment is a true positive (TP) if the
+  IoU is at least the threshold and the target segment has no earlier match. The score is 1 if there
+  are no segments.
   """
   predicted_segments, target_segments = (
     to_segments(labels, background) for labels in (predicted, target)
@@ -82,7 +83,7 @@ def segment_f1(
 
 
 def _iou(a: Segment, b: Segment) -> float:
-  """Return the intersection over union; 0 if the labels differ."""
+  """Return the intersection over union of two segments; 0 if their labels differ."""
   intersection = max(min(a.end, b.end) - max(a.start, b.start), 0)
   union = a.end - a.start + b.end - b.start - intersection
   return intersection / union if a.label == b.label else 0.0
@@ -91,7 +92,7 @@ def _iou(a: Segment, b: Segment) -> float:
 def segmentation_scores(
   predicted: Sequence[np.ndarray], target: Sequence[np.ndarray], background: int | None = None
 ) -> dict[str, float]:
-  """Return the accuracy over all frames, and the edit score and F1@k averaged over videos."""
+  """Return the accuracy over all frames, and the mean edit score and F1@k over videos."""
   pairs = list(zip(predicted, target))
   scores = {"accuracy": np.mean(np.concatenate(predicted) == np.concatenate(target))}
   scores["edit"] = np.mean([edit_score(*pair, background) for pair in pairs])

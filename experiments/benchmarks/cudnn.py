@@ -1,7 +1,7 @@
 """NVIDIA's LSTM (cuDNN), called through `jax.experimental.rnn` with rnnjax's parameters.
 
-It is an implementation for the benchmark only: it takes 1.1 to 7 times as long as the faster of the
-backends `triton` and `deferred` on an H100 (T = 512; B = 64 and 256, H = 128 to 1024).
+cuDNN is only used by the benchmark. It takes 1.1 to 7 times as long as the faster of the backends
+`triton` and `deferred` on an H100 (T = 512; B = 64 and 256, H = 128 to 1024).
 """
 
 import functools
@@ -20,7 +20,7 @@ from rnnjax.types import Array, Carry, Params
 
 
 def why_unavailable(cell: Cell, xs: Array) -> str:
-  """Return the reason why cuDNN cannot run a cell over xs here; "" if it can."""
+  """Return the reason why cuDNN cannot run this cell on xs; "" if cuDNN can run it."""
   if cell.pointwise is not lstm(cell.features).pointwise:
     return f"cuDNN, as called by jax, has the plain LSTM only; got {cell}"
   if xs.dtype != jnp.float32:
@@ -28,7 +28,7 @@ def why_unavailable(cell: Cell, xs: Array) -> str:
   if jax.default_backend() != "gpu":
     return f"cuDNN needs an NVIDIA GPU; this is {jax.default_backend()}"
   error = max_gradient_error()
-  if not error <= 1e-5:  # also if it is NaN
+  if not error <= 1e-5:  # also true for NaN
     return (
       f"cuDNN, as called by jax here, does not agree with the loop: gradients differ by {error:.1g}"
     )
@@ -37,9 +37,10 @@ def why_unavailable(cell: Cell, xs: Array) -> str:
 
 @functools.cache
 def max_gradient_error() -> float:
-  """Return how far cuDNN's gradients are from those of `scan`, relative to the largest.
+  """Return the largest relative error of cuDNN's gradients, compared with the backend `scan`.
 
-  It is measured once a process on a few rows, because cuDNN may change under the same name.
+  The error of each array is divided by its largest absolute value or by 1, whichever is larger. The
+  error is measured once per process on a few rows, because it may change with the cuDNN version.
   """
   cell, T, B, D = lstm(8), 7, 3, 5
 
@@ -62,13 +63,13 @@ def max_gradient_error() -> float:
 
 
 def pack_weights(params: Params) -> Array:
-  """Return the weights in cuDNN's order: Wᵀ, Uᵀ and two biases, the second of which is 0."""
+  """Return the flat weights in cuDNN's order: Wᵀ, Uᵀ, the bias b, and a second bias of 0."""
   W, U, b = (params[name] for name in ("W", "U", "b"))
   return jnp.concatenate([W.T.ravel(), U.T.ravel(), b, jnp.zeros_like(b)])
 
 
 def flip_sequences(a: Array, lengths: Array) -> Array:
-  """Return a [T, B, ...] with the unmasked steps of each row reversed; padding is unchanged."""
+  """Reverse the first `lengths` steps of each row of a [T, B, ...]; padding is unchanged."""
   steps, lengths = jnp.arange(len(a))[:, None], lengths[None]
   indices = jnp.where(steps < lengths, lengths - 1 - steps, steps)
   return jnp.take_along_axis(a, indices[..., None], 0)
@@ -77,8 +78,8 @@ def flip_sequences(a: Array, lengths: Array) -> Array:
 def constrain_row_major(a: Array) -> Array:
   """Constrain `a` and its cotangent to a row-major memory layout.
 
-  cuDNN requires this layout, but jax (0.11) does not tell XLA. Without the constraint, XLA may
-  implement a transpose as a change of layout.
+  cuDNN requires this layout, but jax 0.11 does not pass the requirement to XLA. Without the
+  constraint, XLA may implement a transpose as a change of layout.
   """
   return with_layout_constraint(a, Layout(tuple(range(a.ndim))))
 
@@ -86,7 +87,7 @@ def constrain_row_major(a: Array) -> Array:
 def cudnn(
   cell: Cell, params: Params, xs: Array, mask: Array | None, carry: Carry, reverse: bool
 ) -> tuple[Carry, Array]:
-  """Run a plain LSTM in float32 on an NVIDIA GPU; arguments and results are those of `scan`."""
+  """Run a plain float32 LSTM on an NVIDIA GPU, with the arguments and results of `scan`."""
 
   def run(params, xs, mask, carry):
     params, carry = (cast_to_varying(tree, xs) for tree in (params, carry))
@@ -109,7 +110,7 @@ def _run(cell, params, xs, mask, carry, reverse):
   if reverse:
     xs = flip_sequences(xs, lengths)
   initial_carry = [c.reshape(1, B, H) for c in carry]
-  # cuDNN needs at least one step in each row; its results for rows of length 0 are replaced below.
+  # cuDNN needs at least one step in each row. The results for rows of length 0 are replaced below.
   num_steps = jnp.maximum(lengths, 1).astype(jnp.int32)
   ys, *final_carry = rnn.lstm(
     constrain_row_major(xs.swapaxes(0, 1)),

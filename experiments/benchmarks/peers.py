@@ -1,8 +1,9 @@
 """Implementations of the loop over time that the benchmark compares.
 
-Each `make_<name>(cell_name, xs, H)` returns the function (params, xs) -> ys of an LSTM, GRU or
-vanilla RNN over xs [T, B, D], and its parameters. It raises ImportError if the library is not
-installed, and KeyError if it does not have the cell.
+Each `make_<name>(cell_name, xs, H)` returns a pair (apply_fn, params), where apply_fn(params, xs)
+returns the outputs ys of an LSTM, GRU or vanilla RNN over xs [T, B, D]. Only `make_torch` returns
+other functions. Each raises ImportError if the library is not installed, and KeyError if the
+library does not have the cell.
 """
 
 import functools
@@ -19,7 +20,7 @@ from rnnjax.cells.initializers import init_gates
 
 
 def make_from_cell(cell, xs, backend="auto"):
-  """Return the unrolled cell, and its parameters."""
+  """Return (apply_fn, params) for `unroll` of the cell."""
   params = cell.init(jax.random.key(0), xs.shape[-1])
 
   def apply_fn(params, xs):
@@ -34,7 +35,7 @@ def make_rnnjax(cell_name, xs, H, backend="auto"):
 
 
 def make_custom_cell(cell_name, xs, H):
-  """Return a cell as a user writes it with `additive`."""
+  """Return (apply_fn, params) for a user-defined cell, written with `additive`."""
 
   def lstm_step(params, carry, gates):
     i, f, g, o = gates
@@ -64,7 +65,7 @@ def make_custom_cell(cell_name, xs, H):
 
 
 def make_peephole_cell(cell_name, xs, H):
-  """Return a peephole LSTM as a user writes it; its pointwise function reads parameters."""
+  """Return (apply_fn, params) for a user-defined LSTM whose pointwise function has parameters."""
   if cell_name != "lstm":
     raise KeyError(cell_name)
 
@@ -86,12 +87,16 @@ def make_peephole_cell(cell_name, xs, H):
 
 
 def make_step_only(cell_name, xs, H):
-  """Return a cell that defines nothing but its step."""
+  """Return (apply_fn, params) for a cell that defines only its step function."""
   return make_from_cell(make_cell(cell_name, H)._replace(pointwise=None, coefficients=None), xs)
 
 
 def make_cudnn(cell_name, xs, H):
-  """Return NVIDIA's LSTM, called through jax."""
+  """Return (apply_fn, params) for NVIDIA's LSTM, called through jax.
+
+  Raises:
+    KeyError: cuDNN cannot run this cell on this machine.
+  """
   cell = make_cell(cell_name, H)
   params = cell.init(jax.random.key(0), xs.shape[-1])
   if cudnn.why_unavailable(cell, xs):
@@ -180,7 +185,7 @@ JAX_IMPLEMENTATIONS = {
 
 
 def make_torch(cell_name, xs, H):
-  """Return two functions without arguments: PyTorch's forward pass, and forward and backward."""
+  """Return (forward, both): PyTorch's forward, and forward and backward, without arguments."""
   import torch
 
   torch.set_num_threads(os.cpu_count())

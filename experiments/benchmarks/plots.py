@@ -8,11 +8,11 @@ LINE_STYLES = ("-", ":", "--", "-.")
 
 
 def plot_speedups(path, panels: Mapping[tuple[str, str], Mapping[tuple[int, int, int], float]]):
-  """Write a PNG of speedups over T (log-log): a color for each H, a line style for each B.
+  """Plot speedups over T on log-log axes, with one color per H and one line style per B.
 
   Args:
-    path: the file to write.
-    panels: {(row title, column title): {(H, B, T): speedup}}.
+    path: the PNG file to write.
+    panels: {(row title, column title): {(H, B, T): speedup}}, one panel per key.
   """
   from matplotlib import colormaps
   from matplotlib.figure import Figure

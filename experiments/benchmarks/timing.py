@@ -22,20 +22,22 @@ def time_call(fn: Callable[[], object]) -> float:
 
 
 def compile_passes(apply_fn: Callable, params, xs, num_compiles: int = 3) -> tuple[dict, dict]:
-  """Compile the forward pass of ys = apply_fn(params, xs), and its forward and backward pass.
+  """Compile ys = apply_fn(params, xs), and the gradient of Σ ys² for params and xs.
 
   Args:
-    apply_fn, params, xs: the function and its arguments.
-    num_compiles: timed compilations; 0 does not time compilation.
+    apply_fn: the function to compile.
+    params: the first argument of `apply_fn`.
+    xs: the second argument of `apply_fn`.
+    num_compiles: the number of timed compilations; 0 does not time compilation.
 
   Returns:
-    The functions without arguments {"forward": run, "both": run}, and the numbers {"devices",
-    "compile_s": seconds, "MiB": temporary memory, "bytes": size of arguments, results, and twice
-    the temporary memory, which is written and read}.
+    functions: {"forward": run, "both": run}, which take no arguments.
+    stats: {"devices": number of devices, "compile_s": seconds, "MiB": temporary memory, "bytes":
+      size of the arguments and results plus twice the temporary memory, which is written and read}.
   """
 
   def new_gradient():
-    # A new function each time, since jax caches the trace of a function.
+    # Each call returns a new function, because jax caches the trace of a function.
     return jax.grad(lambda params, xs: (apply_fn(params, xs) ** 2).sum(), (0, 1))
 
   def compile_fn(f):
@@ -61,20 +63,20 @@ def compile_passes(apply_fn: Callable, params, xs, num_compiles: int = 3) -> tup
 
 
 def compile_all(cell: str, shape: tuple[int, ...], names) -> dict:
-  """Compile the implementations that are installed and have the cell.
+  """Compile each named implementation that is installed and supports the cell.
 
   Args:
-    cell: name of the cell.
+    cell: the name of the cell.
     shape: (B, T, D, H).
-    names: names of the implementations.
+    names: the names of the implementations to compile.
 
   Returns:
-    {(name, number of devices): (functions, stats)}, as returned by `compile_passes`.
+    {(name, number of devices): (functions, stats)}, with the results of `compile_passes`.
   """
   B, T, D, H = shape
   xs = jax.random.normal(jax.random.key(0), (T, B, D))
   compiled, mesh = {}, device_mesh.make_mesh()
-  # On a GPU several threads compile at once, so compilation is not timed.
+  # On a GPU, several threads compile at the same time, so compilation is not timed.
   num_compiles = 3 if jax.default_backend() == "cpu" else 0
   for name, make in peers.JAX_IMPLEMENTATIONS.items():
     if name not in names:
@@ -96,10 +98,10 @@ def compile_all(cell: str, shape: tuple[int, ...], names) -> dict:
 
 
 def median_seconds(functions: dict, num_trials: int) -> dict:
-  """Return {name: median seconds} of functions that are run in turn.
+  """Return {name: median seconds} for {name: function}, with interleaved timed runs.
 
-  The order is random in each trial, so that a slow phase of the machine affects all of them. Two
-  more trials at the start are not counted.
+  Each trial runs all functions in random order, so that a slow phase of the machine affects all
+  functions. Two additional warm-up trials are excluded from the median.
   """
   times, draw = {name: [] for name in functions}, np.random.default_rng(0)
   names = list(functions)
@@ -110,7 +112,10 @@ def median_seconds(functions: dict, num_trials: int) -> dict:
 
 
 def hardware_peaks() -> dict:
-  """Return GFLOP/s of a product [n, n] [n, n], and GB/s (read and write) of a copy of [n, n]."""
+  """Return the GFLOP/s of a matrix product, and the GB/s (read and write) of a copy.
+
+  The matrices are [n, n], with n = 4096 on a CPU and 16,384 on other devices.
+  """
   n = 4096 if jax.default_backend() == "cpu" else 16_384
   a = jax.random.normal(jax.random.key(0), (n, n))
 
@@ -124,8 +129,9 @@ def hardware_peaks() -> dict:
 def max_relative_error(cell: Cell, T: int = 37, B: int = 20, D: int = 24) -> float:
   """Return the error of the backend that "auto" selects, relative to `scan`.
 
-  Outputs and gradients are compared in full precision, on rows of random lengths in both
-  directions; differences are relative to the largest number.
+  Outputs and gradients of a bidirectional layer are compared in full precision, on rows of random
+  lengths. The error of each array is divided by its largest absolute value or by 1, whichever is
+  larger.
   """
   draw = np.random.default_rng(0)
   xs, lengths = draw.normal(size=(T, B, D)).astype(np.float32), draw.integers(0, T + 1, B)
@@ -146,7 +152,7 @@ def max_relative_error(cell: Cell, T: int = 37, B: int = 20, D: int = 24) -> flo
 
 
 def fastest_rows(rows) -> dict:
-  """Return {(cell, shape): {implementation: its fastest row}}."""
+  """Return {(cell, shape): {implementation: row with the smallest "both_ms"}}."""
   groups = {}
   for row in rows:
     group = groups.setdefault((row["cell"], row["shape"]), {})
@@ -156,7 +162,7 @@ def fastest_rows(rows) -> dict:
 
 
 def mean_ratios(rows, column="both_ms") -> dict:
-  """Return {implementation: geometric mean of its column relative to that of rnnjax}."""
+  """Return {implementation: geometric mean of the ratios of `column` to the value of rnnjax}."""
   log_ratios = {}
   for group in fastest_rows(rows).values():
     for name, row in group.items():
@@ -167,7 +173,7 @@ def mean_ratios(rows, column="both_ms") -> dict:
 
 
 def plot_ratios(rows, path):
-  """Write a bar plot of each implementation's time relative to rnnjax, a group for each loop."""
+  """Plot each implementation's time relative to rnnjax as bars, grouped by cell and shape."""
   from matplotlib import pyplot as plt
 
   groups, names = fastest_rows(rows), list(dict.fromkeys(row["peer"] for row in rows))

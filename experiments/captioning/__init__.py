@@ -1,1 +1,1 @@
-"""Image captioning: data, image encoder and plots of `experiments.caption`."""
+"""Data, image encoder and plots for the image captioning experiment `experiments.caption`."""

@@ -1,9 +1,10 @@
-"""Images with captions.
+"""Datasets of images with captions.
 
-embedded   generated shapes: "a red disc above a blue square"
-files      a folder with one .npz of "images" [N, height, width, 3], uint8, their "names" and
-           "split" (train, dev or test), and one file ...token.txt (also .gz) of lines
-           "name#0<TAB>a caption", as in Flickr8k (Hodosh, Young & Hockenmaier 2013)
+embedded   generated images of two shapes, such as "a red disc above a blue square"
+files      a folder with one .npz file and one caption file, as in Flickr8k (Hodosh, Young &
+           Hockenmaier 2013). The .npz file has the arrays "images" [N, height, width, 3], uint8,
+           "names" [N] and "split" [N] ("train", "dev" or "test"). The name of the caption file ends
+           in token.txt (also .gz). Each line is "name#0<TAB>a caption".
 """
 
 import pathlib
@@ -17,20 +18,20 @@ from rnnjax.data.npy import read_npz
 from rnnjax.types import InvalidInputError
 
 SPLITS = ("train", "dev", "test")
-SPLIT_SIZES = 1200, 150, 150  # generated images
-IMAGE_SIZE = 32  # pixels, height and width of a generated image
+SPLIT_SIZES = 1200, 150, 150  # numbers of generated images
+IMAGE_SIZE = 32  # height and width of a generated image, in pixels
 COLORS = {"red": (220, 40, 40), "green": (40, 170, 60), "blue": (50, 80, 220)}
 SHAPES = ("disc", "square", "cross")
-# {relation: direction (y, x) from the second shape to the first}
+# {relation: direction (y, x) from the second shape to the first shape}
 RELATIONS = {"above": (-1, 0), "below": (1, 0), "left of": (0, -1), "right of": (0, 1)}
 
 
 class CaptionedImage(NamedTuple):
-  """An image and its captions.
+  """An image with one or more captions.
 
   Attributes:
-    image: pixels [height, width, 3], uint8.
-    captions: one or more captions.
+    image: the pixels [height, width, 3], uint8.
+    captions: one or more captions of the image.
   """
 
   image: np.ndarray
@@ -38,12 +39,12 @@ class CaptionedImage(NamedTuple):
 
   @property
   def pixel_rows(self) -> np.ndarray:
-    """The image as a sequence of pixel rows [height, width · 3]."""
+    """The image as a sequence of pixel rows, [height, width · 3]."""
     return self.image.reshape(len(self.image), -1)
 
   @property
   def flipped(self) -> "CaptionedImage":
-    """The image mirrored horizontally."""
+    """The horizontally mirrored image with the same captions."""
     return self._replace(image=self.image[:, ::-1])
 
 
@@ -67,12 +68,12 @@ def load(dataset: str, data_dir: str) -> CaptionDataset:
   """Load captioned images.
 
   Args:
-    dataset: one of `files.DATASETS`; "auto" reads files if data_dir is set, else uses the embedded
-      data.
-    data_dir: the folder of the files.
+    dataset: one of `files.DATASETS`. "auto" reads files if `data_dir` is non-empty, else it uses
+      the embedded data.
+    data_dir: the folder that contains the files.
 
   Raises:
-    InvalidInputError: files are missing or malformed; the message names the line or image.
+    InvalidInputError: a file is missing or malformed (the message names the line or image).
   """
   if use_files(dataset, data_dir, "small generated images", "FOLDER reads real ones"):
     return load_files(data_dir)
@@ -124,7 +125,10 @@ def load_files(data_dir: str) -> CaptionDataset:
 def nearest_images(
   candidates: list[CaptionedImage], queries: list[CaptionedImage]
 ) -> list[CaptionedImage]:
-  """Return the nearest candidate of each query, by squared distance of every 16th pixel."""
+  """Return the nearest candidate of each query image.
+
+  The distance is the squared distance of every fourth pixel of every fourth row.
+  """
   candidate_pixels, query_pixels = (
     np.array([example.image[::4, ::4].ravel() for example in examples], float)
     for examples in (candidates, queries)
@@ -135,7 +139,7 @@ def nearest_images(
 
 
 def _read_arrays(file: File):
-  """Return images [N, height, width, 3], and the name and split of each as lists.
+  """Return (images [N, height, width, 3], list of names, list of splits).
 
   Raises:
     InvalidInputError: an array is missing or has the wrong dtype or shape.
@@ -165,7 +169,7 @@ def _read_arrays(file: File):
 
 
 def _generate_image(rng: np.random.Generator) -> CaptionedImage:
-  """Return a noisy background with two shapes of different colors, beside or above each other."""
+  """Generate an image of two shapes with different colors on a noisy background."""
 
   def choose(names):
     return [*names][rng.integers(len(names))]

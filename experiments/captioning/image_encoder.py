@@ -1,4 +1,4 @@
-"""A convolutional image encoder, whose feature grid takes the place of word embeddings."""
+"""A convolutional image encoder. Its feature grid replaces the word embeddings of `Seq2Seq`."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -8,32 +8,32 @@ from rnnjax.types import Array
 
 
 class ImageEncoder(nn.Module):
-  """Convolutional encoder from images to feature grids (Xu et al. 2015 attend to such a grid).
+  """Convolutional encoder that maps images to feature grids for attention (Xu et al. 2015).
 
       x ← relu(norm(conv₃ₓ₃(x)));   x ← maxpool₂ₓ₂(x)          once for each of `channels`
 
-  It replaces the source embedding table of `Seq2Seq`: an image is a sequence of pixel rows.
+  `ImageEncoder` replaces the source embedding table of `Seq2Seq`. Its input tokens are pixel rows.
 
   Attributes:
-    channels: output channels of each block; a block halves height and width.
+    channels: the output channels of each block. A block halves height and width.
   """
 
   channels: tuple[int, ...]
 
   @property
   def features(self) -> int:
-    """D, the features of each grid position."""
+    """The number of features D at each grid position."""
     return self.channels[-1]
 
   @nn.compact
   def __call__(self, pixel_rows: Array) -> Array:
-    """Return the feature grid, row by row.
+    """Return the feature grids of a batch of images, flattened row by row.
 
     Args:
-      pixel_rows: [height, B, width · 3] in [0, 255].
+      pixel_rows: the images [height, B, width · 3] with values in [0, 255].
 
     Returns:
-      [S, B, D] with S = height · width / 4^len(channels).
+      The features [S, B, D] of S = height · width / 4^len(channels) grid positions.
     """
     height, B = pixel_rows.shape[:2]
     images = jnp.moveaxis(pixel_rows.reshape(height, B, -1, 3), 1, 0)
@@ -45,9 +45,9 @@ class ImageEncoder(nn.Module):
 
 
 def identity_encoder(features: int) -> Encoder:
-  """Return an encoder that leaves its inputs unchanged; its final hidden state is their mean.
+  """Return an encoder that outputs its inputs; the final hidden state is the mean of the inputs.
 
-  The positions of a feature grid are not read in any order, so nothing recurrent is needed.
+  A feature grid needs no recurrent encoder, because its positions have no sequential order.
   """
 
   def init(key, D):

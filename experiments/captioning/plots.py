@@ -1,4 +1,4 @@
-"""Plots of images with captions, and of the image regions that each word attends to."""
+"""Plots of captioned images and of the attention weights of each word over the image."""
 
 import math
 import textwrap
@@ -9,19 +9,19 @@ import numpy as np
 from rnnjax.analysis.figures import DPI, TEXT_COLOR
 
 IMAGES_PER_ROW = 4
-CHARS_PER_LINE = 30  # of a caption
+CHARS_PER_LINE = 30  # maximum characters in a line of a caption
 
 
 def plot_captions(path, images: Sequence[np.ndarray], captions: Sequence[str]):
-  """Plot images with a caption below each; write a PNG.
+  """Plot images with a caption below each image; write a PNG file.
 
   Args:
     path: the file to write.
-    images: [height, width, 3], uint8.
-    captions: one text an image.
+    images: the images [height, width, 3], uint8.
+    captions: the caption of each image.
 
   Raises:
-    ValueError: there are no images, or the number of captions differs.
+    ValueError: `images` is empty, or the numbers of images and captions differ.
   """
   from matplotlib.figure import Figure
 
@@ -44,18 +44,20 @@ def plot_captions(path, images: Sequence[np.ndarray], captions: Sequence[str]):
 def plot_word_attention(
   path, images: Sequence[np.ndarray], words: Sequence[Sequence[str]], α: Sequence
 ):
-  """Plot each image once and again for each word, bright where the word attends; write a PNG.
+  """Plot each image and, for each caption word, a copy with brightness by attention weight.
+
+  The figure has one row per image and is written to a PNG file.
 
   Args:
     path: the file to write.
-    images: [height, width, 3], uint8; one row of the figure each.
-    words: the T words of each image's caption.
-    α: attention weights [T, S] of each image, S the positions of a grid with the image's
-      proportions, row by row.
+    images: the images [height, width, 3], uint8.
+    words: the T words of each caption.
+    α: the attention weights [T, S] of each image. The S grid positions are in row-major order. The
+      grid has the aspect ratio of the image.
 
   Raises:
-    ValueError: there are no images, the numbers of images, words and α differ, or a grid does not
-      fit its image.
+    ValueError: `images` is empty, `images`, `words` and `α` differ in length, or S positions do not
+      form a grid of squares over the image.
   """
   from matplotlib.figure import Figure
 
@@ -79,10 +81,14 @@ def plot_word_attention(
 
 
 def dim_unattended(image: np.ndarray, α: np.ndarray) -> np.ndarray:
-  """Return the image [height, width, 3], darker where α [S] is small relative to its maximum.
+  """Return a copy of an image that is darker where the attention weight α / max(α) is small.
+
+  Args:
+    image: the image [height, width, 3].
+    α: the attention weights [S] of the grid positions.
 
   Raises:
-    ValueError: S positions do not form a grid of squares over the image.
+    ValueError: the S positions do not form a grid of squares over the image.
   """
   height, width = image.shape[:2]
   side = math.isqrt(height * width // len(α))  # pixels of a grid cell

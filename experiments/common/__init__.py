@@ -1,1 +1,1 @@
-"""Configuration, command line, cells and training that all experiments share."""
+"""Configuration, command line, cells and training code shared by all experiments."""

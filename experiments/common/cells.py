@@ -1,4 +1,4 @@
-"""The registry of cells for `--cell=gru`, with options as in `--cell="lstm(peepholes=True)"`."""
+"""Registry of cells for `--cell`, such as `--cell=gru` or `--cell="lstm(peepholes=True)"`."""
 
 import ast
 import inspect
@@ -10,16 +10,16 @@ from rnnjax.types import InvalidInputError
 
 
 def irnn(features: int) -> Cell:
-  """Return a ReLU cell whose U starts as the identity matrix (Le, Jaitly & Hinton 2015)."""
+  """Return a ReLU cell whose U is initialized as the identity matrix (Le, Jaitly & Hinton 2015)."""
   return vanilla(features, activation="relu")
 
 
 def relu(features: int) -> Cell:
-  """Return a ReLU cell with the initialization of the tanh cell."""
+  """Return a ReLU cell that is initialized like the tanh cell."""
   return irnn(features)._replace(name=f"relu({features})", init=vanilla(features).init)
 
 
-# A new cell is one line here; its keyword arguments become its options.
+# To add a cell, add one line here. The keyword arguments of the function are the cell's options.
 CELLS: dict[str, Callable[..., Cell]] = {
   "vanilla": vanilla,
   "lstm": lstm,
@@ -33,28 +33,30 @@ CELLS: dict[str, Callable[..., Cell]] = {
 
 
 def make_cell(spec: str, features: int, **options) -> Cell:
-  """Return the cell of a `--cell` value.
+  """Return the cell that a `--cell` value specifies.
 
   >>> make_cell("lstm(peepholes=True)", 8)
   lstm(8, peepholes=True)
 
   Args:
     spec: the name of a cell, with options as keyword arguments in parentheses.
-    features: H, the size of its outputs.
-    **options: further options of the cell; those of `spec` take precedence.
+    features: H, the output size of the cell.
+    **options: additional options of the cell; options in `spec` take precedence.
 
   Raises:
-    InvalidInputError: `spec` names no cell, or an option or value that the cell does not have.
+    InvalidInputError: the syntax is wrong, the cell or one of its options does not exist, or an
+      option has a value of another type.
+    ValueError: the cell rejects the value of an option.
   """
   name, spec_options = parse_cell(spec)
   return CELLS[name](features, **options | spec_options)
 
 
 def check_cell(spec: str):
-  """Check a `--cell` value, the values of its options included.
+  """Check a `--cell` value, including the values of the cell's options.
 
   Raises:
-    InvalidInputError: as for `make_cell`.
+    InvalidInputError: `parse_cell` rejects the text, or the cell rejects the value of an option.
   """
   name, options = parse_cell(spec)
   try:
@@ -70,13 +72,14 @@ def cell_options(name: str) -> dict[str, Any]:
 
 
 def parse_cell(spec: str) -> tuple[str, dict[str, Any]]:
-  """Parse a `--cell` value. Only literals are evaluated, so that no code can run.
+  """Parse a `--cell` value into (cell name, options). Only literals are evaluated, never code.
 
   >>> parse_cell("lstm(forget_bias=2.0, peepholes=True)")
   ('lstm', {'forget_bias': 2.0, 'peepholes': True})
 
   Raises:
-    InvalidInputError: the syntax is wrong, or the cell or one of its options does not exist.
+    InvalidInputError: the syntax is wrong, the cell or one of its options does not exist, or an
+      option has a value of another type.
   """
   name, parenthesis, _ = spec.partition("(")
   if name not in CELLS:
@@ -102,7 +105,10 @@ def parse_cell(spec: str) -> tuple[str, dict[str, Any]]:
 
 
 def _check_option_type(label: str, value, default):
-  """Check that an option has the type of its default. A default of None allows a number or None."""
+  """Check that the type of an option is the type of its default value.
+
+  If the default is None, the option may be a number or None.
+  """
   number = (int, float)
   expected = number if default is None or isinstance(default, float) else type(default)
   allowed_none = default is None and value is None

@@ -1,6 +1,5 @@
-"""The command line of experiments: flags from a configuration class, scores as one JSON line."""
+"""Command line of an experiment: flags are config fields, scores are printed as one JSON line."""
 
-import argparse
 import dataclasses
 import difflib
 import json
@@ -15,6 +14,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 
 import jax
+from absl import flags
 
 from experiments.common.train_config import FLAG_GROUPS, TrainConfig, check_value, flag_group
 from rnnjax.backends import malloc
@@ -24,8 +24,8 @@ from rnnjax.types import InvalidInputError
 COMPILATION_CACHE_DIR = "~/.cache/rnnjax/compiled"
 BOOL_VALUES = {"true": True, "1": True, "false": False, "0": False}
 
-# Flags of earlier versions and what they are called now. Where experiments differ, the new name is
-# the first one that the experiment has.
+# Old flag names and their new names. If an old flag has several new names, the first new name that
+# is a flag of the experiment is used.
 RENAMED_FLAGS = {
   "accumulate": "grad_accum_steps",
   "activation": "activation_reg",
@@ -123,12 +123,13 @@ RENAMED_FLAGS = {
 def main(config_class, run, presets: Mapping[str, Mapping] | None = None):
   """Run an experiment from the command line. The last line of stdout is one JSON object.
 
-  Exit codes: 0 for success and for --help, 1 for invalid data, 2 for invalid flags, 130 for Ctrl-C.
+  Exit codes: 0 for success, --help and SIGTERM; 1 for errors in data, files or training; 2 for
+  invalid flags; 130 for Ctrl-C.
 
   Args:
-    config_class: the dataclass of its configuration; every field is a flag.
-    run: configuration -> {name: value}.
-    presets: {name: {field: value}}, the choices of --preset. Flags that are given override them.
+    config_class: the configuration dataclass; every field is a flag.
+    run: a function from the configuration to the scores {name: value}.
+    presets: {name: {field: value}}, the choices of --preset. Explicit flags override the preset.
   """
   try:
     config = parse_config(config_class, sys.argv[1:], presets)
@@ -137,7 +138,7 @@ def main(config_class, run, presets: Mapping[str, Mapping] | None = None):
     sys.exit(2)
   _setup_process()
   try:
-    # If --predict is given, the configuration is that of the saved run, whatever the flags are.
+    # With --predict, the configuration of the saved run is used, so the flags are not checked.
     if getattr(config, "workdir", "") and not getattr(config, "predict", ""):
       run_dir.check_run_dir(pathlib.Path(config.workdir).expanduser(), config)
     if isinstance(config, TrainConfig):
@@ -160,78 +161,110 @@ def main(config_class, run, presets: Mapping[str, Mapping] | None = None):
 
 
 def parse_config(config_class, argv: Sequence[str], presets: Mapping[str, Mapping] | None = None):
-  """Return the configuration that the flags of a command line describe.
+  """Return the configuration that the command line flags specify.
+
+  With --help or -h among the arguments, the help is printed and the program exits.
 
   Raises:
     InvalidInputError: a flag does not exist, or its value is not allowed.
   """
-  parser = make_parser(config_class, presets)
-  flags, unknown = parser.parse_known_args(argv)
   fields = {field.name: field for field in dataclasses.fields(config_class)}
-  if unknown:
-    raise InvalidInputError(_unknown_flag_message(unknown[0], [*fields]))
-  texts = vars(flags)
-  preset = texts.pop("preset", None)
-  values = {name: _parse_value(fields[name], text) for name, text in texts.items()}
-  for name, value in values.items():
-    check_value(fields[name], value)
-  return config_class(**dict(presets[preset] if preset else {}) | values)
+  if {"--help", "-h"} & {*argv}:
+    print(format_help(config_class, presets))
+    sys.exit(0)
+  parsed = define_flags(config_class, presets)
+  try:
+    positional = parsed(["command", *argv])[1:]
+  except flags.UnrecognizedFlagError as error:
+    raise InvalidInputError(_unknown_flag_message(f"--{error.flagname}", [*fields])) from None
+  except flags.IllegalFlagValueError as error:
+    raise InvalidInputError(str(error.__cause__ or error)) from None
+  except flags.Error as error:
+    raise InvalidInputError(str(error)) from None
+  if positional:
+    raise InvalidInputError(f"flags look like --name=value; got {positional[0]}")
+  preset = parsed["preset"].value if presets else None
+  explicit = {name: parsed[name].value for name in fields if parsed[name].present}
+  return config_class(**dict(presets[preset] if preset else {}) | explicit)
 
 
-class _Parser(argparse.ArgumentParser):
-  """An argument parser that raises its errors instead of exiting."""
+class _FieldParser(flags.ArgumentParser):
+  """Parser of the value of a configuration field, with the limits of the field."""
 
-  def error(self, message: str):
-    raise InvalidInputError(message.removeprefix("argument "))
+  def __init__(self, field: dataclasses.Field):
+    self.field = field
+
+  def parse(self, argument):
+    if not isinstance(argument, str):  # the default
+      return argument
+    value = _parse_value(self.field, argument)
+    check_value(self.field, value)
+    return value
 
 
-def make_parser(config_class, presets: Mapping[str, Mapping] | None = None):
-  """Return the parser of an experiment's flags; --help lists them by group."""
-  module = sys.modules[config_class.__module__]
-  parser = _Parser(
-    prog=f"python -m experiments.{run_dir.experiment_name(config_class)}",
-    usage="%(prog)s [--flag=value ...]",
-    description=module.__doc__,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-    argument_default=argparse.SUPPRESS,  # so that only flags that are given override a preset
-    allow_abbrev=False,
-    epilog=_describe_presets(presets or {}),
-  )
+def define_flags(config_class, presets: Mapping[str, Mapping] | None = None) -> flags.FlagValues:
+  """Return absl flags for the fields of a configuration class, and --preset if there are presets.
+
+  Flags are kept apart from `absl.flags.FLAGS`, so that one process can parse the flags of several
+  experiments.
+  """
+  values = flags.FlagValues()
+  for field in dataclasses.fields(config_class):
+    help_text = field.metadata.get("help", "")
+    if type(field.default) is bool:  # absl defines --name, --noname and --name=BOOL
+      flag = flags.BooleanFlag(field.name, field.default, help_text)
+      flag.parser = _FieldParser(field)
+      flags.DEFINE_flag(flag, flag_values=values)
+    else:
+      flags.DEFINE(_FieldParser(field), field.name, field.default, help_text, flag_values=values)
+  if presets:
+    flags.DEFINE_enum("preset", None, [*presets], "a set of flag values", flag_values=values)
+  return values
+
+
+def format_help(config_class, presets: Mapping[str, Mapping] | None = None) -> str:
+  """Return the help of an experiment: its docstring, its flags by group, and its presets."""
+  name = run_dir.experiment_name(config_class)
+  lines = [f"usage: python -m experiments.{name} [--flag=value ...]", ""]
+  lines += [(sys.modules[config_class.__module__].__doc__ or "").strip(), ""]
+  lines += ["options:", *_help_entry("-h, --help", "show this help message and exit")]
+  if presets:
+    choices = "--preset {" + ",".join(presets) + "}"
+    note = "a set of flag values, listed below; explicit flags override it"
+    lines += _help_entry(choices, note)
   fields: dict[str, list[dataclasses.Field]] = {}
   for field in dataclasses.fields(config_class):
     fields.setdefault(flag_group(field), []).append(field)
-  for name in reversed(FLAG_GROUPS):
-    group = parser.add_argument_group(name) if name in fields else None
-    for field in fields.get(name, []):
-      _add_flag(group, field)
-  if presets:
-    parser.add_argument(
-      "--preset",
-      choices=[*presets],
-      help="a set of flag values, listed below; flags that are given override it",
-    )
-  return parser
+  for group in reversed(FLAG_GROUPS):
+    if group in fields:
+      lines += ["", f"{group}:"]
+    for field in fields.get(group, []):
+      lines += _help_entry(f"--{field.name} {_value_placeholder(field)}", _flag_help(field))
+  return "\n".join([*lines, *_describe_presets(presets or {})])
 
 
-def _add_flag(group, field: dataclasses.Field):
-  """Add the flag of a field. Its value stays text, which `parse_config` parses and checks."""
-  value_type, choices = type(field.default), field.metadata.get("choices")
-  options = {"dest": field.name, "help": _flag_help(field)}
-  if value_type is bool:
-    group.add_argument(f"--{field.name}", nargs="?", const="true", metavar="BOOL", **options)
-    options["help"] = argparse.SUPPRESS
-    group.add_argument(f"--no{field.name}", action="store_const", const="false", **options)
-    return
-  type_names = {int: "INT", float: "FLOAT", str: "TEXT"}
-  metavar = "{" + ",".join(choices) + "}" if choices else type_names[value_type]
-  group.add_argument(f"--{field.name}", metavar=metavar, **options)
+def _help_entry(flag: str, text: str) -> list[str]:
+  """Return the lines of a flag in the help: the flag, and its description in a second column."""
+  description = textwrap.wrap(text, 56, break_on_hyphens=False)
+  if len(flag) > 20:
+    return [f"  {flag}", *(" " * 24 + line for line in description)]
+  first, *rest = description
+  return [f"  {flag:22}{first}", *(" " * 24 + line for line in rest)]
+
+
+def _value_placeholder(field: dataclasses.Field) -> str:
+  """Return the placeholder of a flag's value in the help, e.g. INT or {mean,max}."""
+  choices = field.metadata.get("choices")
+  if choices:
+    return "{" + ",".join(choices) + "}"
+  return {bool: "[BOOL]", int: "INT", float: "FLOAT", str: "TEXT"}[type(field.default)]
 
 
 def _parse_value(field: dataclasses.Field, text: str):
-  """Return the value of a flag's text.
+  """Convert the text of a flag to the type of its field.
 
   Raises:
-    InvalidInputError: the text is not of the type of the field.
+    InvalidInputError: the text cannot be converted to the type of the field.
   """
   value_type = type(field.default)
   try:
@@ -250,28 +283,25 @@ def _flag_help(field: dataclasses.Field) -> str:
     notes.append(f"at least {limits['min_value']}")
   if limits.get("less_than") is not None:
     notes.append(f"less than {limits['less_than']}")
-  text = f"{limits.get('help', '')} ({', '.join(notes)})"
-  return text.replace("%", "%%")  # argparse would format it
+  return f"{limits.get('help', '')} ({', '.join(notes)})"
 
 
 def _flag_text(value) -> str:
-  """Return a value as one writes it on the command line."""
+  """Format a value in command line syntax."""
   return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _describe_presets(presets: Mapping[str, Mapping]) -> str | None:
-  """Return the list of presets with the flags that each sets."""
-  if not presets:
-    return None
-  lines = ["presets:"]
+def _describe_presets(presets: Mapping[str, Mapping]) -> list[str]:
+  """Return the lines of the help that list each preset and its flags; [] without presets."""
+  lines = ["", "presets:"] if presets else []
   for name, values in presets.items():
-    flags = " ".join(f"--{flag}={_flag_text(value)}" for flag, value in values.items())
-    lines += textwrap.wrap(f"{name}: {flags}", 80, initial_indent="  ", subsequent_indent="    ")
-  return "\n".join(lines)
+    settings = " ".join(f"--{flag}={_flag_text(value)}" for flag, value in values.items())
+    lines += textwrap.wrap(f"{name}: {settings}", 80, initial_indent="  ", subsequent_indent="    ")
+  return lines
 
 
 def _unknown_flag_message(argument: str, names: Sequence[str]) -> str:
-  """Return the message for an argument that is not a flag, with the flag that was likely meant."""
+  """Return the error message for an unknown argument, with the most similar flag."""
   match = re.match(r"--?(\w+)", argument)
   if not match:
     return f"flags look like --name=value; got {argument}"
@@ -299,7 +329,7 @@ def _setup_process():
 
 
 def _exit_on_sigterm(*_):
-  """Handle SIGTERM outside of training, where `PreemptionHandler` handles it."""
+  """Handle SIGTERM before and after training. `PreemptionHandler` handles it during training."""
   print(
     "ended by SIGTERM; the same command with --workdir resumes or begins again", file=sys.stderr
   )
@@ -307,10 +337,11 @@ def _exit_on_sigterm(*_):
 
 
 def setup_devices(config: TrainConfig):
-  """Initialize multi-host communication and the devices, before jax first queries them.
+  """Initialize multi-host communication and devices. Call before jax first queries the devices.
 
   Raises:
-    InvalidInputError: the hosts cannot connect, or the batch cannot be divided among the devices.
+    InvalidInputError: --coordinator is given without --workdir, the hosts cannot connect, or the
+      batch cannot be divided among the devices.
   """
   num_hosts = 1
   if config.coordinator:
@@ -320,8 +351,8 @@ def setup_devices(config: TrainConfig):
       )
     num_hosts = distributed.parse_coordinator(config.coordinator)[1]
     distributed.initialize_distributed(config.coordinator)
-  # With --coordinator=auto only jax knows the number of hosts. Passing the batch size as the number
-  # of hosts then gives each host one device, as no larger number divides the batch.
+  # With --coordinator=auto, only jax knows the number of hosts. The batch size is then passed as
+  # the number of hosts. Each host gets one device, because no larger number divides the batch.
   device_mesh.use_cpu_cores_as_devices(
     config.batch_size, config.mesh, num_hosts or config.batch_size
   )
@@ -341,7 +372,7 @@ def exit_with_error(message: str):
 
 
 def _finite_or_none(value):
-  """Return None for NaN and infinity, which JSON does not have."""
+  """Return None if the value is NaN or infinite (invalid in JSON), else the value."""
   if isinstance(value, float) and not math.isfinite(value):
     return None
   return value

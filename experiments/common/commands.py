@@ -1,4 +1,4 @@
-"""The list of experiments, derived from the modules of the package."""
+"""Names of the experiments, derived from the modules of the package."""
 
 import importlib
 import pathlib
@@ -10,7 +10,7 @@ from rnnjax.types import InvalidInputError
 
 
 def command_names() -> list[str]:
-  """Return the names of all commands: the modules of `experiments` that call `cli.main`."""
+  """Return the names of all modules in `experiments` that call `cli.main`."""
   paths = [path for folder in experiments.__path__ for path in pathlib.Path(folder).glob("*.py")]
   return sorted(path.stem for path in paths if "cli.main(" in path.read_text(encoding="utf-8"))
 
@@ -24,12 +24,12 @@ def load_command(name: str) -> ModuleType:
   """Import the module of a command.
 
   Raises:
-    InvalidInputError: there is no command of that name.
+    InvalidInputError: no command has this name.
   """
   try:
     module = importlib.import_module(f"experiments.{name}")
   except ModuleNotFoundError as error:
-    if error.name != f"experiments.{name}":  # a package that the experiment needs is missing
+    if error.name != f"experiments.{name}":  # a dependency of the experiment is missing
       raise
     module = None
   if not hasattr(module, "Config"):

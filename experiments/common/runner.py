@@ -1,4 +1,4 @@
-"""Training and testing of a configuration, loading of saved runs, and paths of output files."""
+"""Train and test a configuration, load saved runs, and name output files."""
 
 import atexit
 import dataclasses
@@ -15,7 +15,7 @@ from rnnjax.types import InvalidInputError
 
 
 def trainer_options(config) -> dict:
-  """Return the arguments of `Trainer` that a `TrainConfig` contains."""
+  """Return the keyword arguments of `Trainer` that a `TrainConfig` determines."""
   return {
     "mesh_spec": config.mesh,
     "dtype": config.dtype,
@@ -35,7 +35,10 @@ def make_optimizer(
   weight_decay: float,
   max_grad_norm: float,
 ):
-  """Return AdamW with gradient clipping and the given learning-rate schedule."""
+  """Return AdamW with the given learning-rate schedule and gradient clipping.
+
+  A `max_grad_norm` of 0 disables clipping.
+  """
   learning_rate = optimizers.make_schedule(learning_rate, num_steps, schedule, warmup_fraction)
   return training.adam(
     learning_rate, weight_decay=weight_decay, max_grad_norm=max_grad_norm or math.inf
@@ -55,17 +58,21 @@ def train(
   stop_on_divergence: bool = False,
   **trainer_kwargs,
 ) -> training.Trainer:
-  """Train a task as its configuration says, and return the trainer, whose `test` can be called.
+  """Train a task with the given configuration, and return the trainer.
 
   Args:
     config: a `TrainConfig`.
-    task, data, **trainer_kwargs: as for `Trainer`.
-    schedule, warmup_fraction: of the learning rate, as for `optimizers.make_schedule`.
-    weight_decay: as for `optimizers.adam`.
-    max_grad_norm: as for `optimizers.adam`; 0 for no clipping.
-    target_score: the validation score, a loss negated, at which training stops early.
-    stop_on_divergence: end training at a step that would not be finite, instead of raising
+    task: the task, passed to `Trainer`.
+    data: the batches, passed to `Trainer`.
+    schedule: the learning-rate schedule, passed to `optimizers.make_schedule`.
+    warmup_fraction: the fraction of warmup steps, passed to `optimizers.make_schedule`.
+    weight_decay: the weight decay, passed to `optimizers.adam`.
+    max_grad_norm: the gradient norm above which gradients are clipped; 0 for no clipping.
+    target_score: the validation score at which training stops early. The score of a loss is the
+      negative loss.
+    stop_on_divergence: whether training ends at a non-finite step, instead of raising
       DivergedError.
+    **trainer_kwargs: additional arguments of `Trainer`.
   """
   num_steps = config.epochs * len(data.train)
   optimizer = make_optimizer(
@@ -93,11 +100,11 @@ def train(
 
 
 def train_and_test(config, task, data, dataset_name: str, *args, **trainer_kwargs):
-  """Train as `train` does, and test once.
+  """Call `train`, and evaluate the best parameters on the test set.
 
   Returns:
-    The parameters with the best validation score, and the scores, which start with the name of the
-    data set, the cell and the seed.
+    The parameters with the best validation score, and the dict of scores. Its first entries are
+    "dataset", "cell" and "seed".
   """
   trainer = train(config, task, data, *args, **trainer_kwargs)
   scores = {"dataset": dataset_name, "cell": config.cell, "seed": config.seed} | trainer.test()
@@ -105,20 +112,20 @@ def train_and_test(config, task, data, dataset_name: str, *args, **trainer_kwarg
 
 
 def load_run(config_class, workdir: str, required_extra: str, **overrides):
-  """Load the run in a --workdir.
+  """Load the run in the run directory `workdir`.
 
   Args:
-    config_class: the class of its configuration.
+    config_class: the configuration class of the experiment.
     workdir: the run directory.
-    required_extra: the name of an extra file that the run must have.
-    **overrides: fields of the configuration to replace.
+    required_extra: the key that `SavedRun.extras` must contain.
+    **overrides: values that replace fields of the saved configuration.
 
   Returns:
-    The `SavedRun`, and its configuration.
+    The `SavedRun`, and the configuration of the run.
 
   Raises:
-    InvalidInputError: there is no run, or it is of another experiment or of another version of this
-      one, with other fields or without `required_extra`.
+    InvalidInputError: the directory contains no run or a run of another experiment, or the run was
+      saved by another version, with unknown fields or without `required_extra`.
   """
   saved, experiment = training.load_saved_run(workdir), run_dir.experiment_name(config_class)
   if saved.experiment not in ("", experiment):
@@ -134,14 +141,15 @@ def load_run(config_class, workdir: str, required_extra: str, **overrides):
 
 
 def figure_file(workdir: str, name: str) -> pathlib.Path:
-  """Return the path WORKDIR/figures/NAME; its folder is created."""
+  """Return the path WORKDIR/figures/NAME, and create its parent folder."""
   return run_file(workdir, f"figures/{name}")
 
 
 def run_file(workdir: str, name: str) -> pathlib.Path:
-  """Return the path WORKDIR/NAME; its folder is created.
+  """Return the path WORKDIR/NAME, and create its parent folder.
 
-  Hosts other than the primary one get a temporary path, so that only one host writes the file.
+  On all other hosts than the primary host, return a temporary path, so that only the primary host
+  writes the file.
   """
   folder = workdir if distributed.is_primary_host() else _temporary_dir()
   path = pathlib.Path(folder).expanduser() / name

@@ -13,8 +13,8 @@ from rnnjax.unroll import BACKENDS
 
 PROBABILITY = dict(min_value=0, less_than=1)  # limits of a dropout rate
 
-# Headings of --help, with patterns of the fields that belong there unless `field_spec` names a
-# group. The first match counts; fields that match nothing belong to the model.
+# {heading of --help: patterns of field names}. A field belongs to the group named in `field_spec`,
+# else to the first group with a matching pattern, else to the group "model".
 FLAG_GROUPS = {
   "devices": ("mesh", "coordinator", "backend", "dtype"),
   "output": (
@@ -123,13 +123,13 @@ def field_spec(
     help: the help text of the flag, a noun phrase with the unit and special values.
     choices: the allowed values; None for any.
     min_value: the smallest allowed value.
-    less_than: a bound below which the value must be.
-    is_file: whether a value other than "" must be an existing file.
-    affects_training: whether the value changes what is learned. If not, a run can be resumed with
-      another value.
-    group: a key of FLAG_GROUPS, the heading under which --help lists the flag; None for the heading
-      whose patterns match the field's name.
-    check: a function that raises InvalidInputError for an invalid value other than "".
+    less_than: the exclusive upper bound of the value.
+    is_file: whether a non-empty value must be the path of an existing file.
+    affects_training: whether the value affects the trained parameters. If False, a run can be
+      resumed with another value.
+    group: the heading under which --help lists the flag, a key of FLAG_GROUPS; None for the first
+      heading with a pattern that matches the field's name.
+    check: a function that raises InvalidInputError if a non-empty value is invalid.
   """
   metadata = {
     "help": help,
@@ -154,13 +154,13 @@ def flag_group(field: dataclasses.Field) -> str:
 
 
 def cell_field(default: str = "lstm", help: str = "recurrent cell, with options as in lstm(...)"):
-  """Return the field of a flag that takes a cell; see `make_cell`."""
+  """Return the dataclass field of a flag whose value is a cell; see `make_cell`."""
   return field_spec(default, f"{help}: {', '.join(CELLS)}", check=check_cell)
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
-  """The fields that all training experiments share.
+  """Configuration fields shared by all training experiments.
 
   A subclass that only changes the default of a field assigns the value:
 
@@ -168,7 +168,7 @@ class TrainConfig:
         hidden_size: int = 64
 
   Raises:
-    InvalidInputError: a field has a value that is not allowed.
+    InvalidInputError: the value of a field is invalid.
   """
 
   cell: str = cell_field()
@@ -228,14 +228,14 @@ class TrainConfig:
 
 
 def check_value(field: dataclasses.Field, value):
-  """Check the type and the limits of the value of a field.
+  """Check that the value of a field has the right type and is within the limits of the field.
 
   Raises:
-    InvalidInputError: the value is not allowed.
+    InvalidInputError: the value is invalid.
   """
   limits, expected = field.metadata, type(field.default)
   accepted = (int, float) if expected is float else expected
-  # bool is a subclass of int, but True is not an accepted number.
+  # bool is a subclass of int, but True is not a valid number.
   if not isinstance(value, accepted) or isinstance(value, bool) != (expected is bool):
     raise InvalidInputError(f"--{field.name} must be of type {expected.__name__}; got {value!r}")
   choices, minimum, bound = (limits.get(key) for key in ("choices", "min_value", "less_than"))

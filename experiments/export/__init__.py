@@ -1,1 +1,1 @@
-"""Export of trained runs: `python -m experiments.export DIR`."""
+"""Export a trained run with `python -m experiments.export DIR`."""

@@ -1,4 +1,4 @@
-"""Export of the run in a --workdir: `python -m experiments.export DIR` writes DIR/model.zip."""
+"""Export the run in DIR, its --workdir: `python -m experiments.export DIR` writes DIR/model.zip."""
 
 import argparse
 import json
@@ -11,7 +11,7 @@ from rnnjax.types import InvalidInputError
 
 
 def main():
-  """Export a run; the last line of stdout is one JSON object."""
+  """Export a run. The last line of stdout is one JSON object with the result."""
   parser = argparse.ArgumentParser(
     "python -m experiments.export",
     description="Write DIR/model.zip, the model of a run as one file that needs only jax: a "

@@ -1,4 +1,4 @@
-"""Export of a run's model, and the check that the exported file gives the same outputs."""
+"""Export the model of a run, and check that the exported file computes the same outputs."""
 
 import pathlib
 from typing import Any
@@ -13,21 +13,23 @@ from rnnjax.training import run_dir
 from rnnjax.types import InvalidInputError, flatten_with_names
 
 MODEL_FILE = "model.zip"
-# Sizes of the axes in each check. Axes other than B have the sizes of T.
+# Sizes of the axes T and B in each of three checks. All other axes have the size of T.
 CHECK_SIZES = {"T": (1, 7, 40), "B": (1, 4, 3)}
 TOLERANCE = 1e-6
 
 
 def export_run(workdir: str) -> dict[str, Any]:
-  """Write WORKDIR/model.zip, the model of a run, and check it. A previous file is kept on failure.
+  """Export the model of a run to WORKDIR/model.zip, and check it.
+
+  If the export fails, a previous file is kept.
 
   Returns:
-    The file, its size in bytes, inputs, outputs, platforms, and the largest difference from the
-    model.
+    {"file": path, "bytes": file size, "inputs": ..., "outputs": ..., "platforms": ...,
+    "difference": largest difference from the outputs of the model}.
 
   Raises:
-    InvalidInputError: there is no run or no checkpoint, its experiment has no export, or the
-      exported program differs from the model.
+    InvalidInputError: the run or its checkpoint does not exist, the experiment has no export, or
+      the outputs of the exported program differ from the outputs of the model.
   """
   folder = pathlib.Path(workdir).expanduser()
   metadata = run_metadata(folder)
@@ -36,7 +38,7 @@ def export_run(workdir: str) -> dict[str, Any]:
   signature = save(unchecked_path, program, metadata)
   try:
     difference = max_difference(program, load(unchecked_path))
-    if not difference <= TOLERANCE:  # also for NaN
+    if not difference <= TOLERANCE:  # also true for NaN
       raise InvalidInputError(
         f"the export of {workdir!r} differs from the model by {difference:.2g}; it is deleted"
       )
@@ -48,10 +50,10 @@ def export_run(workdir: str) -> dict[str, Any]:
 
 
 def run_metadata(workdir: pathlib.Path) -> dict[str, Any]:
-  """Return the experiment, configuration and package versions of a run.
+  """Return the entries "experiment", "config" and "versions" of a run's config.json.
 
   Raises:
-    InvalidInputError: there is no run, or its config.json does not name the experiment.
+    InvalidInputError: config.json does not exist, or lacks one of these entries.
   """
   path = workdir / "config.json"
   if not path.is_file():
@@ -68,11 +70,11 @@ def run_metadata(workdir: pathlib.Path) -> dict[str, Any]:
 
 
 def max_difference(program: Program, loaded: LoadedProgram) -> float:
-  """Return the largest difference between the outputs of a program and of its loaded export.
+  """Return the largest difference between the outputs of a program and its loaded export.
 
   The inputs are random, with axis sizes from CHECK_SIZES and rows of length 0 and 1. If the
   magnitude of the program's output exceeds 1, the difference is relative, otherwise absolute. If
-  an output is NaN, the result is NaN.
+  any output is NaN, the result is NaN.
   """
   random, differences = np.random.default_rng(0), [0.0]
   specs = {name: ArraySpec.parse(text) for name, text in loaded.signature["inputs"].items()}
@@ -89,7 +91,7 @@ def max_difference(program: Program, loaded: LoadedProgram) -> float:
     outputs = flatten_with_names(predict(program.params, program_inputs))
     for name, output in outputs.items():
       actual, expected = np.float64(loaded_outputs[name]), np.float64(output)
-      with np.errstate(invalid="ignore"):  # ∞ − ∞, where both are equal
+      with np.errstate(invalid="ignore"):  # ∞ − ∞ is NaN, but equal values are replaced below
         difference = np.abs(actual - expected) / np.maximum(1, np.abs(expected))
       differences.append(np.max(np.where(actual == expected, 0, difference), initial=0.0))
   return float(np.max(differences))

@@ -1,4 +1,4 @@
-"""The programs that `python -m experiments.export` writes: the model of a run as a Program."""
+"""Build the `Program` that `python -m experiments.export` writes for the model of a run."""
 
 import functools
 
@@ -18,19 +18,20 @@ from rnnjax.training import tasks
 from rnnjax.types import InvalidInputError
 
 LENGTHS_SPEC = "int32[B] <= T"
-# Sizes of an exported program are symbolic; for those "auto" selects the reference backend.
+# Axis sizes in an exported program are symbolic. For symbolic sizes, the backend "auto" selects the
+# reference implementation.
 AUTO_BACKEND = {"backend": "auto"}
 
 
 def build_program(experiment_name: str, workdir: str) -> Program:
-  """Return the model of a run as a program.
+  """Return the program that computes the predictions of a run's model.
 
   Args:
-    experiment_name: the name of its experiment, a key of EXPORTERS.
+    experiment_name: the name of the run's experiment, a key of EXPORTERS.
     workdir: the run directory.
 
   Raises:
-    InvalidInputError: the experiment has no export, or there is no such run.
+    InvalidInputError: the experiment has no export, or the run does not exist.
   """
   if experiment_name not in EXPORTERS:
     raise InvalidInputError(
@@ -41,7 +42,7 @@ def build_program(experiment_name: str, workdir: str) -> Program:
 
 
 def export_classifier(experiment, workdir: str) -> Program:
-  """Return the program for class probabilities; n-gram features are computed in the program."""
+  """Return the program that computes class probabilities, including the n-gram features."""
   predictor = experiment.load(workdir, **AUTO_BACKEND)
   words, params = predictor.vocabulary.words, predictor.params
   predict = tasks.classification_task(predictor.model).predict
@@ -53,8 +54,10 @@ def export_classifier(experiment, workdir: str) -> Program:
 
 
 def predict_with_ngrams(predict, vocab_size: int, params, inputs):
-  """Return the predictions for tokens, of which the model knows the first `vocab_size` and the
-  n-gram features all."""
+  """Compute n-gram features of the tokens, and return the predictions of the model.
+
+  The n-gram features use all token ids. For the model, ids ≥ `vocab_size` are replaced by UNKNOWN.
+  """
   tokens = inputs["tokens"]
   features = params["ngrams"](tokens, inputs["lengths"])
   model_tokens = jnp.where(tokens < vocab_size, tokens, UNKNOWN)
@@ -62,7 +65,7 @@ def predict_with_ngrams(predict, vocab_size: int, params, inputs):
 
 
 def export_tagger(experiment, workdir: str) -> Program:
-  """Return the program for the best tags and the probabilities of all tags."""
+  """Return the program that computes the best tags and the probabilities of all tags."""
   predictor = experiment.load(workdir, **AUTO_BACKEND)
   words, characters, columns, _ = predictor.lexicon
   inputs = {
@@ -77,7 +80,7 @@ def export_tagger(experiment, workdir: str) -> Program:
 
 
 def export_language_model(experiment, workdir: str) -> Program:
-  """Return the program for the log-probabilities of the next token, and the carry."""
+  """Return the program that computes the next token's log-probabilities, and the carry."""
   generator = lm_common.load(workdir, experiment.Config, experiment.build, **AUTO_BACKEND)
   words = generator.vocabulary.words
   inputs = {"tokens": f"int32[T, B] < {len(words)}"}
@@ -86,7 +89,7 @@ def export_language_model(experiment, workdir: str) -> Program:
 
 
 def export_seq2seq(experiment, workdir: str) -> Program:
-  """Return the program for beam search, with the default search options of the experiment."""
+  """Return the program that runs beam search with the experiment's default search options."""
   predictor = seq2seq_common.load(workdir, experiment.Config, **AUTO_BACKEND)
   source, target = predictor.source_tokenizer, predictor.target_tokenizer
   extras = {"subwords": {"source": source.to_json(), "target": target.to_json()}}
@@ -98,8 +101,10 @@ def export_seq2seq(experiment, workdir: str) -> Program:
 
 
 def export_forecaster(experiment, workdir: str) -> Program:
-  """Return the program for the normalized mean and quantiles of each variable at each step of the
-  horizon after the last input step."""
+  """Return the program that forecasts each variable at each step of the horizon.
+
+  The outputs are a mean and quantiles, in normalized units, after the last input step.
+  """
   saved, config = runner.load_run(experiment.Config, workdir, "series", **AUTO_BACKEND)
   D = 1 if config.per_variable else len(saved.extras["series"]["columns"])
 
@@ -118,7 +123,7 @@ def export_forecaster(experiment, workdir: str) -> Program:
 
 
 def export_digits(experiment, workdir: str) -> Program:
-  """Return the program for the class probabilities of each image."""
+  """Return the program that computes the class probabilities of each image."""
   saved, config = runner.load_run(experiment.Config, workdir, "digits", **AUTO_BACKEND)
   features, num_classes = (saved.extras["digits"][name] for name in ("features", "classes"))
   task = tasks.classification_task(experiment.build(config, num_classes))
@@ -127,8 +132,10 @@ def export_digits(experiment, workdir: str) -> Program:
 
 
 def export_speech(experiment, workdir: str) -> Program:
-  """Return the program for log p of the blank and of each word at each step, from standardized
-  features."""
+  """Return the program that computes log p of the blank and of each word at each step.
+
+  The inputs are standardized features.
+  """
   saved, config = runner.load_run(experiment.Config, workdir, "sounds", **AUTO_BACKEND)
   words, F = saved.extras["sounds"]["words"], len(saved.extras["sounds"]["mean"])
 
@@ -142,8 +149,10 @@ def export_speech(experiment, workdir: str) -> Program:
 
 
 def export_music(experiment, workdir: str) -> Program:
-  """Return the program for the probability of each key, given the earlier chords and the lower
-  keys."""
+  """Return the program that computes the probability of each piano key at each step.
+
+  The probabilities are conditional on the earlier steps and on the lower keys of the same step.
+  """
   saved, config = runner.load_run(experiment.Config, workdir, "pieces", **AUTO_BACKEND)
 
   def predict(logits, batch):
@@ -155,7 +164,7 @@ def export_music(experiment, workdir: str) -> Program:
   return Program(task.predict, saved.params, inputs, saved.extras)
 
 
-# An experiment that can be exported is one line here.
+# To make an experiment exportable, add one line here.
 EXPORTERS = {
   "imdb": export_classifier,
   "tagging": export_tagger,

@@ -1,10 +1,10 @@
 """Time series: columns of numbers over time, split chronologically and standardized.
 
-  embedded   generated: two seasons, a trend, and autoregressive noise
-  files      .csv (also .gz): a header, dates in the first column, numbers in the others
+  embedded   a generated series with two seasons, a trend, and autoregressive noise
+  files      .csv (also .gz): a header row, dates in the first column, numbers in all other columns
 
-The first rows are the training set, the next ones the validation set, then comes the test set. Mean
-and standard deviation are those of the training set.
+The rows are split in chronological order into training, validation and test set. All sets are
+standardized by the mean and standard deviation of the training set.
 """
 
 import logging
@@ -19,20 +19,21 @@ from rnnjax.data.standardize import Standardizer
 from rnnjax.data.tables import read_csv
 from rnnjax.types import InvalidInputError
 
-GENERATED_LENGTH = 4000  # rows of the embedded series
-SEASONS = (24, 168)  # steps of its seasons
+GENERATED_LENGTH = 4000  # number of rows of the embedded series
+SEASONS = (24, 168)  # periods of the embedded series, in steps
 
 
 class Series(NamedTuple):
   """A time series of N rows of D variables.
 
   Attributes:
-    name: of the data set.
-    columns: the names of the variables.
-    dates: the text of the first column [N].
-    values: [N, D].
-    split_sizes: consecutive rows of the training, validation and test set; later rows are unused.
-    log_transform: whether the logarithms of the values are forecast.
+    name: the name of the data set.
+    columns: the names of the D variables.
+    dates: the N dates, as text.
+    values: the values [N, D].
+    split_sizes: the numbers of consecutive rows in the training, validation and test set. Any rows
+      after the test set are unused.
+    log_transform: whether the model forecasts the logarithms of the values.
   """
 
   name: str
@@ -44,16 +45,16 @@ class Series(NamedTuple):
 
   @property
   def scaled(self) -> np.ndarray:
-    """The values or their logarithms [N, D], standardized by the training set."""
+    """The values [N, D], or their logarithms, standardized by the training set."""
     return self._scaler()(self._transformed_values())
 
   def unscale(self, scaled: np.ndarray) -> np.ndarray:
-    """Return the values of standardized ones [..., D], the inverse of `scaled`."""
+    """Convert standardized values [..., D] to the units of `values`."""
     values = self._scaler().inverse(scaled)
     return np.exp(values) if self.log_transform else values
 
   def to_json(self) -> dict:
-    """Return what is needed to scale and unscale values, as a JSON object."""
+    """Return a JSON object with the parameters of the scaling."""
     return {"columns": self.columns, "log": self.log_transform} | self._scaler().to_json()
 
   def _transformed_values(self):
@@ -63,15 +64,15 @@ class Series(NamedTuple):
     return Standardizer.fit([self._transformed_values()[: self.split_sizes[0]]])
 
   def window_ends(self, split_index: int, context_length: int, horizon: int) -> np.ndarray:
-    """Return the last input row of each window whose whole forecast is in one split.
+    """Return the last input row of each window whose forecast is completely in one split.
 
     Args:
-      split_index: 0, 1 or 2 for the training, validation or test set.
-      context_length: input steps of a window.
-      horizon: steps of the forecast.
+      split_index: 0 for the training, 1 for the validation, 2 for the test set.
+      context_length: the number of input steps of a window.
+      horizon: the number of forecast steps.
 
     Raises:
-      InvalidInputError: there is no such window.
+      InvalidInputError: the split has no such window.
     """
     bounds = np.cumsum((0, *self.split_sizes))
     ends = np.arange(
@@ -89,17 +90,17 @@ class Series(NamedTuple):
 def load(
   data_dir: str, columns: str = "", split: str = "0.7,0.1,0.2", log_transform: bool = False
 ) -> Series:
-  """Load a series.
+  """Load a time series from a CSV file, or generate one.
 
   Args:
     data_dir: a .csv file (also .gz), or "" for the embedded series.
     columns: comma-separated names of the columns to read; "" for all.
-    split: comma-separated fractions or numbers of rows of the three splits.
-    log_transform: whether the logarithms of the values are forecast.
+    split: three comma-separated fractions or numbers of rows, as for `parse_split`.
+    log_transform: whether the model forecasts the logarithms of the values.
 
   Raises:
-    InvalidInputError: the file is missing or malformed, the split does not fit, or a value that is
-      not positive has no logarithm.
+    InvalidInputError: the file is missing or malformed, the split is invalid or larger than the
+      series, or log_transform is set and a value is zero or negative.
   """
   if data_dir:
     name, names, dates, values = read_table(pathlib.Path(data_dir).expanduser(), columns)
@@ -131,7 +132,7 @@ def read_table(
     The name of the file, the names of the columns [D], the dates [N], and the values [N, D].
 
   Raises:
-    InvalidInputError: the file is missing or malformed, or lacks a column.
+    InvalidInputError: the file is missing or malformed, or does not contain one of the columns.
   """
   if not path.is_file():
     raise InvalidInputError(
@@ -167,14 +168,14 @@ def _parse_number(text: str, column: str, location: str) -> float:
 
 
 def parse_split(split: str, num_rows: int) -> tuple[int, int, int]:
-  """Return the number of rows of each split.
+  """Return the numbers of training, validation and test rows.
 
   Args:
-    split: three comma-separated fractions (their sum at most 1) or numbers of rows.
-    num_rows: rows of the series.
+    split: three comma-separated fractions with a sum of at most 1, or three numbers of rows.
+    num_rows: the number of rows in the series.
 
   Raises:
-    InvalidInputError: the text is not of this form, or there are too few rows.
+    InvalidInputError: `split` has another form, or the series has too few rows.
   """
   try:
     sizes = [float(size) for size in split.split(",")]
@@ -192,9 +193,9 @@ def parse_split(split: str, num_rows: int) -> tuple[int, int, int]:
 
 
 def generate_series(N: int, seed: int = 0) -> np.ndarray:
-  """Return a series with a trend, a daily season whose amplitude varies weekly, and AR(1) noise.
+  """Return a series [N, 1] with trend, daily season with weekly varying amplitude, and AR(1) noise.
 
-  xₜ = t/1000 + (1.5 + sin 2πt/168) sin 2πt/24 + nₜ,   nₜ = 0.8 nₜ₋₁ + 0.2 εₜ        [N, 1]
+      xₜ = t/1000 + (1.5 + sin 2πt/168) sin 2πt/24 + nₜ,   nₜ = 0.8 nₜ₋₁ + 0.2 εₜ
   """
   t = np.arange(N)
   rng = np.random.default_rng(seed)

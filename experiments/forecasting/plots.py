@@ -17,19 +17,19 @@ def plot_forecasts(
   titles: Sequence[str],
   num_past: int,
 ):
-  """Plot forecasts with intervals, the true values and the last known value, one panel each.
+  """Plot one panel per forecast: interval, median, true values and last known value.
 
   Args:
     path: the PNG file to write.
-    values: the series [N].
-    ends: the last known row of each of n forecasts.
-    quantiles: [n, L, 3], of the L rows after the ends: the lower end of the interval, the median
-      and the upper end.
-    titles: of the n panels.
-    num_past: known rows that are drawn.
+    values: the values of the series [N].
+    ends: the last known row of each of the n forecasts.
+    quantiles: the forecasts [n, L, 3] for the L rows after each end. The last axis contains the
+      lower end of the interval, the median and the upper end of the interval.
+    titles: the titles of the n panels.
+    num_past: the number of known rows to draw.
 
   Raises:
-    ValueError: there is not one title and one forecast for each end.
+    ValueError: the lengths of `ends`, `quantiles` and `titles` differ.
   """
   from matplotlib.figure import Figure
 

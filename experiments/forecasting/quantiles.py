@@ -8,8 +8,8 @@ import optax
 from rnnjax.training import metrics
 from rnnjax.types import Array
 
-QUANTILES = (0.1, 0.5, 0.9)  # the outer ones are an 80 % interval
-NUM_OUTPUTS = 1 + len(QUANTILES)  # per variable and step ahead: a mean and the quantiles
+QUANTILES = (0.1, 0.5, 0.9)  # 0.1 and 0.9 are the ends of an 80 % interval
+NUM_OUTPUTS = 1 + len(QUANTILES)  # a mean and the quantiles, per variable and forecast step
 HUBER_DELTA = 0.01  # κ, in standard deviations of the series
 
 
@@ -19,29 +19,30 @@ def pinball_loss(target: Array, predicted: Array) -> Array:
       Σ |q − [e < 0]| h(e) over q in QUANTILES,   e = target − predicted
       h(e) = e²/2κ if |e| < κ, else |e| − κ/2
 
-  At the kink of the original loss, a rounding error changes the sign of the gradient, so that
-  training would differ between devices.
+  The original loss has a kink at e = 0, where a rounding error changes the sign of the gradient, so
+  that training would differ between devices. The smooth loss has no kink.
 
   Args:
-    target: [...].
-    predicted: [..., Q]; the expected loss is minimal at the quantiles, up to the effect of κ.
+    target: the true values [...].
+    predicted: the predicted quantiles [..., Q]. The expected loss is minimal at the true quantiles,
+      up to the effect of κ.
 
   Returns:
-    [...].
+    The losses [...].
   """
   q, e = jnp.array(QUANTILES), target[..., None] - predicted
   return (jnp.where(e < 0, 1 - q, q) * optax.huber_loss(e, delta=HUBER_DELTA) / HUBER_DELTA).sum(-1)
 
 
 def denormalize(ys: Array, batch: Mapping[str, Array]) -> Array:
-  """Return the forecasts x̂ = baseline + scale · y: a mean and QUANTILES.
+  """Return the forecasts x̂ = baseline + scale · y, which are a mean and the QUANTILES.
 
   Args:
     ys: the outputs of the model [T, B, D · L · NUM_OUTPUTS].
     batch: {"baseline": [T, B, D, L], "scale": [T, B, D, 1]}.
 
   Returns:
-    [T, B, D, L, NUM_OUTPUTS].
+    The forecasts [T, B, D, L, NUM_OUTPUTS].
   """
   baseline = batch["baseline"][..., None]
   return baseline + batch["scale"][..., None] * ys.reshape(*baseline.shape[:-1], NUM_OUTPUTS)
@@ -53,14 +54,16 @@ def forecast_metrics(
   """Return the metrics of forecasts.
 
   Args:
-    ys: as for `denormalize`.
-    batch: as for `denormalize`, with {"future": [T, B, D, L], "weights": [B]}.
-    last_step_only: whether only the forecasts at the last step of a window are evaluated, or those
-      at all steps.
+    ys: the outputs of the model [T, B, D · L · NUM_OUTPUTS].
+    batch: the batch of `denormalize` with the additional entries
+      {"future": [T, B, D, L], "weights": [B]}.
+    last_step_only: if True, evaluate only the forecasts at the last step of each window, otherwise
+      the forecasts at all steps.
 
   Returns:
     {"loss": the sum of squared error and pinball loss, "mse": the squared error of the mean,
-    "mae": its absolute error, "coverage": how often the true value is in the interval}.
+    "mae": the absolute error of the mean, "coverage": the fraction of true values in the
+    interval}.
   """
   if last_step_only:
     ys = ys[-1:]

@@ -1,7 +1,8 @@
 """Windows of a series: model inputs, naive forecasts and targets.
 
-The level and the volatility of a series change over time. The model therefore reads differences and
-predicts the error of a naive forecast, both divided by the recent scale of the steps.
+The level and the volatility of a series change over time. The inputs of the model are therefore
+differences, and its target is the error of a naive forecast. Inputs and targets are divided by the
+recent step size (`local_scale`).
 """
 
 from collections.abc import Sequence
@@ -22,22 +23,23 @@ def make_windows(
   """Return the inputs and targets of windows of a series.
 
   Args:
-    values: [N, D], standardized.
+    values: the standardized series [N, D].
     ends: the last row of each window.
-    context_length: T, the steps of a window.
-    horizon: L, the steps of the forecast.
-    season_length: s, in steps.
-    baseline_season: the season of the naive forecast that the model corrects; 1 for the last value.
-    per_variable: whether each variable has separate windows, all of the first variable before
-      those of the next one. Then D below is 1.
+    context_length: T, the number of input steps of a window.
+    horizon: L, the number of forecast steps.
+    season_length: s, the number of steps of a season.
+    baseline_season: the season length of the naive forecast that the model corrects; 1 repeats the
+      last value.
+    per_variable: whether each variable has separate windows, sorted by variable. If so, D is 1 in
+      the shapes below.
 
   Returns:
-    For each window,
-    "tokens": [T, D · 5], for each variable (xₜ − xₜ₋₁)/pₜ, (xₜ − xₜ₋ₛ)/pₜ, (xₜ − mₜ)/pₜ with the
-      mean mₜ of the last T values, and sin 2πt/s, cos 2πt/s.
-    "baseline": [T, D, L], the naive forecast.
-    "scale": [T, D, 1], pₜ of `local_scale`.
-    "future": [T, D, L], the values to forecast.
+    A dict with one array per window for each name:
+    "tokens": the model inputs [T, D · 5]. For each variable (xₜ − xₜ₋₁)/pₜ, (xₜ − xₜ₋ₛ)/pₜ,
+      (xₜ − mₜ)/pₜ with the mean mₜ of the last T values, sin 2πt/s and cos 2πt/s.
+    "baseline": the naive forecast [T, D, L].
+    "scale": the recent step size pₜ [T, D, 1] from `local_scale`.
+    "future": the values to forecast [T, D, L].
   """
   N, D = values.shape
   scale = local_scale(values, context_length)
@@ -64,14 +66,14 @@ def make_windows(
 
 
 def lag_difference(values: np.ndarray, steps: int) -> np.ndarray:
-  """Return xₜ − xₜ₋ₛ of values [N, D]; before the first row, x is the first row."""
+  """Return xₜ − xₜ₋ₛ for values x [N, D] and s = steps; the first row is repeated before t = 0."""
   return values - values[np.maximum(np.arange(len(values)) - steps, 0)]
 
 
 def moving_average(values: np.ndarray, context_length: int) -> np.ndarray:
-  """Return the mean of the last `context_length` values up to each row of values [N, D].
+  """Return, for each row of values [N, D], the mean of the last `context_length` rows.
 
-  At the beginning, the mean is over the rows that exist.
+  For the first `context_length` − 1 rows, the mean is over all rows so far.
   """
   cumulative_sum = np.cumsum(np.pad(values, [(1, 0), (0, 0)]), 0)
   end = np.arange(1, len(values) + 1)
@@ -80,18 +82,18 @@ def moving_average(values: np.ndarray, context_length: int) -> np.ndarray:
 
 
 def local_scale(values: np.ndarray, context_length: int) -> np.ndarray:
-  """Return the recent size of a step of values [N, D]: pₜ = 0.01 + √(mean of (xₜ − xₜ₋₁)²)."""
-  # Rounding of the cumulative sum can make the mean slightly negative.
+  """Return the recent step size pₜ = 0.01 + √(moving average of (xₜ − xₜ₋₁)²) of values [N, D]."""
+  # Rounding errors of the cumulative sum can make the moving average slightly negative.
   return 0.01 + np.sqrt(
     np.maximum(moving_average(lag_difference(values, 1) ** 2, context_length), 0)
   )
 
 
 def future_values(values: np.ndarray, horizon: int) -> np.ndarray:
-  """Return the values after each row of values [N, D]: xₜ₊ₖ, k = 1 ... horizon.
+  """Return xₜ₊ₖ for each row t of values x [N, D] and k = 1 ... horizon.
 
   Returns:
-    [N, D, horizon], NaN after the end of the series.
+    [N, D, horizon], with NaN after the end of the series.
   """
   padding = np.full((horizon, values.shape[1]), np.nan)
   padded = np.concatenate([values[1:], padding])
@@ -99,17 +101,17 @@ def future_values(values: np.ndarray, horizon: int) -> np.ndarray:
 
 
 def naive_forecast(values: np.ndarray, horizon: int, season_length: int = 1) -> np.ndarray:
-  """Return the forecast that repeats the last season; with season_length 1, the last value.
+  """Return the naive forecast that repeats the last season.
 
-      x̂ₜ,ₖ = xₜ₊ₖ₋ₘₛ,   m = ⌈k/s⌉, the smallest number of seasons back to a known row
+      x̂ₜ,ₖ = xₜ₊ₖ₋ₘₛ,   m = ⌈k/s⌉ is the smallest number of seasons back to a known row
 
   Args:
-    values: [N, D].
-    horizon: k = 1 ... horizon.
-    season_length: s. Before the first row, x is the first row.
+    values: the series x [N, D]. The first row is repeated before t = 0.
+    horizon: the largest k; k = 1 ... horizon.
+    season_length: s, the number of steps of a season; 1 repeats the last value.
 
   Returns:
-    [N, D, horizon].
+    The forecasts [N, D, horizon].
   """
   k = np.arange(1, horizon + 1)
   rows = np.arange(len(values))[:, None] + k - season_length * -(-k // season_length)
@@ -119,9 +121,9 @@ def naive_forecast(values: np.ndarray, horizon: int, season_length: int = 1) -> 
 def baseline_errors(
   values: np.ndarray, ends: Sequence[int], *, horizon: int, season_length: int
 ) -> dict[str, float]:
-  """Return mean squared and absolute errors of the naive forecasts after the rows `ends`.
+  """Return the mean squared and mean absolute errors of naive forecasts after the rows `ends`.
 
-  "persistence/..." repeats the last value, "seasonal/..." the last season.
+  The forecast "persistence/..." repeats the last value, "seasonal/..." the last season.
   """
   scores = {}
   true = future_values(values, horizon)[ends]

@@ -1,1 +1,1 @@
-"""Language modeling: data, generation and evaluation of `char_lm` and `word_lm`."""
+"""Data, text generation and evaluation for the language models `char_lm` and `word_lm`."""

@@ -1,13 +1,13 @@
-"""Texts for language models: one file, or a folder with a training, validation and test set.
+"""Texts for language models, loaded from one file or from a folder with three splits.
 
   embedded   a small text that is part of the package
   files      a folder with files whose names end in train.txt, valid.txt and test.txt (also .gz), as
-             in the Penn Treebank; a folder with a single .txt; or the path of one file
-  reviews    film reviews in a folder, as `rnnjax.data.labeled_texts` reads them; unlabeled reviews
+             in the Penn Treebank; a folder with a single .txt file; or the path of one file
+  reviews    a folder of film reviews in a format of `rnnjax.data.labeled_texts`; unlabeled reviews
              are added to the training set
 
-A single text is split: the last 10 % are the test set, and five pieces of 1 % each,
-distributed over the rest, are the validation set.
+A single text is split by position. The last 10 % are the test set. Five pieces of 1 % each, evenly
+spaced in the remaining text, are the validation set.
 """
 
 import pathlib
@@ -26,19 +26,19 @@ from rnnjax.types import InvalidInputError
 
 DATASETS = (*files.DATASETS, "reviews")
 SPLITS = ("train", "valid", "test")
-VALID_PERCENTS = range(8, 90, 18)  # the hundredths of a single text that are the validation set
-EOS_TOKEN = "<eos>"  # end of a line or of a review
+VALID_PERCENTS = range(8, 90, 18)  # validation pieces, in percent of a single text
+EOS_TOKEN = "<eos>"  # marks the end of a line or a review
 
 
 class Corpus(NamedTuple):
-  """A text as token ids, in three sets.
+  """The token ids of a text, in three splits.
 
   Attributes:
     name: the name of the text.
-    vocabulary: its symbols.
+    vocabulary: the symbols of the text (characters, bytes or words).
     train: token ids [N] of the training set.
-    valid: token ids of the validation set.
-    test: token ids of the test set.
+    valid: token ids [N] of the validation set.
+    test: token ids [N] of the test set.
   """
 
   name: str
@@ -49,7 +49,7 @@ class Corpus(NamedTuple):
 
 
 class CorpusBatches(NamedTuple):
-  """The three sets of a corpus as batches for truncated backpropagation."""
+  """Batches for truncated backpropagation of the three splits of a corpus."""
 
   train: BpttBatches
   valid: BpttBatches
@@ -57,15 +57,15 @@ class CorpusBatches(NamedTuple):
 
 
 def make_batches(corpus: Corpus, batch_size: int, bptt_length: int, seed: int) -> CorpusBatches:
-  """Arrange each set in `batch_size` columns that are read in windows of `bptt_length` steps.
+  """Batch each split as `batch_size` columns of text, cut into windows of `bptt_length` steps.
 
   Raises:
-    InvalidInputError: a set is too short for `batch_size` columns.
+    InvalidInputError: a split is too short for `batch_size` columns.
   """
   try:
     train = BpttBatches(corpus.train, batch_size, bptt_length, seed)
-    # Each column of an evaluation set first reads the end of the column before it, unscored. A
-    # single column has no text before it.
+    # In evaluation, each column is preceded by the last steps of the previous column, as unscored
+    # context. A single column has no previous column.
     context_len = bptt_length if batch_size > 1 else 0
     evaluation = [
       BpttBatches(ids, batch_size, bptt_length, context_len=context_len)
@@ -84,13 +84,15 @@ def load_characters(
   """Load a text as characters.
 
   Args:
-    dataset: "embedded", "files", or "auto": files if `data_dir` is given, else embedded.
-    data_dir: a folder or one file.
-    strip_lines: whether to strip spaces, tabs and carriage returns at both ends of each line.
-    byte_level: whether each byte is a symbol, regardless of the encoding of the text.
+    dataset: "embedded", "files" or "auto". "auto" selects "files" if `data_dir` is non-empty, else
+      "embedded".
+    data_dir: a folder or the path of one file.
+    strip_lines: whether to strip leading and trailing spaces, tabs and carriage returns of lines.
+    byte_level: whether the symbols are bytes instead of characters. The text may then have any
+      encoding.
 
   Raises:
-    InvalidInputError: a file is missing, empty or not UTF-8.
+    InvalidInputError: a file is missing, too short for three sets, or not UTF-8.
   """
   name, texts = _read_texts(dataset, data_dir, byte_level)
   if strip_lines:
@@ -99,19 +101,19 @@ def load_characters(
 
 
 def load_words(dataset: str, data_dir: str, vocab_size: int | None = None) -> Corpus:
-  """Load a text as words, with <eos> after each line or review.
+  """Load a text as words, with "<eos>" after each line or review.
 
-  Files are split at whitespace: they are expected to be tokenized. The embedded text and reviews
-  are tokenized into lower-case words and punctuation. A word that is not among the `vocab_size`
-  most frequent of the training set is "<unk>".
+  Files must be tokenized, because they are split only at whitespace. The embedded text and reviews
+  are tokenized into lower-case words and punctuation marks. The vocabulary contains "<unk>" and the
+  most frequent words of the training set. All other words become "<unk>".
 
   Args:
-    dataset: as for `load_characters`, or "reviews".
-    data_dir: a folder or one file.
-    vocab_size: the size of the vocabulary; None for all words.
+    dataset: "reviews", or a dataset of `load_characters`.
+    data_dir: a folder or the path of one file.
+    vocab_size: the size of the vocabulary; None includes all words.
 
   Raises:
-    InvalidInputError: a file is missing, empty or not UTF-8.
+    InvalidInputError: a file is missing, too short for three sets, or not UTF-8.
   """
   if dataset == "reviews":
     reviews = labeled_texts.load_folder(data_dir)
@@ -124,7 +126,7 @@ def load_words(dataset: str, data_dir: str, vocab_size: int | None = None) -> Co
     vocabulary = Vocabulary.from_texts(splits[:1], vocab_size, ("<unk>",))
     return _make_corpus(reviews.name, vocabulary, splits)
   name, texts = _read_texts(dataset, data_dir)
-  # The embedded text is so small that rare words become "<unk>": otherwise it would have none.
+  # In the embedded text, words that occur once become "<unk>". Otherwise "<unk>" would never occur.
   tokenize, min_count = (tokenize_lower, 2) if name == "embedded" else (str.split, 1)
   lines_by_text = [text.removesuffix("\n").split("\n") for text in texts]
   splits = _split_texts(
@@ -146,7 +148,7 @@ def _make_corpus(name: str, vocabulary: Vocabulary, texts: Iterable) -> Corpus:
 
 
 def _read_texts(dataset: str, data_dir: str, byte_level: bool = False) -> tuple[str, list[str]]:
-  """Return the name of a text and a list of the whole text, or of its three sets."""
+  """Return (name, texts); `texts` has one text, or the texts of the three splits."""
   hint = "FOLDER or --text_file=FILE reads another"
   if not use_files(dataset, data_dir, "the small text that comes with rnnjax", hint):
     return "embedded", [_read_file(pathlib.Path(__file__).with_name("hello.txt"), byte_level)]
@@ -174,15 +176,16 @@ def _read_texts(dataset: str, data_dir: str, byte_level: bool = False) -> tuple[
 
 def _read_file(file: File, byte_level: bool) -> str:
   if byte_level:
-    return read_bytes(file).decode("latin-1")  # maps each byte to the character of its number
+    return read_bytes(file).decode("latin-1")  # maps byte n to character n
   return read_text(file, "char_lm reads any bytes with --byte_level")
 
 
 def _split_texts(texts: list[Sequence]) -> list[Sequence]:
-  """Return three texts unchanged; split a single text into three sets.
+  """Return the training, validation and test text.
 
-  The single text is cut into 100 pieces: VALID_PERCENTS are the validation set, the last 10 the
-  test set, and the others the training set.
+  Three texts are returned unchanged. A single text is cut into 100 pieces. The pieces
+  VALID_PERCENTS are the validation set, the last 10 pieces are the test set, and all other pieces
+  are the training set.
   """
   if len(texts) == 3:
     return texts

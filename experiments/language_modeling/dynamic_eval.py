@@ -1,4 +1,4 @@
-"""Dynamic evaluation: the model is trained on each window of the text after predicting it.
+"""Dynamic evaluation: after predicting each window of the text, train the model on the window.
 
 Mikolov et al. (2010); Krause et al. (2018).
 """
@@ -19,13 +19,13 @@ def dynamic_eval_task(
 
       θ₀ = θ;   predict window n with θₙ;   θₙ₊₁ = θₙ − optimizer(∇lossₙ(θₙ)) + λ (θ − θₙ)
 
-  The parameters are adapted to a window only after it is predicted. Evaluate with batch size 1:
-  with several columns, a column would be predicted by parameters adapted to text that follows it.
+  The parameters are adapted to a window only after the window is predicted. The batch size must be
+  1. With several columns, the parameters would be adapted to text that follows a predicted window.
 
   Args:
     model: a `LanguageModel`.
     optimizer: an optimizer with a small learning rate.
-    decay: λ, the rate at which the parameters return to those of training.
+    decay: λ, the fraction of θₙ − θ that each window undoes.
   """
   task = language_modeling_task(model)
 
@@ -40,7 +40,7 @@ def dynamic_eval_task(
       return scores["loss"].total, (next_carry, scores)
 
     grads, (model_carry, scores) = jax.grad(total_loss, has_aux=True)(adapted_params)
-    # The mean over the window; a window of weight 0 must not divide by 0.
+    # Mean gradient over the window; the maximum avoids division by 0 for a window of weight 0.
     grads = jax.tree.map(lambda g: g / jnp.maximum(scores["loss"].weight, 1), grads)
     updates, optimizer_state = optimizer.update(grads, optimizer_state, adapted_params)
 

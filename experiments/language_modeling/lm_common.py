@@ -22,26 +22,28 @@ from rnnjax.recurrent_dropout import weight_drop, zoneout
 from rnnjax.training import averaging, device_mesh, optimizers, tasks
 from rnnjax.types import InvalidInputError
 
-LINE_ENDS = ("\n", corpus_data.EOS_TOKEN)  # default prompts: a text begins after one of these
+LINE_ENDS = ("\n", corpus_data.EOS_TOKEN)  # default prompts; a new text or line begins after them
 
 
 @dataclasses.dataclass(frozen=True)
 class LanguageModelConfig(train_config.TrainConfig):
-  separator: ClassVar[str] = ""  # as for a TextGenerator
+  separator: ClassVar[str] = ""  # see `TextGenerator`
   byte_level: ClassVar[bool] = False
 
   # Data
   text_file: str = field_spec(
-    "", "text file to read instead of the folder --data_dir", is_file=True
+    "", "text file that is used instead of the folder --data_dir", is_file=True
   )
-  batch_size: int = field_spec(64, "columns of a batch: parallel streams of text", min_value=1)
+  batch_size: int = field_spec(
+    64, "columns of a batch; each column is a separate stream of text", min_value=1
+  )
   bptt_length: int = field_spec(100, "steps of truncated backpropagation", min_value=1)
   state_reset_prob: float = field_spec(
-    0.02, "probability that a column starts a window from the zero state", **PROBABILITY
+    0.02, "probability that a column starts a window with a zero state", **PROBABILITY
   )
 
   # Model
-  embed_dim: int = field_spec(64, "features of the embedding", min_value=1)
+  embed_dim: int = field_spec(64, "embedding size", min_value=1)
   tied: bool = field_spec(False, "share the weights of the embedding and the softmax")
 
   # Optimization
@@ -54,7 +56,7 @@ class LanguageModelConfig(train_config.TrainConfig):
     0.0, "variational dropout rate of the embedding's features", **PROBABILITY
   )
   word_type_dropout: float = field_spec(
-    0.0, "dropout rate of symbols, for all occurrences in a batch at once", **PROBABILITY
+    0.0, "dropout rate of symbols; all occurrences in a batch are dropped together", **PROBABILITY
   )
   weight_drop: float = field_spec(0.0, "dropout rate of the recurrent weights", **PROBABILITY)
   zoneout: float = field_spec(
@@ -66,7 +68,7 @@ class LanguageModelConfig(train_config.TrainConfig):
   # Evaluation
   dynamic_eval_lr: float = field_spec(
     0.0,
-    "learning rate of Adam in dynamic evaluation; 0 for none",
+    "learning rate of Adam in dynamic evaluation; 0 disables dynamic evaluation",
     min_value=0,
     affects_training=False,
   )
@@ -76,23 +78,29 @@ class LanguageModelConfig(train_config.TrainConfig):
     "", "prompt to continue with the model of --workdir; empty trains", affects_training=False
   )
   sample_length: int = field_spec(
-    500, "symbols to generate after training; 0 for none", min_value=0, affects_training=False
+    500, "symbols to generate after training; 0 generates none", min_value=0, affects_training=False
   )
   prompt: str = field_spec(
-    "", "prompt of the text generated after training; empty for a line end", affects_training=False
+    "", "prompt of the text generated after training; empty uses a line end", affects_training=False
   )
   temperature: float = field_spec(
     0.8, "sampling temperature; 0 takes the most probable symbol", affects_training=False
   )
   num_samples: int = field_spec(
-    1, "texts to generate at once; the first is shown", min_value=1, affects_training=False
+    1,
+    "number of texts to generate at once; only the first is printed",
+    min_value=1,
+    affects_training=False,
   )
   top_k: int = field_spec(
-    0, "sample among the k most probable symbols; 0 for all", min_value=0, affects_training=False
+    0,
+    "sample among the k most probable symbols; 0 disables top-k",
+    min_value=0,
+    affects_training=False,
   )
   top_p: float = field_spec(
     1.0,
-    "sample among the most probable symbols with this total probability",
+    "sample among the most probable symbols with this total probability; 1 disables top-p",
     affects_training=False,
   )
 
@@ -107,16 +115,17 @@ class LanguageModelConfig(train_config.TrainConfig):
 def build(
   config: LanguageModelConfig, vocab_size: int, output_layer=None, backward_encoder=None
 ) -> LanguageModel:
-  """Build the model.
+  """Build the language model that a configuration specifies.
 
   Args:
     config: the configuration.
-    vocab_size: V, the number of symbols.
-    output_layer: the softmax; None for a full softmax.
-    backward_encoder: the encoder of an additional backward language model, or None.
+    vocab_size: the number of symbols in the vocabulary.
+    output_layer: the softmax; None uses a full softmax.
+    backward_encoder: the encoder of an additional backward language model; None adds no backward
+      model.
 
   Raises:
-    InvalidInputError: weight drop or zoneout is set for a cell without recurrent weights.
+    InvalidInputError: --weight_drop or --zoneout is set for a cell without recurrent weights.
   """
   cell = make_cell(config.cell, config.hidden_size)
   if config.weight_drop and cell.coefficients:
@@ -144,7 +153,7 @@ def build(
 
 
 def make_optimizer_and_ema(config: LanguageModelConfig, num_steps: int):
-  """Return the optimizer and the averaging of the parameters."""
+  """Return the Adam optimizer and the EMA of the parameters."""
   schedule = optimizers.make_schedule(
     config.learning_rate, num_steps, "cosine", warmup_fraction=0.02
   )
@@ -157,10 +166,20 @@ def train(
   model: LanguageModel,
   make_optimizer_and_ema=make_optimizer_and_ema,
 ) -> tuple[TextGenerator, dict]:
-  """Train, logging samples, and test once; return a generator with the best model, and the scores.
+  """Train and test a language model, and log samples during training.
+
+  Args:
+    config: the configuration.
+    corpus: the text.
+    model: the language model.
+    make_optimizer_and_ema: a function (config, num_steps) -> (optimizer, averaging).
+
+  Returns:
+    A text generator with the parameters of the best validation loss, and the scores.
 
   Raises:
-    InvalidInputError: the prompt has a symbol that is not in the vocabulary (before training).
+    InvalidInputError: the vocabulary lacks a symbol of the prompt, --top_k exceeds the vocabulary
+      size, or a split of the corpus is too short. All are checked before training.
   """
   data = corpus_data.make_batches(corpus, config.batch_size, config.bptt_length, config.seed)
   num_steps = config.epochs * len(data.train)
@@ -174,7 +193,7 @@ def train(
 
   prompt = config.prompt or _default_prompt(corpus.vocabulary)
   make_generator(None).validate_prompt(prompt, config.top_k)
-  sample_every = -(-config.epochs // 10) * len(data.train)  # at most ten samples in a run
+  sample_every = -(-config.epochs // 10) * len(data.train)  # log at most ten samples per run
   with training.Trainer(
     config,
     task,
@@ -204,7 +223,7 @@ def train(
 def evaluate_single_column(
   config: LanguageModelConfig, corpus: corpus_data.Corpus, task: tasks.Task, params
 ) -> dict[str, float]:
-  """Return the validation and the test loss of a task that must read the text as one column."""
+  """Return {"valid": loss, "test": loss} of a task that needs batch size 1 (one text column)."""
   data = corpus_data.make_batches(corpus, 1, config.bptt_length, config.seed)
   mesh = device_mesh.single_device_mesh()
   return {
@@ -214,16 +233,16 @@ def evaluate_single_column(
 
 
 def load(workdir: str, config_class, build, **overrides) -> TextGenerator:
-  """Load the model of a finished run.
+  """Load the text generator of a finished run.
 
   Args:
     workdir: the --workdir of the run.
     config_class: the configuration class of the experiment.
-    build: the function of the experiment that builds its model.
+    build: the `build` function of the experiment.
     **overrides: fields of the configuration to replace.
 
   Raises:
-    InvalidInputError: `workdir` is not the folder of a finished run of this experiment.
+    InvalidInputError: `workdir` contains no finished run of this experiment.
   """
   saved, config = runner.load_run(config_class, workdir, "vocabulary", text_file="", **overrides)
   vocabulary = Vocabulary.from_json(saved.extras["vocabulary"], ())
@@ -234,28 +253,28 @@ def load(workdir: str, config_class, build, **overrides) -> TextGenerator:
 def print_samples(
   config: LanguageModelConfig, generator: TextGenerator, prompt: str
 ) -> dict[str, float]:
-  """Print a prompt and its continuation; return the speed if --num_samples is above 1."""
+  """Print a prompt and its continuation; if --num_samples > 1, return the generation speed."""
   if not config.sample_length:
     return {}
   print(_sample_text(config, generator, prompt, config.sample_length))
   if config.num_samples == 1:
     return {}
-  start = time.perf_counter()  # the first call compiled, so the second one is timed
+  start = time.perf_counter()  # the first call compiled the program; the second call is timed
   _sample_text(config, generator, prompt, config.sample_length)
   num_symbols = config.num_samples * config.sample_length
   return {"symbols_per_second": num_symbols / (time.perf_counter() - start)}
 
 
 def _default_prompt(vocabulary: Vocabulary) -> str:
-  """Return the end of a line, or else the most frequent symbol."""
+  """Return a line end if the vocabulary has one, else the most frequent ASCII symbol."""
   line_ends = [symbol for symbol in LINE_ENDS if symbol in vocabulary.ids]
-  # A non-ASCII symbol may be a single byte of a character, which is no valid prompt.
+  # A non-ASCII symbol may be a single byte of a character, which is an invalid prompt.
   ascii_symbols = filter(str.isascii, vocabulary.words)
   return [*line_ends, *ascii_symbols, *vocabulary.words][0]
 
 
 def _sample_text(config, generator, prompt, length):
-  """Return the prompt and the first of its continuations."""
+  """Return the prompt followed by the first sampled continuation."""
   prompt = prompt or _default_prompt(generator.vocabulary)
   texts = generator.generate(
     prompt,

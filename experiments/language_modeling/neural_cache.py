@@ -1,4 +1,4 @@
-"""Neural cache: interpolation of a language model with its recent hidden states.
+"""Neural cache: interpolation of a language model with a cache of recent hidden states.
 
 Grave, Joulin & Usunier (2017), "Improving Neural Language Models with a Continuous Cache".
 """
@@ -18,14 +18,14 @@ def neural_cache_task(
   """Return a language modeling task whose `score` uses a cache of hidden states.
 
       p_cache(w) ∝ Σᵢ 1[wᵢ₊₁ = w] exp(θ hₜ·hᵢ)           t − cache_size ≤ i < t
-      p(w) = (1 − λ) p_model(w) + λ p_cache(w)            p_model alone if the cache is empty
+      p(w) = (1 − λ) p_model(w) + λ p_cache(w)            p = p_model if the cache is empty
 
-  The cache has no parameters. It needs no training.
+  The cache has no parameters and needs no training.
 
   Args:
     model: a `LanguageModel`.
     cache_size: number of steps in the cache.
-    cache_theta: θ; the larger, the sharper is p_cache.
+    cache_theta: θ, the inverse temperature of p_cache; larger values make p_cache sharper.
     cache_lambda: λ, the weight of p_cache.
 
   Raises:
@@ -37,7 +37,7 @@ def neural_cache_task(
 
   def initial_carry(params, batch):
     B, H = batch["weights"].shape[1], model.encoder.features
-    keys, words = jnp.zeros((B, cache_size, H)), -jnp.ones((B, cache_size), int)  # -1: empty
+    keys, words = jnp.zeros((B, cache_size, H)), -jnp.ones((B, cache_size), int)  # -1: empty entry
     return task.initial_carry(params, batch), keys, words
 
   def score(params, carry, batch):
@@ -49,7 +49,7 @@ def neural_cache_task(
     hs = jnp.swapaxes(hs, 0, 1)
     keys, words = jnp.concatenate((keys, hs), 1), jnp.concatenate((words, targets), 1)
 
-    # Step t reads the `cache_size` steps before it, from the cache and from this window.
+    # Step t attends to the previous `cache_size` steps, in the cache and in this window.
     position, t = jnp.arange(cache_size + T)[None], jnp.arange(T)[:, None]
     in_cache = (t <= position) & (position < cache_size + t)
     mask = in_cache[None] & (words >= 0)[:, None]
@@ -62,7 +62,7 @@ def neural_cache_task(
     log_p = jax.nn.log_softmax(jnp.swapaxes(logits, 0, 1))
     log_p = jnp.take_along_axis(log_p, targets[..., None], -1)[..., 0]
     λ = jnp.where(normalizer > 0, cache_lambda, 0)
-    # In the log domain: p_model may be less than the smallest float.
+    # The sum is computed in the log domain, because p_model may underflow.
     nats = -jnp.logaddexp(jnp.log1p(-λ) + log_p, jnp.log(λ * p_cache))
     loss = metrics.weighted_mean(nats, batch["weights"].T)
     return (model_carry, keys[:, -cache_size:], words[:, -cache_size:]), {"loss": loss}

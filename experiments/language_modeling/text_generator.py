@@ -21,18 +21,18 @@ def _predict_next(model, params, tokens, lengths):
 
 
 class TextGenerator(NamedTuple):
-  """A language model, its parameters and its vocabulary.
+  """A trained language model that generates text.
 
       generator = char_lm.load("runs/shakespeare")
       print(generator.generate("ROMEO:", 500, temperature=0.8)[0])
 
   Attributes:
     model: the language model.
-    params: its parameters.
-    vocabulary: the symbols and their ids.
+    params: the parameters of the model.
+    vocabulary: the mapping between symbols and token ids.
     separator: the string between two symbols: "" for characters, " " for words.
-    byte_level: whether the symbols are bytes. Prompts and texts are then UTF-8, and a generated
-      text may end within a character.
+    byte_level: whether the symbols are bytes. If true, prompts and texts are UTF-8, and the last
+      character of a generated text may be incomplete.
   """
 
   model: LanguageModel
@@ -56,15 +56,15 @@ class TextGenerator(NamedTuple):
 
     Args:
       prompt: the text to continue.
-      length: symbols of each continuation.
-      num_samples: number of continuations.
-      seed: seed of the sampling.
-      temperature: as for `make_sampler`; so are top_k and top_p.
-      top_k: sample among the k most probable symbols; None for all.
-      top_p: sample among the most probable symbols with this total probability.
+      length: the number of symbols of each continuation.
+      num_samples: the number of continuations.
+      seed: random seed of the sampling.
+      temperature: sampling temperature; 0 takes the most probable symbol.
+      top_k: sample among the k most probable symbols; None disables it.
+      top_p: sample among the most probable symbols with this total probability; 1 disables it.
 
     Raises:
-      InvalidInputError: the prompt is empty or has a symbol that is not in the vocabulary, or an
+      InvalidInputError: the prompt is empty, the vocabulary lacks a symbol of the prompt, or an
         argument is out of range.
     """
     self.validate_prompt(prompt, top_k)
@@ -100,7 +100,7 @@ class TextGenerator(NamedTuple):
       )
 
   def top_next_tokens(self, prompt: str, k: int = 10) -> list[tuple[str, float]]:
-    """Return the k most probable next symbols with their probabilities, in descending order."""
+    """Return the k most probable next symbols as (symbol, probability), in descending order."""
     _, logits = _predict_next(self.model, self.params, *self._encode(prompt, 1))
     probabilities = np.asarray(jax.nn.softmax(logits[0]))
     ids = np.argsort(-probabilities)[:k]
@@ -111,7 +111,7 @@ class TextGenerator(NamedTuple):
     if self.byte_level:
       prompt = prompt.encode().decode("latin-1")
     if self.separator:
-      # A word that is not in the vocabulary as it is, such as "Hello,", is tokenized.
+      # A word that the vocabulary lacks, such as "Hello,", is tokenized.
       words_of = lambda word: [word] if word in self.vocabulary.ids else tokenize_lower(word)
       prompt = [token for word in prompt.split() for token in words_of(word)]
     ids = self.vocabulary.encode(prompt)

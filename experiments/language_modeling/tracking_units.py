@@ -1,7 +1,8 @@
-"""Hidden units whose activation tracks a signal of the text: quotes, brackets, line length.
+"""Hidden units whose activations track a signal of the text, such as quotes or line length.
 
 Karpathy, Johnson & Li (2015), "Visualizing and Understanding Recurrent Networks", found such units
-by inspection. Here the best unit is selected on one half of a text and measured on the other.
+by inspection. Here the first half of a text selects the unit with the highest correlation. The
+second half measures the reported correlation.
 """
 
 from collections.abc import Mapping
@@ -13,11 +14,11 @@ OPENING_BRACKETS, CLOSING_BRACKETS = "([{", ")]}"
 
 
 class TrackingUnit(NamedTuple):
-  """The unit that tracks a signal.
+  """A hidden unit that tracks a signal.
 
   Attributes:
     unit: the index of the unit.
-    correlation: its correlation with the signal, on text on which it was not selected.
+    correlation: the correlation of the unit with the signal, on text not used to select the unit.
   """
 
   unit: int
@@ -25,9 +26,9 @@ class TrackingUnit(NamedTuple):
 
 
 def _count_since(is_start: np.ndarray, is_counted: np.ndarray) -> np.ndarray:
-  """Return how many positions were counted since the last start, or since the beginning.
+  """Return, for each position t, the number of counted positions since the last start.
 
-  nₜ = Σₛ counted[s],   last start < s ≤ t
+  nₜ = Σₛ is_counted[s],   last start < s ≤ t    (all s ≤ t before the first start)
   """
   total = np.concatenate([[0], np.cumsum(is_counted)])
   last_start = np.maximum.accumulate(np.where(is_start, np.arange(len(is_start)), -1))
@@ -35,17 +36,17 @@ def _count_since(is_start: np.ndarray, is_counted: np.ndarray) -> np.ndarray:
 
 
 def text_signals(text: str) -> dict[str, np.ndarray]:
-  """Return signals that a unit may track: for each, its value after each character, [T].
+  """Return {signal name: values [T]}, the value of each signal after each character.
 
   Constant signals are omitted.
 
   Returns:
-    "quotes": 1 from an opening double quote and 0 from the closing one. A blank line closes the
-      quote, so that a single unmatched quote does not invert the rest.
-    "brackets": the number of open ( [ and {. An unmatched closing bracket is ignored.
-    "line": characters since the last newline.
-    "word": letters and digits since the last other character.
-    "indent": spaces and tabs at the start of the line, up to the current position.
+    "quotes": 1 inside double quotes, 0 outside. A blank line closes an open quote, so that an
+      unmatched quote does not invert the rest of the text.
+    "brackets": the number of open ( [ and {. Unmatched closing brackets are ignored.
+    "line": the number of characters since the last newline.
+    "word": the number of letters and digits since the start of the word.
+    "indent": the number of leading spaces and tabs of the line, up to the current position.
   """
   characters = np.array(list(text), dtype="U1")
   newline, quote = characters == "\n", characters == '"'
@@ -70,9 +71,12 @@ def text_signals(text: str) -> dict[str, np.ndarray]:
 
 
 def _standardize_columns(xs: np.ndarray) -> np.ndarray:
-  """Return columns of mean 0 and norm 1, whose products are correlations; 0 if constant."""
+  """Return columns scaled to mean 0 and norm 1; a constant column becomes 0.
+
+  The dot product of two such columns is their Pearson correlation.
+  """
   xs = np.asarray(xs, np.float64)
-  varies = xs.max(0) > xs.min(0)  # exact; the variance of a constant may be a rounding error
+  varies = xs.max(0) > xs.min(0)  # exact, unlike a rounded variance
   xs = np.where(varies, xs - xs.mean(0), 0)
   return xs / np.where(varies, np.linalg.norm(xs, axis=0), 1)
 
@@ -80,20 +84,21 @@ def _standardize_columns(xs: np.ndarray) -> np.ndarray:
 def find_tracking_units(
   hs: np.ndarray, signals: Mapping[str, np.ndarray]
 ) -> dict[str, TrackingUnit]:
-  """Return for each signal the unit that tracks it best, selected on the first half of the text.
+  """Return {signal name: best tracking unit}, selected on the first half of the text.
 
       unit = argmaxⱼ |r(hs[: T/2, j], z[: T/2])|,   correlation = r(hs[T/2 :, unit], z[T/2 :])
 
-  r is Pearson's correlation, 0 for a constant. Of many units, some correlate with any signal by
-  chance on the half on which they are selected, but not on the other half.
+  r is Pearson's correlation, 0 for a constant. Among many units, some correlate with any signal by
+  chance on the first half. Such a correlation does not persist on the second half, so the second
+  half measures it.
 
   Args:
     hs: hidden states [T, H].
     signals: the values z [T] of each signal, as returned by `text_signals`.
 
   Raises:
-    ValueError: `hs` is not [T, H] with T ≥ 4 and H ≥ 1, has non-finite values, or differs in length
-      from a signal.
+    ValueError: the shape of `hs` differs from [T, H] with T ≥ 4 and H ≥ 1, `hs` has non-finite
+      values, or `hs` and a signal differ in length.
   """
   hs = np.asarray(hs)
   if hs.ndim != 2 or len(hs) < 4 or not hs.shape[1]:
@@ -112,7 +117,7 @@ def find_tracking_units(
   units = selection.argmax(0)
   correlations = _standardize_columns(hs[half:, units]) * _standardize_columns(zs[half:])
   correlations = correlations.sum(0).clip(-1, 1)
-  # No unit was selected if all units or the signal were constant on the first half.
+  # If all units or the signal are constant on the first half, no unit is selected and r is 0.
   correlations = np.where(selection.max(0) > 0, correlations, 0)
   return {
     name: TrackingUnit(int(unit), float(correlation))

@@ -1,11 +1,11 @@
 """Recordings of speech with the motion of a face, frame by frame.
 
-  embedded   generated: the energies of four frequency bands drive four channels
+  embedded   generated; four channels follow the energies of four frequency bands
   files      a folder or .zip archive of pairs NAME.wav and NAME.npy. The array is [T, C]: T frames
              from the start of the audio, C channels such as blendshape weights
 
-Whole recordings are the test set. The last VALID_FRACTION of each other recording is used for
-validation, the rest for training.
+The test set consists of complete recordings. The last VALID_FRACTION of each other recording is
+used for validation, and the rest for training.
 """
 
 from typing import NamedTuple
@@ -19,19 +19,19 @@ from rnnjax.data.standardize import Standardizer
 from rnnjax.types import InvalidInputError
 
 HOP_LENGTH = 160  # samples of an audio frame
-FRAME_STACK = 3  # audio frames of a face frame; the audio is resampled to fit
+FRAME_STACK = 3  # audio frames per face frame; the audio is resampled to match
 VALID_FRACTION = 0.15
-MIN_DEVIATION = 0.01  # a channel with a smaller standard deviation is left out
-MAX_LENGTH_DIFF = 15  # largest difference of the lengths of audio and face, in frames
+MIN_DEVIATION = 0.01  # a channel with a smaller standard deviation is omitted
+MAX_LENGTH_DIFF = 15  # largest difference between the lengths of audio and face, in frames
 
 
 class FaceRecording(NamedTuple):
   """A recording of audio and face.
 
   Attributes:
-    name: of its files.
-    audio_features: [T, F].
-    face: the channels [T, C].
+    name: the name of the recording's files, without extension.
+    audio_features: the log-mel features [T, F].
+    face: the values of the face channels [T, C].
   """
 
   name: str
@@ -43,9 +43,9 @@ class FaceDataset(NamedTuple):
   """Recordings in three splits.
 
   Attributes:
-    name: of the data set.
-    channels: the indices in the files of the C channels that move in the training set; the others
-      are left out.
+    name: the name of the data set.
+    channels: the column indices, in the files, of the C channels that move in the training set.
+      Other channels are omitted.
     train: the training set.
     valid: the validation set.
     test: the test set.
@@ -65,13 +65,13 @@ def load(
 
   Args:
     dataset: one of files.DATASETS; "auto" reads files if data_dir is given.
-    data_dir: the folder or archive.
+    data_dir: the folder or .zip archive of the recordings.
     test_recordings: comma-separated names of the test recordings; "" for the last one.
-    fps: frames per second.
+    fps: the frames of the face per second.
 
   Raises:
-    InvalidInputError: files are missing, damaged, or do not belong together; a test recording does
-      not exist; or no channel moves in the training set.
+    InvalidInputError: files are missing, damaged or inconsistent; a test recording
+      does not exist; or no channel moves in the training set.
   """
   if use_files(dataset, data_dir, "a generated face", "PATH reads recordings"):
     name, recordings = "files", _read_recordings(data_dir, fps)
@@ -111,12 +111,12 @@ def load(
 
 
 def frame_features(samples: np.ndarray, fps: int) -> np.ndarray:
-  """Return the log-mel features [N / 480, F] of samples [N], at 480 fps samples per second."""
+  """Return the log-mel features [N / 480, F] of audio samples [N], with sample rate 480 · fps."""
   return stack_frames(log_mel(samples, FRAME_STACK * HOP_LENGTH * fps, HOP_LENGTH), FRAME_STACK)
 
 
 def standardize_dataset(dataset: FaceDataset) -> tuple[FaceDataset, Standardizer]:
-  """Return the data set, standardized by its training set, and the scaler of the face."""
+  """Return the data set standardized by its training set, and the scaler of the face channels."""
   audio_scaler = Standardizer.fit([recording.audio_features for recording in dataset.train])
   face_scaler = Standardizer.fit([recording.face for recording in dataset.train])
 
@@ -135,7 +135,7 @@ def standardize_dataset(dataset: FaceDataset) -> tuple[FaceDataset, Standardizer
 
 
 def pad_edges(xs: np.ndarray, before: int, after: int) -> np.ndarray:
-  """Pad xs [T, D] with copies of its first row before it and of its last row after it."""
+  """Pad xs [T, D] with `before` copies of the first row and `after` copies of the last row."""
   return np.pad(xs, [(before, after), (0, 0)], "edge")
 
 
@@ -159,7 +159,7 @@ def _read_recordings(data_dir: str, fps: int) -> list[FaceRecording]:
         f"{recordings[0].name}.npy; it has {face.shape[1]}"
       )
     samples = read_wav(wav_file, FRAME_STACK * HOP_LENGTH * fps)
-    # One frame is for training, one for validation.
+    # The training and the validation part need at least one frame each.
     if min(len(samples) // (FRAME_STACK * HOP_LENGTH), len(face)) < 2:
       raise InvalidInputError(f"{wav_file} and {npy_file} must last at least two frames")
     audio_features = frame_features(samples, fps)
@@ -188,19 +188,19 @@ def _read_face(file: File) -> np.ndarray:
 
 
 def _generate_recordings(fps: int, num_recordings: int = 24, T: int = 600) -> list[FaceRecording]:
-  """Return tones of four pitches with varying volume, and four channels that follow them.
+  """Return tones of four pitches with varying volume, and four face channels that follow them.
 
-  A channel moves like a damped spring towards a function of the volumes a fifth of a second later,
-  as lips close before a p is heard. So its motion depends on all past audio and on future
-  audio, which a model without delay has not read yet. A recording ends in silence.
+  Each channel is a damped spring, pulled towards a function of the volumes 0.2 s later, as lips
+  close before a p is heard. The motion therefore depends on all past audio and on future audio. A
+  model without delay has not yet read this future audio. Each recording ends in silence.
   """
   rng = np.random.default_rng(0)
   recordings = []
-  lead = fps // 5  # frames by which the face is ahead of the audio
+  lead = fps // 5  # number of frames by which the face precedes the audio
   N = FRAME_STACK * HOP_LENGTH
   mix = rng.uniform(-1, 1, (4, 4))
   for n in range(num_recordings):
-    # A volume every 6 frames, interpolated between.
+    # One random volume every 6 frames, with interpolation in between.
     beats = rng.random((T // 6 + 3, 4)) * (rng.random((T // 6 + 3, 4)) < 0.4)
     beats[T // 6 - 3 :] = 0
     beat_times = np.arange(T + lead) / 6

@@ -7,18 +7,22 @@ import numpy as np
 from experiments.lip_sync import data as faces_data
 from rnnjax.analysis.figures import DPI
 
-CONTEXT_LENGTHS = (5, 15)  # past frames of the ridge regression; validation selects
-RIDGE_PENALTIES = (1e3, 1e4)  # validation selects
+CONTEXT_LENGTHS = (5, 15)  # past frames of the ridge regression; validation selects one
+RIDGE_PENALTIES = (1e3, 1e4)  # validation selects one
 LINE_COLORS = {"true": "#b0b5bb", "predicted": "#f47362"}
-NUM_CURVES = 6  # channels in curves.png
-CLIP_SECONDS = 10  # of both figures
+NUM_CURVES = 6  # number of channels in curves.png
+CLIP_SECONDS = 10  # duration shown in both figures
 GIF_FPS = 10
 
 
 def context_windows(
   recordings: list[faces_data.FaceRecording], past: int, future: int
 ) -> np.ndarray:
-  """Return the audio features around each frame: [ΣT, (past + 1 + future) F]."""
+  """Return, for each frame, the concatenated features of the frames from t − past to t + future.
+
+  Returns:
+    [ΣT, (past + 1 + future) F], with the frames of all recordings concatenated.
+  """
   n = past + 1 + future
   windows = []
   for recording in recordings:
@@ -30,13 +34,13 @@ def context_windows(
 
 
 def ridge_predictions(dataset: faces_data.FaceDataset, future: int) -> np.ndarray:
-  """Return the predictions of a ridge regression for the test set: [ΣT, C].
+  """Return the predictions [ΣT, C] of a ridge regression for the test set.
 
-  Validation selects its penalty and how many past frames it reads.
+  The penalty and the number of past frames are selected on the validation set.
 
   Args:
     dataset: the standardized data set.
-    future: the number of future frames that it reads.
+    future: the number of future frames that are inputs of the regression.
   """
   from sklearn.linear_model import Ridge
 
@@ -62,9 +66,9 @@ def ridge_predictions(dataset: faces_data.FaceDataset, future: int) -> np.ndarra
 
 
 def correlations(true: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-  """Return Pearson's r of each channel [C] of two arrays [T, C].
+  """Return Pearson's r [C] between the true and predicted values [T, C] of each channel.
 
-  It is NaN if the true channel is constant, and 0 if only the predicted one is.
+  If the true channel is constant, r is NaN. If only the predicted channel is constant, r is 0.
   """
   true_centered, predicted_centered = true - true.mean(0), predicted - predicted.mean(0)
   scale = np.sqrt((true_centered**2).sum(0) * (predicted_centered**2).sum(0))
@@ -75,7 +79,10 @@ def correlations(true: np.ndarray, predicted: np.ndarray) -> np.ndarray:
 def format_score_table(
   true: np.ndarray, predicted: np.ndarray, ridge_predicted: np.ndarray, names: Sequence
 ) -> str:
-  """Return a table of the standard deviation, RMSE and r of each channel, and r of the baseline."""
+  """Return a text table with the standard deviation, RMSE and r of each channel.
+
+  The last column is r of the ridge regression.
+  """
   rmse = np.sqrt(((predicted - true) ** 2).mean(0))
   rows = zip(
     names, true.std(0), rmse, correlations(true, predicted), correlations(true, ridge_predicted)
@@ -92,10 +99,10 @@ def plot_predictions(
   Args:
     png_path: the PNG file of the curves.
     gif_path: the GIF file of the animation.
-    true: [T, C]; both figures show the first CLIP_SECONDS.
-    predicted: [T, C].
-    names: of the C channels.
-    fps: frames per second.
+    true: the true values [T, C]. Both figures show the first CLIP_SECONDS.
+    predicted: the predicted values [T, C].
+    names: the names of the C channels.
+    fps: the frames of the face per second.
   """
   r = np.nan_to_num(correlations(true, predicted), nan=-1)
   end = CLIP_SECONDS * fps

@@ -1,1 +1,1 @@
-"""Synthetic memory tasks: data and plots of `experiments.memory`."""
+"""Data and plots for the synthetic memory tasks of `experiments.memory`."""

@@ -1,7 +1,7 @@
-"""The adding and the copy problem, generated anew for every batch.
+"""The adding and copy problems, with newly generated sequences in every batch.
 
-The adding problem is that of Hochreiter & Schmidhuber 1997, with one mark in each half of the
-sequence as in Bai, Kolter & Koltun 2018. The copy problem is that of Arjovsky, Shah & Bengio 2016.
+The adding problem is from Hochreiter & Schmidhuber 1997, with one mark in each half of the sequence
+as in Bai, Kolter & Koltun 2018. The copy problem is from Arjovsky, Shah & Bengio 2016.
 """
 
 import dataclasses
@@ -11,25 +11,26 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-NUM_SYMBOLS = 8  # different symbols of the copy problem
-COPY_LENGTH = 10  # symbols to copy
+NUM_SYMBOLS = 8  # number of different symbols of the copy problem
+COPY_LENGTH = 10  # number of symbols to copy
 
 Generator = np.random.Generator
 Batch = dict[str, np.ndarray]
 
 
 def make_adding_batch(rng: Generator, batch_size: int, T: int) -> Batch:
-  """Generate sequences of numbers in [0, 1); the label is the sum of the two marked numbers.
+  """Generate a batch of the adding problem.
 
-  One number is marked in each half. The constant guess 1 has a mean squared error of 1/6.
+  A sequence consists of numbers in [0, 1). One number is marked in each half of the sequence. The
+  label is the sum of the two marked numbers. The constant guess 1 has a mean squared error of 1/6.
 
   Args:
     rng: the random generator.
-    batch_size: B.
-    T: length of the sequences.
+    batch_size: the number of sequences B.
+    T: the length of the sequences.
 
   Returns:
-    {"tokens": [T, B, 2] (number, mark), "labels": [B]}, float32.
+    {"tokens": (number, mark) at each step [T, B, 2], "labels": sums [B]}, float32.
   """
   half = T // 2
   rows = np.arange(batch_size)
@@ -41,18 +42,21 @@ def make_adding_batch(rng: Generator, batch_size: int, T: int) -> Batch:
 
 
 def make_copy_batch(rng: Generator, batch_size: int, T: int) -> Batch:
-  """Generate ten symbols, T − 1 blanks, and eleven marks; the last ten outputs repeat the symbols.
+  """Generate a batch of the copy problem.
+
+  A sequence consists of ten symbols, T − 1 blanks and eleven marks. The ten symbols are the labels
+  of the last ten steps.
 
   A uniform guess has a cross entropy of ln 8 nats per symbol.
 
   Args:
     rng: the random generator.
-    batch_size: B.
-    T: steps from the last symbol to the first mark.
+    batch_size: the number of sequences B.
+    T: the number of steps from the last symbol to the first mark.
 
   Returns:
-    {"tokens": [T + 20, B, 10], one-hot (blank, symbols 1 to 8, mark), float32,
-     "labels": [10, B], the symbols, int32}.
+    {"tokens": one-hot (blank, symbols 1 to 8, mark) [T + 20, B, 10], float32,
+     "labels": symbols [10, B], int32}.
   """
   symbols = rng.integers(1, NUM_SYMBOLS + 1, (COPY_LENGTH, batch_size))
   blanks = np.zeros((T - 1, batch_size), int)
@@ -66,21 +70,21 @@ PROBLEMS: dict[str, Callable[[Generator, int, int], Batch]] = {
   "adding": make_adding_batch,
   "copy": make_copy_batch,
 }
-# The loss of the best constant guess, which a model without memory has.
+# {problem: loss of the best constant guess}. A model without memory has this loss.
 BASELINE_LOSSES = {"adding": 1 / 6, "copy": math.log(NUM_SYMBOLS)}
 
 
 @dataclasses.dataclass(frozen=True)
 class GeneratedBatches:
-  """An endless stream of generated batches; the n-th is a function of the seed and n.
+  """An endless stream of generated batches; the seed and n determine the n-th batch.
 
   Attributes:
-    problem: one of PROBLEMS.
-    length: T of the problem.
-    batch_size: B, over all hosts.
-    seed: the random seed; each split has a different one.
-    num_batches: batches of an epoch.
-    host_rows: rows of each batch that this host reads in multi-host runs; None for all.
+    problem: the problem, one of PROBLEMS.
+    length: the parameter T of the problem.
+    batch_size: the number of sequences B in a batch, over all hosts.
+    seed: the random seed; different splits need different seeds.
+    num_batches: the number of batches in an epoch.
+    host_rows: the rows of each batch that this host uses in multi-host runs; None uses all rows.
   """
 
   problem: str
@@ -91,22 +95,22 @@ class GeneratedBatches:
   host_rows: tuple[int, ...] | None = None
 
   def select_rows(self, rows: Sequence[int]) -> "GeneratedBatches":
-    """Return the same batches, restricted to some of their rows."""
+    """Return the same batches, restricted to the given rows."""
     return dataclasses.replace(self, host_rows=tuple(rows))
 
   def __len__(self) -> int:
-    """Return the number of batches of an epoch."""
+    """Return the number of batches in an epoch."""
     return self.num_batches
 
   def stream(self, step: int = 0) -> Iterator[Batch]:
-    """Yield batches from a step on, with the keys "lengths" and "weights" [B] added."""
+    """Yield the batches from `step` on, with the additional keys "lengths" and "weights" [B]."""
     for n in itertools.count(step):
       rng = np.random.default_rng((self.seed, n))
       batch = PROBLEMS[self.problem](rng, self.batch_size, self.length)
       batch["lengths"] = np.full(self.batch_size, len(batch["tokens"]), np.int32)
       batch["weights"] = np.ones(self.batch_size, np.float32)
       rows = slice(None) if self.host_rows is None else [*self.host_rows]
-      # The batch axis is the first one of vectors [B], the second one of arrays [T, B, ...].
+      # The batch axis is axis 0 of vectors [B] and axis 1 of arrays [T, B, ...].
       yield {name: a[rows] if a.ndim == 1 else a[:, rows] for name, a in batch.items()}
 
   def __iter__(self) -> Iterator[Batch]:

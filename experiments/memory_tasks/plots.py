@@ -1,4 +1,4 @@
-"""Plots of the memory tasks: loss by length, and gradient norms by lag."""
+"""Plots of the memory tasks: loss by sequence length, and gradient norm by lag."""
 
 from collections.abc import Mapping, Sequence
 
@@ -10,12 +10,12 @@ from rnnjax.analysis.figures import DPI, TEXT_COLOR
 def plot_loss_vs_length(
   path, sequence_lengths: Sequence, losses: Mapping[str, Sequence[float]], guess_loss: float
 ):
-  """Plot the loss of each cell, relative to that of a guess, against the length; write a PNG.
+  """Plot the loss of each cell, divided by `guess_loss`, by sequence length; write a PNG file.
 
   Args:
     path: the file to write.
-    sequence_lengths: labels of the x axis.
-    losses: {cell: loss at each length}.
+    sequence_lengths: the sequence lengths, used as labels of the x axis.
+    losses: {cell: loss at each sequence length}.
     guess_loss: the loss of a constant guess, drawn as a dashed line at 1.
   """
   from matplotlib.figure import Figure
@@ -33,11 +33,11 @@ def plot_loss_vs_length(
 
 
 def plot_gradient_norms(path, panels: Mapping[str, Mapping[str, np.ndarray]]):
-  """Plot gradient norms of the last hidden state by lag, one panel beside another; write a PNG.
+  """Plot the gradient norms of the last hidden state by lag; write a PNG file.
 
   Args:
     path: the file to write.
-    panels: {title: {cell: norms [T + 1]}}; norms of ∂h_T/∂carry_r at T − r = 0, 1, ...
+    panels: {title: {cell: norms [T + 1]}}. Entry k is ‖∂h_T/∂carry_{T−k}‖ / √H at lag k.
   """
   from matplotlib.figure import Figure
 
@@ -45,7 +45,7 @@ def plot_gradient_norms(path, panels: Mapping[str, Mapping[str, np.ndarray]]):
   panel_axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
   for axes, (title, lines) in zip(panel_axes, panels.items()):
     for name, norms in lines.items():
-      axes.plot(np.maximum(norms, 1e-12), label=name, linewidth=1.5)  # log scale: no zeros
+      axes.plot(np.maximum(norms, 1e-12), label=name, linewidth=1.5)  # a log scale cannot show 0
     axes.axhline(1, color=TEXT_COLOR, linestyle="--", linewidth=0.8)
     axes.set(title=title, xlabel="steps back, T − r", yscale="log")
     axes.spines[["top", "right"]].set_visible(False)

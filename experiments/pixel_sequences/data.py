@@ -18,15 +18,15 @@ from rnnjax.types import InvalidInputError
 VIEWS = ("rows", "pixels", "permuted", "whole")
 FILE_PATTERNS = {"images": r"images[-.]idx3-ubyte(\.gz)?", "labels": r"labels[-.]idx1-ubyte(\.gz)?"}
 UBYTE = 8  # the type code of unsigned bytes in idx files
-VALID_FRACTION = 1 / 12  # of the training images, the last ones: 5,000 of MNIST's
+VALID_FRACTION = 1 / 12  # fraction of the training images, taken from the end: 5,000 of MNIST
 
 
 class LabeledImages(NamedTuple):
   """Images with labels.
 
   Attributes:
-    images: [N, R, C], float32 in [0, 1].
-    labels: [N].
+    images: pixel values [N, R, C], float32 in [0, 1].
+    labels: the class indices [N].
   """
 
   images: np.ndarray
@@ -37,8 +37,8 @@ class DigitDataset(NamedTuple):
   """Images in three splits.
 
   Attributes:
-    name: of the data set.
-    num_classes: at least 10; all labels are smaller.
+    name: the name of the data set.
+    num_classes: the number of classes, at least 10; labels are in [0, num_classes).
     train: the training set.
     valid: the validation set.
     test: the test set.
@@ -56,10 +56,10 @@ def load(dataset: str = "auto", data_dir: str = "") -> DigitDataset:
 
   Args:
     dataset: one of files.DATASETS; "auto" reads files if data_dir is given.
-    data_dir: the folder or archive of the files.
+    data_dir: the folder or .zip archive of the files.
 
   Raises:
-    InvalidInputError: files are missing, damaged, or do not belong together.
+    InvalidInputError: files are missing, damaged or inconsistent.
   """
   if use_files(dataset, data_dir, "8 x 8 digits", "FOLDER reads MNIST's own files"):
     name, train, test = pathlib.Path(data_dir).name, *load_files(data_dir)
@@ -75,7 +75,7 @@ def load(dataset: str = "auto", data_dir: str = "") -> DigitDataset:
 
 
 def load_embedded() -> tuple[LabeledImages, LabeledImages]:
-  """Return scikit-learn's digits: the first 1,440 for training, the last 357 for testing."""
+  """Return scikit-learn's digits: the first 1,440 as training set, the last 357 as test set."""
   from sklearn.datasets import load_digits
 
   digits = load_digits()
@@ -87,7 +87,7 @@ def load_files(data_dir: str) -> tuple[LabeledImages, LabeledImages]:
   """Read the training and test images with their labels.
 
   Raises:
-    InvalidInputError: as for `load`.
+    InvalidInputError: files are missing, damaged or inconsistent.
   """
   all_files = list_files(data_dir)
   splits = []
@@ -128,11 +128,13 @@ def load_files(data_dir: str) -> tuple[LabeledImages, LabeledImages]:
 
 
 def read_idx(file: File, ndim: int) -> np.ndarray:
-  """Read an idx array of unsigned bytes: 0, 0, type, number of axes, their sizes, the data.
+  """Read an array of unsigned bytes from an idx file.
+
+  The file contains 0, 0, the type code, the number of axes, the size of each axis, and the data.
 
   Raises:
-    InvalidInputError: the type or the number of axes differs, or the file is shorter or longer
-      than its header declares.
+    InvalidInputError: the type is not unsigned bytes, the number of axes is not `ndim`, or the file
+      is shorter or longer than its header declares.
   """
   data = read_bytes(file)
   header_size = 4 + 4 * ndim
@@ -147,19 +149,20 @@ def read_idx(file: File, ndim: int) -> np.ndarray:
       f"{file} must contain {math.prod(shape)} bytes of data for its shape {shape}; it contains "
       f"{len(data) - header_size}. Was it cut off?"
     )
-  # If one axis is 0, the others may be too large for an array.
+  # Even if one axis has size 0, NumPy rejects an array whose other axes are too large.
   with reraise_decode_errors(file, f"as {shape}"):
     return np.frombuffer(data, np.uint8, offset=header_size).reshape(shape)
 
 
 def to_sequences(images: np.ndarray, view: str, seed: int = 0) -> np.ndarray:
-  """Return images as sequences.
+  """Convert images to sequences [N, T, D].
 
   Args:
     images: [N, R, C].
-    view: one of VIEWS: "rows" [N, R, C]; "pixels" [N, RC, 1]; "permuted" [N, RC, 1], in one random
-      order for all images (Le, Jaitly & Hinton 2015); "whole" [N, 1, RC].
-    seed: of that order.
+    view: one of VIEWS: "rows" gives [N, R, C]; "pixels" gives [N, RC, 1]; "permuted" gives
+      [N, RC, 1] with the same random pixel order for all images (Le, Jaitly & Hinton 2015); "whole"
+      gives [N, 1, RC].
+    seed: the seed of the random pixel order.
 
   Raises:
     InvalidInputError: the view is not one of VIEWS.

@@ -1,4 +1,4 @@
-"""Plots of class probabilities over the steps of an image that is read as a sequence."""
+"""Plots of class probabilities over time, for images that are processed as sequences."""
 
 from collections.abc import Sequence
 
@@ -8,25 +8,26 @@ from rnnjax.analysis.figures import DPI, TEXT_COLOR
 from rnnjax.types import InvalidInputError
 
 IMAGES_PER_ROW = 6
-CORRECT_COLOR = "#2da44e"  # of the title of an image
+CORRECT_COLOR = "#2da44e"  # title color of a correctly classified image
 WRONG_COLOR = "#cf222e"
 
 
 def plot_class_probabilities(
   path, images: np.ndarray, probabilities: np.ndarray, labels: Sequence[int]
 ):
-  """Plot each image next to the probability of every class at each time, from top to bottom.
+  """Plot each image next to its class probabilities over time, with time from top to bottom.
 
-  The title of an image is the final prediction, and the label if that is different.
+  The title of an image is the final prediction, and the label if it differs from the prediction.
 
   Args:
     path: the PNG file to write.
-    images: [N, R, C].
-    probabilities: [N, S, K], at S times evenly spaced from the first row of the image to its last.
-    labels: [N].
+    images: the images [N, R, C].
+    probabilities: the class probabilities [N, S, K] at S evenly spaced times, from the first to the
+      last row of the image.
+    labels: the true classes [N].
 
   Raises:
-    InvalidInputError: the lengths differ, or there are no images.
+    InvalidInputError: the arguments have different lengths N, or N is 0.
   """
   from matplotlib.figure import Figure
 

@@ -1,9 +1,9 @@
 """Generated chord progressions in which the key must be remembered across silences.
 
-A piece is a random walk with the probabilities TRANSITIONS through the chords of one of twelve
-keys. Its first chord determines the key. Between two phrases is a silence of random length, after
-which the piece goes on in the same key: predicting that chord requires memory of the key.
-`loss_lower_bound` is the loss of a model that remembers it.
+A piece is a random walk, with the transition probabilities TRANSITIONS, through the chords of one
+of twelve keys. The first chord determines the key. Phrases are separated by silences of random
+length. The key stays the same, so predicting the chord after a silence requires memory of the key.
+`loss_lower_bound` returns the loss of a model that remembers the key.
 """
 
 from collections.abc import Sequence
@@ -12,10 +12,10 @@ import numpy as np
 
 from experiments.polyphonic_music.piano_roll import PianoRolls, pitches_to_roll
 
-SPLIT_SIZES = (600, 100, 100)  # pieces of the training, validation and test set
-NUM_STEPS = 40  # of a piece
+SPLIT_SIZES = (600, 100, 100)  # numbers of training, validation and test pieces
+NUM_STEPS = 40  # time steps of a piece
 STATES = ("I", "IV", "V", "vi", "silence")
-TRANSITIONS = np.array(  # from the row's state to the column's
+TRANSITIONS = np.array(  # [i, j]: probability of state j after state i
   [
     [0.0, 0.3, 0.2, 0.1, 0.4],
     [0.3, 0.0, 0.6, 0.1, 0.0],
@@ -24,7 +24,7 @@ TRANSITIONS = np.array(  # from the row's state to the column's
     [0.4, 0.0, 0.0, 0.0, 0.6],
   ]
 )
-CHORD_OFFSETS = (  # of the notes of each state, in semitones above the tonic
+CHORD_OFFSETS = (  # notes of each state, in semitones above the tonic
   (-24, 0, 4, 7),
   (-19, 0, 5, 9),
   (-17, -1, 2, 7),
@@ -34,14 +34,14 @@ CHORD_OFFSETS = (  # of the notes of each state, in semitones above the tonic
 
 
 def generate_splits() -> tuple[PianoRolls, PianoRolls, PianoRolls]:
-  """Return the training, validation and test set."""
+  """Return the piano rolls of the training, validation and test set."""
   rolls, _ = generate_pieces(sum(SPLIT_SIZES))
   train, valid, _ = np.cumsum(SPLIT_SIZES)
   return rolls[:train], rolls[train:valid], rolls[valid:]
 
 
 def generate_pieces(num_pieces: int, seed: int = 0) -> tuple[PianoRolls, list[np.ndarray]]:
-  """Return the rolls [T, 88] of random pieces, and the state [T] of each of their steps."""
+  """Return, for each random piece, the piano roll [T, 88], and the state index of each step [T]."""
   rng = np.random.default_rng(seed)
   rolls = []
   state_sequences = []
@@ -58,9 +58,9 @@ def generate_pieces(num_pieces: int, seed: int = 0) -> tuple[PianoRolls, list[np
 
 
 def loss_lower_bound(state_sequences: Sequence[np.ndarray]) -> float:
-  """Return the negative log-likelihood of TRANSITIONS if the key is known.
+  """Return the mean negative log-likelihood of state sequences under TRANSITIONS, in nats per step.
 
-  No model has a lower expected loss. In nats per step, without the first step of each piece.
+  The first step of each piece is excluded. No model has a lower expected loss.
   """
   probs = np.concatenate([TRANSITIONS[states[:-1], states[1:]] for states in state_sequences])
   return -np.log(probs).mean()

@@ -22,10 +22,10 @@ SPLITS = ("train", "valid", "test")
 
 
 class MusicDataset(NamedTuple):
-  """Pieces in three splits. A piece is a roll [T, 88] of 0 and 1, float32.
+  """Training, validation and test pieces; each is a float32 piano roll [T, 88] of 0 and 1.
 
   Attributes:
-    name: of the data set.
+    name: the name of the data set.
     train: the training set.
     valid: the validation set.
     test: the test set.
@@ -41,9 +41,10 @@ def load(dataset: str, data_dir: str) -> MusicDataset:
   """Load a data set.
 
   Args:
-    dataset: "embedded", or "auto" for the file data_dir if one is given, else "embedded". If
-      data_dir is a folder, the name of a .mat file in it, such as JSB_Chorales.
-    data_dir: a file or a folder; "" for none.
+    dataset: "embedded" for the generated pieces. "auto" reads the file data_dir, or generates the
+      pieces if data_dir is "". If data_dir is a folder, `dataset` is the name of a .mat file in the
+      folder, such as JSB_Chorales.
+    data_dir: a file or a folder; "" to generate the pieces.
 
   Raises:
     InvalidInputError: the file does not exist, is damaged, or contains invalid rolls.
@@ -89,7 +90,7 @@ def _identity(array, location):
 
 
 def _validate_splits(path, splits, to_roll) -> list[PianoRolls]:
-  """Convert the pieces of each split to rolls by to_roll(piece, location) and validate them."""
+  """Return the pieces of each split as validated rolls, converted by to_roll(piece, location)."""
   rolls = []
   for split in SPLITS:
     if not len(splits.get(split, ())):

@@ -13,19 +13,19 @@ from rnnjax.data.files import read_bytes, reraise_decode_errors
 from rnnjax.types import InvalidInputError
 
 TICKS_PER_BEAT = 480  # MIDI ticks per quarter note
-VELOCITY = 80  # of every written note, from 1 to 127
+VELOCITY = 80  # velocity of all written notes, in the range 1 to 127
 MAX_STEPS = 1_000_000
-MAX_HIGH_BYTES = 4096  # consecutive bytes above 127, which text in some scripts contains
+MAX_HIGH_BYTES = 4096  # limit of consecutive bytes above 127, which non-Latin text may contain
 
 
 def write_midi(
   path: str | pathlib.Path, roll: np.ndarray, steps_per_quarter: float = 1.0, tempo: float = 90.0
 ):
-  """Write a piano roll as a MIDI file. A key that is on in consecutive steps is one held note.
+  """Write a piano roll as a MIDI file. Consecutive steps with the same key are one held note.
 
   Args:
     path: the file to write.
-    roll: [T, 88] of 0 and 1.
+    roll: the piano roll [T, 88] of 0 and 1.
     steps_per_quarter: steps of the roll per quarter note.
     tempo: quarter notes per minute.
   """
@@ -37,23 +37,23 @@ def write_midi(
     message_type = "note_on" if changes[t, key] > 0 else "note_off"
     tick = round(t * TICKS_PER_BEAT / steps_per_quarter)
     pitch = int(key) + LOWEST_PITCH
-    # A MIDI message stores the ticks since the previous one.
+    # A MIDI message stores the ticks since the previous message.
     track.append(mido.Message(message_type, note=pitch, velocity=VELOCITY, time=tick - last_tick))
     last_tick = tick
   mido.MidiFile(ticks_per_beat=TICKS_PER_BEAT, tracks=[track]).save(path)
 
 
 def read_midi(path: str | pathlib.Path, steps_per_quarter: float = 1.0) -> np.ndarray:
-  """Read a MIDI file as a piano roll [T, 88]: the keys that sound in the middle of each step.
+  """Return the piano roll [T, 88] of a MIDI file: 1 if the key sounds in the middle of the step.
 
   Drums (channel 10) are ignored.
 
   Raises:
-    InvalidInputError: the file is not MIDI, is damaged, lasts more than MAX_STEPS, or has no note
+    InvalidInputError: the file is not MIDI, is damaged, is longer than MAX_STEPS, or has no note
       between A0 and C8.
   """
   data = read_bytes(pathlib.Path(path).expanduser())
-  # mido parses a run of such bytes as one number, in time quadratic in its length.
+  # mido parses consecutive bytes above 127 as one number, in quadratic time.
   longest_run = max(map(len, re.findall(rb"[\x80-\xff]+", data)), default=0)
   if longest_run > MAX_HIGH_BYTES:
     raise InvalidInputError(
@@ -78,15 +78,18 @@ def read_midi(path: str | pathlib.Path, steps_per_quarter: float = 1.0) -> np.nd
 
 
 def _to_step(time: float) -> int:
-  """Return the first step whose midpoint is at or after `time`, which is measured in steps."""
+  """Return the first step whose midpoint is at or after `time` (in steps)."""
   return math.ceil(time - 0.5)
 
 
 def _read_notes(file: mido.MidiFile, steps_per_tick: float) -> list[tuple[int, float, float]]:
-  """Return (key, start, end) of each piano note, in steps. The end of the file ends open notes."""
+  """Return (key, start, end) of each piano note, with times in steps.
+
+  A note without a note_off message ends at the end of the file.
+  """
   ticks = 0
   time = 0.0
-  start_times = {}  # of the notes that sound now, by (channel, pitch)
+  start_times = {}  # {(channel, pitch): start} of the notes that currently sound
   notes = []
   for message in mido.merge_tracks(file.tracks):
     ticks += message.time

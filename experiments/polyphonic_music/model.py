@@ -12,18 +12,18 @@ from rnnjax.types import Array, Carry, Key, Params
 
 
 class RnnNade(nn.Module):
-  """p(xₜ | x₁ ... xₜ₋₁) of binary vectors [K], factorized over their elements.
+  """Model of p(xₜ | x₁ ... xₜ₋₁) for binary vectors xₜ [K], autoregressive over the K elements.
 
       hₜ = encoder(xₜ₋₁),  x₀ = 0;   aₜ, bₜ = dropout(hₜ) A + a
       p(xₜₖ = 1 | xₜ₁ ... xₜ,ₖ₋₁) = σ(bₜₖ + Vₖ · tanh(aₜ + Σⱼ₍ⱼ﹤ₖ₎ xₜⱼ Wⱼ))
 
   RNN-NADE: Boulanger-Lewandowski, Bengio & Vincent 2012; Larochelle & Murray 2011. If F = 0, the
-  elements of a step are independent given the earlier steps: σ(bₜₖ).
+  elements of a step are independent given the earlier steps, with p(xₜₖ = 1) = σ(bₜₖ).
 
   Attributes:
-    encoder: the recurrent part, forward in time.
-    num_keys: K.
-    nade_features: F, the size of aₜ, through which an element depends on the lower ones.
+    encoder: the unidirectional recurrent encoder.
+    num_keys: K, the number of elements.
+    nade_features: F, the hidden size of the NADE, which is the size of aₜ.
     dropout: variational dropout rate of the encoder's outputs (one mask for all steps).
   """
 
@@ -41,15 +41,15 @@ class RnnNade(nn.Module):
       self.V = self.param("V", nn.initializers.lecun_normal(in_axis=1, out_axis=0), (K, F))
 
   def __call__(self, rolls: Array, lengths: Array, key: Key | None = None) -> Array:
-    """Return the logits of all elements, each given the earlier steps and the lower elements.
+    """Return the logit of each element given the earlier steps and the elements with lower index.
 
     Args:
-      rolls: [T, B, K].
-      lengths: [B].
-      key: enables dropout; None for inference.
+      rolls: the binary vectors [T, B, K].
+      lengths: the valid steps of each row [B].
+      key: the random key of dropout; None for inference.
 
     Returns:
-      [T, B, K].
+      The logits [T, B, K].
     """
     keys = [None] * 2 if key is None else jax.random.split(key)
     previous_steps = jnp.pad(rolls, [(1, 0), (0, 0), (0, 0)])[:-1]
@@ -62,16 +62,19 @@ class RnnNade(nn.Module):
     return b + jnp.einsum("...kf,kf->...k", jnp.tanh(a[..., None, :] + lower_sum), self.V)
 
   def next_outputs(self, rolls: Array, lengths: Array | None = None, carry: Carry = None):
-    """Return the carry and [a, b] of the step after rolls [T, B, K]; all rows must have T steps."""
+    """Return the carry after rolls [T, B, K], and [a, b] of the next step.
+
+    All rows must have T steps.
+    """
     carry, hs = self.encoder.apply(self._encoder_params, rolls, lengths, carry=carry)
     return carry, self.outputs(hs[-1])
 
   def predict_next(self, params: Params, *args) -> tuple[Carry, Array]:
-    """`next_outputs` as a function of the parameters, the form that `generate` takes."""
+    """Call `next_outputs` with the given parameters; `generate` expects this signature."""
     return self.apply({"params": params}, *args, method="next_outputs")
 
   def chord_sampler(self, params: Params) -> Sampler:
-    """Return the sampler (key, [a, b]) -> x [B, K], which draws one element after another."""
+    """Return a sampler (key, [a, b]) -> x [B, K] that draws the elements one after another."""
 
     def choose(key, outputs):
       a, b = self._split_outputs(outputs)
@@ -93,7 +96,7 @@ class RnnNade(nn.Module):
     return choose
 
   def sample_roll(self, params: Params, prompt: Array, steps: int, key: Key) -> np.ndarray:
-    """Return a prompt [T, K] and a sampled continuation of it: [T + steps, K]."""
+    """Return the prompt [T, K] followed by a sampled continuation: [T + steps, K]."""
     inputs = np.pad(prompt, [(1, 0), (0, 0)])[:, None]  # x₀ = 0
     sampler = self.chord_sampler(params)
     _, sampled = generate(self.predict_next, params, inputs, key, num_tokens=steps, sampler=sampler)
@@ -109,20 +112,20 @@ class RnnNade(nn.Module):
 
 
 def nade_step(params: tuple, x: Array, lengths: None, carry: Carry) -> tuple[Carry, Array]:
-  """Read the element xₜ,ₖ₋₁ [1, B] of a step (0 before the first) and return the logit [B] of xₜₖ.
+  """Return the next carry, and the logit [B] of xₜₖ given the previous element xₜ,ₖ₋₁.
 
   Args:
-    params: W [K, F], V [K, F] and the logits b [B, K] of this step.
-    x: xₜ,ₖ₋₁.
-    lengths: not used.
-    carry: k, and aₜ + Σⱼ₍ⱼ﹤ₖ₋₁₎ xₜⱼ Wⱼ [B, F].
+    params: the tuple (W [K, F], V [K, F], bₜ [B, K]).
+    x: the previous element xₜ,ₖ₋₁ [1, B]; 0 if k is 0.
+    lengths: unused.
+    carry: the tuple (k, aₜ + Σⱼ₍ⱼ﹤ₖ₋₁₎ xₜⱼ Wⱼ [B, F]).
   """
   (W, V, b), (k, a) = params, carry
-  # If k is 0, x is 0, and the product with W[-1] adds nothing.
+  # If k is 0, x is 0, so the product with W[-1] is 0.
   a = a + jnp.outer(x[0], W[k - 1])
   return (k + 1, a), b[:, k] + jnp.tanh(a) @ V[k]
 
 
 def sample_bernoulli(key: Key, logits: Array) -> Array:
-  """Return 1 with probability σ(logit), else 0."""
+  """Sample 1 with probability σ(logit), else 0, for each logit."""
   return jax.random.bernoulli(key, jax.nn.sigmoid(logits)).astype(logits.dtype)

@@ -1,4 +1,4 @@
-"""Piano rolls: arrays [T, 88] that are 1 where a key of the piano sounds, else 0."""
+"""Piano rolls: arrays [T, 88] that are 1 where a piano key sounds, else 0."""
 
 from collections.abc import Sequence
 
@@ -12,14 +12,14 @@ PianoRolls = list[np.ndarray]
 
 
 def pitches_to_roll(pitches: Sequence[Sequence[int]], location: str = "a piece") -> np.ndarray:
-  """Return the roll [T, 88] of the MIDI pitches that sound at each step.
+  """Return the piano roll [T, 88] for the MIDI pitches that sound at each step.
 
   Args:
     pitches: for each step, a sequence of pitches.
     location: the name of the piece in error messages.
 
   Raises:
-    InvalidInputError: a pitch is not one of a piano.
+    InvalidInputError: a pitch is not an integer, or is outside the range of a piano.
   """
   roll = np.zeros((len(pitches), NUM_KEYS), np.float32)
   for t, step_pitches in enumerate(pitches):
@@ -37,8 +37,8 @@ def validate_roll(roll, location: str) -> np.ndarray:
   """Return a roll as float32.
 
   Raises:
-    InvalidInputError: the roll is not [T, 88] of 0 and 1, or has fewer than two steps, so that no
-      step can be predicted from an earlier one. The message begins with `location`.
+    InvalidInputError: the roll is not an array [T, 88] of 0 and 1, or has fewer than two steps, so
+      that no step can be predicted from an earlier step. The message begins with `location`.
   """
   roll = np.asarray(roll)
   if roll.ndim != 2 or roll.shape[1] != NUM_KEYS or len(roll) < 2 or roll.dtype.kind not in "buif":
@@ -57,15 +57,15 @@ def validate_roll(roll, location: str) -> np.ndarray:
 
 
 def transpose_rolls(rolls: PianoRolls, max_transpose: int) -> PianoRolls:
-  """Return the rolls in all transpositions of up to `max_transpose` semitones.
+  """Return the rolls transposed by −max_transpose to max_transpose semitones.
 
-  A transposition is left out if it moves a note beyond the ends of the piano.
+  A transposition that moves a note outside the range of the piano is omitted.
   """
   shifts = range(-max_transpose, max_transpose + 1)
   return [np.roll(roll, n, 1) for n in shifts for roll in rolls if _can_shift(roll, n)]
 
 
 def _can_shift(roll: np.ndarray, n: int) -> bool:
-  """Return whether all notes stay on the piano if they move up by n semitones."""
+  """Return whether all notes transposed by n semitones are in the range of the piano."""
   lost = roll[:, max(NUM_KEYS - n, 0) :] if n > 0 else roll[:, :-n]
   return n == 0 or not lost.any()

@@ -15,7 +15,7 @@ def plot_rolls(path, panels: Sequence[tuple[str, np.ndarray]]):
 
   Args:
     path: the PNG file to write.
-    panels: (title, roll [T, 88] of values in [0, 1]) of each panel; larger values are darker.
+    panels: one (title, roll [T, 88]) per panel, with values in [0, 1]; larger values are darker.
 
   Raises:
     ValueError: a roll does not have 88 keys.
@@ -25,7 +25,7 @@ def plot_rolls(path, panels: Sequence[tuple[str, np.ndarray]]):
   for title, roll in panels:
     if np.ndim(roll) != 2 or np.shape(roll)[1] != NUM_KEYS:
       raise ValueError(f"{title!r}: a roll must be [T, {NUM_KEYS}]; got {list(np.shape(roll))}")
-  # All panels show the same range of keys: those that sound in at least one of them.
+  # All panels show the range of keys that sound in at least one panel.
   sounding = np.flatnonzero(np.concatenate([roll for _, roll in panels]).max(0) > 0.5)
   low, high = sounding[[0, -1]] if len(sounding) else (0, NUM_KEYS - 1)
   num_steps = max(len(roll) for _, roll in panels)

@@ -1,1 +1,1 @@
-"""Question answering over stories: data and model of `experiments.reading`."""
+"""Data and model for the question answering experiment `experiments.reading`."""

@@ -1,10 +1,10 @@
-"""Stories with questions: the bAbI tasks (Weston et al. 2015), or generated ones.
+"""Stories with questions: the bAbI tasks (Weston et al. 2015), or generated stories.
 
-embedded   people move between places with objects; where is a person, where is an object, and
-           where was it before
-files      a folder, or an archive with one or more folders, of files like qa1_..._train.txt and
-           qa1_..._test.txt, with lines "3 a sentence" and "4 a question?<TAB>answer<TAB>facts"; a
-           line with number 1 begins a new story
+embedded   generated stories in which people carry objects between places. The questions ask where a
+           person is, where an object is, and where the object was before.
+files      a folder, or an archive with one or more folders. Each task has two files, such as
+           qa1_..._train.txt and qa1_..._test.txt. Their lines are "3 a sentence" or
+           "4 a question?<TAB>answer<TAB>facts". A line with number 1 begins a new story.
 """
 
 import logging
@@ -20,9 +20,9 @@ from rnnjax.types import InvalidInputError
 
 FILE_PATTERN = r"qa(\d{1,9})_.*_(train|test)\.txt"
 LINE_PATTERN = re.compile(r"([1-9][0-9]{0,8}) ([^\t]+)(?:\t([^\t]+)\t[0-9 ]*)?")
-# Each question holds all previous sentences of its story, so memory grows with the square of this.
+# Each question stores all previous sentences of its story: memory use is quadratic in this limit.
 MAX_STORY_LINES = 1000
-SPLIT_SIZES = 3000, 300, 300  # generated stories
+SPLIT_SIZES = 3000, 300, 300  # numbers of generated stories
 PEOPLE, OBJECTS = "Ann Ben Cleo Dan".split(), "ball lamp book".split()
 PLACES = "garden kitchen cellar attic".split()
 
@@ -32,9 +32,9 @@ class Question(NamedTuple):
 
   Attributes:
     task: the number of the bAbI task.
-    story: the sentences before the question, each a list of words.
+    story: the sentences before the question; each sentence is a list of words.
     words: the words of the question.
-    answer: the answer; several words separated by commas count as one answer.
+    answer: the answer. Several words, separated by commas, are one answer.
   """
 
   task: int
@@ -63,13 +63,13 @@ def load(dataset: str, data_dir: str, subset: str = "en") -> QuestionDataset:
   """Load questions. The last 10 % of each task's training stories are the validation set.
 
   Args:
-    dataset: one of `files.DATASETS`; "auto" reads files if data_dir is set, else uses the embedded
-      data.
-    data_dir: a folder or archive.
-    subset: the folder to read, if there are several.
+    dataset: one of `files.DATASETS`. "auto" reads files if `data_dir` is non-empty, else it uses
+      the embedded data.
+    data_dir: the path of a folder or archive.
+    subset: the subfolder to read if `data_dir` contains several.
 
   Raises:
-    InvalidInputError: files are missing or malformed; the message names the file and line.
+    InvalidInputError: a file is missing or malformed (the message names the file and line).
   """
   if use_files(dataset, data_dir, "small generated stories", "PATH reads real ones"):
     return load_files(data_dir, subset)
@@ -81,15 +81,17 @@ def load(dataset: str, data_dir: str, subset: str = "en") -> QuestionDataset:
 
 
 def load_files(data_dir: str, subset: str = "en") -> QuestionDataset:
-  """Read all tasks of a folder or archive. A task without both files is skipped with a warning.
+  """Read all tasks of a folder or archive.
+
+  A task that lacks its training or test file is skipped with a warning.
 
   Args:
-    data_dir: a folder or archive.
-    subset: the folder to read, if there are several.
+    data_dir: the path of a folder or archive.
+    subset: the subfolder to read if `data_dir` contains several.
 
   Raises:
-    InvalidInputError: there is no complete task, two files are the same part of a task, or a line
-      is malformed.
+    InvalidInputError: no task has both files, two files belong to the same split of a task, or a
+      line is malformed.
   """
   files = [file for file in list_files(data_dir) if re.fullmatch(FILE_PATTERN, file.name)]
   folders = sorted({file.parent.name for file in files})
@@ -126,7 +128,7 @@ def tokenize_sentence(text: str) -> list[str]:
 
 
 def _read_stories(task: int, file: File) -> list[list[Question]]:
-  """Return the questions of each story that has any.
+  """Return the list of questions of each story; stories without questions are omitted.
 
   Raises:
     InvalidInputError: a line is malformed, a story is too long or begins with a question, or fewer
@@ -166,7 +168,7 @@ def _read_stories(task: int, file: File) -> list[list[Question]]:
 
 
 def _generate_questions(rng: np.random.Generator) -> list[Question]:
-  """Generate a story and return its questions, one for each of up to three tasks."""
+  """Generate a story; return one question for each of two or three tasks."""
 
   def choose(names):
     return names[rng.integers(len(names))]
@@ -191,7 +193,7 @@ def _generate_questions(rng: np.random.Generator) -> list[Question]:
     (1, f"Where is {person}", person_place[person]),
     (2, f"Where is the {thing}", thing_places[-1]),
   ]
-  if len(thing_places) > 1:  # task 3 needs an object that was moved
+  if len(thing_places) > 1:  # only a moved object has a previous place
     questions.append((3, f"Where was the {thing} before", thing_places[-2]))
   sentences = [tokenize_sentence(sentence) for sentence in story]
   return [

@@ -1,4 +1,4 @@
-"""A recurrent memory network, which reads a story several times to answer a question."""
+"""A recurrent memory network, which encodes a story several times to answer a question."""
 
 import flax.linen as nn
 import jax
@@ -13,23 +13,26 @@ from rnnjax.types import Array, Key
 
 
 class MemoryNetwork(nn.Module):
-  """A hierarchical encoder (words to sentences, sentences to a story) with several attention hops.
+  """A question answering model with a hierarchical encoder and several attention hops.
+
+  The sentence encoder maps words to sentence vectors. The story encoder maps sentence vectors to
+  hidden states, which the hops attend to.
 
       fₛ = mean(sentence(E[words of s]));   q₀ = mean(sentence(E[words of the question]))
       hs, eₖ = story([f, f ⊙ qₖ₋₁, |f − qₖ₋₁|])            eₖ: final hidden state; k = 1 ... hops
       cₖ, αₖ = attend(qₖ₋₁, hs);   qₖ = relu([qₖ₋₁, cₖ, eₖ, q₀] Wₖ + bₖ)
       logits = drop([q₀, q_hops]) W + b
 
-  Each hop reads the whole story again, like the episodes of Kumar et al. 2016: which sentences
-  matter depends on the answers of the previous hops. Multiple hops are from Sukhbaatar et al. 2015.
+  Each hop encodes the story again, because the relevant sentences depend on the results of previous
+  hops (the episodes of Kumar et al. 2016). Multiple hops are from Sukhbaatar et al. 2015.
 
   Attributes:
-    embedding: E, ids [...] to word vectors [..., D].
-    sentence_encoder: the encoder over the words of a sentence or of the question, F features.
-    story_encoder: the encoder over sentences.
-    attention: the attention of the question vector q to the story.
-    num_answers: K, the number of classes.
-    num_hops: how many times the story is read.
+    embedding: the word embedding E, from ids [...] to vectors [..., D].
+    sentence_encoder: the encoder over the words of a sentence or question; it has F features.
+    story_encoder: the encoder over the sentences of a story.
+    attention: the attention of the question vector q over the story.
+    num_answers: the number of answers K.
+    num_hops: the number of attention hops.
     dropout: dropout rate of the word vectors and of the input of the last layer.
   """
 
@@ -42,7 +45,7 @@ class MemoryNetwork(nn.Module):
   dropout: float = 0.0
 
   def __call__(self, *inputs: Array, key: Key | None = None) -> Array:
-    """Return the logits [B, K]; the arguments are those of `logits_and_attention`."""
+    """Return the logits [B, K]; see `logits_and_attention` for the arguments."""
     return self.logits_and_attention(*inputs, key=key)[0]
 
   @nn.compact
@@ -57,14 +60,14 @@ class MemoryNetwork(nn.Module):
     """Return the logits and the attention weights of each hop.
 
     Args:
-      story: word ids [S, B, W], S sentences of W words, padded with PAD.
-      lengths: sentences of each story [B].
-      question: word ids [U, B].
-      question_lengths: words of each question [B].
+      story: word ids [S, B, W] of S sentences with W words, padded with PAD.
+      lengths: the number of sentences of each story [B].
+      question: word ids [U, B] of questions with U words.
+      question_lengths: the number of words of each question [B].
       key: random key of dropout; None disables dropout.
 
     Returns:
-      Logits [B, K] and attention weights α [hops, S, B].
+      The logits [B, K] and the attention weights α [num_hops, S, B].
     """
     keys = [None] * 3 if key is None else jax.random.split(key, 3)
     F = self.sentence_encoder.features
@@ -72,7 +75,7 @@ class MemoryNetwork(nn.Module):
     story_params = self.param("story", self.story_encoder.init, 3 * F)
 
     def encode_words(ids, lengths, key):
-      """Return the vectors [..., F] of sentences with word ids [T, ...]."""
+      """Return the sentence vectors [..., F] for word ids [T, ...]."""
       xs = drop.variational_dropout(self.embedding(ids), self.dropout, key)
       _, hs = self.sentence_encoder.apply(sentence_params, xs, lengths)
       return pooling.mean_pooling(hs, lengths)

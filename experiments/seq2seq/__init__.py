@@ -1,1 +1,1 @@
-"""Sequence-to-sequence experiments: translate, summarize, pronounce, bottleneck."""
+"""Shared code of the experiments `translate`, `summarize`, `pronounce` and `bottleneck`."""

@@ -1,4 +1,4 @@
-"""Text pairs: a source text and the target text to write from it.
+"""Datasets of (source, target) text pairs for sequence-to-sequence models.
 
   embedded   generated translations, summaries or pronunciations (`synthetic_pairs`)
   files      a folder                       line-aligned files, one per language: `load_parallel`
@@ -6,8 +6,8 @@
              cmudict.zip                    spellings and pronunciations: `load_cmudict`
              any other .zip of .txt files   news articles and their headlines: `load_articles`
 
-Whitespace and line breaks within a text are collapsed to one space. Data without splits of its own
-is split 80/10/10 by the CRC-32 of the source, so a source is always in the same split.
+Each run of whitespace or line breaks in a text is replaced by one space. Data without predefined
+splits is split 80/10/10 by the CRC-32 of the source, so that equal sources are in the same split.
 """
 
 import logging
@@ -28,7 +28,7 @@ from rnnjax.data.text_pairs import (
 )
 from rnnjax.types import InvalidInputError
 
-# Regular expressions for the beginning of each split's file names.
+# {split: regular expression for the beginning of its file names}
 SPLIT_PATTERNS = {"train": "train", "valid": "val|dev", "test": "test"}
 
 
@@ -40,7 +40,7 @@ class PairDataset(NamedTuple):
     train: (source, target) pairs of the training set.
     valid: pairs of the validation set.
     test: pairs of the test set.
-    references: {source: all correct targets} for the sources that have several.
+    references: {source: all correct targets} for sources with several correct targets.
   """
 
   name: str
@@ -54,16 +54,16 @@ def load(dataset: str, data_dir: str, source: str, target: str, task: str) -> Pa
   """Load text pairs.
 
   Args:
-    dataset: one of `files.DATASETS`; "auto" reads files if data_dir is set, else uses the embedded
-      data.
-    data_dir: a folder or file.
-    source: the source language of a folder, or source column of a table; ignored for archives.
-    target: the target language or column.
-    task: which embedded dataset, one of `synthetic_pairs.TASKS`.
+    dataset: one of `files.DATASETS`. "auto" reads files if `data_dir` is non-empty, else it uses
+      the embedded data.
+    data_dir: the path of a folder or file.
+    source: the source language of a folder, or the source column of a table; archives ignore it.
+    target: the target language of a folder, or the target column of a table.
+    task: the embedded dataset, one of `synthetic_pairs.TASKS`.
 
   Raises:
-    InvalidInputError: the task is unknown, data_dir does not exist, or a file is malformed; the
-      message names the file and line.
+    InvalidInputError: `task` is unknown, `data_dir` does not exist, or a file is malformed (the
+      message names the file and line).
   """
   if task not in synthetic_pairs.TASKS:
     raise InvalidInputError(f"the task must be one of {synthetic_pairs.TASKS}; got {task!r}")
@@ -82,14 +82,15 @@ def load(dataset: str, data_dir: str, source: str, target: str, task: str) -> Pa
 
 
 def load_parallel(folder: str | pathlib.Path, source: str, target: str) -> PairDataset:
-  """Read line-aligned files: train.en and train.de; val, valid or dev; one test (also .gz).
+  """Read a folder of line-aligned source and target files, such as train.en and train.de.
 
-  Pairs with an empty side are dropped from the training set.
+  The names of the validation files begin with val, valid or dev, and of the test files with test.
+  Files may be compressed (.gz). Training pairs with an empty source or target are dropped.
 
   Args:
-    folder: the folder.
-    source: the ending of the source files, such as "en".
-    target: the ending of the target files.
+    folder: the path of the folder.
+    source: the file name ending of the source files, such as "en".
+    target: the file name ending of the target files, such as "de".
 
   Raises:
     InvalidInputError: a file is missing, unreadable or not UTF-8; the two files of a split have
@@ -111,26 +112,28 @@ def load_parallel(folder: str | pathlib.Path, source: str, target: str) -> PairD
 
 
 def load_table(path: str | pathlib.Path, source: str, target: str) -> PairDataset:
-  """Read two columns of a table with `read_columns` and split the pairs.
+  """Read two columns of a table with `read_columns`, and split the pairs 80/10/10.
 
   Raises:
-    InvalidInputError: as for `read_columns`; or a split would be empty.
+    InvalidInputError: `read_columns` cannot read the table, or a split would be empty.
   """
   name = pathlib.Path(path).name
   return PairDataset(name, **split_by_hash(name, read_columns(path, source, target)))
 
 
 def load_articles(path: str | pathlib.Path) -> PairDataset:
-  """Read an archive of .txt files like BBC News: the headline (target), then the article (source).
+  """Read an archive of news articles, such as BBC News, as (article, headline) pairs.
 
-  Bytes that are not UTF-8 are replaced. Articles with the same headline are mostly versions of one
-  article: the first is kept.
+  The first line of each .txt file is the headline; the remaining lines are the article. Invalid
+  UTF-8 bytes are replaced. If several articles have the same headline, only the first is kept,
+  because such articles are mostly versions of the same article.
 
   Raises:
     InvalidInputError: the archive is unreadable or holds no .txt file.
   """
   articles = {}  # {headline: article}
-  files = _matching_files(path, r"[^.].*\.txt")  # neither README.TXT nor hidden ._name.txt
+  # The pattern excludes README.TXT and hidden files such as ._name.txt.
+  files = _matching_files(path, r"[^.].*\.txt")
   for file in files:
     text = read_bytes(file).decode(errors="replace")
     headline, _, article = text.strip().partition("\n")
@@ -142,14 +145,16 @@ def load_articles(path: str | pathlib.Path) -> PairDataset:
 
 
 def load_cmudict(path: str | pathlib.Path) -> PairDataset:
-  """Read CMUdict as NLTK packs it: lines "WORD 1 W ER1 D" become pairs ("word", "W ER D").
+  """Read NLTK's CMUdict archive as (word, phonemes) pairs.
 
-  Stress marks are dropped, and words with characters other than letters are skipped. The training
-  set has one pair for each pronunciation of a word. The validation and test sets have one pair for
-  each word, with its first pronunciation; `references` holds all of them.
+  A line "WORD 1 W ER1 D" becomes the pair ("word", "W ER D"). Stress marks are dropped. Words with
+  characters other than letters are skipped. The training set has one pair per pronunciation of a
+  word. The validation and test sets have one pair per word, with its first pronunciation.
+  `references` holds all pronunciations of words that have several.
 
   Raises:
-    InvalidInputError: the archive is unreadable, holds no cmudict, or has a malformed line.
+    InvalidInputError: the archive is unreadable, contains no file "cmudict", or has a malformed
+      line.
   """
   file = _matching_files(path, "cmudict")[0]
   pronunciations = {}
@@ -160,7 +165,7 @@ def load_cmudict(path: str | pathlib.Path) -> PairDataset:
     if word.isalpha():
       phonemes = re.sub(r"\d", "", " ".join(rest[1:]))
       pronunciations.setdefault(word.lower(), []).append(phonemes)
-  # Without stress some pronunciations of a word are the same.
+  # Without stress marks, some pronunciations of a word are equal.
   distinct = {word: [*dict.fromkeys(variants)] for word, variants in pronunciations.items()}
   name = pathlib.Path(path).name
   rows = [(word, variants[0]) for word, variants in distinct.items()]
@@ -172,13 +177,13 @@ def load_cmudict(path: str | pathlib.Path) -> PairDataset:
 
 
 def _files_by_stem(files: list[File], language: str) -> dict[str, File]:
-  """Return the files of a language by their name without the language: {"train": train.en}."""
+  """Return {file name without language: file} of one language, such as {"train": train.en}."""
   ending = re.compile(rf"(.*)\.{re.escape(language)}(\.gz)?")
   return {match[1]: file for file in files if (match := ending.fullmatch(file.name))}
 
 
 def _read_aligned(split: str, source_file: File, target_file: File) -> TextPairs:
-  """Return the pairs of two line-aligned files."""
+  """Return the (source, target) pairs of two line-aligned files."""
   sources, targets = (
     [(location, collapse_spaces(line)) for location, line in read_lines(file)]
     for file in (source_file, target_file)
@@ -204,7 +209,7 @@ def _read_aligned(split: str, source_file: File, target_file: File) -> TextPairs
 
 
 def _matching_files(path: str | pathlib.Path, pattern: str) -> list[File]:
-  """Return the files of an archive whose name matches a regular expression."""
+  """Return the files of an archive whose names match a regular expression."""
   files = list_files(path)
   matching = [file for file in files if re.fullmatch(pattern, file.name)]
   if not matching:

@@ -34,12 +34,12 @@ ATTENTIONS = {
   "multi_head": lambda H: attention.multi_head_attention(4, H),
   "coverage": lambda H: attention.additive_attention(H, use_coverage=True),
 }
-MAX_PLOTTED_TOKENS = 200  # an attention figure with a longer source or output is not drawn
+MAX_PLOTTED_TOKENS = 200  # no attention figure is drawn for longer texts
 
 
 @dataclasses.dataclass(frozen=True)
 class Seq2SeqConfig(train_config.TrainConfig):
-  """Configuration of a sequence-to-sequence experiment; each field is a flag."""
+  """Configuration of a sequence-to-sequence experiment; each field is a command-line flag."""
 
   dataset: str = field_spec("auto", "source of the text pairs", DATASETS)
   cell: str = "gru"
@@ -53,14 +53,14 @@ class Seq2SeqConfig(train_config.TrainConfig):
   )
   tokenizer: str = field_spec("bpe", "tokenization of the source", MODEL_TYPES)
   target_tokenizer: str = field_spec(
-    "same", "tokenization of the target; same: that of --tokenizer", ("same", *MODEL_TYPES)
+    "same", "tokenization of the target; same uses the value of --tokenizer", ("same", *MODEL_TYPES)
   )
   vocab_size: int = field_spec(4000, "maximum size of each vocabulary, in tokens", min_value=5)
   shared_vocab: bool = field_spec(
-    False, "one vocabulary and one embedding table for source and target"
+    False, "share one vocabulary and one embedding table between source and target"
   )
   copy_attention: bool = field_spec(
-    False, "pointer-generator that can copy source tokens; needs --shared_vocab"
+    False, "use a pointer-generator, which can copy source tokens; needs --shared_vocab"
   )
   coverage_weight: float = field_spec(
     0.0, "weight λ of the coverage loss, which penalizes repeated attention", min_value=0
@@ -69,7 +69,7 @@ class Seq2SeqConfig(train_config.TrainConfig):
   embed_dim: int = field_spec(128, "embedding size", min_value=1)
   # Training
   max_train_length: int = field_spec(
-    100, "training texts are truncated to this number of tokens", min_value=1
+    100, "maximum tokens of a training text; longer texts are truncated", min_value=1
   )
   dropout: float = field_spec(0.2, "variational dropout rate of features", **PROBABILITY)
   word_dropout: float = field_spec(0.0, "dropout rate of whole input tokens", **PROBABILITY)
@@ -95,7 +95,7 @@ class Seq2SeqConfig(train_config.TrainConfig):
   )
   no_repeat_ngram_size: int = field_spec(
     0,
-    "n-gram size that may not occur twice in an output; 0 disables it",
+    "no n-gram of this size may occur twice in an output; 0 disables it",
     min_value=0,
     affects_training=False,
   )
@@ -105,20 +105,20 @@ class Seq2SeqConfig(train_config.TrainConfig):
   # Inference
   predict: str = field_spec(
     "",
-    "source text for which the saved model of --workdir or --ensemble writes the target; no "
-    "training",
+    "source text from which the saved model of --workdir or --ensemble predicts the target; empty "
+    "trains",
     affects_training=False,
   )
   ensemble: str = field_spec(
     "",
-    "--workdir of finished runs, separated by commas, whose probabilities are averaged; no "
-    "training",
+    "--workdir of each finished run of an ensemble, separated by commas; their probabilities are "
+    "averaged; empty trains one model",
     affects_training=False,
   )
 
   @property
   def search_options(self) -> dict:
-    """Keyword arguments of `Seq2SeqPredictor.generate`."""
+    """The keyword arguments of `Seq2SeqPredictor.generate`."""
     return dict(
       beam_size=self.beam_size,
       length_penalty=self.length_penalty,
@@ -129,7 +129,7 @@ class Seq2SeqConfig(train_config.TrainConfig):
 
 
 def build(config: Seq2SeqConfig, source_vocab_size: int, target_vocab_size: int) -> Seq2Seq:
-  """Return the model without parameters.
+  """Build the encoder-decoder model that a configuration specifies.
 
   Raises:
     InvalidInputError: flags of the model contradict each other.
@@ -180,7 +180,12 @@ def build(config: Seq2SeqConfig, source_vocab_size: int, target_vocab_size: int)
 
 
 def prepare(config: Seq2SeqConfig, text: pairs_data.PairDataset):
-  """Return the tokenizers `source` and `target`, and `train`, `valid` and `test` as batches."""
+  """Train the tokenizers and batch the text pairs.
+
+  Returns:
+    A namespace with the tokenizers `source` and `target`, and the batches `train`, `valid` and
+    `test`.
+  """
   source_texts, target_texts = zip(*text.train)
   source_type, target_type = config.tokenizer, config.target_tokenizer
   if target_type == "same":
@@ -216,7 +221,7 @@ def prepare(config: Seq2SeqConfig, text: pairs_data.PairDataset):
 def load_or_train(
   config: Seq2SeqConfig, text: pairs_data.PairDataset, metric: str = "loss"
 ) -> tuple[Seq2SeqPredictor, dict]:
-  """Load the models of --ensemble, or train one if the flag is empty.
+  """Load the ensemble of --ensemble, or train and test one model if --ensemble is empty.
 
   Args:
     config: the configuration.
@@ -224,10 +229,10 @@ def load_or_train(
     metric: the validation metric that selects the parameters, "loss" or "accuracy".
 
   Returns:
-    The predictor and its scores.
+    The predictor and the scores.
 
   Raises:
-    InvalidInputError: flags contradict each other, or a saved run does not fit them.
+    InvalidInputError: flags contradict each other, or a saved run was trained with other flags.
   """
   if config.ensemble:
     predictor = load(config.ensemble, type(config))
@@ -237,8 +242,8 @@ def load_or_train(
         f"{config.lowercase}"
       )
     return predictor, {"dataset": text.name, "ensemble": config.ensemble}
-  # Check the batch size and the model's flags before the tokenizers are trained: on a large corpus
-  # that takes minutes. The vocabulary sizes do not matter for the check.
+  # Training the tokenizers takes minutes on a large corpus. Therefore the batch size and the flags
+  # of the model are checked first. The vocabulary size 5 does not affect this check.
   training.make_mesh(config.batch_size, config.mesh)
   build(config, 5, 5)
   data = prepare(config, text)
@@ -257,7 +262,7 @@ def load_or_train(
 
 
 def write_predictions(workdir: str, rows: pairs_data.TextPairs, predictions: list[str]):
-  """Write source, target and prediction of each row to WORKDIR/written.jsonl."""
+  """Write {"source", "target", "written": prediction} of each row to WORKDIR/written.jsonl."""
   if not workdir:
     return
   lines = [
@@ -277,26 +282,28 @@ def corpus_bleu(
   """Return corpus BLEU (Papineni et al. 2002) in percent, and its sacrebleu signature.
 
   Args:
-    predictions: one text a row.
-    references: one or more reference texts a row.
-    lowercase: compare in lower case.
-    max_order: the largest n-gram order.
+    predictions: the predicted text of each row.
+    references: one or more reference texts of each row.
+    lowercase: whether to compare in lower case.
+    max_order: the maximum n-gram order.
   """
-  # sacrebleu wants the i-th reference of all rows, None for rows that have fewer.
+  # sacrebleu expects one list per reference index i: the i-th reference of each row, or None.
   most = max(map(len, references))
   padded = [row + [None] * (most - len(row)) for row in references]
-  # force: suppress the warning that texts with separated full stops look tokenized. Texts are
-  # scored exactly as they are in the files.
+  # `force` suppresses the warning that texts with separated full stops look tokenized. Texts are
+  # scored as they are in the files.
   metric = sacrebleu.BLEU(lowercase=lowercase, max_ngram_order=max_order, force=True)
   score = metric.corpus_score(predictions, [*map(list, zip(*padded))]).score
   return score, str(metric.get_signature())
 
 
 def predict(config: Seq2SeqConfig) -> dict:
-  """Print what the saved model of --ensemble, or else of --workdir, writes for --predict.
+  """Predict and print the target of the text --predict with a saved model.
+
+  The model is the ensemble of --ensemble or, if --ensemble is empty, the model of --workdir.
 
   Raises:
-    InvalidInputError: --predict is blank, or neither flag names a saved run.
+    InvalidInputError: --predict is blank, or both --ensemble and --workdir are empty.
   """
   if not config.predict.strip():
     raise InvalidInputError(f"--predict must be a text; got {config.predict!r}")
@@ -307,7 +314,7 @@ def predict(config: Seq2SeqConfig) -> dict:
 
 
 def print_prediction(config: Seq2SeqConfig, predictor: Seq2SeqPredictor, text: str) -> dict:
-  """Print the prediction for a text; with --workdir, also plot its attention."""
+  """Print and return the prediction for a text; with --workdir, also plot the attention."""
   (ids,) = predictor.generate(
     [append_end(predictor.source_tokenizer.encode(text))], **config.search_options
   )
@@ -320,7 +327,7 @@ def print_prediction(config: Seq2SeqConfig, predictor: Seq2SeqPredictor, text: s
       *α.shape,
       MAX_PLOTTED_TOKENS,
     )
-  elif config.workdir and α.any():  # α is 0 for a model without attention
+  elif config.workdir and α.any():  # α is all 0 for a model without attention
     path = runner.figure_file(config.workdir, "attention.png")
     figures.plot_heatmap(path, source_tokens, output_tokens, α)
   return {"written": prediction}
@@ -331,11 +338,12 @@ def load(workdirs: str, config_class, **overrides) -> Seq2SeqPredictor:
 
   Args:
     workdirs: the --workdir of a run, or of several runs, separated by commas.
-    config_class: the `Config` of the runs' experiment.
-    **overrides: configuration fields that replace the saved ones.
+    config_class: the `Config` class of the experiment that trained the runs.
+    **overrides: configuration fields that replace the saved fields.
 
   Raises:
-    InvalidInputError: a folder holds no such run, or its vocabulary differs from the first one's.
+    InvalidInputError: a folder contains no finished run of the experiment, or the runs have
+      different vocabularies.
   """
   names = workdirs.split(",")
   runs = [runner.load_run(config_class, name, "subwords", **overrides) for name in names]

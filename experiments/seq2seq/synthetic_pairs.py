@@ -1,23 +1,24 @@
-"""Three generated datasets of text pairs; no files needed.
+"""Three generated datasets of (source, target) text pairs, which need no files.
 
-translations   English to a made-up language with the word order adverb, subject, place, object,
-               verb; adjectives follow their noun. Articles and adjectives agree with their noun,
-               and the verb with its subject, which may be seven words away:
+translations   English sentences and their translations into a made-up language. The word order is
+               adverb, subject, place, object, verb. Adjectives follow their noun. Articles and
+               adjectives agree with their noun. The verb agrees with its subject, which may be
+               seven words away:
 
                  the old farmers helped my queen near the small river today .
                  diva los belos drenos la suma pika ku ma tira kovin .
 
-summaries      reports and their headlines. A headline copies two words of its report; the event
-               decides which words, and in which order:
+summaries      reports and their headlines. A headline copies two words of its report. The event
+               determines the copied words and their order:
 
                  in Zadiro on friday , Velako lost to Kodani before 38211 guests .
                  Kodani beats Velako
 
-               No name and no number occurs in two reports, so memorizing them does not help.
+               Each name and number occurs in only one report, so memorizing them is useless.
 
-pronunciations the letters of made-up words and their phonemes. The pronunciation of c, g
-               and doubled consonants depends on the next letter. The pronunciation of a vowel
-               depends on whether the word ends in a silent e:
+pronunciations made-up words and their phonemes. The pronunciation of c, g and doubled consonants
+               depends on the next letter. The pronunciation of a vowel depends on whether the word
+               ends in a silent e:
 
                  gecothime   JH EH K AO TH AY M
 """
@@ -34,12 +35,12 @@ TextPairs = list[tuple[str, str]]
 
 
 def _parallel_words(keys: str, values: str) -> dict[str, str]:
-  """Return {key: value} of two texts with the same number of words."""
+  """Return {i-th word of keys: i-th word of values}; both texts have equally many words."""
   return dict(zip(keys.split(), values.split(), strict=True))
 
 
 DETERMINERS = _parallel_words("the my your", "l m t")
-NOUNS = _parallel_words(  # eight in -a, eight in -o
+NOUNS = _parallel_words(  # eight translations end in -a, eight in -o
   "queen river cat house song road star nurse farmer king dog garden book ship tree singer",
   "tira suma niva pola lera vada zita mora belo kamo ruto deno filo garo savo wino",
 )
@@ -48,7 +49,7 @@ VERBS = _parallel_words("help follow paint visit call remember", "kov sul dar mi
 PREPOSITIONS = _parallel_words("near behind without", "ku ra si")
 ADVERBS = _parallel_words("today again alone together", "diva nolu teme gami")
 
-# Headlines, and three wordings of each in reports. A and B are names, N is a number.
+# {headline: its three possible wordings in a report}. A, B and C are names, N is a number.
 EVENTS = {
   "A beats B": ("A won against B", "B lost to A", "B had no chance against A"),
   "A buys B": ("A bought B", "B was sold to A", "B now belongs to A"),
@@ -58,7 +59,7 @@ EVENTS = {
   "A earns N": ("A was paid N crowns by C", "C gave A N crowns", "N crowns went from C to A"),
   "A owes N": ("A borrowed N crowns from C", "C lent A N crowns", "N crowns are due from A to C"),
 }
-# Beginnings and ends of reports. Each C is a new name, each N a new number, each D a day.
+# Beginnings and ends of reports. Each C is a new name, each N is a new number, each D is a day.
 OPENINGS = (
   "",
   "in C on D ,",
@@ -83,8 +84,8 @@ DAYS = "monday tuesday wednesday thursday friday saturday sunday".split()
 SYLLABLES = [c + v for c in "bdfgklmnprstvz" for v in "aeiou"]
 
 ONSETS = "b c ch d f g k l m n p r s sh t th v w z bb gg ll mm nn rr ss tt".split()
-# {regular expression: phoneme}; the first rule that matches applies. "" is silent, and None is the
-# letter itself in upper case.
+# {regular expression: phoneme}. The first matching rule applies. "" is a silent letter. None stands
+# for the matched letter in upper case.
 SPELLING_RULES = {
   "e$": "",
   "a(?=[^aeiou]+e$)": "EY",
@@ -109,7 +110,7 @@ SPELLING_RULES = {
 
 
 def generate_splits(task: str) -> tuple[TextPairs, TextPairs, TextPairs]:
-  """Return the training, validation and test pairs of one of TASKS; no source is in two splits."""
+  """Return the training, validation and test pairs of a task; all sources are distinct."""
   generators = dict(
     zip(TASKS, (generate_translations, generate_summaries, generate_pronunciations), strict=True)
   )
@@ -129,12 +130,12 @@ def generate_translations(num_pairs: int, seed: int = 0) -> TextPairs:
 
 
 def generate_summaries(num_pairs: int, seed: int = 0) -> TextPairs:
-  """Return (report, headline) pairs; no name and no number occurs in two reports.
+  """Return (report, headline) pairs; each name and number occurs in only one report.
 
   Raises:
-    ValueError: num_pairs is above 30,000, for which there are not enough names and numbers.
+    ValueError: num_pairs exceeds 30,000. More pairs would need more names and numbers.
   """
-  if num_pairs > 30_000:  # each report takes up to three numbers and seven names
+  if num_pairs > 30_000:  # a report uses up to three numbers and seven names
     raise ValueError(f"names and numbers suffice for 30,000 reports, not for {num_pairs:,}")
   rng = np.random.default_rng(seed)
   size = len(SYLLABLES)
@@ -161,7 +162,7 @@ def generate_pronunciations(num_pairs: int, seed: int = 0) -> TextPairs:
 
 
 def _phonemes(word: str) -> Iterator[str]:
-  """Yield the phonemes of a word, left to right by SPELLING_RULES."""
+  """Yield the phonemes of a word by applying SPELLING_RULES from left to right."""
   start = 0
   while start < len(word):
     matches = (
@@ -175,7 +176,7 @@ def _phonemes(word: str) -> Iterator[str]:
 
 
 def _generate_translation(rng) -> tuple[list[str], list[str]]:
-  """Return the words of a sentence and of its translation."""
+  """Return (words of a sentence, words of its translation)."""
 
   def choose(words):
     return list(words.items())[rng.integers(len(words))]
@@ -184,7 +185,7 @@ def _generate_translation(rng) -> tuple[list[str], list[str]]:
     return bool(rng.integers(2))
 
   def noun_phrase(plural):
-    """Return the English and the translated words: determiner, noun and perhaps an adjective."""
+    """Return (English words, translated words) of a noun phrase, with or without an adjective."""
     (determiner, article_stem), (noun, translated_noun) = choose(DETERMINERS), choose(NOUNS)
     adjective, adjective_stem = choose(ADJECTIVES)
     ending = translated_noun[-1] + "s" * plural
@@ -217,7 +218,7 @@ def _generate_translation(rng) -> tuple[list[str], list[str]]:
 
 
 def _generate_summary(rng, names: Iterator[str], numbers: Iterator[str]) -> tuple[str, str]:
-  """Return a report and its headline."""
+  """Return (report, headline)."""
   event_values = {"A": next(names), "B": next(names), "N": next(numbers)}
   fillers = {"C": names, "N": numbers, "D": iter(rng.permutation(DAYS).tolist())}
 
@@ -225,7 +226,7 @@ def _generate_summary(rng, names: Iterator[str], numbers: Iterator[str]) -> tupl
     return texts[rng.integers(len(texts))]
 
   def fill(template, values):
-    """Return the words of a template, with its slots replaced by values or by new fillers."""
+    """Return the words of a template; each slot is replaced by its value or a new filler."""
 
     def fill_word(word):
       if word in values:

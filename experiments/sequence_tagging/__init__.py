@@ -1,1 +1,1 @@
-"""Sequence tagging: data, features and predictor of `experiments.tagging`."""
+"""Data, features and predictor for the sequence tagger `experiments.tagging`."""

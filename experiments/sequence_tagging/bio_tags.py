@@ -1,10 +1,12 @@
-"""Tagging schemes: spans of words as BIO, IOB1 or IOBES tags.
+"""Tagging schemes that represent spans of words as BIO, IOB1 or IOBES tags.
 
-O is outside of every span, and X stands for any type:
+X is the type of a span. Words outside of all spans have the tag O.
 
-  bio     B-X begins a span and I-X continues it (IOB2)
-  iob1    I-X does both; B-X begins only a span that directly follows one of the same type
-  iobes   as bio, but E-X ends a span, and S-X is a span of one word (BIOES; BILOU has L-X, U-X)
+  bio     B-X begins a span, I-X continues a span. Also called IOB2.
+  iob1    I-X begins or continues a span. B-X begins a span that directly follows a span of the same
+          type.
+  iobes   B-X begins, I-X continues and E-X ends a span of several words. S-X is a span of one word.
+          Also called BIOES; BILOU writes L-X for E-X and U-X for S-X.
 """
 
 from collections.abc import Iterable
@@ -14,14 +16,15 @@ import numpy as np
 
 PREFIXES = {"bio": "BI", "iob1": "BI", "iobes": "BIESLU"}
 BEGIN_PREFIXES, END_PREFIXES = frozenset("BSU"), frozenset("ESLU")
-SplitTag = tuple[str, str]  # prefix and type of a tag; the type of O is ""
+SplitTag = tuple[str, str]  # (prefix, type) of a tag; the type of O is ""
 
 
 def detect_scheme(sentences: Iterable[list[str]]) -> str:
-  """Return the scheme of a corpus: "bio", "iob1" or "iobes".
+  """Return the tagging scheme of a corpus: "bio", "iob1" or "iobes".
 
-  A single sentence is rarely enough. It is iobes if E, S, L or U occurs, and iob1 if spans begin
-  with I after O or after another type, but never with B.
+  The scheme is "iobes" if a prefix E, S, L or U occurs. It is "iob1" if, after O or another type,
+  spans begin with I and never with B. Otherwise the scheme is "bio". The tags of a single sentence
+  are rarely enough to detect the scheme.
   """
   prefixes, first_prefixes = set(), set()
   for tags in sentences:
@@ -35,10 +38,10 @@ def detect_scheme(sentences: Iterable[list[str]]) -> str:
 
 
 def to_bio(tags: list[str], scheme: str = "bio") -> list[str]:
-  """Convert the tags of a sentence from any scheme to BIO.
+  """Convert the tags of a sentence from `scheme` to BIO.
 
   Raises:
-    ValueError: a tag does not belong to the scheme, or cannot follow the tag before it.
+    ValueError: a tag is invalid in the scheme, or cannot follow the previous tag.
   """
   _check_tags(tags, scheme)
   bio = []
@@ -52,7 +55,7 @@ def to_iobes(tags: list[str]) -> list[str]:
   """Convert the tags of a sentence from BIO to IOBES.
 
   Raises:
-    ValueError: a tag is not BIO, or cannot follow the tag before it.
+    ValueError: a tag is invalid in BIO, or cannot follow the previous tag.
   """
   _check_tags(tags, "bio")
   last_prefix = {"O": "O", "B": "S", "I": "E"}
@@ -63,9 +66,9 @@ def to_iobes(tags: list[str]) -> list[str]:
 
 
 def extract_spans(tags: list[str]) -> set[tuple[str, int, int]]:
-  """Return the spans of BIO or IOBES tags as (type, start, end); the end is exclusive.
+  """Return the spans of BIO or IOBES tags as (type, start, end); `end` is exclusive.
 
-  Predicted tags may be illegal. As in conlleval, I-X after O begins a span.
+  Predicted tags may be an invalid sequence. As in conlleval, I-X after O begins a span.
   """
   spans, start = set(), 0
   for t, (previous, current) in enumerate(pairwise(map(_split_tag, ["O", *tags, "O"]))):
@@ -77,14 +80,17 @@ def extract_spans(tags: list[str]) -> set[tuple[str, int, int]]:
 
 
 def allowed_transitions(tags: list[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """Return which tags may begin a sentence, follow one another, and end a sentence.
+  """Return the masks of allowed first tags, tag transitions, and last tags of a sentence.
 
   Args:
-    tags: the names of all K tags. They are IOBES if E, S, L or U occurs, else BIO. If some are not
-      tags of spans (parts of speech), everything is allowed.
+    tags: the names of all K tags. The scheme is IOBES if a prefix E, S, L or U occurs, else BIO. If
+      any tag is invalid in both schemes, as for parts of speech, all transitions are allowed.
 
   Returns:
-    start [K], inner [K, K] and end [K], bool; inner[i, j]: tag j may follow tag i.
+    (start, inner, end), bool.
+      start [K]: whether tag k may begin a sentence.
+      inner [K, K]: whether tag j may follow tag i, inner[i, j].
+      end [K]: whether tag k may end a sentence.
   """
   unconstrained = not all(_is_valid_tag(tag, "iobes") for tag in tags)
   scheme = "bio" if all(_is_valid_tag(tag, "bio") for tag in tags) else "iobes"
@@ -99,14 +105,16 @@ def allowed_transitions(tags: list[str]) -> tuple[np.ndarray, np.ndarray, np.nda
 
 
 def span_tables(tags: list[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
-  """Return how tags form spans, for `metrics.span_f1`; None if they are not tags of spans.
+  """Return the tables of `metrics.span_f1`; None if the tags do not form spans.
 
   Args:
     tags: the names of all K tags, in BIO or IOBES.
 
   Returns:
-    begins [K], ends [K] and joins [K, K], bool: a tag begins a span, ends a span (IOBES), and
-    joins[i, j]: tag j continues the span of tag i.
+    (begins, ends, joins), bool.
+      begins [K]: whether tag k always begins a span.
+      ends [K]: whether tag k always ends a span; only IOBES has such tags.
+      joins [K, K]: whether tag j after tag i continues the span, joins[i, j].
   """
   if not all(_is_valid_tag(tag, "iobes") for tag in tags):
     return None
@@ -126,12 +134,12 @@ def _split_tag(tag: str) -> SplitTag:
 
 
 def _is_boundary(previous: SplitTag, current: SplitTag) -> bool:
-  """Return whether two neighboring words are in different spans, or only one is in a span."""
+  """Return whether a span begins or ends between two neighboring words."""
   return previous[1] != current[1] or previous[0] in END_PREFIXES or current[0] in BEGIN_PREFIXES
 
 
 def _can_follow(previous: SplitTag, current: SplitTag, scheme: str) -> bool:
-  """Return whether a tag may follow another; before and after a sentence is O."""
+  """Return whether tag `current` may follow tag `previous`; sentences are padded with O."""
   same_type = previous[1] == current[1]
   if scheme == "iobes":
     is_open, continues = previous[0] in "BI", current[0] in "IEL"

@@ -1,4 +1,4 @@
-"""Encoders of the characters of a word, so that unknown words have vectors, too."""
+"""Character-level word encoders, which also produce vectors for unknown words."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -9,13 +9,13 @@ from rnnjax.types import Array
 
 
 class CharCnn(nn.Module):
-  """A convolution over the characters with max pooling (Ma & Hovy 2016).
+  """A convolution over the characters of a word, with max pooling (Ma & Hovy 2016).
 
       y = max_c (W * E[c] + b)
 
   Attributes:
-    num_chars: number of characters, including padding.
-    embed_dim: features of a character.
+    num_chars: size of the character vocabulary, including padding.
+    embed_dim: embedding size of a character.
     features: number of filters.
     kernel_size: width of the filters in characters.
   """
@@ -30,10 +30,10 @@ class CharCnn(nn.Module):
     """Encode words.
 
     Args:
-      characters: character ids [T, B, C], 0 in the padding.
+      characters: character ids [T, B, C], C characters per word, padded with 0.
 
     Returns:
-      [T, B, features]; 0 for a word without characters.
+      Word vectors [T, B, features]; 0 for a word without characters.
     """
     mask = (characters != PAD)[..., None]
     xs = jnp.where(mask, _char_embedding(self)(characters), 0)
@@ -43,11 +43,13 @@ class CharCnn(nn.Module):
 
 
 class CharRnn(nn.Module):
-  """The final states of a bidirectional encoder of the characters (Lample et al. 2016).
+  """A bidirectional recurrent encoder over the characters of a word (Lample et al. 2016).
+
+  The vector of a word is the final hidden state of the encoder.
 
   Attributes:
-    num_chars: number of characters, including padding.
-    embed_dim: features of a character.
+    num_chars: size of the character vocabulary, including padding.
+    embed_dim: embedding size of a character.
     encoder: the recurrent encoder.
   """
 
@@ -60,13 +62,13 @@ class CharRnn(nn.Module):
     """Encode words.
 
     Args:
-      characters: character ids [T, B, C], 0 in the padding.
+      characters: character ids [T, B, C], C characters per word, padded with 0.
 
     Returns:
-      [T, B, features]; 0 for a word without characters.
+      Word vectors [T, B, features]; 0 for a word without characters.
     """
-    # [C, B, T]: the characters are the time axis of the encoder. B stays axis 1, over which the
-    # devices are sharded.
+    # The encoder gets [C, B, T], so the character axis C is its time axis. B stays axis 1, because
+    # batches are sharded over axis 1.
     xs = _char_embedding(self)(characters.transpose(2, 1, 0))
     lengths = jnp.sum(characters != PAD, -1).T
     params = self.param("encoder", self.encoder.init, self.embed_dim)

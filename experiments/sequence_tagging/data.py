@@ -1,17 +1,17 @@
-"""Sentences with a tag for each word: parts of speech, named entities or chunks.
+"""Sentences in which each word has a tag: parts of speech, named entities or chunks.
 
-  embedded   generated sentences in which later words decide the tag
-  files      a folder or .zip archive with one training, one test and an optional validation file,
-             whose names contain train, test, and valid or dev, and end in .txt .conll .conllu .tsv
-             (also .gz)
+  embedded   generated sentences in which the tag of a word depends on later words
+  files      a folder or .zip archive with one training, one test and an optional validation file.
+             The file names contain "train", "test", and "valid" or "dev". The file names end in
+             .txt, .conll, .conllu or .tsv (also .gz).
 
-Files have one word a line and an empty line between sentences. The number of columns determines the
-format:
+Files have one word per line and an empty line between sentences. The number of columns determines
+the format:
 
-  2    word, tag, for any task; if the columns are separated by tabs, words may contain spaces
-  3    word, pos, chunk, as CoNLL-2000
-  4    word, pos, chunk, ner, as CoNLL-2003
-  10   CoNLL-U, of which the words and the universal parts of speech are read
+  2    word, tag; for any task; words may contain spaces if the columns are separated by tabs
+  3    word, pos, chunk; the format of CoNLL-2000
+  4    word, pos, chunk, ner; the format of CoNLL-2003
+  10   CoNLL-U; only the words and the universal parts of speech are used
 """
 
 import pathlib
@@ -23,9 +23,10 @@ from rnnjax.data.files import File, list_files, read_lines, use_files
 from rnnjax.types import InvalidInputError
 
 TASKS = ("pos", "ner", "chunk")
-SPLIT_PATTERNS = {"train": "train", "valid": "valid|dev", "test": "test"}  # in the file names
-FILE_PATTERN = r"[^.].*\.(txt|conllu?|tsv)(\.gz)?"  # not hidden files, which begin with a dot
-# The columns to read for each number of columns and task: word, additional inputs, tag.
+# {split: regular expression for file names}
+SPLIT_PATTERNS = {"train": "train", "valid": "valid|dev", "test": "test"}
+FILE_PATTERN = r"[^.].*\.(txt|conllu?|tsv)(\.gz)?"  # excludes hidden files (.name)
+# {number of columns: {task: indices of the word column, the extra columns, and the tag column}}
 FORMATS = {
   2: {"pos": (0, 1), "chunk": (0, 1), "ner": (0, 1)},
   3: {"pos": (0, 1), "chunk": (0, 1, 2)},
@@ -38,11 +39,11 @@ class Sentence(NamedTuple):
   """A tagged sentence.
 
   Attributes:
-    words: its words.
+    words: the words of the sentence.
     tags: the tag of each word; [] if unknown.
-    columns: the columns between word and tag, each as long as `words`.
-    document_id: the number of its document, from 0 in each set.
-    location: "file:line" of its first word.
+    columns: the extra columns, between word and tag; each has one value per word.
+    document_id: the index of the sentence's document in its split.
+    location: "file:line" of the first word.
   """
 
   words: list[str]
@@ -53,7 +54,7 @@ class Sentence(NamedTuple):
 
 
 class TaggedDataset(NamedTuple):
-  """Tagged sentences in three sets.
+  """Tagged sentences in three splits.
 
   Attributes:
     name: the name of the dataset.
@@ -75,17 +76,19 @@ def load(
   max_train_length: int | None = None,
   use_extra_columns: bool = True,
 ) -> TaggedDataset:
-  """Load tagged sentences; the tags of spans are converted to IOBES.
+  """Load tagged sentences; span tags are converted to IOBES.
 
   Args:
-    dataset: "embedded", "files", or "auto": files if `data_dir` is given, else embedded.
-    data_dir: the folder or archive of the files.
+    dataset: "embedded", "files" or "auto". "auto" selects "files" if `data_dir` is non-empty, else
+      "embedded".
+    data_dir: the folder or archive that contains the files.
     task: one of TASKS.
-    max_train_length: words to which training sentences are truncated; None for no limit.
+    max_train_length: maximum number of words of a training sentence; longer sentences are
+      truncated. None disables truncation.
     use_extra_columns: whether to keep the columns between word and tag.
 
   Raises:
-    InvalidInputError: a file is missing or malformed (the message names file and line).
+    InvalidInputError: a file is missing or malformed (the message names the file and line).
   """
   if task not in TASKS:
     raise InvalidInputError(f"the task must be one of {TASKS}; got {task!r}")
@@ -95,7 +98,7 @@ def load(
     loaded = _generate_dataset(task)
 
   def convert(sentence, max_length=None):
-    # Truncation comes first, so that a truncated span still ends with E.
+    # Sentences are truncated before conversion to IOBES, so that a truncated span ends with E.
     tags = sentence.tags[:max_length]
     columns = [column[:max_length] for column in sentence.columns] if use_extra_columns else []
     return sentence._replace(
@@ -123,12 +126,12 @@ def _generate_dataset(task: str) -> TaggedDataset:
 
 
 def load_files(data_dir: str, task: str) -> TaggedDataset:
-  """Read a folder or an archive; the tags of spans are converted from any scheme to BIO.
+  """Read a folder or an archive; span tags of any scheme are converted to BIO.
 
-  Without a validation file, the last tenth of the training sentences is held out.
+  If there is no validation file, the last 10 % of the training sentences are the validation set.
 
   Raises:
-    InvalidInputError: as for `load`.
+    InvalidInputError: a file is missing or malformed (the message names the file and line).
   """
   files = list_files(data_dir)
   files_by_split = {
@@ -169,7 +172,10 @@ def load_files(data_dir: str, task: str) -> TaggedDataset:
 
 
 def _split_of_file(name: str) -> str | None:
-  """Return the first split whose pattern is in a file name: "latest_train" is train, not test."""
+  """Return the first split whose pattern matches a file name; None if no pattern matches.
+
+  "latest_train.txt" is in the training split, because "train" is matched before "test".
+  """
   name = name.lower()
   if not re.fullmatch(FILE_PATTERN, name):
     return None
@@ -180,7 +186,8 @@ def _split_of_file(name: str) -> str | None:
 def _read_sentences(file: File, task: str) -> list[Sentence]:
   """Read the sentences of one file."""
   lines = [line.strip(" \t\r") for _, line in read_lines(file)]
-  # "#" begins a comment only in CoNLL-U; elsewhere it may be a word. The first other line decides.
+  # "#" begins a comment in CoNLL-U, but may be a word in other formats. Therefore the first line
+  # with another beginning determines the format.
   first = next((line for line in lines if line and not line.startswith(("#", "-DOCSTART-"))), "")
   separator = "\t" if "\t" in first else " "
 
@@ -198,7 +205,7 @@ def _read_sentences(file: File, task: str) -> list[Sentence]:
     )
   is_conllu = num_columns == 10
   sentences, rows, document_id = [], [], 0
-  for n, line in enumerate([*lines, ""], 1):  # the last sentence may have no empty line after it
+  for n, line in enumerate([*lines, ""], 1):  # "" ends the last sentence
     location = f"{file}:{n}"
     starts_document = line.startswith("# newdoc" if is_conllu else "-DOCSTART-")
     if rows and (starts_document or not line):
@@ -206,7 +213,7 @@ def _read_sentences(file: File, task: str) -> list[Sentence]:
       sentences.append(Sentence(words, tags, columns, document_id, start))
       rows = []
     if starts_document:
-      # Documents without sentences are not counted.
+      # Documents without sentences get no id.
       document_id = sentences[-1].document_id + 1 if sentences else 0
     elif line and not (is_conllu and line.startswith("#")):
       cells = split_columns(line)

@@ -1,4 +1,4 @@
-"""Vocabularies of a tagger: words, characters, extra columns and tags as ids."""
+"""The vocabularies that map words, characters, extra columns and tags to ids."""
 
 import logging
 import re
@@ -12,8 +12,8 @@ from rnnjax.data.bucketed_batches import BucketedBatches
 from rnnjax.data.vocabulary import SPECIALS, Vocabulary
 from rnnjax.types import InvalidInputError
 
-MAX_WORD_LENGTH = 20  # characters read of a word; of a longer word, the first and the last half
-MIN_COUNT = 3  # shapes and characters that occur less often are unknown
+MAX_WORD_LENGTH = 20  # characters; a longer word keeps its first 10 and last 10 characters
+MIN_COUNT = 3  # rarer word shapes and characters are unknown
 _DIGIT = re.compile(r"\d")
 
 
@@ -27,7 +27,10 @@ def normalize_word(word: str) -> str:
 
 
 def word_shape(word: str) -> str:
-  """Return the runs of upper case, lower case, digits and marks of a word (Collobert et al. 2011).
+  """Return the shape of a word (Collobert et al. 2011).
+
+  Runs of upper case become "X", runs of lower case "x", runs of digits "0". Runs of any other
+  character become one such character.
 
   >>> [word_shape(word) for word in ["Teddy", "U.S.", "1996-97", "eBay", "bears"]]
   ['Xx', 'X.X.', '0-0', 'xXx', 'x']
@@ -48,10 +51,10 @@ class Lexicon(NamedTuple):
   """The vocabularies of a tagger.
 
   Attributes:
-    words: normalized words.
-    characters: characters, as written.
-    columns: first word shapes, then the values of each extra column.
-    tags: the tags, in the order of their ids.
+    words: the vocabulary of normalized words.
+    characters: the vocabulary of characters; case is kept.
+    columns: the vocabulary of word shapes, followed by one vocabulary per extra column.
+    tags: all tags, sorted by id.
   """
 
   words: Vocabulary
@@ -67,8 +70,8 @@ class Lexicon(NamedTuple):
 
     Args:
       sentences: the training sentences.
-      tags: all tags. A warning names those that do not occur in the training set.
-      min_count: words that occur less often are unknown.
+      tags: all tags. Tags that are absent from the training set are logged as a warning.
+      min_count: the minimum number of occurrences of a word; rarer words are unknown.
     """
     unseen = set(tags) - {tag for sentence in sentences for tag in sentence.tags}
     if unseen:
@@ -91,11 +94,11 @@ class Lexicon(NamedTuple):
     )
 
   def encode(self, sentence: Sentence) -> dict[str, np.ndarray]:
-    """Return the ids of a sentence.
+    """Convert the words, characters, columns and tags of a sentence to ids.
 
     Returns:
-      "tokens" [T], "characters" [T, MAX_WORD_LENGTH], "columns" [T, N], and "tags" [T] if the
-      sentence has tags.
+      {"tokens": [T], "characters": [T, MAX_WORD_LENGTH], "columns": [T, N]}, and "tags": [T] if
+      the sentence has tags. N is the number of columns, including word shapes.
     """
     characters = np.zeros((len(sentence.words), MAX_WORD_LENGTH), np.int32)
     for row, word in zip(characters, sentence.words):
@@ -117,12 +120,12 @@ class Lexicon(NamedTuple):
   def make_batches(
     self, sentences: Sequence[Sentence], batch_size: int, seed: int | None = None
   ) -> BucketedBatches:
-    """Return batches of sentences; "labels" holds the index of each row's sentence.
+    """Return batches of sentences; "labels" holds the index in `sentences` of each row.
 
     Args:
       sentences: the sentences.
-      batch_size: rows of a batch.
-      seed: seed of the shuffle; None sorts by length, for evaluation.
+      batch_size: the number of sentences in a batch.
+      seed: random seed of the shuffle; None sorts by length, for evaluation.
     """
     encoded = [self.encode(sentence) for sentence in sentences]
     arrays = {name: [ids[name] for ids in encoded] for name in encoded[0]}
@@ -131,7 +134,7 @@ class Lexicon(NamedTuple):
     )
 
   def to_json(self) -> dict:
-    """Return the lexicon as a JSON value."""
+    """Return the lexicon as a JSON-serializable dict."""
 
     def words_of(vocabulary):
       return vocabulary.words[len(SPECIALS) :]
@@ -148,7 +151,7 @@ class Lexicon(NamedTuple):
     """Build the lexicon from the result of `to_json`.
 
     Raises:
-      InvalidInputError: the value does not have the structure that `to_json` returns.
+      InvalidInputError: the structure of `value` differs from the result of `to_json`.
     """
     keys = {"words", "characters", "columns", "tags"}
     if not isinstance(value, dict) or not value.keys() >= keys:

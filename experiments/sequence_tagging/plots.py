@@ -1,4 +1,4 @@
-"""Text displays of tags: an error table, and a sentence in the colors of its tags."""
+"""Text output for taggers: an error table, and sentences with colored spans."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -6,13 +6,13 @@ from collections.abc import Callable, Sequence
 from experiments.sequence_tagging.bio_tags import extract_spans
 
 ANSI_COLORS = (32, 36, 33, 35, 34, 31)  # color numbers of ANSI escape sequences
-NO_SPAN = "O"  # the predicted type of a true span that was not predicted
+NO_SPAN = "O"  # the predicted type of a missed span
 
 Span = tuple[str, int, int]  # type, start, end
 
 
 def word_spans(tags: Sequence[str]) -> set[Span]:
-  """Return each word as a span, so that parts of speech can be counted like spans."""
+  """Return one span per word, so that parts of speech are counted like spans."""
   return {(tag, t, t + 1) for t, tag in enumerate(tags)}
 
 
@@ -21,12 +21,12 @@ def error_table(
   predicted: Sequence[Sequence[str]],
   get_spans: Callable[[Sequence[str]], set[Span]] = extract_spans,
 ) -> str:
-  """Return a table with the count, precision, recall, F1 and top confusions of each type.
+  """Return a text table with count, precision, recall, F1 and top confusions of each span type.
 
   Args:
     true: the true tags of each sentence.
     predicted: the predicted tags of each sentence.
-    get_spans: tags -> the spans to count: `extract_spans` or `word_spans`.
+    get_spans: function from tags to the counted spans, `extract_spans` or `word_spans`.
   """
   num_true, num_predicted, num_correct, confusions = Counter(), Counter(), Counter(), {}
   for true_tags, predicted_tags in zip(true, predicted):
@@ -59,13 +59,15 @@ def colored_sentence(
   probabilities: Sequence[float],
   get_spans: Callable[[Sequence[str]], set[Span]] = extract_spans,
 ) -> str:
-  """Return a sentence with colored, labeled spans, then a line with each word's tag.
+  """Return a sentence with colored, labeled spans, followed by one line per word.
+
+  The line of a word shows the word, its tag and the probability of the tag.
 
   Args:
-    words: the words.
+    words: the words of the sentence.
     tags: the tag of each word.
     probabilities: the probability of each tag.
-    get_spans: tags -> the spans to color: `extract_spans` or `word_spans`.
+    get_spans: function from tags to the colored spans, `extract_spans` or `word_spans`.
   """
   spans = sorted(get_spans(tags), key=lambda span: span[1])
   span_types = sorted({span_type for span_type, *_ in spans})

@@ -1,9 +1,10 @@
-"""Generated tagged sentences in which later words decide the tag.
+"""Generated tagged sentences in which the tag of a word depends on later words.
 
-The sentences come in pairs that begin with the same words but with different tags: "Teddy bears are
-on sale !", "Teddy Roosevelt was a great president !". A forward model tags the common beginning of
-both sentences alike, so each ambiguous word is right in at most one of them. A bidirectional model
-can be right in both. `max_forward_accuracy` computes the limit of forward models.
+Both sentences of a pair begin with the same words, but the tags of these words differ. Example:
+"Teddy bears are on sale !" and "Teddy Roosevelt was a great president !". A forward model predicts
+the same tags for the common beginning, so it tags each ambiguous word correctly in at most one
+sentence. A bidirectional model can tag both sentences correctly. `max_forward_accuracy` returns the
+maximum accuracy of forward models.
 """
 
 import collections
@@ -13,10 +14,10 @@ import numpy as np
 
 from experiments.sequence_tagging import bio_tags
 
-TaggedWords = tuple[list[str], list[str]]  # words and their tags
+TaggedWords = tuple[list[str], list[str]]  # (words, tags)
 SPLIT_SIZES = (1200, 200, 400)
 
-SLOTS = {  # a slot of a template is replaced by one of these words
+SLOTS = {  # {slot of a template: words that can fill the slot}
   "OPENING": "well now today yesterday look listen",
   "NICKNAME": "Teddy Daisy Robin Olive Rose Heather Ruby Ginger",
   "NAME": "Mark Bill Sue Rob Grant Chase Pat Frank Nick Josh",
@@ -32,7 +33,7 @@ SLOTS = {  # a slot of a template is replaced by one of these words
   "THING": "boat page bank house river company garden ball",
   "SEASON": "spring summer autumn winter",
 }
-WORD_TYPES = {  # the words and slots of each type: an entity type, or else a part of speech
+WORD_TYPES = {  # {entity type or part of speech: its words and slots}
   "PER": "SURNAME",
   "LOC": "Stadium",
   "ADJ": "AGE great full",
@@ -45,8 +46,8 @@ WORD_TYPES = {  # the words and slots of each type: an entity type, or else a pa
   "PUNCT": "! . ,",
   "VERB": "like likes sold rose",
 }
-# The common beginning of a pair, and the two continuations by the type that each gives to the words
-# with a *.
+# (common beginning of a pair, {type: continuation}). The continuation determines the type of the
+# words marked with *.
 TEMPLATES = (
   ("NICKNAME*", {"NOUN": "WARES are on sale !", "PER": "SURNAME was a great ROLE !"}),
   ("PLACE*", {"LOC": "is great in SEASON .", "PER": "SURNAME is a AGE ROLE ."}),
@@ -59,7 +60,7 @@ TEMPLATES = (
   ("FIRM*", {"VERB": "the THING !", "ORG": "sold the THING ."}),
   ("the AGE CREW*", {"VERB": "the THING !", "NOUN": "likes the THING ."}),
 )
-# The span type of each word type. Chunks are noun phrases that contain no other noun phrase.
+# {task: {word type: span type}}. Chunks are noun phrases that contain no other noun phrase.
 SPAN_TYPES = {
   "ner": {"PER": "PER", "LOC": "LOC", "ORG": "ORG"},
   "chunk": dict.fromkeys(("PER", "LOC", "ORG", "DET", "ADJ", "NOUN"), "NP"),
@@ -67,22 +68,23 @@ SPAN_TYPES = {
 
 
 def generate_splits(task: str) -> tuple[list[TaggedWords], list[TaggedWords], list[TaggedWords]]:
-  """Return the training, validation and test set; a pair of sentences is in one set."""
+  """Return the training, validation and test set; both sentences of a pair are in one set."""
   sentences = generate_sentences(sum(SPLIT_SIZES), task=task)
   train_end, valid_end, _ = np.cumsum(SPLIT_SIZES)
   return sentences[:train_end], sentences[train_end:valid_end], sentences[valid_end:]
 
 
 def generate_sentences(num_sentences: int, seed: int = 0, task: str = "ner") -> list[TaggedWords]:
-  """Return distinct tagged sentences; the two sentences of a pair are neighbors.
+  """Return distinct tagged sentences; the two sentences of a pair are adjacent.
 
   Args:
-    num_sentences: an even number.
+    num_sentences: the number of sentences, even.
     seed: the random seed.
-    task: "pos", "ner" or "chunk". The tags of a pair differ in this task. Spans are tagged in BIO.
+    task: "pos", "ner" or "chunk". Only pairs whose tags differ in this task are generated. Spans
+      are tagged in BIO.
 
   Raises:
-    ValueError: there are fewer distinct sentences.
+    ValueError: num_sentences exceeds the number of distinct sentences found.
   """
   templates = [
     (prefix, continuations)
@@ -107,7 +109,7 @@ def generate_sentences(num_sentences: int, seed: int = 0, task: str = "ner") -> 
 
 
 def max_forward_accuracy(tagged_sentences: Iterable[TaggedWords]) -> float:
-  """Return the best tag accuracy of any model that reads only the words up to each tag."""
+  """Return the maximum accuracy of a model that predicts each tag from the words up to it."""
   tag_counts = collections.defaultdict(collections.Counter)
   for words, tags in tagged_sentences:
     for t, tag in enumerate(tags, 1):
@@ -117,7 +119,7 @@ def max_forward_accuracy(tagged_sentences: Iterable[TaggedWords]) -> float:
 
 
 def _sentence_pair(rng: np.random.Generator, prefix: str, continuations: dict[str, str]):
-  """Yield the two sentences of a template, as words and word types."""
+  """Yield (words, word types) of both sentences of a template."""
   words_left = {
     slot: iter(rng.permutation(words.split()).tolist()) for slot, words in SLOTS.items()
   }

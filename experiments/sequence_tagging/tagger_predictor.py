@@ -20,8 +20,8 @@ class TaggedSentence(NamedTuple):
   """The predicted tags of a sentence.
 
   Attributes:
-    tags: the best tag sequence.
-    probabilities: the marginal probability of each tag, [T].
+    tags: the most probable tag sequence.
+    probabilities: the marginal probability of each tag in `tags` [T].
   """
 
   tags: list[str]
@@ -29,15 +29,15 @@ class TaggedSentence(NamedTuple):
 
 
 class TaggerPredictor(NamedTuple):
-  """A tagger, its parameters and its lexicon.
+  """A trained tagger that maps sentences to tags.
 
       predictor = tagging.load("runs/ner")
       predictor(["Teddy Roosevelt was a great President !".split()])[0].tags
 
   Attributes:
     model: the tagger.
-    params: its parameters.
-    lexicon: its vocabularies.
+    params: the parameters of the tagger.
+    lexicon: the vocabularies of the tagger.
   """
 
   model: Tagger
@@ -51,18 +51,18 @@ class TaggerPredictor(NamedTuple):
 
     Args:
       sentences: the words of each sentence.
-      columns: the extra columns of each sentence, if the model reads any.
+      columns: the extra columns of each sentence; None for a model without extra columns.
       batch_size: the maximum number of sentences in a batch.
 
     Raises:
-      InvalidInputError: there is no sentence, a sentence is empty, or columns are missing.
+      InvalidInputError: `sentences` or a sentence is empty, or extra columns are missing.
     """
     if not sentences or not all(sentences) or any(isinstance(words, str) for words in sentences):
       raise InvalidInputError(
         "sentences must be a list of lists of words, with at least one sentence, and no empty one"
       )
     columns = [[]] * len(sentences) if columns is None else columns
-    num_columns = len(self.lexicon.columns) - 1  # the first is the shapes, which words determine
+    num_columns = len(self.lexicon.columns) - 1  # without the word shapes
 
     def has_columns(words, extra_columns):
       return [len(column) for column in extra_columns] == [len(words)] * num_columns
@@ -78,7 +78,7 @@ class TaggerPredictor(NamedTuple):
       for words, extra_columns in zip(sentences, columns)
     ]
     predictions: list = [None] * len(sentences)
-    # Batches are sorted by length; their labels are the positions of the sentences.
+    # Batches are sorted by length; "labels" holds positions in `sentences`.
     for batch in self.lexicon.make_batches(untagged, min(batch_size, len(untagged))):
       tag_ids, probabilities = map(np.asarray, _predict_batch(self.model, self.params, batch))
       for b in np.flatnonzero(batch["weights"]):
@@ -89,16 +89,16 @@ class TaggerPredictor(NamedTuple):
 
   @property
   def get_spans(self):
-    """The function that returns what is counted: spans, or words if tags do not form spans."""
+    """`extract_spans` if the tags form spans, else `word_spans`."""
     has_spans = bio_tags.span_tables(self.lexicon.tags)
     return bio_tags.extract_spans if has_spans else plots.word_spans
 
   def evaluate(self, sentences: Sequence[Sentence]) -> tuple[dict[str, float], str]:
-    """Tag sentences with known tags.
+    """Tag sentences and compare the predictions with the true tags.
 
     Returns:
-      The scores and an error table. The scores are the speed in words per second, without
-      compilation, and the strict F1 of seqeval if the tags form spans.
+      (scores, error table). "words_per_second" is the speed without compilation. "seqeval" is the
+      strict F1 of seqeval; "seqeval" is present if the tags form spans.
     """
     from seqeval.metrics import f1_score  # imports scikit-learn, which takes a second
     from seqeval.scheme import IOBES
@@ -115,14 +115,14 @@ class TaggerPredictor(NamedTuple):
     return scores, plots.error_table(true, predicted, self.get_spans)
 
   def highlight(self, words: Sequence[str]) -> tuple[str, list[str]]:
-    """Return a sentence in the colors of its tags with their probabilities; and the tags."""
+    """Tag a sentence; return (text with colored spans and tag probabilities, tags)."""
     (prediction,) = self([words])
     return plots.colored_sentence(words, *prediction, self.get_spans), prediction.tags
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _predict_batch(model, params, batch):
-  """Return the best tags and their marginal probabilities, [T, B] each."""
+  """Return the most probable tags [T, B] and their marginal probabilities [T, B]."""
   inputs = map(batch.get, ("tokens", "lengths", "characters", "columns"))
   tag_params, scores = model.apply({"params": params}, *inputs)
   tags = model.tag_layer.best_tags(tag_params, scores, batch["lengths"])

@@ -1,12 +1,13 @@
-"""Recordings of single words and utterances made of them.
+"""Recordings of single words, and utterances that join several recordings.
 
   embedded   generated tones and glides of three speakers
   files      the Free Spoken Digit Dataset: a folder or .zip archive of recordings
              DIGIT_SPEAKER_INDEX.wav, such as 7_lucas_31.wav
 
-Of the recordings of a digit by a speaker, index 0 to 4 are the official test set, 5 to 9 are used
-for validation, the others for training. If a test speaker is given, all of this speaker's
-recordings are the test set, and indices 0 to 4 of the other speakers are used for training.
+The index numbers the recordings of one digit by one speaker. Indices 0 to 4 are the official test
+set, indices 5 to 9 the validation set, and larger indices the training set. If a test speaker is
+given, the test set is all recordings of this speaker. Indices 0 to 4 of the other speakers are then
+in the training set.
 """
 
 import re
@@ -23,12 +24,12 @@ from rnnjax.data.standardize import Standardizer
 from rnnjax.types import InvalidInputError
 
 DIGITS = tuple("zero one two three four five six seven eight nine".split())
-# The pitch at the start and at the end of each generated word, relative to the speaker's.
+# Pitch at the start and at the end of each generated word, relative to the pitch of the speaker.
 GLIDES = {"rise": (1, 2), "fall": (2, 1), "low": (1, 1), "high": (2, 2), "leap": (1, 3)}
 SAMPLE_RATE = 8000  # Hz
-HOP_LENGTH = SAMPLE_RATE // 100  # samples of a frame, 10 ms
-FRAME_STACK = 3  # frames that the model reads in one step
-MIN_SECONDS = 0.1  # of a recording
+HOP_LENGTH = SAMPLE_RATE // 100  # samples per frame (10 ms)
+FRAME_STACK = 3  # feature frames per model step
+MIN_SECONDS = 0.1  # minimum duration of a recording
 MAX_SECONDS = 30
 RECORDINGS_PER_WORD = 40  # generated recordings of each word by each speaker
 
@@ -37,7 +38,7 @@ class Recording(NamedTuple):
   """A recording of one word.
 
   Attributes:
-    samples: [N], in [-1, 1].
+    samples: the audio samples [N], in [-1, 1].
     word: the index of the word.
     speaker: the name of the speaker.
   """
@@ -51,7 +52,7 @@ class Utterance(NamedTuple):
   """Audio of one or more words.
 
   Attributes:
-    samples: [N].
+    samples: the audio samples [N].
     words: the indices [U] of the words.
   """
 
@@ -63,8 +64,8 @@ class SpeechDataset(NamedTuple):
   """Recordings in three splits.
 
   Attributes:
-    name: of the data set.
-    words: the text of each word index.
+    name: the name of the data set.
+    words: the words; the word with index i is words[i].
     train: the training set.
     valid: the validation set.
     test: the test set.
@@ -82,12 +83,12 @@ def load(dataset: str = "auto", data_dir: str = "", test_speaker: str = "") -> S
 
   Args:
     dataset: one of files.DATASETS; "auto" reads files if data_dir is given.
-    data_dir: the folder or archive.
-    test_speaker: a speaker who is only in the test set; "" for the official split.
+    data_dir: the folder or .zip archive of the recordings.
+    test_speaker: the speaker whose recordings are the test set; "" for the official split.
 
   Raises:
     InvalidInputError: files are missing, misnamed or damaged, the speaker does not exist, or a
-      split has no recording of some word.
+      word has no recording in one of the splits.
   """
   if use_files(dataset, data_dir, "generated sounds", "PATH reads recordings of digits"):
     name, words, indexed_recordings = "fsdd", DIGITS, _read_recordings(data_dir)
@@ -125,15 +126,15 @@ def sample_utterances(
   seed: int,
   speed_perturbation: float = 0.0,
 ) -> Iterator[Utterance]:
-  """Yield random utterances: recordings of one speaker, joined with pauses and faint noise.
+  """Yield random utterances: recordings of one speaker, joined by pauses, with faint noise.
 
   Args:
     recordings: the recordings to sample from.
-    num_utterances: how many utterances to yield.
-    min_words: the smallest number of words.
-    max_words: the largest number of words.
-    seed: of the random choices.
-    speed_perturbation: largest relative change of the speed of a recording. A faster recording
+    num_utterances: the number of utterances to yield.
+    min_words: the smallest number of words per utterance.
+    max_words: the largest number of words per utterance.
+    seed: the seed of the random generator.
+    speed_perturbation: the largest relative change of the speed of a recording. A faster recording
       also has a higher pitch.
 
   Raises:
@@ -163,7 +164,7 @@ def sample_utterances(
 
 
 def _draw_pause(rng: np.random.Generator) -> np.ndarray:
-  """Return silence of at most 0.3 s; two pauses of five are empty."""
+  """Return a silence of at most 0.3 s; its length is 0 with probability 0.4."""
   return np.zeros(int(SAMPLE_RATE * max(0, rng.uniform(-0.2, 0.3))), np.float32)
 
 
@@ -175,7 +176,7 @@ def single_word_utterances(recordings: list[Recording]) -> Iterator[Utterance]:
 
 
 def make_examples(utterances: Iterable[Utterance]) -> list[tuple[np.ndarray, np.ndarray]]:
-  """Return the stacked log-mel features [T, F] and the labels [U] of each utterance.
+  """Return a pair (stacked log-mel features [T, F], labels [U]) for each utterance.
 
   The volume is normalized. Label 0 is the CTC blank, so the labels are the word indices plus 1.
   """
@@ -191,7 +192,7 @@ def make_examples(utterances: Iterable[Utterance]) -> list[tuple[np.ndarray, np.
 def make_batches(
   scale: Standardizer, batch_size: int, labeled_features, seed: int | None = None
 ) -> BucketedBatches:
-  """Return batches of (features, labels) pairs with standardized features."""
+  """Return batches of the (features, labels) pairs, with features standardized by `scale`."""
   xs, labels = zip(*labeled_features)
   return BucketedBatches(
     [scale(x) for x in xs], None, batch_size, max_buckets=5, seed=seed, targets=labels
@@ -199,7 +200,7 @@ def make_batches(
 
 
 def _read_recordings(data_dir: str) -> list[tuple[int, Recording]]:
-  """Return (index, recording) of every .wav file."""
+  """Return (index, recording) for every .wav file."""
   wav_files = [file for file in list_files(data_dir) if re.fullmatch(r"[^.].*\.wav", file.name)]
   if not wav_files:
     raise InvalidInputError(
@@ -223,9 +224,9 @@ def _read_recordings(data_dir: str) -> list[tuple[int, Recording]]:
 
 
 def _generate_recordings() -> list[tuple[int, Recording]]:
-  """Return glides from one pitch to another, of random duration.
+  """Return (index, recording) for generated glides between two pitches, of random duration.
 
-  "rise" and "fall" have the same pitches: only their order distinguishes them.
+  The words "rise" and "fall" have the same two pitches, in opposite order.
   """
   indexed_recordings = []
   rng = np.random.default_rng(0)

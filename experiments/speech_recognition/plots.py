@@ -6,16 +6,16 @@ import numpy as np
 
 from rnnjax.analysis.figures import DPI
 
-MIN_PROBABILITY = 0.02  # a word that never exceeds it is not drawn
+MIN_PROBABILITY = 0.02  # a word whose probability never exceeds this value is not drawn
 
 
 def word_error_scores(words: Sequence[str], examples, decode) -> dict[str, float]:
   """Return the word error rate and the fraction of utterances without an error.
 
   Args:
-    words: the text of each of K words; label k + 1 is the k-th word, 0 the blank.
-    examples: (log p [T, 1 + K], true labels [U]) of each utterance.
-    decode: log p -> labels.
+    words: the K words. Label 0 is the blank; label k + 1 is words[k].
+    examples: one pair (log-probabilities [T, 1 + K], true labels [U]) per utterance.
+    decode: a function from log-probabilities [T, 1 + K] to labels.
   """
   import jiwer
 
@@ -32,14 +32,14 @@ def plot_alignment(path, mel, p, words: Sequence[str], frame_seconds: float, tit
 
   Args:
     path: the PNG file to write.
-    mel: log energies [T, F], low frequencies first.
+    mel: the log-mel spectrogram [T, F], low frequencies first.
     p: probabilities [S, 1 + K] of the blank (gray) and of the words, over the same time as `mel`.
-    words: the text of each of K words.
-    frame_seconds: seconds of a frame of `mel`.
+    words: the K words.
+    frame_seconds: the duration of a frame of `mel`, in seconds.
     title: the title of the figure.
 
   Raises:
-    ValueError: p does not have one column for the blank and one for each word.
+    ValueError: p does not have 1 + K columns.
   """
   from matplotlib.figure import Figure
 

@@ -1,6 +1,6 @@
-"""Ranking of sweep results by validation score; test scores are shown for the best run only.
+"""Rank sweep results by validation score, and show test scores only for the best trial.
 
-Other test scores are hidden so that nobody selects a model by its test score.
+The test scores of other trials are hidden, to prevent model selection by test score.
 """
 
 import statistics
@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from rnnjax.types import InvalidInputError
 
 LOWER_IS_BETTER = ("loss", "error", "perplexity")
-ALWAYS_SHOWN = ("parameters", "steps", "seconds")  # shown in all rows, as they are no test scores
+ALWAYS_SHOWN = ("parameters", "steps", "seconds")  # shown in all rows; not test scores
 Row = dict[str, str | float]
 
 
@@ -17,17 +17,19 @@ def rank_trials(results_by_trial: Mapping[tuple, Sequence[Mapping]], metric: str
   """Rank trials by the mean of a validation score over their runs.
 
   Args:
-    results_by_trial: {((flag, value), ...): the results of its runs}, which differ in their seeds.
-      A result is {name: value}, as an experiment prints it.
-    metric: the score that ranks, such as "valid/accuracy"; "" for the first validation score.
+    results_by_trial: {trial: results}. A trial is ((flag, value), ...). Its results are one
+      {name: value} per run, as the experiment prints it; the runs of a trial have different seeds.
+    metric: the validation score to rank by, such as "valid/accuracy"; "" for the first validation
+      score.
 
   Returns:
-    rows: the table, best first. A row has the flags, "runs", the mean of each number and, for
-      several runs, the standard deviation (n − 1) as "NAME ±". Trials with fewer runs come last.
-    metric: the score that ranked them.
+    rows: the table rows, sorted by number of runs (most first), then by score (best first). A row
+      contains the flags, "runs", and the mean of each number. With several runs, it also contains
+      the standard deviation (n − 1) as "NAME ±". Trials without the metric are omitted.
+    metric: the name of the score that the trials are ranked by.
 
   Raises:
-    InvalidInputError: the metric is not a validation score, or no run has it.
+    InvalidInputError: the metric is not a validation score, or no run has this score.
   """
   results = [result for runs in results_by_trial.values() for result in runs]
   flags = {"seed", *(name for trial in results_by_trial for name, _ in trial)}
@@ -59,7 +61,7 @@ def _is_number(value) -> bool:
 
 
 def _summarize(trial: tuple, runs: Sequence[Mapping], names: Sequence[str]) -> Row:
-  """Return the row of a trial: means and standard deviations over its runs."""
+  """Return the table row of a trial, with means and standard deviations over its runs."""
   row: Row = dict(trial) | {"runs": len(runs)}
   for name in names:
     values = [result[name] for result in runs if _is_number(result.get(name))]
@@ -71,7 +73,7 @@ def _summarize(trial: tuple, runs: Sequence[Mapping], names: Sequence[str]) -> R
 
 
 def format_table(rows: Sequence[Row]) -> str:
-  """Return rows as aligned text, with a column for each name.
+  """Format rows as a text table with one aligned column per name.
 
   >>> rows = [{"cell": "gru", "valid/loss": 0.5, "valid/loss ±": 0.01}, {"cell": "lstm"}]
   >>> print(format_table(rows))

@@ -1,4 +1,4 @@
-"""Search spaces of sweeps: grids and random draws, as command line flags of an experiment."""
+"""Search spaces of sweeps: grids and random values of an experiment's command line flags."""
 
 import itertools
 import json
@@ -14,16 +14,16 @@ from experiments.common import cli, commands
 from rnnjax.training import run_dir
 from rnnjax.types import InvalidInputError
 
-Assignment = tuple[str, str]  # a flag and its value
+Assignment = tuple[str, str]  # (flag name, value)
 
 
 class Trial(NamedTuple):
   """One run of a sweep.
 
   Attributes:
-    hyperparams: the swept flags and their values, without the seed.
+    hyperparams: the swept (flag, value) pairs, without the seed.
     flags: all flags of the run, as --NAME=VALUE.
-    workdir: its run directory.
+    workdir: the run directory.
   """
 
   hyperparams: tuple[Assignment, ...]
@@ -32,7 +32,7 @@ class Trial(NamedTuple):
 
   @property
   def result(self) -> dict | None:
-    """The result of the run; None if it has not finished."""
+    """The result of the run; None if the run is unfinished."""
     path = self.workdir / "result.json"
     return json.loads(path.read_text()) if path.exists() else None
 
@@ -43,19 +43,19 @@ def field_types(config_class) -> dict[str, type]:
 
 
 def sample_value(rng: np.random.Generator, spec: str, value_type: type | None) -> str:
-  """Draw a value of a flag.
+  """Draw a random value for a flag, and return it as text.
 
   >>> sample_value(np.random.default_rng(0), "log:1e-4:1e-2", float)
   '0.00188'
 
   Args:
     rng: the random generator.
-    spec: "A,B,..." for one of these values, "LOW:HIGH" for a uniform number, "log:LOW:HIGH" for a
-      log-uniform number.
-    value_type: the type of the flag; for int the number is rounded.
+    spec: "A,B,..." draws one of these values, "LOW:HIGH" draws a uniform number, and "log:LOW:HIGH"
+      draws a log-uniform number.
+    value_type: the type of the flag. If it is int, the number is rounded.
 
   Raises:
-    InvalidInputError: the syntax is wrong, or the range of a log-uniform number includes 0.
+    InvalidInputError: the syntax is wrong, or a bound of a log-uniform number is zero or negative.
   """
   if ":" not in spec:
     return str(rng.choice(spec.split(",")))
@@ -83,21 +83,21 @@ def make_trials(
   seed: int = 0,
   num_seeds: int = 1,
 ) -> list[Trial]:
-  """Return all runs of a sweep: every grid point with every random draw and every seed.
+  """Return all runs of a sweep: each combination of grid point, random draw and seed.
 
   Args:
     experiment: the name of the experiment.
-    workdir: the folder of all run directories.
-    fixed_flags: flags of all runs, as --NAME=VALUE.
-    grid: swept flags, as NAME=A,B,...
-    random: randomly drawn flags, as NAME=..., with the syntax of `sample_value`.
-    num_trials: the number of draws. The first draws of a larger number are those of a smaller one.
-    seed: the seed of the draws.
-    num_seeds: the runs of each point, with --seed=0, 1, ...; with 1, --seed is not set.
+    workdir: the parent folder of all run directories.
+    fixed_flags: the flags that all runs share, as --NAME=VALUE.
+    grid: the flags of the grid, as NAME=A,B,...
+    random: the randomly drawn flags, as NAME=SPEC, with SPEC in the syntax of `sample_value`.
+    num_trials: the number of random draws. If it is increased, the earlier draws stay the same.
+    seed: the seed of the random draws.
+    num_seeds: the number of runs per combination, with --seed=0, 1, ...; 1 leaves --seed unset.
 
   Raises:
-    InvalidInputError: the experiment does not exist or rejects the flags, a flag is given twice, or
-      a run directory belongs to other flags.
+    InvalidInputError: the experiment does not exist or rejects the flags, a flag occurs twice, or
+      an existing run directory was created with other flags.
   """
   module = commands.load_command(experiment)
   types, presets = field_types(module.Config), getattr(module, "PRESETS", None)
@@ -117,12 +117,12 @@ def make_trials(
     if len(set(names)) < len(names):
       raise InvalidInputError(f"each flag must be given once; got {', '.join(names)}")
     flags = tuple(f"--{name}={value}" for name, value in assignments)
-    # Errors in flags and folders are found before the first run starts.
+    # Check all flags and folders before the first run starts.
     run_dir.check_run_dir(folder, cli.parse_config(module.Config, flags, presets))
-    trials[folder] = Trial((*point, *draw), flags, folder)  # equal draws are one run
+    trials[folder] = Trial((*point, *draw), flags, folder)  # identical draws become a single run
   return list(trials.values())
 
 
 def _split_flags(texts: Sequence[str]) -> list[Assignment]:
-  """Return the names and values of NAME=VALUE or --NAME=VALUE."""
+  """Return the (name, value) pairs of texts such as NAME=VALUE or --NAME=VALUE."""
   return [text.removeprefix("--").partition("=")[::2] for text in texts]

@@ -1,1 +1,1 @@
-"""Text classification: data, n-gram features and pretraining of `experiments.imdb`."""
+"""Data, n-gram features and pretraining for the text classifier `experiments.imdb`."""

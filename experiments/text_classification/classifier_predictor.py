@@ -15,21 +15,21 @@ from rnnjax.types import InvalidInputError, Params
 
 
 class ClassifierPredictor(NamedTuple):
-  """A classifier, its parameters, and what turns texts into its inputs.
+  """A trained classifier that maps texts to class probabilities.
 
       classify = imdb.load("runs/imdb")
       (probabilities,) = classify(["a touching film"])
 
   Attributes:
     model: the classifier.
-    params: its parameters.
-    vocabulary: all words of the training set, which the n-grams refer to.
-    vocab_size: the number of words that the model knows; the others are unknown to it.
-    classes: the label of each class.
+    params: the parameters of the classifier.
+    vocabulary: all words of the training set; the n-grams use these token ids.
+    vocab_size: the vocabulary size of the model; token ids ≥ vocab_size become unknown.
+    classes: the name of each class.
     ngrams: the n-gram features; None if the model does not use them.
-    max_length: longer texts are truncated to this number of words.
-    truncation: the part of a longer text that is read, "first" or "last".
-    padding: where short texts are padded, "back" or "front".
+    max_length: the maximum number of words; longer texts are truncated.
+    truncation: the part of a longer text that is kept, "first" or "last".
+    padding: the side on which short texts are padded, "back" or "front".
   """
 
   model: Classifier
@@ -43,17 +43,17 @@ class ClassifierPredictor(NamedTuple):
   padding: str
 
   def __call__(self, texts: Sequence[str], batch_size: int = 64) -> list[dict[str, float]]:
-    """Return the probability of each class of each text.
+    """Return {class: probability} for each text.
 
     Raises:
-      InvalidInputError: there is no text, or a text has no word.
+      InvalidInputError: `texts` is empty, or a text has no words.
     """
     token_ids = [self.vocabulary.encode(tokenize_lower(text)) for text in texts]
     if not token_ids or not all(map(len, token_ids)):
       raise InvalidInputError("texts must have at least one text, each with at least one word")
     extras = {}
     if self.ngrams:
-      # Whole texts, before truncation, as in training.
+      # As in training, n-gram features are computed before texts are truncated.
       features = (self.ngrams(ids[:, None], np.array([len(ids)])) for ids in token_ids)
       extras = {"features": [np.asarray(array)[:, 0] for array in features]}
     batches = BucketedBatches(
@@ -67,7 +67,7 @@ class ClassifierPredictor(NamedTuple):
     )
     predict = jax.jit(tasks.classification_task(self.model).predict)
     predictions: list = [None] * len(texts)
-    for batch in batches:  # sorted by length; the labels are the positions in `texts`
+    for batch in batches:  # batches are sorted by length; "labels" holds positions in `texts`
       probabilities = np.asarray(predict(self.params, batch)["probabilities"])
       for row in np.flatnonzero(batch["weights"]):
         values = probabilities[row].tolist()

@@ -1,9 +1,9 @@
-"""Film reviews with labels: IMDB (Maas et al. 2011), or other texts in the same formats.
+"""Labeled film reviews: IMDB (Maas et al. 2011), or other texts in the same formats.
 
-embedded       generated reviews in which only word order carries the label; needs no file
-imdb_reviews   from TensorFlow Datasets (TensorFlow itself is not needed)
-files          a folder as `rnnjax.data.labeled_texts` describes, or columns of a .csv, .jsonl or
-               .json file (also .gz), see `load_table`
+embedded       generated reviews in which only word order determines the label; needs no files
+imdb_reviews   IMDB from TensorFlow Datasets; TensorFlow need not be installed
+files          a folder in a format of `rnnjax.data.labeled_texts`, or two columns of a .csv,
+               .jsonl or .json table (also .gz) that `load_table` reads
 """
 
 import contextlib
@@ -24,7 +24,7 @@ from rnnjax.data.labeled_texts import (
 from rnnjax.types import InvalidInputError
 
 DATASETS = ("auto", "embedded", "imdb_reviews", "files")
-DOWNLOAD_HOST = ("ai.stanford.edu", 80)  # from which tfds downloads the reviews
+DOWNLOAD_HOST = ("ai.stanford.edu", 80)  # tfds downloads IMDB from this host
 REACH_TIMEOUT = 4.0  # seconds
 
 
@@ -38,17 +38,17 @@ def load(
   """Load film reviews.
 
   Args:
-    dataset: one of DATASETS. "auto" reads the files of `data_dir` if it is given. Otherwise it
-      takes IMDB if tfds has prepared it or can download it, or else the embedded set, with a
-      warning.
-    data_dir: the folder of the files, a table, or the data folder of tfds.
-    seed: seed of the embedded set.
-    text_column: column of the texts of a table, see `load_table`.
-    label_column: column of the labels of a table.
+    dataset: one of DATASETS. "auto" reads the files of `data_dir` if `data_dir` is non-empty.
+      Otherwise "auto" loads IMDB if tfds has prepared it or can download it. If IMDB is
+      unavailable, "auto" logs a warning and returns the embedded dataset.
+    data_dir: a folder of files, the path of a table, or the data folder of tfds.
+    seed: random seed of the embedded dataset.
+    text_column: table column that holds the texts; see `load_table`.
+    label_column: table column that holds the labels.
 
   Raises:
-    InvalidInputError: a file is missing or malformed (the message names file and line), or IMDB is
-      neither prepared nor can be downloaded.
+    InvalidInputError: a file is missing or malformed (the message names the file and line), or IMDB
+      is unavailable: tfds has not prepared it and cannot download it.
   """
   if dataset not in DATASETS:
     raise InvalidInputError(f"dataset must be one of {DATASETS}; got {dataset!r}")
@@ -73,7 +73,7 @@ def load(
 
 
 def load_embedded(seed: int = 0) -> LabeledDataset:
-  """Return the generated reviews; both reviews of a pair are in the same set."""
+  """Return the generated reviews; both reviews of a pair are in the same split."""
   reviews = synthetic_reviews.generate_reviews(2000, seed)
   return LabeledDataset(
     "embedded", ("negative", "positive"), reviews[:3000], reviews[3000:3400], reviews[3400:]
@@ -81,16 +81,16 @@ def load_embedded(seed: int = 0) -> LabeledDataset:
 
 
 def load_table(path: str | pathlib.Path, text_column: str, label_column: str) -> LabeledDataset:
-  """Read columns of a table and split its rows 80/10/10 by a hash of the text.
+  """Read texts and labels from a table and split the rows 80/10/10 by a hash of the text.
 
   Args:
-    path: the table, read and split by `rnnjax.data.text_pairs`.
-    text_column: the column of the texts. "Title,Text" puts the title in front of the text of each
-      row that has one.
-    label_column: the column of the labels.
+    path: the path of the table; `rnnjax.data.text_pairs` describes its formats.
+    text_column: the column that holds the texts. "Title,Text" prepends the title to the text in
+      each row that has a title.
+    label_column: the column that holds the labels.
 
   Raises:
-    InvalidInputError: the table is malformed, or a label does not occur in the training set.
+    InvalidInputError: the table is malformed, or a label is absent from the training set.
   """
   *title_columns, last_column = text_column.split(",")
   name = pathlib.Path(path).name
@@ -112,7 +112,7 @@ def load_tfds(data_dir: str = "") -> LabeledDataset:
   """Load IMDB from TensorFlow Datasets; download and prepare it if necessary.
 
   Raises:
-    InvalidInputError: the download host cannot be reached, or IMDB is prepared as tfrecord.
+    InvalidInputError: the download host cannot be reached, or IMDB was prepared in tfrecord format.
   """
   import tensorflow_datasets as tfds
 
@@ -136,14 +136,14 @@ def load_tfds(data_dir: str = "") -> LabeledDataset:
 
 
 def _check_reachable(host: str, port: int, timeout: float = REACH_TIMEOUT):
-  """Raise an error if a host cannot be reached within `timeout` seconds."""
+  """Raise InvalidInputError if a host cannot be reached within `timeout` seconds."""
   reached = []
 
   def connect():
     with contextlib.suppress(OSError), socket.create_connection((host, port), timeout):
       reached.append(host)
 
-  # In a thread: the timeout of a socket does not limit the name lookup, which may take minutes.
+  # A thread is used because a socket timeout does not limit DNS lookup, which may take minutes.
   thread = threading.Thread(target=connect, daemon=True)
   thread.start()
   thread.join(timeout)

@@ -1,7 +1,7 @@
-"""N-gram features: smoothed log-count ratios, counted on the training set.
+"""N-gram features: smoothed log-count ratios of n-grams in the training set.
 
-Wang & Manning (2012), "Baselines and Bigrams", weight a bag of n-grams by these ratios. Here a
-recurrent network reads them in order, concatenated to the word embeddings.
+Wang & Manning (2012), "Baselines and Bigrams", weight a bag of n-grams by these ratios. Here the
+ratios are concatenated to the word embeddings, as inputs of a recurrent network.
 """
 
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ import numpy as np
 
 from rnnjax.types import InvalidInputError
 
-SCALE = 0.3  # scales the ratios to about the size of an embedding
+SCALE = 0.3  # scales the ratios to about the magnitude of embedding values
 
 TokenIds = Sequence[np.ndarray]
 
@@ -18,23 +18,28 @@ TokenIds = Sequence[np.ndarray]
 class NgramFeatures:
   """Log-count ratios of the n-grams that end at each step, n = 1 ... max_order.
 
-      rₖ(g) = log (1 + #texts of class k with g)/Σ − log (1 + #texts of other classes with g)/Σ
+      rₖ(g) = s [log (1 + #texts of class k with g)/Σ − log (1 + #texts of other classes with g)/Σ]
 
-  The counts that include a training text reveal its label. Therefore the features of the training
-  set are cross-fitted: those of each fold are counted on the other folds.
+  s is SCALE, and Σ the sum of the numerator over all n-grams g of the same order.
+
+  Each Σ is the sum of its numerator over all n-grams of the same order.
+
+  Counts that include a training text leak its label. Therefore the features of the training set are
+  cross-fitted: the features of each fold use counts from the other folds.
 
   Args:
-    texts: the training set, token ids [T] of each text.
+    texts: token ids [T] of each training text.
     labels: the class index of each text.
-    num_classes: K. Two classes share one ratio.
-    max_order: the longest n-gram. An n-gram that occurs only once has ratio 0.
-    num_folds: number of folds for cross-fitting. Neighboring texts share a fold.
+    num_classes: the number of classes. There is one ratio per class, K = num_classes; two classes
+      share one ratio, K = 1.
+    max_order: the maximum n. An n-gram that occurs only once has ratio 0.
+    num_folds: the number of folds for cross-fitting. Consecutive texts of a class share a fold.
 
   Attributes:
     base: 1 + the largest token id.
-    ngrams: for each order, the sorted keys of the n-grams that occur at least twice.
-    ratios: for each order, the ratios [G + 1, K] of these n-grams; the last row is 0 and belongs to
-      all others. K is 1 for two classes.
+    ngrams: for each order, the sorted keys of the G n-grams that occur at least twice.
+    ratios: for each order, the ratios [G + 1, K] of `ngrams`. The last row is 0, the ratio of every
+      unknown n-gram.
     cross_fitted_features: the features of each training text, [T, max_order · K].
 
   Raises:
@@ -54,7 +59,7 @@ class NgramFeatures:
       )
     self.class_ids = range(1, 2) if num_classes == 2 else range(num_classes)
 
-    # Within each class, consecutive texts form a fold: reviews of one film are neighbors.
+    # Consecutive texts of a class form a fold, so that reviews of one film share a fold.
     fold_of_text = np.zeros(len(labels), int)
     for label in range(num_classes):
       members = labels == label
@@ -67,7 +72,7 @@ class NgramFeatures:
       unique_keys, counts = np.unique(keys, return_counts=True)
       self.ngrams.append(unique_keys[(counts > 1) & (unique_keys >= 0)])
       indices, num_indices = self._ngram_indices(order, keys), len(self.ngrams[-1]) + 1
-      # An n-gram counts once for each text.
+      # An n-gram is counted at most once per text.
       text, ngram = np.divmod(np.unique(text_of_token * num_indices + indices), num_indices)
       cell = (fold_of_text[text] * num_classes + labels[text]) * num_indices + ngram
       counts = np.bincount(cell, minlength=num_folds * num_classes * num_indices)
@@ -88,7 +93,7 @@ class NgramFeatures:
       texts: token ids [T] of each text.
 
     Returns:
-      For each text [T, max_order], or [T, max_order · K] for more than two classes.
+      The features [T, max_order · K] of each text; K is 1 for two classes.
     """
     columns = [
       self.ratios[order - 1][self._ngram_indices(order, self._ngram_keys(texts, order))]
@@ -108,7 +113,7 @@ class NgramFeatures:
     return np.where(position < order - 1, -1, keys)
 
   def _ngram_indices(self, order, keys):
-    """Return the index of each key in `ngrams`; one past the last index if it is unknown."""
+    """Return the index of each key in `ngrams[order - 1]`; G for an unknown key."""
     ngrams = self.ngrams[order - 1]
     if not len(ngrams):
       return np.zeros(len(keys), int)
@@ -116,7 +121,7 @@ class NgramFeatures:
     return np.where(ngrams[indices] == keys, indices, len(ngrams))
 
   def _log_ratios(self, counts):
-    """Return the ratios [G + 1, K] of counts [num_classes, G + 1]; 0 for unknown n-grams (last)."""
+    """Return the ratios [G + 1, K] for counts [num_classes, G + 1]; the last row is 0."""
     columns = []
     for k in self.class_ids:
       inside, outside = counts[k] + 1, counts.sum(0) - counts[k] + 1

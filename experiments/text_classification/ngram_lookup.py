@@ -1,4 +1,4 @@
-"""N-gram features as arrays that a jitted program can look up."""
+"""N-gram features stored in arrays, for lookup in a jitted function."""
 
 import pathlib
 from typing import NamedTuple
@@ -13,15 +13,16 @@ from rnnjax.types import Array, InvalidInputError
 
 
 class NgramTrie(NamedTuple):
-  """A trie of n-grams in sorted arrays.
+  """A trie of n-grams, stored in sorted arrays.
 
-  An n-gram is a child of its first n − 1 words; siblings are sorted by their last word.
+  The parent of an n-gram is the (n − 1)-gram of its first n − 1 words. Siblings are sorted by their
+  last word.
 
   Attributes (tuples with one array for each order n):
-    offsets: [P + 2], the first child of each of the P (n − 1)-grams. Entry P belongs to the unknown
-      (n − 1)-gram, which has no children.
-    last_words: [G + 1], the last word of each n-gram, sorted within siblings; then −1.
-    ratios: [G + 1, K], as `NgramFeatures.ratios`; the last row, of the unknown n-gram, is 0.
+    offsets: [P + 2], the index of the first child of each of the P (n − 1)-grams. Entry P is for
+      the unknown (n − 1)-gram, which has no children.
+    last_words: [G + 1], the last word of each of the G n-grams; the last entry is −1.
+    ratios: `NgramFeatures.ratios` [G + 1, K]; the last row, for the unknown n-gram, is 0.
   """
 
   offsets: tuple[Array, ...]
@@ -30,9 +31,9 @@ class NgramTrie(NamedTuple):
 
   @classmethod
   def from_features(cls, ngram_features: NgramFeatures) -> "NgramTrie":
-    """Build the trie of counted n-grams.
+    """Build the trie from the n-grams that `NgramFeatures` counted.
 
-    Every n-gram has a parent: its first n − 1 words occur at least as often as it does.
+    Every n-gram has a parent, because its first n − 1 words occur at least as often as the n-gram.
     """
     offsets, last_words, parent_keys = [], [], np.zeros(1, np.int64)
     for ngrams in ngram_features.ngrams:
@@ -70,14 +71,14 @@ class NgramTrie(NamedTuple):
       ) from None
 
   def __call__(self, tokens: Array, lengths: Array) -> Array:
-    """Return the features of a batch, equal to those of `NgramFeatures`.
+    """Return the n-gram features of a batch; the values equal `NgramFeatures.__call__`.
 
     Args:
       tokens: token ids [T, B].
-      lengths: [B].
+      lengths: the length of each text [B].
 
     Returns:
-      [T, B, max_order · K], 0 in the padding.
+      The features [T, B, max_order · K]; 0 at padded steps.
     """
     columns = []
     parent = jnp.zeros_like(tokens)  # the empty 0-gram
@@ -95,8 +96,8 @@ class NgramTrie(NamedTuple):
 
 
 def _lower_bound(values: Array, low: Array, high: Array, query: Array) -> Array:
-  """Return the first index in [low, high) of sorted values with value ≥ query; high if none is."""
-  for _ in range(len(values).bit_length()):  # a fixed number of steps, as jit requires
+  """Return the first index in [low, high) with values[index] ≥ query; high if there is none."""
+  for _ in range(len(values).bit_length()):  # jit requires a fixed number of steps
     middle = (low + high) // 2
     below = values[middle] < query
     low, high = (jnp.where(below & (low < high), middle + 1, low), jnp.where(below, high, middle))

@@ -6,13 +6,13 @@ from rnnjax.analysis.figures import DPI, TEXT_COLOR
 
 
 def plot_bars(path, values: Mapping[str, float], xlabel: str, reference_lines: Mapping[str, float]):
-  """Save a horizontal bar chart with dashed reference lines as PNG.
+  """Save a horizontal bar chart with dashed vertical reference lines as a PNG file.
 
   Args:
     path: the file to write.
-    values: the value of each named bar; the first bar is on top.
+    values: {bar name: value}; the first bar is on top.
     xlabel: label of the value axis.
-    reference_lines: the value of each named reference line.
+    reference_lines: {line name: value}.
   """
   from matplotlib.figure import Figure
 

@@ -1,7 +1,7 @@
 """Transfer of a language model's parameters to a text classifier.
 
-Dai & Le (2015) fine-tune the language model's parameters. Peters et al. (2018, ELMo) freeze them
-and read the language model's states as additional inputs.
+Dai & Le (2015) fine-tune the language model's parameters. Peters et al. (2018, ELMo) freeze the
+parameters and use the language model's hidden states as additional inputs.
 """
 
 import jax.numpy as jnp
@@ -17,17 +17,17 @@ def with_pretrained_params(
 ) -> Task:
   """Return a classification task whose initial parameters come from a language model.
 
-  The parameters are loaded into the `context` of a classifier that has one (`load_context_params`),
-  and otherwise into its embedding and encoder (`transfer_params`).
+  If the classifier has a `context`, `load_context_params` loads the parameters into the context.
+  Otherwise `transfer_params` loads the parameters into the embedding and the encoder.
 
   Args:
     task: a task whose model is a `Classifier`.
     vocabulary: the vocabulary of the classifier.
     lm_params: the parameters of a `LanguageModel`.
-    lm_words: the words of the language model, in the order of their ids.
+    lm_words: the vocabulary of the language model, sorted by token id.
 
   Returns:
-    The task with another `init`, which raises InvalidInputError if the parameters do not fit.
+    The task with a new `init`. `init` raises InvalidInputError if the parameters do not fit.
   """
 
   def init(key, batch):
@@ -43,14 +43,14 @@ def with_pretrained_params(
 def load_context_params(
   params: Params, vocabulary: Vocabulary, lm_params: Params, lm_words: list[str]
 ) -> Params:
-  """Load the parameters of a language model into those of a `ContextualEmbedding`.
+  """Return `ContextualEmbedding` parameters with the values of a language model.
 
   Args:
-    params: the parameters of the ContextualEmbedding.
-    vocabulary, lm_params, lm_words: as for `with_pretrained_params`.
+    params: the initial parameters of the `ContextualEmbedding`.
+    vocabulary, lm_params, lm_words: see `with_pretrained_params`.
 
   Raises:
-    InvalidInputError: the vocabularies have no word in common.
+    InvalidInputError: the vocabularies have no word in common, or the embeddings differ in size.
   """
   encoders = {name: lm_params[name] for name in ("encoder", "back") if name in lm_params}
   embedding = _transfer_embedding(params, vocabulary, lm_params, lm_words)
@@ -60,18 +60,18 @@ def load_context_params(
 def transfer_params(
   params: Params, vocabulary: Vocabulary, lm_params: Params, lm_words: list[str]
 ) -> Params:
-  """Copy the embedding and the encoder of a language model into the parameters of a `Classifier`.
+  """Return `Classifier` parameters with the embedding and encoder of a language model.
 
   Rows of W for inputs other than the embedding, such as n-gram features, keep their initial values.
-  So does a direction or layer that the language model does not have.
+  Directions and layers that the language model lacks also keep their initial values.
 
   Args:
-    params: the parameters of the classifier.
-    vocabulary, lm_params, lm_words: as for `with_pretrained_params`.
+    params: the initial parameters of the classifier.
+    vocabulary, lm_params, lm_words: see `with_pretrained_params`.
 
   Raises:
-    InvalidInputError: the vocabularies have no word in common, the cells differ in type or size, or
-      the classifier has no trainable embedding.
+    InvalidInputError: the vocabularies have no word in common, the embeddings differ in size, the
+      cells differ in type or size, or the classifier has no trainable embedding.
   """
   if "embedding" not in params:
     raise InvalidInputError(
@@ -86,10 +86,10 @@ def transfer_params(
 
 
 def _transfer_embedding(params, vocabulary, lm_params, lm_words):
-  """Return the embedding of the classifier with the rows of the language model, matched by word.
+  """Return the classifier's embedding table, with each word's row copied from the language model.
 
-  A word that the language model does not have gets the row of its "<unk>", or keeps its initial row
-  if there is no "<unk>".
+  A word that the language model lacks gets the language model's row of "<unk>". If the language
+  model has no "<unk>", the word keeps its initial row.
   """
   table, lm_table = params["embedding"]["embedding"], lm_params["embedding"]["embedding"]
   lm_ids = {word: i for i, word in enumerate(lm_words)}
@@ -109,7 +109,7 @@ def _transfer_embedding(params, vocabulary, lm_params, lm_words):
 
 
 def _merge_params(params, lm_params, name):
-  """Copy the arrays of `lm_params` over those of the same name; additional rows of W are kept."""
+  """Return `params` with the arrays of `lm_params` of the same name; extra rows of W are kept."""
   if isinstance(params, dict):
     is_cell = not any(isinstance(value, dict) for value in (*params.values(), *lm_params.values()))
     if is_cell and params.keys() != lm_params.keys():

@@ -1,8 +1,8 @@
-"""Generated film reviews in which only word order carries the label.
+"""Generated film reviews in which only word order determines the label.
 
-The reviews come in pairs of the same words in different orders and with opposite labels. Any bag of
-words is therefore right on exactly one review of each pair; a model that reads in order can be
-right on both.
+Both reviews of a pair have the same words in different orders, and opposite labels. Therefore any
+bag-of-words model classifies exactly one review of each pair correctly. A recurrent model can
+classify both correctly.
 """
 
 import itertools
@@ -17,7 +17,7 @@ OPENINGS = "well ; honestly , ; i saw it twice . ; as they say , ; last night ,"
 
 
 def _contrast(rng: np.random.Generator, positive: bool) -> str:
-  """Return "this is not a bad film but a good one" if positive, else with swapped adjectives."""
+  """Return "this is not a bad film but a good one"; negative reviews swap the adjectives."""
   last, first = rng.choice(POSITIVE_WORDS), rng.choice(NEGATIVE_WORDS)
   if not positive:
     last, first = first, last
@@ -25,7 +25,7 @@ def _contrast(rng: np.random.Generator, positive: bool) -> str:
 
 
 def _agent(rng: np.random.Generator, positive: bool) -> str:
-  """Return "the bad singer left a good film" if positive, else with swapped adjectives."""
+  """Return "the bad singer left a good film"; negative reviews swap the adjectives."""
   last, first = rng.choice(POSITIVE_WORDS), rng.choice(NEGATIVE_WORDS)
   if not positive:
     last, first = first, last
@@ -34,7 +34,7 @@ def _agent(rng: np.random.Generator, positive: bool) -> str:
 
 
 def _reversal(rng: np.random.Generator, positive: bool) -> str:
-  """Return "the cast was dull at first and clever in the end" if positive, else swapped."""
+  """Return "the cast was dull at first and clever in the end"; negative reviews swap both."""
   last, first = rng.choice(POSITIVE_WORDS), rng.choice(NEGATIVE_WORDS)
   if not positive:
     last, first = first, last
@@ -42,9 +42,9 @@ def _reversal(rng: np.random.Generator, positive: bool) -> str:
 
 
 def generate_reviews(num_pairs: int, seed: int = 0) -> list[tuple[str, int]]:
-  """Return pairs of reviews, [(text, 1), (text, 0), ...]: the same words, opposite labels.
+  """Return labeled reviews [(text, 1), (text, 0), ...]; consecutive reviews form a pair.
 
-  No text occurs twice. There are about 60,000 different pairs.
+  No text occurs twice. There are 66,560 different pairs.
   """
   labels: dict[str, int] = {}
   templates = (_contrast, _agent, _reversal)
@@ -53,7 +53,7 @@ def generate_reviews(num_pairs: int, seed: int = 0) -> list[tuple[str, int]]:
       return list(labels.items())
     template, pair = templates[n % len(templates)], {}
     for positive in (True, False):
-      rng = np.random.default_rng((seed, n))  # both reviews draw the same words
+      rng = np.random.default_rng((seed, n))  # same seed, so both reviews have the same words
       pair[f"{rng.choice(OPENINGS)} {template(rng, positive)}"] = int(positive)
     if pair.keys().isdisjoint(labels):
       labels |= pair

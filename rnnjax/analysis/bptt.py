@@ -1,7 +1,8 @@
 """Backpropagation through time, written out term by term.
 
-Rumelhart, Hinton & Williams 1986; Werbos 1990; for the cell state of the LSTM Hochreiter &
-Schmidhuber 1997. `jax.grad` computes the same gradients; here every factor is available.
+`jax.grad` computes the same gradients; here every factor of the gradients is available. Sources:
+Rumelhart, Hinton & Williams 1986; Werbos 1990; Hochreiter & Schmidhuber 1997 (cell state of the
+LSTM).
 """
 
 from typing import NamedTuple
@@ -22,10 +23,10 @@ class BpttGradients(NamedTuple):
       ∂Lₜ/∂W = Σᵣ≤ₜ ∂Lₜ/∂hₜ ∂hₜ/∂hᵣ ∂hᵣ/∂W = Σᵣ≤ₜ xᵣ ⊗ ∂Lₜ/∂zᵣ
 
   Attributes:
-    deltas: ∂Lₜ/∂zᵣ at [r, t], [T, T, H]; 0 for r > t.
-    contribution_norms: ‖xᵣ ⊗ ∂Lₜ/∂zᵣ‖ at [r, t], [T, T], the norm of the contribution of step r to
-      ∂Lₜ/∂W.
-    grads: {"W", "U", "b"}, the gradients of the total loss, i.e. the sum of all terms.
+    deltas: ∂Lₜ/∂zᵣ [T, T, H], indexed by [r, t]; 0 for r > t.
+    contribution_norms: ‖xᵣ ⊗ ∂Lₜ/∂zᵣ‖ [T, T], indexed by [r, t]: the norm of the contribution of
+      step r to ∂Lₜ/∂W.
+    grads: {"W": array, "U": array, "b": array}, the gradients of the total loss Σₜ Lₜ.
   """
 
   deltas: Array
@@ -40,13 +41,13 @@ def softmax_loss_grad(W: Array, b: Array, hs: Array, labels: Array) -> tuple[Arr
       ∂Lₜ/∂zₜ = ∂Lₜ/∂oₜ ∂oₜ/∂zₜ = oₜ − onehot(label);   ∂Lₜ/∂hₜ = ∂Lₜ/∂zₜ Wᵀ
 
   Args:
-    W: [H, K].
-    b: [K].
-    hs: [T, H].
-    labels: [T], integer.
+    W: weights of the layer [H, K].
+    b: biases of the layer [K].
+    hs: hidden states [T, H].
+    labels: class indices [T], integer.
 
   Returns:
-    Lₜ [T], in nats, and ∂Lₜ/∂hₜ [T, H].
+    The losses Lₜ [T] in nats, and the gradients ∂Lₜ/∂hₜ [T, H].
   """
   log_o = jax.nn.log_softmax(hs @ W + b)
   losses = -jnp.take_along_axis(log_o, labels[:, None], 1)[:, 0]
@@ -55,16 +56,16 @@ def softmax_loss_grad(W: Array, b: Array, hs: Array, labels: Array) -> tuple[Arr
 
 
 def rnn_backward(params: Params, xs: Array, hs: Array, dhs: Array) -> BpttGradients:
-  """Backpropagate the loss of every step through time, all losses at once.
+  """Backpropagate the losses of all steps through time, in a single backward pass.
 
       zᵣ = xᵣ W + hᵣ₋₁ U + b;   hᵣ = tanh(zᵣ)
       ∂Lₜ/∂zᵣ = ∂Lₜ/∂hᵣ ⊙ (1 − hᵣ²);   ∂Lₜ/∂hᵣ₋₁ = ∂Lₜ/∂zᵣ Uᵀ
 
   Args:
-    params: of `vanilla(H)`.
-    xs: [T, D].
-    hs: [T, H], its outputs for xs with the initial state 0, as returned by `rnn_states`.
-    dhs: ∂Lₜ/∂hₜ [T, H] of the loss of step t alone, as returned by `softmax_loss_grad`.
+    params: the parameters of `vanilla(H)`.
+    xs: inputs [T, D].
+    hs: outputs of the cell [T, H] for xs and the initial state 0, as returned by `rnn_states`.
+    dhs: gradients ∂Lₜ/∂hₜ [T, H] of the loss of each step t, as returned by `softmax_loss_grad`.
   """
   T, H = hs.shape
   previous_hs = jnp.pad(hs, [(1, 0), (0, 0)])[:-1]
@@ -111,16 +112,16 @@ def lstm_jacobian_terms(params: Params, xs: Array) -> dict[str, Array]:
       admitting   ∂σ(i)/∂cₜ₋₁ ⊙ tanh(g) = diag(tanh(g) ⊙ σ′(i)) Uiᵀ ∂hₜ₋₁/∂cₜ₋₁
       proposing   σ(i) ⊙ ∂tanh(g)/∂cₜ₋₁ = diag(σ(i) ⊙ tanh′(g)) Ugᵀ ∂hₜ₋₁/∂cₜ₋₁
 
-  with ∂hₜ₋₁/∂cₜ₋₁ = diag(σ(oₜ₋₁) ⊙ tanh′(cₜ₋₁)). Only the first term contains no weight matrix:
-  while the forget gate is open it is near 1, so that gradients do not vanish.
+  with ∂hₜ₋₁/∂cₜ₋₁ = diag(σ(oₜ₋₁) ⊙ tanh′(cₜ₋₁)). Only the first term contains no weight matrix. If
+  the forget gate is open, the first term is close to the identity, so gradients do not vanish.
 
   Args:
-    params: of `lstm(H)`.
-    xs: [T, D], T ≥ 2.
+    params: the parameters of `lstm(H)`.
+    xs: inputs [T, D], T ≥ 2.
 
   Returns:
-    {name: [T − 1, H, H]}; rows are components of cₜ, columns components of cₜ₋₁. The sum of the
-    terms is ∂cₜ/∂cₜ₋₁.
+    {name: array [T − 1, H, H]}. Rows are components of cₜ, columns are components of cₜ₋₁. The sum
+    of the terms is ∂cₜ/∂cₜ₋₁.
   """
   H = params["U"].shape[0]
   σ = jax.nn.sigmoid

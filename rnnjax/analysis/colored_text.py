@@ -13,7 +13,7 @@ FONT = "DejaVu Sans Mono"
 PAGE_WIDTH = 1000  # pixels
 MARGIN = 20  # pixels around the page
 TITLE_HEIGHT = 48  # pixels above each panel
-MIN_LINE_CHARS = 56  # columns of the page, at least
+MIN_LINE_CHARS = 56  # minimum number of columns of the page
 MAX_LINE_CHARS = 90  # characters at which a line is wrapped
 
 
@@ -35,9 +35,10 @@ def wrap_positions(text: str, limit: int) -> np.ndarray:
 
 
 def _printable(text: str, glyphs) -> str:
-  """Replace characters that do not fill exactly one cell of a monospaced line, from left to right.
+  """Replace characters that do not fill one cell of a left-to-right monospaced line by "□".
 
-  These are characters without a glyph, combining marks and right-to-left letters. They become "□".
+  These are characters without a glyph, combining marks and right-to-left letters. Newlines and tabs
+  are replaced by blanks.
   """
 
   def fits(c):
@@ -68,16 +69,18 @@ def _check_panels(panels):
 
 
 def plot_colored_text(path, panels: Sequence[tuple[str, str, np.ndarray]]):
-  """Plot texts on background colors given by a value for each character.
+  """Plot texts in which the background color of each character shows its value.
 
-  −1 is blue, 0 white, 1 red.
+  The color is blue for −1, white for 0 and red for 1.
 
   Args:
     path: the PNG file to write.
-    panels: (title, text, values [T]) of each panel; T characters, values in [−1, 1].
+    panels: (title, text, values [T]) of each panel, with one value in [−1, 1] for each of the T
+      characters.
 
   Raises:
-    ValueError: there is no panel, a text is empty, or its values have the wrong shape or range.
+    ValueError: `panels` is empty, a text is empty, or values have the wrong shape or are outside
+      [−1, 1].
   """
   from matplotlib import font_manager
   from matplotlib.colors import LinearSegmentedColormap
@@ -94,7 +97,7 @@ def plot_colored_text(path, panels: Sequence[tuple[str, str, np.ndarray]]):
   line = round(1.9 * cell)
   width = cell * columns + 2 * MARGIN
   height = sum(heights) * line + len(panels) * TITLE_HEIGHT + MARGIN
-  points = cell * 72 / DPI / (1233 / 2048)  # 1233 / 2048: advance width of the font over its size
+  points = cell * 72 / DPI / (1233 / 2048)  # 1233 / 2048: advance width / font size
 
   figure = Figure((width / DPI, height / DPI), dpi=DPI, facecolor=BACKGROUND_COLOR)
 
@@ -139,10 +142,10 @@ def plot_colored_text(path, panels: Sequence[tuple[str, str, np.ndarray]]):
 
 
 def colored_html(words: Sequence[str], weights: Sequence[float]) -> str:
-  """Return words as HTML on red backgrounds, the opacity proportional to their weights.
+  """Return words as HTML with red backgrounds, whose opacity is proportional to the weights.
 
-  The largest weight is opaque. A tooltip shows the weight of a word. In a notebook:
-  `IPython.display.HTML(colored_html(words, α))`.
+  The background of the largest weight is opaque. A tooltip shows the weight of each word. In a
+  notebook: `IPython.display.HTML(colored_html(words, α))`.
 
   Args:
     words: the words, as plain text.

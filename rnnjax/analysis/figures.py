@@ -8,10 +8,10 @@ import numpy as np
 from rnnjax.cells import Cell
 from rnnjax.types import Params
 
-DIVERGING_COLORS = ("#64a2ec", "#ffffff", "#f47362")  # of −1, 0, 1
+DIVERGING_COLORS = ("#64a2ec", "#ffffff", "#f47362")  # colors of −1, 0, 1
 TEXT_COLOR = "#1f2328"
 BACKGROUND_COLOR = "#f6f7f9"
-FILL_COLORS = {"y": "#d9efdd", "h": "#dce9fb", "x": "#f6e7cf"}  # of the boxes of a diagram
+FILL_COLORS = {"y": "#d9efdd", "h": "#dce9fb", "x": "#f6e7cf"}  # boxes of `plot_unrolled`
 DPI = 150
 
 
@@ -23,7 +23,7 @@ def plot_curves(
   ylabel: str,
   tick_labels: Sequence[str] = (),
 ):
-  """Plot curves over 1, 2, ... and horizontal reference lines.
+  """Plot curves over x = 1, 2, ... and horizontal reference lines.
 
   Args:
     path: the PNG file to write.
@@ -31,7 +31,7 @@ def plot_curves(
     reference_lines: {name: value} of the dashed horizontal lines.
     xlabel: label of the x axis.
     ylabel: label of the y axis.
-    tick_labels: labels of 1, 2, ... on the x axis; empty for the numbers.
+    tick_labels: labels of the ticks 1, 2, ... on the x axis; if empty, the numbers are shown.
   """
   from matplotlib.figure import Figure
 
@@ -59,10 +59,10 @@ def plot_heatmap(
     path: the PNG file to write.
     column_labels: labels of the S columns, e.g. the source tokens.
     row_labels: labels of the T rows, e.g. the output tokens.
-    weights: [T, S].
+    weights: array [T, S].
 
   Raises:
-    ValueError: the shape of weights does not fit the labels.
+    ValueError: the shape of `weights` does not match the numbers of labels.
   """
   from matplotlib.figure import Figure
 
@@ -99,12 +99,12 @@ def plot_heatmap(
 def plot_states(path, tokens: Sequence[str], panels: Mapping[str, np.ndarray], vmin: float = -1.0):
   """Plot hidden states or gates over the steps, one panel below the other.
 
-  `vmin` is blue, 1 is red.
+  The color scale goes from blue at `vmin` to red at 1.
 
   Args:
     path: the PNG file to write.
     tokens: the T inputs, e.g. words or characters.
-    panels: {title: [T, H]}, such as hs, or the gates σ(z) with vmin=0.
+    panels: {title: array [T, H]}, such as hidden states, or gates σ(z) with vmin=0.
     vmin: the lowest value of the color scale.
 
   Raises:
@@ -148,17 +148,19 @@ def plot_states(path, tokens: Sequence[str], panels: Mapping[str, np.ndarray], v
 def plot_unrolled(
   path, cell: Cell, params: Params, input_labels: Sequence[str], output_labels: Sequence[str] = ()
 ):
-  """Plot the diagram of a cell unrolled over time, with the shapes of its arrays.
+  """Plot a diagram of a cell unrolled over time, with the shapes of its arrays.
 
   Args:
     path: the PNG file to write.
     cell: the recurrent cell.
-    params: its parameters.
+    params: the parameters of the cell.
     input_labels: the text of each input box.
-    output_labels: the text of each output box, "" for no box; empty for boxes with the text "y".
+    output_labels: the text of each output box; "" omits the box. If `output_labels` is empty, every
+      output box has the text "y".
 
   Raises:
-    ValueError: output_labels is neither empty nor as long as input_labels.
+    ValueError: `output_labels` is non-empty and its length differs from the length of
+      `input_labels`.
   """
   from matplotlib.figure import Figure
 

@@ -10,16 +10,16 @@ from rnnjax.types import Array, Params
 
 
 def gate_preactivations(cell: Cell, params: Params, xs: Array) -> list[Array]:
-  """Return the gates of an additive cell before σ or tanh.
+  """Return the pre-activations of the gates of an additive cell, before σ or tanh.
 
   Args:
-    cell: an additive cell, i.e. u + h U followed by `pointwise`.
-    params: its parameters.
-    xs: [T, ..., D].
+    cell: an additive cell: u + h U, followed by `pointwise`.
+    params: the parameters of the cell.
+    xs: inputs [T, ..., D].
 
   Returns:
-    Arrays [T, ..., H] in the order of `pointwise`: i, f, g, o for an LSTM; r, z and the two parts
-    of n for a GRU.
+    An array [T, ..., H] for each gate, in the order of `pointwise`: i, f, g, o for an LSTM; r, z
+    and the two parts of n for a GRU.
 
   Raises:
     ValueError: the cell is not additive.
@@ -34,11 +34,11 @@ def gate_preactivations(cell: Cell, params: Params, xs: Array) -> list[Array]:
 
 
 def gate_saturation(z: Array, threshold: float = 0.1) -> tuple[Array, Array]:
-  """Return how often each unit's gate σ(z) is nearly closed and nearly open.
+  """Return the fractions in which each unit's gate σ(z) is nearly closed and nearly open.
 
   Args:
     z: pre-activations of a gate [..., H], as returned by `gate_preactivations`.
-    threshold: a gate below it counts as closed, above 1 − threshold as open.
+    threshold: a gate counts as closed below `threshold`, and as open above 1 − `threshold`.
 
   Returns:
     The fraction of closed gates [H] and of open gates [H], over all other axes.

@@ -20,12 +20,12 @@ def collect_carries(cell: Cell, params: Params, xs: Array, carry: Carry | None =
 
   Args:
     cell: the recurrent cell.
-    params: its parameters.
-    xs: [T, ..., D].
+    params: the parameters of the cell.
+    xs: inputs [T, ..., D].
     carry: the initial carry; None for the cell's default.
 
   Returns:
-    An array [T + 1, ..., H] for each part of the carry.
+    An array [T + 1, ..., width] for each part of the carry.
   """
   first = cell.initial_carry(xs[0]) if carry is None else carry
   ends = np.cumsum([part.shape[-1] for part in first])
@@ -46,14 +46,14 @@ def jacobian_norms(cell: Cell, params: Params, xs: Array, carry: Carry | None = 
 
       ‖∂h_T/∂carryᵣ‖ = ‖ ∂h_T/∂carry_{T−1} ··· ∂carryᵣ₊₁/∂carryᵣ ‖_F / √H        r = T ... 0
 
-  A norm of 1 means that the state is preserved. Norms that decrease towards r = 0 mean vanishing
-  gradients, norms that increase exploding gradients. Only one product of Jacobians [H, carry] is in
-  memory, so memory does not depend on T.
+  A norm of 1 means that the state is preserved. If the norms decrease towards r = 0, gradients
+  vanish; if they increase, gradients explode. Only one product of Jacobians, an array [H, carry
+  size], is stored at a time, so its memory does not depend on T.
 
   Args:
     cell: any cell with a floating-point carry.
-    params: its parameters.
-    xs: [T, D], one sequence; use `jax.vmap` for several.
+    params: the parameters of the cell.
+    xs: inputs [T, D] of one sequence; use `jax.vmap` for several sequences.
     carry: the initial carry; None for the cell's default.
 
   Returns:
@@ -97,7 +97,8 @@ def jacobian_norms(cell: Cell, params: Params, xs: Array, carry: Carry | None = 
 def spectral_radii(U: Array) -> np.ndarray:
   """Return the largest |eigenvalue| of each [H, H] block of U [H, GH], as an array [G].
 
-  In the linear recurrence h ← h U the states grow by this factor in each step. Below 1 they vanish.
+  In the linear recurrence h ← h U, the states grow by this factor in each step. If the factor is
+  below 1, the states vanish.
   """
   U = np.asarray(U, np.float64)
   blocks = np.stack(np.split(U, U.shape[1] // U.shape[0], 1))
@@ -107,8 +108,8 @@ def spectral_radii(U: Array) -> np.ndarray:
 def recurrent_spectral_radii(params: Params) -> dict[str, float]:
   """Return the spectral radius of each block of each recurrent matrix U of a model.
 
-  A matrix is recurrent if it is named "forward/U" or "backward/U" and its cell multiplies it with h
-  directly. The U of a cell with a projection P is not square, so it is skipped.
+  A matrix is recurrent if it is named "forward/U" or "backward/U" and its cell multiplies h by it
+  directly. Cells with a projection P are skipped, because their U is not square.
 
   Returns:
     {"radius/encoder/forward/U/0": 1.0, ...}.

@@ -14,7 +14,8 @@ def read_history(workdir: str) -> dict[str, tuple[list[int], list[float]]]:
     {"valid/loss": (steps, values), ...}.
 
   Raises:
-    InvalidInputError: there is no metrics.jsonl, or a row of it is not of numbers with a "step".
+    InvalidInputError: metrics.jsonl is missing, or one of its rows has no "step" or contains a
+      value that is not a number.
   """
   path = pathlib.Path(workdir).expanduser() / "metrics.jsonl"
   if not path.is_file():

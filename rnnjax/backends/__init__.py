@@ -1,1 +1,1 @@
-"""Implementations of the loop over time; `unroll` selects one by its argument `backend`."""
+"""Backends: implementations of the loop over time. Select one with `unroll(..., backend=...)`."""

@@ -1,14 +1,14 @@
 """Backpropagation through time with deferred weight gradients.
 
-The gradient of the carry has to be propagated step by step, those of the weights do not. So the
-backward loop propagates the gradient of the carry only. The weight gradients are computed after it,
-as products over many steps at once:
+Only the gradient of the carry must be propagated step by step, so the backward loop computes only
+this gradient. The weight gradients are computed after the loop, as products over many steps at
+once:
 
-    dzₜ = ∂L/∂zₜ                 in the loop, because it depends on dhₜ
-    dU = Σₜ hₜ₋₁ᵀ dzₜ            after it, one product [H, TB] [TB, GH] instead of T small ones
+    dzₜ = ∂L/∂zₜ                 in the loop, because dzₜ depends on dhₜ
+    dU = Σₜ hₜ₋₁ᵀ dzₜ            after the loop: one product [H, TB] [TB, GH], not T small products
 
-This file has the options, the forward pass, and the backward pass. The backward pass runs over
-chunks of steps, of an additive cell or of any cell.
+The backward pass runs over chunks of steps. There is one implementation for additive cells, and a
+slower implementation for all other cells.
 """
 
 import functools
@@ -33,18 +33,18 @@ from rnnjax.types import Array, Carry, Params
 
 
 class DeferredOptions(NamedTuple):
-  """Options that change the time and memory of `deferred`, but not its results.
+  """Options of `deferred`. They change speed and memory use, but not the results.
 
   Attributes:
-    save_gates: save the gates of every step for the backward pass. Otherwise they are recomputed
-      there, those of a chunk in one product. The carry of every step is saved in any case.
+    save_gates: save the gates of every step for the backward pass. If False, the backward pass
+      recomputes the gates, with one product per chunk. The carry of every step is always saved.
     chunk_size: steps of the backward loop between two updates of the weight gradients; None for
       one update after all steps. It must divide T.
-    precompute_inputs: project the inputs of all steps before the loop, in one product. Otherwise
-      each step projects its own.
-    concat_gates: concatenate the gradients of an additive cell's gates at each step. Otherwise
-      they are written into one array, gate by gate.
-    unroll: steps per iteration of the compiled loop.
+    precompute_inputs: project the inputs of all steps before the loop, in one product. If False,
+      each step projects its own input.
+    concat_gates: concatenate the gradients of an additive cell's gates at each step. If False, the
+      gradients are written into one array, gate by gate.
+    unroll: number of steps per iteration of the compiled loop, as for `lax.scan`.
   """
 
   save_gates: bool = True
@@ -55,19 +55,20 @@ class DeferredOptions(NamedTuple):
 
 
 def choose_options(cell: Cell, params: Params, xs: Array) -> DeferredOptions:
-  """Return the options that were measured to be fastest for xs [T, ..., D] on one device.
+  """Return the fastest options for a cell and xs [T, ..., D] on one device.
 
-  The measurements are in the README of this folder.
+  The choice is based on the measurements in the README of this folder.
   """
   if jax.default_backend() != "cpu":
-    # Accelerators have memory, and every kernel launch costs time: do as much as possible at once.
+    # Accelerators have enough memory, and every kernel launch costs time, so large operations over
+    # many steps are fastest.
     return DeferredOptions(precompute_inputs=True, concat_gates=True, unroll=4)
   T, D = xs.shape[0], xs.shape[-1]
   batch_size = math.prod(xs.shape[1:-1])
-  # Products over 512 rows are as fast as larger ones, and their operands are still in the cache.
+  # Products over 512 rows are as fast as larger products, and the operands still fit in the cache.
   chunk_size = next((k for k in range(1, T) if k * batch_size >= 512 and T % k == 0), None)
-  # Saving gates is slower only if they need fresh memory from the system at every call, and are
-  # cheap to recompute.
+  # Saving the gates is slower than recomputing the gates only if two conditions hold: every call
+  # allocates new memory from the system, and recomputing is cheap.
   us = jax.tree.leaves(jax.eval_shape(functools.partial(project_steps, cell), params, xs))
   gate_bytes = sum(u.size * u.dtype.itemsize for u in us)
   save_gates = malloc.malloc_tuned or D + cell.features > 256 or gate_bytes < 20 * 2**20
@@ -91,7 +92,7 @@ def deferred(
 
   Args:
     cell, params, xs, mask, carry, reverse: as for `rnnjax.backends.scan.scan`.
-    options: options; those of `choose_options` if None.
+    options: `choose_options(cell, params, xs)` if None.
 
   Returns:
     The final carry and the outputs ys [T, ..., H].
@@ -118,9 +119,10 @@ def _run(cell, options, reverse, params, xs, mask, carry):
 
 
 def _forward(cell, options, reverse, params, xs, mask, carry):
-  """Run the loop; return (carry, ys), and what is saved for the backward pass.
+  """Run the loop; return (carry, ys), and the arrays saved for the backward pass.
 
-  Saved are the carry before each step and, with `options.save_gates`, the preactivations.
+  The saved arrays are the inputs, the carry before each step and, if `options.save_gates` is set,
+  the preactivations of additive cells.
   """
 
   def step(carry, inputs):
@@ -144,7 +146,7 @@ def _forward(cell, options, reverse, params, xs, mask, carry):
 
 
 def _cell_preactivations(cell, params, u, h):
-  """Return the inputs of an additive cell's nonlinearities, from u = x W + b and h."""
+  """Return the preactivations of an additive cell's gates, from u = x W + b and h."""
   return preactivations(u, h @ params["U"], _num_gates(cell, params), cell.num_split_gates)
 
 
@@ -156,7 +158,7 @@ def _num_gates(cell, params):
 
 
 def _backward(cell, options, reverse, saved, cotangents):
-  """Run the backward loop chunk by chunk; sum the weight gradients of the chunks."""
+  """Run the backward loop chunk by chunk, and sum the weight gradients over the chunks."""
   params, xs, mask, prev_carries, zs = saved
   dcarry, dys = cotangents
   T = dys.shape[0]
@@ -188,18 +190,16 @@ _run.defvjp(_forward, _backward)
 
 
 def _additive_backward(cell, params, reverse, chunk_size, options):
-  """Return the backward pass of an additive cell over one chunk of steps.
-
-  It is called as
+  """Return a function that runs the backward pass of an additive cell over one chunk of steps.
 
       backward_chunk(first_step, dcarry, xs, mask, prev_carries, zs, dys) -> dcarry, dparams, dxs
 
-  with the first step of the chunk, the gradient of the carry after the chunk, and the arrays of all
-  steps, of which it reads those of the chunk.
+  `first_step` is the first step of the chunk, and `dcarry` is the gradient of the carry after the
+  chunk. The other arguments contain all T steps; the function reads only the steps of the chunk.
 
-  The matrix products read the gradients of all gates from one array: at each step to compute dhₜ₋₁,
-  and after the loop to compute the weight gradients. Concatenating the gates is slow on a CPU, and
-  writing them one by one into the array is slow on a GPU; `options.concat_gates` selects either.
+  The matrix products need the gradients of all gates in one array: at each step to compute dhₜ₋₁,
+  and after the loop to compute the weight gradients. `options.concat_gates` selects how this array
+  is built. Concatenating the gates is slow on a CPU. Writing the gates one by one is slow on a GPU.
   """
   G, H, num_split = _num_gates(cell, params), cell.features, cell.num_split_gates
   # Parameters that `pointwise` reads, such as peepholes: their gradients are summed in the loop.
@@ -211,8 +211,9 @@ def _additive_backward(cell, params, reverse, chunk_size, options):
     h = jax.lax.dynamic_slice_in_dim(prev_carries[0], first_step, chunk_size)
     step_shape = h.shape[:-1]  # (chunk_size, *batch)
     x, h = _merge_leading_axes(x), _merge_leading_axes(h)
-    # A sum over the batch is one more kernel launch per step on a GPU. So there each row sums its
-    # own gradients of the pointwise parameters, and the rows are summed after the loop.
+    # On a GPU, a sum over the batch costs one more kernel launch per step. So on a GPU the loop
+    # keeps the gradients of the pointwise parameters separate for each row of the batch; the sum
+    # over the batch is taken after the loop.
     batch = step_shape[1:] if options.concat_gates else ()
     row_params = jax.tree.map(lambda p: jnp.broadcast_to(p, (*batch, *p.shape)), pointwise_params)
     pointwise = cell.pointwise
@@ -225,11 +226,12 @@ def _additive_backward(cell, params, reverse, chunk_size, options):
         for z in _cell_preactivations(cell, params, cell.project(params, x), h)
       ]
 
-    # Both functions return the buffers, the row dv of this step, and what the scan stacks.
+    # Both functions return (buffers, dv, stacked): the updated buffers, the gradient dv of v = h U
+    # at this step, and the values that the scan stacks over steps.
     def write_gates(buffers, du_gates, dv_gates, k):
       du, dv = buffers
       du = _write_row(du, du_gates, k)
-      dv = _write_row(dv, dv_gates, k) if num_split else None  # without split gates, dv is du
+      dv = _write_row(dv, dv_gates, k) if num_split else None  # without split gates, dv equals du
       return (du, dv), _at_step(dv if num_split else du, k), None
 
     def concat_gates(buffers, du_gates, dv_gates, k):
@@ -246,7 +248,7 @@ def _additive_backward(cell, params, reverse, chunk_size, options):
       cotangents, padded_dcarry = _split_cotangents(mask_t, dcarry, dy)
       _, vjp = jax.vjp(pointwise, row_params, prev_carry, saved_z or recomputed_z)
       dparams, (dh, *dstate), dz = vjp(cotangents)
-      # Split gates come twice in z: as they are in u, then as they are in v = h U.
+      # z contains each split gate twice: first its block of u, then its block of v = h U.
       du_gates, dv_gates = dz[:G], dz[: G - num_split] + dz[G:]
       buffers, dv, stacked = collect_gates(buffers, du_gates, dv_gates, k)
       dcarry = tree_add((dh + dv @ U_transposed, *dstate), padded_dcarry)
@@ -272,7 +274,7 @@ def _additive_backward(cell, params, reverse, chunk_size, options):
         du = jnp.concatenate([dv[..., : (G - num_split) * H], *split_du_gates], -1)
     du, dv = _merge_leading_axes(du), _merge_leading_axes(dv if num_split else du)
 
-    # The deferred weight gradients: one product each over all steps and rows of the chunk.
+    # Deferred weight gradients: one product per parameter, over all steps and rows of the chunk.
     sum_dtype = accumulation_dtype(x.dtype)
     dparams = {
       "W": jnp.matmul(x.T, du, preferred_element_type=sum_dtype),
@@ -286,10 +288,11 @@ def _additive_backward(cell, params, reverse, chunk_size, options):
 
 
 def _generic_backward(cell, params, reverse, chunk_size, options):
-  """Return the backward pass of any cell over one chunk of steps; called as that of additive cells.
+  """Return a function that runs the backward pass of any cell over one chunk of steps.
 
-  In the loop the vjp of the step is taken for the carry only; after it, once for the parameters and
-  inputs of all steps. So the step is computed twice more.
+  The signature is the same as in `_additive_backward`. In the loop, the vjp of the step is taken
+  only with respect to the carry. After the loop, one vjp over all steps gives the gradients of the
+  parameters and inputs. So each step is recomputed twice.
   """
 
   def backward_chunk(first_step, dcarry, xs, mask, prev_carries, zs, dys):
@@ -317,7 +320,7 @@ def _generic_backward(cell, params, reverse, chunk_size, options):
     )
     chunk_carries = jax.tree.map(slice_chunk, prev_carries)
 
-    # vmap over the steps instead of merging steps and rows into one axis: a step may mix its rows.
+    # vmap over the steps. Steps and rows cannot be merged into one axis, since a step may mix rows.
     def all_steps(params, us):
       return jax.vmap(cell.step, (None, 0, 0))(params, chunk_carries, us)
 
@@ -330,9 +333,9 @@ def _generic_backward(cell, params, reverse, chunk_size, options):
 
 
 def _split_cotangents(mask, dcarry, dy):
-  """Return the cotangents (dcarry, dy) of unmasked rows, and the dcarry of padded rows.
+  """Return (dcarry, dy) with padded rows set to 0, and dcarry with unpadded rows set to 0.
 
-  A padded step returns its carry unchanged, so the gradient bypasses the vjp of the step.
+  A padded step returns its carry unchanged, so the dcarry of padded rows bypasses the step's vjp.
   """
   zeros = jax.tree.map(jnp.zeros_like, (dcarry, dy))
   unmasked = where_mask(mask, (dcarry, dy), zeros)
@@ -341,12 +344,12 @@ def _split_cotangents(mask, dcarry, dy):
 
 
 def _at_step(arrays, t):
-  """Return the arrays [T, ...] at step t, read in place: slicing a chunk first would copy it."""
+  """Return step t of each array [T, ...]; this avoids a copy, unlike slicing a chunk first."""
   return jax.tree.map(lambda a: jax.lax.dynamic_index_in_dim(a, t, keepdims=False), arrays)
 
 
 def _write_row(buffer, gates, k):
-  """Return the buffer [K, ..., GH] with the gates, each [..., H], concatenated in row k."""
+  """Return the buffer [K, ..., GH] with the gates, a list of [..., H], written to buffer[k]."""
   H = gates[0].shape[-1]
   for i, gate in enumerate(gates):
     start = (k, *[0] * (gate.ndim - 1), i * H)
@@ -355,5 +358,5 @@ def _write_row(buffer, gates, k):
 
 
 def _merge_leading_axes(a):
-  """Return a [..., N] as [rows, N]: XLA multiplies matrices faster than it contracts two axes."""
+  """Reshape a [..., N] to [rows, N], because XLA's matrix products are fastest with two axes."""
   return a.reshape(-1, a.shape[-1])

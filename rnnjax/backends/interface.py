@@ -1,4 +1,4 @@
-"""Interface of the backends, and the functions that several of them share."""
+"""Interface of the backends, and functions that several backends use."""
 
 import concurrent.futures
 import functools
@@ -21,11 +21,11 @@ class Backend(NamedTuple):
   Attributes:
     run: (cell, params, xs, mask, carry, reverse) -> (carry, ys), with the semantics of
       `rnnjax.backends.scan.scan`.
-    why_unavailable: (cell, params, xs, carry) -> the reason why the backend cannot run this cell on
-      these arrays here, and which backend can; "" if it can.
-    run_many: (cell, param_sets, xs, mask, carries, reverse) -> [(carry, ys), ...], which runs
-      several parameter sets of one cell in one launch, each with its own carry and direction. None
-      if the backend runs them one after another.
+    why_unavailable: (cell, params, xs, carry) -> "" if the backend can run the cell on these arrays
+      and this device, else the reason why it cannot.
+    run_many: (cell, param_sets, xs, mask, carries, reverse) -> [(carry, ys), ...]. It runs several
+      parameter sets of one cell in one kernel launch; each set has its own carry and direction.
+      None if the backend cannot do this.
   """
 
   run: Callable[..., tuple[Carry, Array]]
@@ -43,9 +43,9 @@ def always_available(cell: Cell, params: Params, xs: Array, carry: Carry) -> str
 
 
 def requires_floating(cell: Cell, params: Params, xs: Array, carry: Carry) -> str:
-  """Return why a backend with a custom backward pass cannot run a cell; "" if it can.
+  """Return the reason why a custom backward pass cannot differentiate a cell; "" if it can.
 
-  Parameters and carry must be floating point, since the custom backward pass differentiates them.
+  Parameters and carry must be floating point, since the backward pass computes their gradients.
   """
   del xs
   if not all(jnp.issubdtype(p.dtype, jnp.inexact) for p in jax.tree.leaves(params)):
@@ -57,9 +57,10 @@ def requires_floating(cell: Cell, params: Params, xs: Array, carry: Carry) -> st
 
 
 def requires_independent_rows(cell: Cell, params: Params, xs: Array, carry: Carry) -> str:
-  """Return why a backend that shards the batch over devices cannot run a cell; "" if it can.
+  """Return the reason why a cell cannot run with its batch sharded over devices; "" if it can.
 
-  Parameters and carry must also be floating point (`requires_floating`).
+  If the batch is sharded, a step must not mix rows. Parameters and carry must also be floating
+  point (`requires_floating`).
   """
   if any(batch_axes(xs)) and mixes_rows(cell, params, xs, carry):
     return (
@@ -70,17 +71,17 @@ def requires_independent_rows(cell: Cell, params: Params, xs: Array, carry: Carr
 
 
 def mixes_rows(cell: Cell, params: Params, xs: Array, carry: Carry) -> bool:
-  """Return whether a row of one step's output depends on another row of the batch.
+  """Return whether a step of a cell mixes rows: an output row depends on another input row.
 
-  Examples are a mean over the batch, and a convolution over a batch axis of xs. One step is run on
-  random numbers with NaN in the first row: if another row of the result is NaN, rows are mixed.
-  Cells made by `additive` and `linear_recurrence` treat rows independently by construction.
+  Examples are a mean over the batch, and a convolution over a batch axis of xs. To find out, one
+  step is run on random numbers with NaN in the first row. If another row of the result is NaN, the
+  step mixes rows. Cells built by `additive` and `linear_recurrence` never mix rows.
 
   Args:
     cell: the recurrent cell.
-    params: its parameters; only shapes and dtypes are read.
-    xs: inputs [T, ..., D]; only shape and dtype are read.
-    carry: carry of the batch; only shapes and dtypes are read.
+    params: parameters of the cell; only their shapes and dtypes are used.
+    xs: inputs [T, ..., D]; only their shape and dtype are used.
+    carry: a carry for the batch of xs; only its shapes and dtypes are used.
   """
   if cell.pointwise or cell.coefficients or math.prod(xs.shape[1:-1]) < 2:
     return False
@@ -91,12 +92,12 @@ def mixes_rows(cell: Cell, params: Params, xs: Array, carry: Carry) -> bool:
 
 @functools.cache
 def _step_mixes_rows(cell, structure, shapes_and_dtypes):
-  """Return the result of `mixes_rows`; cached by cell, shapes and dtypes."""
+  """Compute the result of `mixes_rows`, cached by cell, shapes and dtypes."""
 
   def random_array(shape, dtype):
     if not jnp.issubdtype(dtype, jnp.inexact):
       return np.zeros(shape, dtype)
-    # Small positive numbers: few functions return NaN for them.
+    # Few functions return NaN for small positive numbers.
     return np.random.default_rng(0).uniform(0.1, 0.5, shape).astype(dtype)
 
   arrays = [random_array(shape, dtype) for shape, dtype in shapes_and_dtypes]
@@ -120,7 +121,7 @@ def _step_mixes_rows(cell, structure, shapes_and_dtypes):
     probed = step(*jax.tree.map(set_first_row_nan, (carry, x)))
     for a, b in zip(jax.tree.leaves(clean), jax.tree.leaves(probed)):
       is_new_nan = np.array(np.isnan(b) & ~np.isnan(a))
-      # A leaf without the batch axes, such as a mean, is shared by all rows: any NaN counts.
+      # A leaf without batch axes, such as a mean, is shared by all rows, so a NaN anywhere counts.
       if is_new_nan.shape[: len(batch)] == batch:
         is_new_nan[first_row] = False
       if is_new_nan.any():
@@ -131,30 +132,31 @@ def _step_mixes_rows(cell, structure, shapes_and_dtypes):
 
 
 def call_outside_trace(f: Callable[[], Any]) -> Any:
-  """Return f() as computed outside of any trace and mesh.
+  """Return f(), computed outside of any jit trace and any mesh.
 
-  A cached probe must not depend on the jit or mesh in which it is first called. Both are state of
-  the thread, so f runs in a new one.
+  The result of f is cached, so it must not depend on the jit trace or mesh of the first call. Both
+  are thread-local, so f runs in a new thread.
   """
   with concurrent.futures.ThreadPoolExecutor(1) as thread:
     return thread.submit(f).result()
 
 
-# Sharding: each device runs the loop over its own rows of the batch.
+# Sharding: each device runs the loop on its own rows of the batch.
 
 
 def shard_over_batch(run: Callable, check_vma: bool = True) -> Callable:
-  """Return `run` with the batch sharded over the devices of the mesh.
+  """Wrap `run` in shard_map over the batch, if the batch is sharded over a mesh.
 
-  The batch is sharded if xs [T, *batch, D] is sharded over explicit mesh axes along its batch axes,
-  or if a mesh was set (`jax.set_mesh`) that has automatic axes named "batch" or "fsdp", or both,
-  whose number of devices divides the size of the first batch axis. Otherwise `run` is called
-  unchanged.
+  The batch is sharded in two cases. First, xs [T, *batch, D] is sharded over explicit mesh axes
+  along its batch axes. Second, a mesh was set (`jax.set_mesh`) that has automatic axes named
+  "batch", "fsdp" or both, and the number of devices along these axes divides the size of the first
+  batch axis. In all other cases `run` is called unchanged.
 
   Args:
-    run: (params, xs, mask, carry) -> (carry, ys), or tuples of several carries and ys.
-    check_vma: whether jax can infer over which devices the outputs vary. It cannot for Pallas
-      kernels.
+    run: (params, xs, mask, carry) -> (carry, ys), where carry and ys may also be tuples of several
+      carries and several ys.
+    check_vma: argument of `jax.shard_map`. It must be False for Pallas kernels, because jax cannot
+      infer over which mesh axes their outputs vary.
   """
 
   def run_sharded(params, xs, mask, carry):
@@ -185,7 +187,7 @@ def shard_over_batch(run: Callable, check_vma: bool = True) -> Callable:
 
 
 def batch_axes(xs: Array) -> tuple:
-  """Return the mesh axes over which each batch axis of xs [T, *batch, D] is sharded; () if none."""
+  """Return the mesh axes of each batch axis of xs [T, *batch, D]; () if the batch is unsharded."""
   explicit_axes = jax.typeof(xs).sharding.spec[1 : xs.ndim - 1]
   if any(explicit_axes):
     return tuple(explicit_axes)
@@ -199,9 +201,9 @@ def batch_axes(xs: Array) -> tuple:
 
 
 def cast_to_varying(tree, *like: Array):
-  """Return the tree with leaves that vary over the same shard_map axes as the arrays `like`.
+  """Cast the leaves of a tree to vary over the same shard_map axes as the arrays `like` (`pcast`).
 
-  The gradient of such a leaf is then summed over these devices once, outside of the loop.
+  The gradient of such a leaf is summed over the devices only once, outside of the loop.
   """
   axes = frozenset().union(*(jax.typeof(a).manual_axis_type.varying for a in like))
 
@@ -216,9 +218,9 @@ def cast_to_varying(tree, *like: Array):
 
 
 def where_mask(mask: Array | None, new, old):
-  """Return the tree `new` where the mask [...] is True, `old` where it is False; leaves [..., *F].
+  """Return the leaves of `new` where the mask is True, and the leaves of `old` where it is False.
 
-  A mask of None stands for True everywhere.
+  The mask is [...] and the leaves are [..., *F]. A mask of None stands for True everywhere.
   """
   if mask is None:
     return new
@@ -230,21 +232,22 @@ def where_mask(mask: Array | None, new, old):
 
 
 def project_steps(cell: Cell, params: Params, xs: Array):
-  """Return `cell.project` of all steps of xs [T, ..., D] at once.
+  """Return `cell.project(params, x)` for all steps of xs [T, ..., D], computed at once.
 
-  `project` gets the axes [..., D] of one step, as in the loop, so that it may mix rows or depend on
-  the number of batch axes.
+  `project` is vmapped over the steps. It gets the axes [..., D] of one step, as in the loop, so it
+  may mix rows or depend on the number of batch axes.
   """
-  if cell.pointwise:  # The projection of an additive cell is x W + b for any axes: one product.
+  if cell.pointwise:  # The projection of an additive cell is x W + b, so one product is enough.
     return cell.project(params, xs)
   return jax.vmap(cell.project, (None, 0))(params, xs)
 
 
 def with_accumulation_dtype(params: Params) -> tuple[Params, Callable[[Params], Params]]:
-  """Return the parameters in float32 or wider, and the function that casts them back.
+  """Return the parameters in float32 or wider, and a function that casts them back.
 
-  `lax.scan` sums the gradients of parameters over its iterations in the dtype that they have
-  outside of the loop. So bfloat16 parameters enter the loop as float32 and are cast back inside.
+  `lax.scan` sums the gradients of the parameters over its iterations, in the dtype that the
+  parameters have outside of the loop. So bfloat16 parameters enter the loop as float32, and the
+  loop body casts them back to bfloat16.
   """
   dtypes = jax.tree.map(lambda leaf: leaf.dtype, params)
 
@@ -258,5 +261,5 @@ def with_accumulation_dtype(params: Params) -> tuple[Params, Callable[[Params], 
 
 
 def tree_add(*trees):
-  """Return the sum of trees, leaf by leaf."""
+  """Return the sum of pytrees with the same structure, leaf by leaf."""
   return jax.tree.map(lambda *leaves: sum(leaves), *trees)

@@ -1,10 +1,11 @@
-"""Linear recurrences, in parallel or step by step.
+"""Solve linear recurrences, in parallel or step by step.
 
     δₜ = Jₜ δₜ₋₁ + rₜ,   δ₀ = 0
 
-The composition of two affine maps is affine, (B, q) ∘ (A, p) = (BA, Bp + q), and composition is
-associative. So pairs of steps are composed, then pairs of pairs, and so on: a tree of depth log₂ T
-instead of T sequential steps (Blelloch, Prefix Sums and Their Applications, 1990).
+Each step is an affine map. The composition of two affine maps is affine,
+(B, q) ∘ (A, p) = (BA, Bp + q), and composition is associative. So pairs of steps are composed, then
+pairs of pairs, and so on. This is a tree of depth log₂ T instead of T sequential steps (Blelloch,
+Prefix Sums and Their Applications, 1990).
 """
 
 import operator
@@ -16,15 +17,15 @@ from rnnjax.types import Array
 
 
 def matvec(J: Array, δ: Array) -> Array:
-  """Return J δ of matrices J [..., n, n] or diagonals J [..., n], and vectors δ [..., n]."""
+  """Return J δ [..., n], where J is a matrix [..., n, n] or the diagonal [..., n] of a matrix."""
   return J * δ if J.ndim == δ.ndim else (J @ δ[..., None])[..., 0]
 
 
 def parallel_linear_scan(J: Array, r: Array, reverse: bool = False) -> Array:
-  """Return δ [T, ..., n] of δₜ = Jₜ δₜ₋₁ + rₜ by an associative scan.
+  """Return the solution δ [T, ..., n] of δₜ = Jₜ δₜ₋₁ + rₜ, δ₀ = 0, with an associative scan.
 
   Args:
-    J: matrices [T, ..., n, n], or diagonals [T, ..., n].
+    J: matrices [T, ..., n, n], or diagonals of matrices [T, ..., n].
     r: vectors [T, ..., n].
     reverse: run from the last step to the first.
   """
@@ -39,10 +40,10 @@ def parallel_linear_scan(J: Array, r: Array, reverse: bool = False) -> Array:
 
 
 def sequential_linear_scan(J: Array, r: Array, reverse: bool = False) -> Array:
-  """Return the result of `parallel_linear_scan`, computed step by step.
+  """Return the same result as `parallel_linear_scan`, computed step by step.
 
-  Unlike the parallel scan, it never multiplies Jacobians. Their product may overflow even if δ does
-  not.
+  Unlike the parallel scan, this never multiplies two matrices J. Such a product may overflow even
+  if δ is finite.
   """
 
   def step(δ, inputs):
@@ -50,20 +51,20 @@ def sequential_linear_scan(J: Array, r: Array, reverse: bool = False) -> Array:
     δ = matvec(J, δ) + r
     return δ, δ
 
-  # r[0] * 0 instead of new zeros: it is sharded as r is.
+  # r[0] * 0 has the sharding of r; new zeros would not.
   _, δ = jax.lax.scan(step, r[0] * 0, (J, r), reverse=reverse)
   return δ
 
 
 def shift_one_step(first: Array, δ: Array, reverse: bool = False) -> Array:
-  """Return the value before each step, [T, ..., n]: first, δ₁, ..., δ_T₋₁.
+  """Return the values before each step, [first, δ[0], ..., δ[T − 2]], as an array [T, ..., n].
 
-  In reverse these are δ₂, ..., δ_T, first.
+  If `reverse` is set, the result is [δ[1], ..., δ[T − 1], first].
 
   Args:
     first: value before the first step, [..., n].
     δ: values after each step, [T, ..., n].
-    reverse: the first step is the last in the array.
+    reverse: whether the steps run from the last index of δ to the first.
   """
   parts = (δ[1:], first[None]) if reverse else (first[None], δ[:-1])
   return jnp.concatenate(parts)

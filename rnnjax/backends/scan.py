@@ -1,4 +1,4 @@
-"""Reference backend: `lax.scan` over the steps, differentiated by jax."""
+"""Reference backend: `lax.scan` over the steps, with gradients by autodiff."""
 
 import jax
 import jax.numpy as jnp
@@ -15,9 +15,9 @@ def scan(
 
   Args:
     cell: the recurrent cell.
-    params: its parameters.
+    params: parameters of the cell.
     xs: inputs [T, ..., D].
-    mask: padding mask [T, ...]; where it is False the carry is unchanged and the output is 0. None
+    mask: padding mask [T, ...]. Where it is False, the carry is unchanged and the output is 0. None
       if no step is padded.
     carry: initial carry.
     reverse: run from the last step to the first.
@@ -34,13 +34,13 @@ def scan(
 
 
 def masked_step(cell: Cell, params: Params, carry: Carry, inputs: tuple) -> tuple[Carry, Array]:
-  """Run one step; padded rows keep their carry and have output 0.
+  """Run one step; in padded rows the carry is unchanged and the output is 0.
 
   Args:
     cell: the recurrent cell.
-    params: its parameters.
+    params: parameters of the cell.
     carry: carry before the step.
-    inputs: (x [..., D], mask [...] or None).
+    inputs: the tuple (x [..., D], mask [...]); the mask may be None.
 
   Returns:
     The carry after the step and the output y [..., H].

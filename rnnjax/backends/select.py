@@ -1,7 +1,7 @@
 """Registry of the backends, and selection of the fastest one.
 
-A backend's module is imported when the backend is first used, so that `import rnnjax` and a loop on
-a CPU load neither Pallas nor solvers.
+A backend's module is imported when the backend is first used. So `import rnnjax` does not import
+Pallas.
 """
 
 import math
@@ -64,31 +64,31 @@ BACKENDS: dict[str, Callable[[], Backend]] = {
 def select_backend(
   cell: Cell, params: Params, xs: Array, is_available: Callable[[str], bool]
 ) -> str:
-  """Return the name of the backend that was measured to be fastest for a cell and xs.
+  """Return the name of the backend that is expected to be fastest for a cell and xs.
 
-  A backend that was not measured is not selected: `mosaic`, and `associative` on accelerators. The
-  measurements are in the README of this folder.
+  The choice is based on the measurements in the README of this folder. There are no measurements of
+  `mosaic`, or of `associative` on accelerators, so these are never selected.
 
   Args:
     cell: the recurrent cell.
-    params: its parameters.
+    params: parameters of the cell.
     xs: inputs [T, ..., D].
-    is_available: name -> whether the backend can run this. It is called only for backends that
-      could be fastest here, since it imports them.
+    is_available: backend name -> whether the backend can run the cell. It imports the backend, so
+      it is called only for backends that could be the fastest.
   """
   if any(map(jax.export.is_symbolic_dim, xs.shape)):
-    return "scan"  # Sizes are unknown in an export, so the reference is used.
+    return "scan"  # The sizes are symbolic in an export, so the reference backend is used.
   device = jax.default_backend()
-  # On a CPU a scan over all steps pays only while one step is a few numbers; a larger one falls out
-  # of the cache.
+  # On a CPU the associative scan is faster only if a step has few numbers. The arrays of larger
+  # steps do not fit in the cache.
   is_small = math.prod(xs.shape[1:-1]) * cell.features <= 16
   if device == "cpu" and is_small and cell.coefficients and is_available("associative"):
     return "associative"
   if device == "gpu" and is_available("triton"):
     from rnnjax.backends.pallas.triton_tiling import num_waves
 
-    # The kernel takes 0.3 to 0.7 of the time of `deferred` while its programs fill the GPU about
-    # once; each further wave of programs takes as long again.
+    # If all programs of the kernel fit on the GPU at once (one wave), the kernel takes 0.3 to 0.7
+    # of the time of `deferred`. Each further wave takes the same time again.
     if num_waves(cell, params, xs) <= 2:
       return "triton"
   return "deferred" if is_available("deferred") else "scan"

@@ -1,4 +1,4 @@
-"""Recurrent cells: the cell interface, functions that build cells, and one file for each paper."""
+"""Recurrent cells: the `Cell` interface, helpers for custom cells, and one module per cell type."""
 
 from rnnjax.cells.base import Cell, additive, cell_factory, linear_recurrence, project, zero_carry
 from rnnjax.cells.gru import gru

@@ -1,7 +1,7 @@
-"""The interface of a recurrent cell, and the builders that all cells use.
+"""The interface of a recurrent cell, and the functions that build cells.
 
-Cells come in three forms. `additive` and `linear_recurrence` build cells of a known form, which
-backends accelerate. A cell of any other form defines `project` and `step` itself.
+There are three forms of cells. `additive` and `linear_recurrence` build two known forms, for which
+faster backends exist. A cell of any other form defines `project` and `step` itself.
 """
 
 import functools
@@ -19,25 +19,25 @@ from rnnjax.types import Array, Carry, Key, Params
 class Cell(NamedTuple):
   """One step of a recurrence, as pure functions.
 
-      uₜ = project(params, xₜ)                everything that does not depend on hₜ₋₁
+      uₜ = project(params, xₜ)                the part that does not depend on the carry
       carryₜ, yₜ = step(params, carryₜ₋₁, uₜ)
 
-  `project` and `step` get all batch axes of one time step. They may mix rows, e.g. by a mean over
-  the batch or a convolution over further axes.
+  `project` and `step` get all batch axes of one time step. A step may mix rows, e.g. with a mean
+  over the batch or a convolution over spatial axes.
 
   Attributes:
-    name: printed form, e.g. lstm(256).
-    features: H, the size of y and of h, which is carry[0].
+    name: string that repr() returns, e.g. lstm(256).
+    features: H, the number of features of y and of the hidden state h = carry[0].
     init: (key, D) -> params, a flat dict of arrays.
-    initial_carry: x [..., D] -> carry, derived from x so that it has the sharding of x.
+    initial_carry: x [..., D] -> carry. The carry is computed from x, so it has the sharding of x.
     project: (params, x [..., D]) -> u [..., GH].
     step: (params, carry, u) -> (carry, y [..., H]).
-    pointwise: (params, carry, gates) -> (carry, y) of an `additive` cell, whose projection is
-      x W + b; None for other cells.
-    num_split_gates: number of last blocks of u and h U that an additive cell keeps separate
-      instead of adding them.
-    coefficients: (params, u) -> (a, b) of a `linear_recurrence`; None for other cells.
-    readout: (params, s, u) -> y of a `linear_recurrence`; None for other cells.
+    pointwise: (params, carry, gates) -> (carry, y), for cells built by `additive` with the
+      projection x W + b; None for other cells.
+    num_split_gates: number of gates, counted from the last, for which an `additive` cell gets u and
+      h U separately instead of u + h U.
+    coefficients: (params, u) -> (a, b), for cells built by `linear_recurrence`; None for others.
+    readout: (params, s, u) -> y, for cells built by `linear_recurrence`; None for others.
   """
 
   name: str
@@ -56,17 +56,18 @@ class Cell(NamedTuple):
 
 
 def cell_factory(build: Callable) -> Callable:
-  """Return a function that builds a cell and caches it by its arguments.
+  """Decorate a function that returns the functions of a cell, so that it returns a cached `Cell`.
 
-  Equal arguments return the same object, so that jit compiles once. All arguments must be hashable.
-  The cell's name is its constructor call without default arguments.
+  Calls with equal arguments return the same object, so jit compiles once. All arguments must be
+  hashable. The cell's name is its constructor call without default arguments.
 
   Args:
-    build: (features, ...) -> dict of the cell's functions: "init", "initial_carry", and either
-      "project" and "step" or the result of `additive` or `linear_recurrence`.
+    build: (features, ...) -> dict with the keys "init", "initial_carry", "project" and "step".
+      `additive` and `linear_recurrence` return a dict with "project", "step" and further keys.
 
   Raises (when a cell is built):
-    ValueError: features, the first argument, is not a positive integer; build returns other keys.
+    ValueError: the first argument, features, is not a positive integer.
+    ValueError: the dict returned by `build` has missing or unknown keys.
   """
   signature = inspect.signature(build)
   factory_name = build.__name__
@@ -78,7 +79,7 @@ def cell_factory(build: Callable) -> Callable:
     # Arrays that the cell's functions close over must not be tracers of an enclosing jit.
     with jax.ensure_compile_time_eval():
       functions = dict(build(features, **dict(arguments)))
-    if "start" in functions:  # the short key of initial_carry
+    if "start" in functions:  # alias of "initial_carry"
       functions["initial_carry"] = functions.pop("start")
     required = {"init", "initial_carry", "project", "step"}
     if not required <= functions.keys() <= {*Cell._fields}:
@@ -86,7 +87,7 @@ def cell_factory(build: Callable) -> Callable:
         f"{factory_name} must return a dict with the keys {sorted(required)}, as functions of a "
         f"Cell; got {sorted(functions)}"
       )
-    # `pointwise` describes the whole step only if the projection is x W + b.
+    # Backends that use `pointwise` assume the projection x W + b.
     if functions["project"] is not project:
       functions["pointwise"] = None
     return Cell(f"{factory_name}({', '.join([str(features), *options])})", features, **functions)
@@ -96,7 +97,7 @@ def cell_factory(build: Callable) -> Callable:
     bound = signature.bind(*args, **kwargs)
     bound.apply_defaults()
     (_, features), *options = bound.arguments.items()
-    # Checked before the cache, to which 2.0 and 2 are the same key.
+    # Check before the cache lookup, because 2.0 and 2 are the same cache key.
     try:
       num_features = operator.index(features)
     except TypeError:
@@ -111,14 +112,17 @@ def cell_factory(build: Callable) -> Callable:
 
 
 def project(params: Params, x: Array) -> Array:
-  """Return the input's contribution to every gate, u = x W + b: [..., D] -> [..., GH]."""
+  """Return the input projection of all gates, u = x W + b [..., GH], from x [..., D]."""
   return x @ params["W"] + params["b"]
 
 
 def preactivations(u: Array, v: Array, num_gates: int, num_split_gates: int = 0) -> list[Array]:
-  """Return the gates before their nonlinearities: u + v in blocks, the last ones not added.
+  """Return the preactivations of the gates from u = x W + b and v = h U.
 
-  u₁ + v₁, ..., uₙ + vₙ, then the last num_split_gates blocks of u, then those of v.
+  u and v are split into G = num_gates blocks u₁, ..., u_G and v₁, ..., v_G. With
+  n = G − num_split_gates, the result is
+
+      [u₁ + v₁, ..., uₙ + vₙ, uₙ₊₁, ..., u_G, vₙ₊₁, ..., v_G]
   """
   return add_preactivations(
     jnp.split(u, num_gates, -1), jnp.split(v, num_gates, -1), num_split_gates
@@ -126,26 +130,27 @@ def preactivations(u: Array, v: Array, num_gates: int, num_split_gates: int = 0)
 
 
 def add_preactivations(us: list[Array], vs: list[Array], num_split_gates: int) -> list[Array]:
-  """Like `preactivations`, for lists of blocks."""
+  """Return the same as `preactivations`, given u and v as lists of blocks."""
   num_added = len(us) - num_split_gates
   return [u + v for u, v in zip(us[:num_added], vs)] + us[num_added:] + vs[num_added:]
 
 
 def additive(pointwise: Callable, num_gates: int, num_split_gates: int = 0) -> dict:
-  """Build an additive cell: the sum of u = x W + b and h U, followed by a pointwise function.
+  """Build an additive cell, which applies a pointwise function to the sum of x W + b and h U.
 
-      carryₜ, yₜ = pointwise(params, carryₜ₋₁, preactivations(uₜ, hₜ₋₁ U))
+      carryₜ, yₜ = pointwise(params, carryₜ₋₁, preactivations(xₜ W + b, hₜ₋₁ U))
 
   Only h U and `pointwise` depend on the previous step. So a backend can compute x W + b and the
   gradients of W, U and b for all steps at once.
 
   Args:
     pointwise: (params, carry, gates) -> (carry, y); it may read all parameters except W, U and b.
-    num_gates: G, the number of blocks of W, U and b.
-    num_split_gates: number of last blocks of x W + b and h U that are not added.
+    num_gates: number of gates, G. W, U and b each consist of G blocks.
+    num_split_gates: number of gates, counted from the last, for which `pointwise` gets the blocks
+      of x W + b and h U separately instead of their sum.
 
   Returns:
-    The functions "project", "step", "pointwise" and "num_split_gates" of the cell.
+    A dict with the keys "project", "step", "pointwise" and "num_split_gates", for `cell_factory`.
   """
 
   def step(params, carry, u):
@@ -169,19 +174,19 @@ def linear_recurrence(
       sₜ = aₜ ⊙ sₜ₋₁ + bₜ
       yₜ = readout(params, sₜ, uₜ)                 yₜ = sₜ if readout is None
 
-  Neither a nor b depends on s, so all steps can run in parallel (`rnnjax.backends.associative`).
-  The carry is (h, s), or (h, Re s, Im s) if s is complex, or only (h,) if s equals h in value and
-  dtype. In the first two cases s is float32 or wider. `coefficients` and `readout` get inputs of
-  at least float32.
+  a and b do not depend on s, so all steps can run in parallel (`rnnjax.backends.associative`). The
+  carry is (h, s), or (h, Re s, Im s) if s is complex, or (h,) if s equals h in value and dtype. In
+  the first two cases s is float32 or wider. `coefficients` and `readout` get float32 or wider
+  inputs.
 
   Args:
     coefficients: (params, u [..., GH]) -> (a, b [..., N]), both real or both complex; a may be [N].
-      |a| ≤ 1 is required: products of many a must stay finite.
+      |a| ≤ 1 is required, so that products of many a stay finite.
     readout: (params, s [..., N], u) -> y [..., H].
-    project: (params, x) -> u, in the dtype of x, to which its parameters are cast.
+    project: (params, x) -> u, in the dtype of x. The parameters are cast to this dtype.
 
   Returns:
-    The functions "project", "step", "coefficients" and "readout" of the cell.
+    A dict with the keys "project", "step", "coefficients" and "readout", for `cell_factory`.
   """
 
   def call_wide(function, *args):
@@ -208,23 +213,24 @@ def linear_recurrence(
 
 
 def unpack_state(carry: Carry) -> Array:
-  """Return s of the carry (h,), (h, s) or (h, Re s, Im s) of a linear recurrence."""
+  """Return the state s from the carry (h,), (h, s) or (h, Re s, Im s) of a linear recurrence."""
   if len(carry) == 3:
     return jax.lax.complex(carry[1], carry[2])
   return carry[-1]
 
 
 def pack_carry(h: Array, s: Array, like: Carry) -> Carry:
-  """Return the carry of h and s in the form of the carry `like`."""
+  """Return the carry (h,), (h, s) or (h, Re s, Im s), with as many arrays as the carry `like`."""
   if len(like) == 3:
     return h, s.real, s.imag
   return (h, s)[: len(like)]
 
 
 def zero_carry(*sizes: int) -> Callable[[Array], Carry]:
-  """Return an `initial_carry` of zeros with parts [..., size].
+  """Return a function `initial_carry` that returns one array of zeros [..., size] per size.
 
-  The first part, h, has the dtype of x; the others, which sum over time, at least float32.
+  The first array, h, has the dtype of x. The other arrays accumulate over time, so they are float32
+  or wider.
   """
 
   def initial_carry(x):
@@ -235,10 +241,10 @@ def zero_carry(*sizes: int) -> Callable[[Array], Carry]:
 
 
 def zeros_like_batch(x: Array, features: int, dtype=None) -> Array:
-  """Return zeros [..., features] derived from x [..., D], and so sharded like x."""
+  """Return zeros [..., features] with the batch axes and the sharding of x [..., D]."""
   return jnp.broadcast_to(jnp.zeros_like(x[..., :1], dtype), (*x.shape[:-1], features))
 
 
 def accumulation_dtype(dtype) -> jnp.dtype:
-  """Return the dtype in which sums over time are accumulated: at least float32."""
+  """Return the dtype in which sums over time are accumulated: float32 or wider."""
   return jnp.promote_types(dtype, jnp.float32)

@@ -1,8 +1,8 @@
 """The gated recurrent unit: Cho et al., Learning Phrase Representations using RNN
 Encoder-Decoder, 2014.
 
-The two textbook forms differ in where the reset gate is applied: before the product with U (the
-paper and most lecture notes) or after it (cuDNN, PyTorch, Keras), which needs an inner bias.
+There are two common variants. The paper and most lecture notes apply the reset gate before the
+product with U. cuDNN, PyTorch and Keras apply it after the product and have one more bias, b_hn.
 """
 
 import jax
@@ -17,25 +17,25 @@ NUM_GATES = 3
 
 
 def gru_step_reset_before(params: Params, carry: Carry, u: Array) -> tuple[Carry, Array]:
-  """Run one step of a GRU whose reset gate is applied before the product.
+  """Run one step of a GRU whose reset gate is applied before the product with U.
 
       uᵣ, u_z, uₙ = split(uₜ)                      uₜ = xₜ W + b
       r, z = σ(uᵣ + hₜ₋₁ Uᵣ), σ(u_z + hₜ₋₁ U_z)
       n = tanh(uₙ + (r ⊙ hₜ₋₁) Uₙ)
       hₜ = (1 − z) ⊙ n + z ⊙ hₜ₋₁
 
-  Many lecture notes write Γᵤ for the update gate: Γᵤ = 1 − z.
+  Many lecture notes call the update gate Γᵤ, where Γᵤ = 1 − z.
 
   Args:
     params: {"W": [D, 3H], "U": [H, 3H], "b": [3H]}; only U is used here.
-    carry: (h,), [..., H].
-    u: xₜ W + b, [..., 3H].
+    carry: the tuple (h,) with h [..., H].
+    u: projected inputs xₜ W + b, [..., 3H].
 
   Returns:
     The carry (h,) and the output h.
   """
-  # One product for each gate: XLA's CPU compiler (jaxlib 0.10.2) computes a wrong float64 gradient
-  # of h @ U[:, :2H] split afterwards, at some sizes.
+  # Each gate has its own product. If h @ U[:, :2H] is computed first and then split, XLA's CPU
+  # compiler (jaxlib 0.10.2) computes a wrong float64 gradient at some sizes.
   (h,) = carry
   ur, uz, un = jnp.split(u, NUM_GATES, -1)
   Ur, Uz, Un = jnp.split(params["U"], NUM_GATES, -1)
@@ -46,7 +46,7 @@ def gru_step_reset_before(params: Params, carry: Carry, u: Array) -> tuple[Carry
 
 
 def gru_step_reset_after(params: Params, carry: Carry, gates: list[Array]) -> tuple[Carry, Array]:
-  """Run one step of a GRU whose reset gate is applied after the product.
+  """Run one step of a GRU whose reset gate is applied after the product with U.
 
       uᵣ, u_z, uₙ = split(xₜ W + b),  vᵣ, v_z, vₙ = split(hₜ₋₁ U)
       r, z = σ(uᵣ + vᵣ), σ(u_z + v_z)
@@ -55,8 +55,8 @@ def gru_step_reset_after(params: Params, carry: Carry, gates: list[Array]) -> tu
 
   Args:
     params: {"W": [D, 3H], "U": [H, 3H], "b": [3H], "b_hn": [H]}; only b_hn is used here.
-    carry: (h,), [..., H].
-    gates: uᵣ + vᵣ, u_z + v_z, uₙ, vₙ, each [..., H].
+    carry: the tuple (h,) with h [..., H].
+    gates: the list [uᵣ + vᵣ, u_z + v_z, uₙ, vₙ], each [..., H].
 
   Returns:
     The carry (h,) and the output h.
@@ -71,17 +71,19 @@ def gru_step_reset_after(params: Params, carry: Carry, gates: list[Array]) -> tu
 
 @cell_factory
 def gru(features: int, reset: str = "after", chrono: float | None = None):
-  """Build a GRU with H = features hidden units and 3(DH + H² + H) parameters, H more for "after".
+  """Build a GRU with H = features hidden units.
+
+  It has 3(DH + H² + H) parameters for reset="before", and H more for reset="after".
 
   Args:
-    features: H.
-    reset: where the reset gate is applied: "before" the product with U, as in the paper, or
-      "after" it, as in cuDNN, PyTorch and Keras.
-    chrono: longest time constant at initialization, in steps (`chrono_bias`): the update gate's
-      biases are drawn for time constants up to it; None for biases of 0.
+    features: number of hidden units, H.
+    reset: "before" applies the reset gate before the product with U, as in the paper. "after"
+      applies it after the product, as in cuDNN, PyTorch and Keras.
+    chrono: longest time constant at initialization, in steps, for the biases of the update gate
+      (`chrono_bias`); None initializes the biases to 0.
 
   Raises:
-    ValueError: reset is neither of them.
+    ValueError: reset is not "before" or "after".
     InvalidInputError (from init): chrono is less than 2.
 
   >>> gru(100, reset="before")

@@ -7,10 +7,11 @@ from rnnjax.types import Array, InvalidInputError, Key, Params
 
 
 def init_gates(key: Key, D: int, H: int, num_gates: int) -> Params:
-  """Return W [D, GH] (Glorot uniform), U [H, GH] (orthogonal) and b [GH] (zero).
+  """Return {"W": W, "U": U, "b": b} for a cell with G = num_gates gates.
 
-  Each gate's block is drawn separately. Glorot & Bengio 2010; Saxe, McClelland & Ganguli 2014
-  (orthogonal).
+  W [D, GH] is Glorot uniform, U [H, GH] is orthogonal, and b [GH] is zero. The [D, H] block of W
+  and the [H, H] block of U are drawn separately for each gate. Glorot & Bengio 2010; Saxe,
+  McClelland & Ganguli 2014 (orthogonal).
   """
   W_keys, U_keys = jax.random.split(key, (2, num_gates))
   orthogonal = jax.nn.initializers.orthogonal()
@@ -19,9 +20,10 @@ def init_gates(key: Key, D: int, H: int, num_gates: int) -> Params:
 
 
 def init_dense(keys: Array, D: int, H: int) -> Params:
-  """Return W [D, GH] (Glorot uniform, each gate separately) and b [GH] (zero), from G keys.
+  """Return {"W": W, "b": b} for a cell with one gate per key and without recurrent weights.
 
-  These are all parameters of a cell without recurrent weights.
+  W [D, GH] is Glorot uniform, and b [GH] is zero, where G = len(keys). The [D, H] block of W is
+  drawn separately for each gate.
   """
   glorot = jax.nn.initializers.glorot_uniform()
   W = jnp.concatenate([glorot(k, (D, H)) for k in keys], -1)
@@ -29,7 +31,7 @@ def init_dense(keys: Array, D: int, H: int) -> Params:
 
 
 def chrono_bias(key: Key, max_steps: float, features: int) -> Array:
-  """Return gate biases [features] whose time constants are uniform between 2 and max_steps.
+  """Return random gate biases [features] for time constants from 2 to max_steps, uniform.
 
       b = log u,  u ~ Uniform[1, max_steps − 1];  1 − σ(b) = 1/(1 + u)
 

@@ -1,8 +1,9 @@
 """The linear recurrent unit: Orvieto et al., Resurrecting Recurrent Neural Networks for Long
 Sequences, 2023.
 
-A complex state with a diagonal transition matrix that does not depend on the input. This is the
-recurrence alone, which is linear from x to y; the paper's nonlinearities are between its layers.
+The state is complex, and its diagonal transition matrix does not depend on the input. This module
+implements only the recurrence, which maps x to y linearly. The paper has nonlinearities between
+layers; they are not included.
 """
 
 import math
@@ -15,12 +16,12 @@ from rnnjax.types import Array, Params
 
 
 def project(params: Params, x: Array) -> Array:
-  """Return u = [x B_re, x B_im, x D]: [..., D] -> [..., 2N + H]."""
+  """Return the projected inputs u = [x B_re, x B_im, x D] [..., 2N + H], from x [..., D]."""
   return jnp.concatenate([x @ params[name] for name in ("B_re", "B_im", "D")], -1)
 
 
 def coefficients(params: Params, u: Array) -> tuple[Array, Array]:
-  """Return the coefficients of one step of an LRU, sₜ = a ⊙ sₜ₋₁ + bₜ.
+  """Return the coefficients a and bₜ of one step of an LRU, sₜ = a ⊙ sₜ₋₁ + bₜ.
 
       ν, θ, γ = exp(nu_log), exp(theta_log), exp(gamma_log);  λ = exp(−ν + i θ)
       sₜ = λ ⊙ sₜ₋₁ + γ ⊙ (xₜ B)                   B = B_re + i B_im
@@ -29,8 +30,8 @@ def coefficients(params: Params, u: Array) -> tuple[Array, Array]:
 
   Args:
     params: {"nu_log", "theta_log", "gamma_log": [N], "B_re", "B_im": [D, N], "C_re", "C_im":
-      [N, H], "D": [D, H]}; only the first three are used here.
-    u: [xₜ B_re, xₜ B_im, xₜ D], [..., 2N + H].
+      [N, H], "D": [D, H]}; only nu_log, theta_log and gamma_log are used here.
+    u: projected inputs [xₜ B_re, xₜ B_im, xₜ D], [..., 2N + H].
 
   Returns:
     a = λ [N] and b = γ ⊙ (xₜ B) [..., N], complex.
@@ -41,7 +42,7 @@ def coefficients(params: Params, u: Array) -> tuple[Array, Array]:
 
 
 def readout(params: Params, s: Array, u: Array) -> Array:
-  """Return yₜ = Re(sₜ C) + xₜ D: [..., N], [..., 2N + H] -> [..., H]."""
+  """Return the output yₜ = Re(sₜ C) + xₜ D [..., H], from s [..., N] and u [..., 2N + H]."""
   return s.real @ params["C_re"] - s.imag @ params["C_im"] + u[..., 2 * s.shape[-1] :]
 
 
@@ -54,19 +55,20 @@ def lru(
   r_max: float = 1.0,
   max_phase: float = 2 * math.pi,
 ):
-  """Build an LRU with H = features outputs, N complex states and 2DN + 2NH + DH + 3N parameters.
+  """Build an LRU with H = features outputs and N complex states.
 
-  Initially λ is uniform over a ring of the complex plane, and γ = √(1 − |λ|²), so that white noise
-  as input gives states of variance one. States with λ near the unit circle have the longest memory.
+  It has 2DN + 2NH + DH + 3N parameters. Initially λ is uniform over a ring in the complex plane.
+  γ is initialized to √(1 − |λ|²), so that white noise as input gives states with variance 1. States
+  with |λ| near 1 have the longest memory.
 
   Args:
-    features: H.
-    num_states: N; None for H.
+    features: number of output features, H.
+    num_states: number of complex states, N; None for N = H.
     r_min, r_max: inner and outer radius of the ring.
-    max_phase: largest angle of λ; the smallest is 0.
+    max_phase: largest initial angle of λ, in radians; the smallest angle is 0.
 
   Raises:
-    ValueError: num_states is not positive, or not 0 ≤ r_min < r_max ≤ 1.
+    ValueError: num_states < 1, or 0 ≤ r_min < r_max ≤ 1 is violated.
 
   >>> lru(100, r_min=0.9)
   lru(100, r_min=0.9)
@@ -78,12 +80,12 @@ def lru(
     raise ValueError(f"lru needs 0 <= r_min < r_max <= 1; got {r_min} and {r_max}")
 
   def normal(key, fan_in, fan_out, parts):
-    """A matrix [fan_in, fan_out] of variance 1 / (parts fan_in)."""
+    """Return a random matrix [fan_in, fan_out]; each element has variance 1 / (parts · fan_in)."""
     return jax.random.normal(key, (fan_in, fan_out)) / math.sqrt(parts * fan_in)
 
   def init(key, D):
     keys = jax.random.split(key, 7)
-    # |λ|² uniform in [r_min², r_max²] makes λ uniform over the area of the ring.
+    # If |λ|² is uniform in [r_min², r_max²], λ is uniform over the area of the ring.
     squared_radius = jax.random.uniform(keys[0], N, minval=r_min**2, maxval=r_max**2)
     ν = -jnp.log(squared_radius) / 2
     θ = jax.random.uniform(keys[1], N, maxval=max_phase)

@@ -27,8 +27,8 @@ def lstm_step(params: Params, carry: Carry, gates: list[Array]) -> tuple[Carry, 
 
   Args:
     params: {"W": [D, 4H], "U": [H, 4H], "b": [4H]}; not used here.
-    carry: (h, c), each [..., H]; c is float32 or wider.
-    gates: i, f, g, o, each [..., H].
+    carry: the tuple (h, c), each [..., H]; c is float32 or wider.
+    gates: the list [i, f, g, o], each [..., H].
 
   Returns:
     The carry (h, c) and the output h.
@@ -47,20 +47,20 @@ def lstm_step(params: Params, carry: Carry, gates: list[Array]) -> tuple[Carry, 
 def lstm_variant_step(
   params, carry, gates, *, peepholes, coupled, output_tanh
 ) -> tuple[Carry, Array]:
-  """Run one step of an LSTM with options.
+  """Run one step of an LSTM with peepholes, coupled gates or an output without tanh.
 
-      i, f, g, o = split(xₜ W + b + hₜ₋₁ U)        f, g, o if coupled, with σ(i) := 1 − σ(f)
+      i, f, g, o = split(xₜ W + b + hₜ₋₁ U)        if coupled: f, g, o, and 1 − σ(f) replaces σ(i)
       i, f = i + pᵢ ⊙ cₜ₋₁, f + p_f ⊙ cₜ₋₁         if peepholes
       cₜ = σ(f) ⊙ cₜ₋₁ + σ(i) ⊙ tanh(g)
       o = o + pₒ ⊙ cₜ                              if peepholes
       hₜ = σ(o) ⊙ tanh(cₜ)                         σ(o) ⊙ cₜ if not output_tanh
 
   Args:
-    params: {"p": [3, H], ...}, the peephole weights pᵢ, p_f, pₒ; [2, H] if coupled. Used only if
-      peepholes.
-    carry: (h, c), as for `lstm_step`.
-    gates: i, f, g, o or f, g, o, each [..., H].
-    peepholes, coupled, output_tanh: options of `lstm`.
+    params: {"p": [3, H], ...}, the peephole weights pᵢ, p_f, pₒ. If coupled, p is [2, H] and
+      contains p_f, pₒ. Only "p" is used here, and only if peepholes is True.
+    carry: the tuple (h, c), as for `lstm_step`.
+    gates: the list [i, f, g, o], or [f, g, o] if coupled, each [..., H].
+    peepholes, coupled, output_tanh: as for `lstm`.
 
   Returns:
     The carry (h, c) and the output h.
@@ -81,14 +81,14 @@ def lstm_variant_step(
 
 
 def lstm_projection_step(params, carry, u, *, pointwise, num_gates) -> tuple[Carry, Array]:
-  """Run one step of an LSTM whose output is projected: h P replaces h.
+  """Run one step of an LSTM with projection: the hidden state [..., C] is multiplied by P [C, H].
 
   Args:
     params: {"W": [D, GC], "U": [H, GC], "b": [GC], "P": [C, H], ...}; W and b are not used here.
-    carry: (h [..., H], c [..., C]).
-    u: xₜ W + b, [..., GC].
-    pointwise: step of the C memory cells.
-    num_gates: G, 4 or 3.
+    carry: the tuple (h [..., H], c [..., C]).
+    u: projected inputs xₜ W + b, [..., GC].
+    pointwise: `lstm_step` or `lstm_variant_step`, for C memory cells.
+    num_gates: number of gates, G: 3 if coupled, otherwise 4.
 
   Returns:
     The carry (h, c) and the output h.
@@ -109,22 +109,24 @@ def lstm(
   forget_bias: float = 1.0,
   chrono: float | None = None,
 ):
-  """Build an LSTM with H = features hidden units and 4(DH + H² + H) parameters without options.
+  """Build an LSTM with H = features hidden units.
+
+  With the default options it has 4(DH + H² + H) parameters.
 
   Args:
-    features: H.
-    peepholes: whether the gates depend on the memory cells c.
+    features: number of hidden units, H.
+    peepholes: whether the gates also depend on the memory cells c.
     coupled: whether the input gate is 1 − σ(f) instead of a separate gate.
-    output_tanh: False removes the tanh of the output: hₜ = σ(o) ⊙ cₜ, as some lecture notes do.
-    cell_size: C, the number of memory cells, projected to H features; None for H memory cells
-      without projection.
-    forget_bias: initial bias of the forget gate; not used with chrono.
-    chrono: longest time constant at initialization, in steps (`chrono_bias`): the forget gate's
-      biases are drawn for time constants up to it, and the input gate's, unless coupled, are their
-      negatives; None for forget_bias.
+    output_tanh: False removes the tanh from the output: hₜ = σ(o) ⊙ cₜ, as in some lecture notes.
+    cell_size: number of memory cells, C. A projection maps C to H features. None for C = H without
+      projection.
+    forget_bias: initial bias of the forget gate; used only if chrono is None.
+    chrono: longest time constant at initialization, in steps, for the biases of the forget gate
+      (`chrono_bias`). The biases of the input gate are the negatives of the forget gate's biases;
+      coupled cells have no input gate. None uses forget_bias.
 
   Raises:
-    ValueError: cell_size is not positive.
+    ValueError: cell_size < 1.
     InvalidInputError (from init): chrono is less than 2.
 
   >>> lstm(100)

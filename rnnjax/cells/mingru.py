@@ -1,9 +1,9 @@
 """The minimal GRU: Feng et al., Were RNNs All We Needed?, 2024.
 
-Its gate depends only on the input, so the recurrence is linear and all steps can run in parallel.
-The candidate is mapped to positive values by g, as in the paper's log-space version, and so h is
-positive. The logarithms themselves are not needed here: in the paper they avoid 0/0 in a quotient
-of products of 1 − z, and `rnnjax.backends.associative` does not divide.
+The gate depends only on the input, so the recurrence is linear and all steps can run in parallel.
+As in the paper's log-space version, a function g maps the candidate to positive values, so h is
+positive. The paper computes in log space to avoid 0/0 in a quotient of products of 1 − z. This is
+unnecessary here, because `rnnjax.backends.associative` does not divide.
 """
 
 import jax
@@ -23,14 +23,14 @@ def positive_activation(x: Array) -> Array:
 
 
 def coefficients(params: Params, u: Array) -> tuple[Array, Array]:
-  """Return the coefficients of one step of a minGRU, hₜ = aₜ ⊙ hₜ₋₁ + bₜ.
+  """Return the coefficients aₜ and bₜ of one step of a minGRU, hₜ = aₜ ⊙ hₜ₋₁ + bₜ.
 
       z, n = split(uₜ)                             uₜ = xₜ W + b
       hₜ = (1 − σ(z)) ⊙ hₜ₋₁ + σ(z) ⊙ g(n)
 
   Args:
     params: {"W": [D, 2H], "b": [2H]}; not used here.
-    u: xₜ W + b, [..., 2H].
+    u: projected inputs xₜ W + b, [..., 2H].
 
   Returns:
     a = 1 − σ(z) and b = σ(z) ⊙ g(n), each [..., H].
@@ -41,7 +41,7 @@ def coefficients(params: Params, u: Array) -> tuple[Array, Array]:
   """
   del params
   z, n = jnp.split(u, NUM_GATES, -1)
-  # σ(−z) = 1 − σ(z), without cancellation if it is small.
+  # σ(−z) = 1 − σ(z), but σ(−z) has no cancellation error if σ(z) is close to 1.
   return σ(-z), σ(z) * positive_activation(n)
 
 

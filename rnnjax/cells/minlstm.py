@@ -1,8 +1,8 @@
 """The minimal LSTM: Feng et al., Were RNNs All We Needed?, 2024.
 
-Its gates depend only on the input and are normalized to sum to one. So the recurrence is linear,
-all steps can run in parallel, and h is a weighted mean of the candidates. The candidates are
-positive for the reason given in `mingru`.
+The gates depend only on the input and are normalized to sum to 1. So the recurrence is linear, all
+steps can run in parallel, and h is a weighted mean of the candidates. As in `mingru`, a function g
+maps the candidates to positive values.
 """
 
 import jax
@@ -18,7 +18,7 @@ NUM_GATES = 3
 
 
 def coefficients(params: Params, u: Array) -> tuple[Array, Array]:
-  """Return the coefficients of one step of a minLSTM, hₜ = aₜ ⊙ hₜ₋₁ + bₜ.
+  """Return the coefficients aₜ and bₜ of one step of a minLSTM, hₜ = aₜ ⊙ hₜ₋₁ + bₜ.
 
       f, i, n = split(uₜ)                          uₜ = xₜ W + b
       f′ = σ(f) / (σ(f) + σ(i)),  i′ = σ(i) / (σ(f) + σ(i))
@@ -26,7 +26,7 @@ def coefficients(params: Params, u: Array) -> tuple[Array, Array]:
 
   Args:
     params: {"W": [D, 3H], "b": [3H]}; not used here.
-    u: xₜ W + b, [..., 3H].
+    u: projected inputs xₜ W + b, [..., 3H].
 
   Returns:
     a = f′ and b = i′ ⊙ g(n), each [..., H].
@@ -46,7 +46,7 @@ def minlstm(features: int, *, forget_bias: float = 1.0):
   """Build a minLSTM with H = features hidden units and 3(DH + H) parameters.
 
   Args:
-    features: H.
+    features: number of hidden units, H.
     forget_bias: initial bias of the forget gate.
 
   >>> minlstm(100)

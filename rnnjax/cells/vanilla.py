@@ -1,7 +1,8 @@
 """The vanilla recurrent cell: Elman, Finding Structure in Time, 1990.
 
-With activation="relu", U is initialized to the identity (IRNN: Le, Jaitly & Hinton, A Simple Way to
-Initialize Recurrent Networks of Rectified Linear Units, 2015), so that h initially persists.
+With activation="relu", U is initialized to the identity, so that h initially persists over time
+(IRNN; Le, Jaitly & Hinton, A Simple Way to Initialize Recurrent Networks of Rectified Linear Units,
+2015).
 """
 
 import functools
@@ -24,9 +25,9 @@ def vanilla_step(params: Params, carry: Carry, gates: list[Array], activation=jn
 
   Args:
     params: {"W": [D, H], "U": [H, H], "b": [H]}; not used here.
-    carry: (h,), [..., H].
-    gates: [z], [..., H].
-    activation: replaces tanh.
+    carry: the tuple (h,) with h [..., H].
+    gates: the list [z] with z [..., H].
+    activation: nonlinearity that is applied to z; tanh by default.
 
   Returns:
     The carry (h,) and the output h.
@@ -49,11 +50,11 @@ def vanilla(features: int, activation: str = "tanh"):
   """Build a vanilla cell with H = features hidden units and DH + H² + H parameters.
 
   Args:
-    features: H.
-    activation: "tanh", or "relu" with U initialized to the identity (IRNN).
+    features: number of hidden units, H.
+    activation: "tanh" or "relu". With "relu", U is initialized to the identity (IRNN).
 
   Raises:
-    ValueError: activation is neither of them.
+    ValueError: activation is not "tanh" or "relu".
 
   >>> vanilla(200)
   vanilla(200)

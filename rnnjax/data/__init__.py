@@ -1,4 +1,4 @@
-"""Data pipelines: readers, vocabularies and batches of NumPy arrays. Nothing here imports a cell.
+"""Data pipelines: readers, vocabularies and batches of NumPy arrays. No module here imports a cell.
 
   Batches        bucketed_batches  sequences, padded and grouped by length
                  bptt_batches      one long text, for truncated backpropagation through time

@@ -14,23 +14,23 @@ import numpy as np
 class BpttBatches:
   """Batches {"tokens": [T + 1, B], "weights": [T, B]} of a text that is split into B columns.
 
-  A window of T + 1 tokens moves down all columns: batch n + 1 continues where batch n ended. A
-  weight belongs to a pair of an input token and its successor, the target.
+  A window of T + 1 tokens moves down all columns: batch n + 1 continues where batch n ended. Each
+  weight belongs to a pair of an input token and the next token, which is the target.
 
-  For training (`seed` is given) each epoch treats the text as a ring and cuts it at a random
-  position into columns. All weights are 1.
+  For training (`seed` is an integer), the text is treated as circular: each epoch cuts it at a
+  random position and splits it into columns. All weights are 1.
 
-  For evaluation (`seed` is None) every token but the first is the target of weight 1 exactly once.
-  Each column first reads the `context_len` tokens before its own, with weight 0, so that splitting
-  the text does not take the context from any token. Before the start of the text, the first token
-  is repeated.
+  For evaluation (`seed` is None), every token except the first is a target with weight 1 exactly
+  once. Each column is preceded by the `context_len` tokens before it, with weight 0, so that the
+  first targets of a column have context too. Before the start of the text, the first token is
+  repeated.
 
   Attributes:
-    tokens: the text as ids [N].
+    tokens: the ids of the text [N].
     batch_size: B, the number of columns.
     bptt_length: T, the number of targets in a window.
     seed: seed of the cuts; None for evaluation.
-    context_len: tokens of context before each column, in evaluation.
+    context_len: number of context tokens before each column, in evaluation.
     host_rows: indices of the columns that this host reads, in multi-host runs; None for all B.
 
   Raises:
@@ -63,7 +63,7 @@ class BpttBatches:
 
   @property
   def _column_starts(self) -> np.ndarray:
-    """The position in the text of the first token of each column that is read."""
+    """The distance in tokens of each selected column from the start of the first column."""
     selected = slice(None) if self.host_rows is None else [*self.host_rows]
     return self.column_length * np.arange(self.batch_size)[selected]
 
@@ -74,7 +74,7 @@ class BpttBatches:
     return -(-(self.column_length + self.context_len) // self.bptt_length)
 
   def stream(self, step: int = 0) -> Iterator[dict[str, np.ndarray]]:
-    """Yield training batches from the given step on, epoch after epoch, without end."""
+    """Yield an endless stream of training batches, epoch after epoch, from `step` on."""
     window = np.arange(self.bptt_length + 1)[:, None]
     weights = np.ones((self.bptt_length, len(self._column_starts)), np.float32)
     while True:
@@ -85,7 +85,7 @@ class BpttBatches:
       step += 1
 
   def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
-    """Yield the batches of one evaluation."""
+    """Yield the batches of one pass over the text, for evaluation."""
     last = len(self.tokens) - 1
     for index in range(len(self)):
       # Offsets within a column are negative while the context is read.

@@ -1,7 +1,7 @@
 """Length-bucketed, padded, time-major batches.
 
-The rows of the n-th batch are a function of the seed and n alone. The state of the data is thus the
-number of training steps: a run that resumes at step n continues with the same batches.
+The rows of the n-th batch depend only on the seed and n, so a run that resumes at step n continues
+with the same batches.
 """
 
 import dataclasses
@@ -15,8 +15,8 @@ from rnnjax.data.vocabulary import PAD
 
 TRUNCATIONS = ("first", "last", "window")
 PADDINGS = ("back", "front")
-# An additional shape must save this many batches' worth of steps an epoch to be worth its
-# compilation.
+# Minimum number of padded steps that an additional shape must save per epoch, in batches of mean
+# length; a smaller saving does not justify its compilation.
 MIN_SAVED_BATCHES = 4
 
 
@@ -30,21 +30,21 @@ class BucketedBatches:
     "weights": [B] float32; 0 for the rows that fill up an incomplete batch.
     "labels": [B] int32, if there are labels.
     "targets": [U, B] and "target_lengths": [B], int32, if there are targets.
-    each name of `extras`: [T, B, ...].
+    NAME: [T, B, ...], for each name of `extras`.
 
-  Rows of similar lengths share a batch. T and U each take at most `max_buckets` values, chosen for
-  the least padding; fewer if a value would save less than its compilation costs.
+  Rows of similar lengths share a batch. T and U each take at most `max_buckets` values, chosen to
+  minimize padding. A value is omitted if it would save less time than its compilation takes.
 
   Attributes:
     sequences: arrays of token ids [T] or of vectors [T, D], of any lengths.
-    labels: one for each sequence, or None.
+    labels: the label of each sequence, or None.
     batch_size: B.
-    max_length: longer sequences are truncated to this length; without it none are.
-    truncation: the tokens kept: the "first", the "last", or a random "window", drawn for each
-      batch.
+    max_length: longer sequences are truncated to this length; by default, no sequence is truncated.
+    truncation: which tokens of a longer sequence are kept: the "first", the "last", or a random
+      "window", which is drawn again in each training step.
     padding: "back" (padding follows the row, `lengths` are true lengths) or "front" (padding
       precedes the row up to `max_length`, and every length is `max_length`, as in many lecture
-      notes: the model sees the padding).
+      notes; the model then processes the padding as input).
     max_buckets: maximum number of values of T, and of U.
     seed: seed of the shuffle; None sorts by length, for evaluation.
     targets: arrays of ids [U] of a sequence-to-sequence task, one for each sequence, or None.
@@ -53,7 +53,8 @@ class BucketedBatches:
       all B.
 
   Raises:
-    ValueError: an option is invalid, or there are no sequences.
+    ValueError: `truncation` or `padding` is invalid, `padding` is "front" without a `max_length`,
+      or there are no sequences.
   """
 
   sequences: Sequence[np.ndarray]
@@ -90,6 +91,7 @@ class BucketedBatches:
     """Return the sequence indices of each batch of an epoch.
 
     Sequences are shuffled, sorted by bucket and cut into batches; the batches are then shuffled.
+    Without a seed, sequences are sorted by length and nothing is shuffled.
     """
     cuts = range(self.batch_size, len(self.lengths), self.batch_size)
     if self.seed is None:
@@ -131,7 +133,7 @@ class BucketedBatches:
     return bucket_boundaries(lengths, self.max_buckets, min_saving)
 
   def stream(self, step: int = 0) -> Iterator[dict[str, np.ndarray]]:
-    """Yield training batches from the given step on, epoch after epoch, without end."""
+    """Yield an endless stream of training batches, epoch after epoch, from `step` on."""
     while True:
       epoch, index = divmod(step, len(self))
       for rows in self._epoch_rows(epoch)[index:]:
@@ -189,7 +191,7 @@ class BucketedBatches:
     return batch | {name: stack(arrays, arrays[0].dtype) for name, arrays in self.extras.items()}
 
   def _truncation_slice(self, length: int, rng: np.random.Generator) -> slice:
-    """Return the slice of a sequence of the given length that is kept."""
+    """Return the slice that is kept of a sequence with the given length."""
     excess = max(length - self.max_length, 0)
     start = {"first": 0, "last": excess, "window": int(rng.integers(excess + 1))}[self.truncation]
     return slice(start, start + self.max_length)
@@ -198,7 +200,7 @@ class BucketedBatches:
 def bucket_boundaries(
   lengths: Sequence[int], max_buckets: int, min_saving: float = 0.0, max_candidates: int = 1000
 ) -> np.ndarray:
-  """Return the bucket lengths, at most `max_buckets`, that need the fewest padded steps.
+  """Return at most `max_buckets` bucket lengths that minimize the number of padded steps.
 
   Dynamic programming over the distinct lengths l₁ < l₂ < ...:
 
@@ -210,11 +212,11 @@ def bucket_boundaries(
   Args:
     lengths: lengths of the sequences.
     max_buckets: maximum number of buckets.
-    min_saving: steps; buckets are added as long as each saves more than this.
+    min_saving: number of steps; buckets are added as long as each one saves more steps than this.
     max_candidates: maximum number of distinct lengths considered, evenly spread.
 
   Returns:
-    The bucket lengths, ascending; the last is the greatest length.
+    The bucket lengths, ascending; the last one is the maximum of `lengths`.
   """
   lengths = np.sort(np.maximum(lengths, 1))
   l = np.unique(lengths)

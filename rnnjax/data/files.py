@@ -1,7 +1,7 @@
 """Plain, gzipped and archived files of data sets, read with a limit on the unpacked size.
 
 Archives are never extracted: their members are unpacked in memory, in chunks. A size that a file
-declares is checked before that much is allocated.
+declares is checked before memory is allocated for it.
 """
 
 import contextlib
@@ -38,7 +38,7 @@ DECODE_ERRORS = (  # raised by decoders on damaged bytes; MemoryError is never c
 
 
 class ArchiveMember(NamedTuple):
-  """A file in an archive, with the part of the interface of `pathlib.Path` that readers use.
+  """A file in an archive, with the methods and properties of `pathlib.Path` that readers use.
 
   Attributes:
     path: the archive's path, followed by the member's name.
@@ -91,9 +91,9 @@ def use_files(dataset: str, data_dir: str, fallback: str, hint: str) -> bool:
 def reraise_decode_errors(
   file: object, action: str, hint: str = "Was it cut off?", *errors: type[Exception]
 ) -> Iterator[None]:
-  """Re-raise errors of decoders, DECODE_ERRORS and `errors`, as InvalidInputError.
+  """Context in which DECODE_ERRORS and `errors` are re-raised as InvalidInputError.
 
-  The message is "FILE cannot be read ACTION: ERROR. HINT". An InvalidInputError passes unchanged.
+  The message is "FILE cannot be read ACTION: ERROR. HINT". An InvalidInputError is not changed.
   """
   try:
     yield
@@ -130,7 +130,10 @@ class LimitedGzipFile(gzip.GzipFile):
   """A gzip stream that raises InvalidInputError when it unpacks to more than its limit."""
 
   def __init__(self, file: object, stream: BinaryIO, packed_size: int, limit: int = 0):
-    """Open a stream of `packed_size` bytes; `file` is named in errors, `limit` as above."""
+    """Open a stream of `packed_size` bytes.
+
+    `file` is named in errors; `limit` is as for `max_unpacked_bytes`.
+    """
     super().__init__(fileobj=stream)
     self.file, self.max_bytes = file, max_unpacked_bytes(packed_size, limit)
 
@@ -144,13 +147,13 @@ class LimitedGzipFile(gzip.GzipFile):
 
 
 def list_files(path: str | pathlib.Path) -> list[File]:
-  """Return the files of a folder, sorted by name, or of an archive, in its order.
+  """Return the files of a folder (sorted by name) or of an archive (in archive order).
 
-  Archives are .zip, .tar, .tar.gz and .tgz; the files of all their folders are included.
+  Archives are .zip, .tar, .tar.gz and .tgz; files in all folders of an archive are included.
 
   Raises:
-    InvalidInputError: there is no such folder or archive; the archive is damaged, or unpacks to
-      too much.
+    InvalidInputError: the folder or archive does not exist; the archive is damaged, or unpacks to
+      more than the limit.
   """
   location = pathlib.Path(path).expanduser()
   if path and location.is_dir():  # pathlib takes "" for the current folder
@@ -168,10 +171,10 @@ def list_files(path: str | pathlib.Path) -> list[File]:
 
 
 def list_zip_files(file: File) -> dict[str, ArchiveMember]:
-  """Return the members of a .zip file with another ending, such as .npz, by name.
+  """Return {name: member} of a zip file with any suffix, such as .npz.
 
   Raises:
-    InvalidInputError: as for `list_files`.
+    InvalidInputError: the file is damaged, or unpacks to more than the limit.
   """
   with reraise_decode_errors(file, "as an archive"):
     entries = _zip_entries(file, io.BytesIO(read_bytes(file)))
@@ -207,7 +210,7 @@ def _tar_entries(path: pathlib.Path) -> list[tuple[str, Callable[[], BinaryIO]]]
   for member in archive:
     if member.size < 0:  # tarfile would seek back and read the same member forever
       raise tarfile.ReadError(f"{member.name!r} has {member.size} bytes")
-    # Links are skipped. A sparse file may declare any size.
+    # Skip links, and sparse files, which may declare any size.
     if member.isreg() and not member.issparse():
       entries.append((member.name, functools.partial(archive.extractfile, member)))
   return entries
@@ -217,7 +220,7 @@ def read_bytes(file: File) -> bytes:
   """Return the content of a file, unpacked if its name ends in .gz.
 
   Raises:
-    InvalidInputError: the file is damaged, or unpacks to too much.
+    InvalidInputError: the file is damaged, or unpacks to more than the limit.
   """
   with reraise_decode_errors(file, "to its end"):
     with file.open("rb") as stream:
@@ -234,7 +237,8 @@ def read_text(file: File, hint: str = "Is it in another encoding?") -> str:
   """Return the text of a UTF-8 file, without a byte order mark.
 
   Raises:
-    InvalidInputError: as for `read_bytes`; the file is not UTF-8, and the message ends in `hint`.
+    InvalidInputError: the file is damaged, unpacks to more than the limit, or is not UTF-8, in
+      which case the message ends in `hint`.
   """
   try:
     return read_bytes(file).decode("utf-8-sig")
@@ -252,7 +256,7 @@ def read_lines(file: File) -> Iterator[tuple[str, str]]:
   Only line feeds end a line, unlike in `str.splitlines`.
 
   Raises:
-    InvalidInputError: as for `read_text`.
+    InvalidInputError: the file cannot be read; see `read_text`.
   """
   text = read_text(file).removesuffix("\n")
   return ((f"{file}:{number}", line) for number, line in enumerate(text.split("\n"), 1))

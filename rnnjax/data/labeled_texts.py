@@ -1,13 +1,13 @@
-"""Labeled texts in folders: aclImdb's layout or JSON lines.
+"""Labeled texts from folders with the layout of aclImdb or with JSON lines.
 
-A folder holds one of
+A folder contains one of
 
   train/ and test/               one folder of .txt files for each class (the original aclImdb);
-                                 train/unsup/ may hold unlabeled texts
+                                 valid/ is optional, and train/unsup/ may hold unlabeled texts
   train.jsonl and test.jsonl     lines {"text": ..., "label": ...}, also .gz; valid.jsonl is
                                  optional, and unsup.jsonl may hold unlabeled texts
 
-with any number of classes. Labels are numbers or words.
+with two or more classes. Labels are numbers or words.
 """
 
 import logging
@@ -44,12 +44,13 @@ class LabeledDataset(NamedTuple):
 def load_folder(data_dir: str) -> LabeledDataset:
   """Read the labeled texts of a folder.
 
-  Without validation examples, the last tenth of each training class is held out
+  If there are no validation examples, the last tenth of each training class is held out
   (`split_validation`).
 
   Raises:
-    InvalidInputError: a file is missing or malformed (the message names file and line), or a label
-      does not occur in the training set.
+    InvalidInputError: a file is missing or malformed (the message names file and line), a label
+      does not occur in the training set, or the training set has only one label or is too small for
+      a validation set.
   """
   folder = pathlib.Path(data_dir).expanduser()
   if not data_dir or not folder.is_dir():
@@ -86,8 +87,8 @@ def load_folder(data_dir: str) -> LabeledDataset:
 def load_unlabeled(data_dir: str) -> list[str]:
   """Read the unlabeled texts of a folder, on which a language model can be trained.
 
-  They are the files of train/unsup (50,000 in the original aclImdb), or the "text" of each line of
-  unsup.jsonl (also .gz). A folder with neither has none.
+  The texts are the files of train/unsup (50,000 in the original aclImdb), or the "text" of each
+  line of unsup.jsonl (also .gz). If the folder has neither, the list is empty.
 
   Raises:
     InvalidInputError: a file or line is malformed.
@@ -106,11 +107,12 @@ def split_validation(
 ) -> tuple[LabeledTexts, LabeledTexts]:
   """Split off the last `fraction` of each class, in file order, as the validation set.
 
-  In IMDB the reviews of one film are neighbors, so few films are in both sets. A random split would
-  share most of its films with the training set and overestimate the accuracy.
+  In IMDB the reviews of one film are neighbors, so few films are in both sets. With a random split,
+  most films of the validation set would also be in the training set, and the accuracy would be
+  overestimated.
 
   Raises:
-    InvalidInputError: no class has two examples.
+    InvalidInputError: every class has fewer than two examples.
   """
   train, valid = [], []
   for label in sorted({label for _, label in examples}):

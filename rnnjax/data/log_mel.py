@@ -1,6 +1,6 @@
 """WAV files and log-mel spectrograms.
 
-    log_mel: samples [N] -> [T, F],   T = N / hop_length,   log Σ_k M_fk |DFT(window ⊙ samples)_tk|²
+    log_mel: samples [N] -> [T, F],   T ≈ N / hop_length,   log Σ_k M_fk |DFT(window ⊙ samples)_tk|²
 
 The F bands of M are triangles of equal width on the mel scale (Davis & Mermelstein 1980), computed
 as in Kaldi by kaldi-native-fbank.
@@ -27,9 +27,10 @@ CONVERT_HINT = (
 
 
 def read_wav(file: File, sample_rate: int) -> np.ndarray:
-  """Return the samples [N] of a WAV file in [-1, 1], float32.
+  """Return the samples [N] of a WAV file, float32.
 
-  Channels are averaged. A file of another sample rate is resampled.
+  PCM samples are scaled to [-1, 1]. Channels are averaged. A file with another sample rate is
+  resampled.
 
   Args:
     file: a WAV file of PCM or float samples.
@@ -41,7 +42,7 @@ def read_wav(file: File, sample_rate: int) -> np.ndarray:
   """
   content = read_bytes(file)
   action = "as a WAV file of PCM or float samples"
-  # scipy raises the last three on damaged headers.
+  # On damaged headers, scipy raises NameError, TypeError or ZeroDivisionError.
   errors = wavfile.WavFileWarning, NameError, TypeError, ZeroDivisionError
   with reraise_decode_errors(file, action, CONVERT_HINT, *errors), warnings.catch_warnings():
     # Unknown chunks are skipped, but a missing end is an error.
@@ -73,14 +74,14 @@ def read_wav(file: File, sample_rate: int) -> np.ndarray:
 def log_mel(
   samples: np.ndarray, sample_rate: int, hop_length: int, num_bands: int = NUM_MEL_BANDS
 ) -> np.ndarray:
-  """Return the log-mel spectrogram [T, F] of a sound, T = N / hop_length.
+  """Return the log-mel spectrogram [T, F] of a sound, T = N / hop_length, rounded.
 
   Frame t is the 25 ms window centered on the samples t hop_length to (t + 1) hop_length.
 
   Args:
-    samples: [N], float32.
-    sample_rate: Hz.
-    hop_length: samples between frames.
+    samples: samples of the sound [N], float32.
+    sample_rate: sample rate in Hz.
+    hop_length: number of samples from one frame to the next.
     num_bands: F, the number of mel bands.
 
   Raises:
@@ -93,7 +94,7 @@ def log_mel(
   options = knf.FbankOptions()
   frames, mel = options.frame_opts, options.mel_opts
   frames.samp_freq, frames.dither, frames.snip_edges = sample_rate, 0.0, False
-  # Kaldi converts milliseconds to samples and rounds down: half a sample more prevents drift.
+  # Kaldi rounds milliseconds down to whole samples; half a sample more prevents drift.
   frames.frame_shift_ms, frames.frame_length_ms = 1000 * (hop_length + 0.5) / sample_rate, WINDOW_MS
   mel.num_bins = num_bands
   fbank = knf.OnlineFbank(options)
@@ -103,6 +104,6 @@ def log_mel(
 
 
 def stack_frames(frames: np.ndarray, n: int) -> np.ndarray:
-  """Concatenate every n frames: [T, F] -> [T / n, n F], rounded up; the last frame is repeated."""
+  """Concatenate groups of n frames: [T, F] -> [⌈T / n⌉, n F]; the last frame is repeated."""
   frames = np.pad(frames, [(0, -len(frames) % n), (0, 0)], "edge")
   return frames.reshape(-1, n * frames.shape[1])

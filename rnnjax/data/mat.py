@@ -1,8 +1,8 @@
 """Numeric cell arrays of MATLAB files, versions 5 to 7.2.
 
-A file is a header and a sequence of elements: a type code, a size in bytes, and the content. A
-matrix is an element that contains others: its class, shape and name, and then its numbers or, for
-a cell array, matrices ("MAT-File Format", The MathWorks).
+A file is a header and a sequence of elements. An element is a type code, a size in bytes, and the
+content. A matrix is an element that contains other elements: its class, shape and name, and then
+its numbers or, for a cell array, matrices ("MAT-File Format", The MathWorks).
 
 Arrays are views of the file's bytes, so no declared size is allocated. `scipy.io.loadmat` (1.17.1)
 allocates the declared number of cells, and crashes: of 6,000 damaged files, 4 ended the process by
@@ -19,7 +19,7 @@ import numpy as np
 from rnnjax.data.files import File, max_unpacked_bytes, read_bytes, reraise_decode_errors
 
 HEADER_SIZE = 128  # bytes
-BYTE_ORDERS = {b"IM": "<", b"MI": ">"}  # by the last two bytes of the header
+BYTE_ORDERS = {b"IM": "<", b"MI": ">"}  # the last two bytes of the header
 MATRIX_TYPE, COMPRESSED_TYPE = 14, 15
 NUMBER_DTYPES = dict(zip((1, 2, 3, 4, 5, 6, 7, 9, 12, 13), "i1 u1 i2 u2 i4 u4 f4 f8 i8 u8".split()))
 CELL_CLASS, NUMERIC_CLASSES = 1, range(6, 16)  # in the lowest byte of the array flags
@@ -27,18 +27,18 @@ COMPLEX_FLAG = 0x800
 
 
 def read_cells(file: File, names: Collection[str]) -> dict[str, list[np.ndarray | None]]:
-  """Return the cell arrays of the given names; variables of other types are left out.
+  """Return the cell arrays with the given names; variables of other types are omitted.
 
   Args:
     file: a MATLAB file of version 5 to 7.2.
     names: names of variables.
 
   Returns:
-    {name: cells}, the cells in MATLAB's (column-major) order. A cell that does not hold real
-    numbers is None.
+    {name: list of cells}, in MATLAB's (column-major) order. A cell of real numbers is an array, a
+    nested cell array is a list, and any other cell is None.
 
   Raises:
-    InvalidInputError: the file is damaged, of another format, or unpacks to too much.
+    InvalidInputError: the file is damaged, of another format, or unpacks to more than the limit.
   """
   data, cell_arrays = read_bytes(file), {}
   hint = "Was it cut off, or saved as version 7.3?"

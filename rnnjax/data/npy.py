@@ -15,21 +15,21 @@ from rnnjax.data.files import (
 )
 from rnnjax.types import InvalidInputError
 
-MAX_HEADER_BYTES = 1000  # NumPy parses the header as Python; a plain array's has about 100 bytes
+MAX_HEADER_BYTES = 1000  # NumPy parses the header as Python; plain arrays need about 100 bytes
 
 
 def read_npy(file: File) -> np.ndarray:
   """Return the array of a .npy file as a read-only view of the file's bytes.
 
-  `numpy.load` can map a plain file without allocating, but not one in an archive.
+  `numpy.load` can memory-map a plain file without allocating, but not a file in an archive.
 
   Raises:
-    InvalidInputError: the file is damaged, is shorter than its header declares, or holds anything
-      but real numbers, booleans or text, such as Python objects or fields.
+    InvalidInputError: the file is damaged, is shorter than its header declares, or has a dtype
+      other than real, boolean or text, such as Python objects or fields.
   """
   data = read_bytes(file)
   stream = io.BytesIO(data)
-  # NumPy raises the first two errors if the header is not Python.
+  # NumPy raises SyntaxError or TokenError if the header is not Python.
   with reraise_decode_errors(
     file, "as an array that numpy.save wrote", "Was it cut off?", SyntaxError, TokenError
   ):

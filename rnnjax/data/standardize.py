@@ -7,11 +7,11 @@ import numpy as np
 
 
 class Standardizer(NamedTuple):
-  """Feature-wise (x − mean) / std, with statistics of the training set.
+  """Feature-wise standardization (x − mean) / std, with statistics of the training set.
 
   Attributes:
-    mean: [D].
-    std: [D]; 1 for a constant feature.
+    mean: mean of each feature [D].
+    std: standard deviation of each feature [D]; 1 for a constant feature.
   """
 
   mean: np.ndarray
@@ -19,9 +19,9 @@ class Standardizer(NamedTuple):
 
   @classmethod
   def fit(cls, sequences: Sequence[np.ndarray]) -> "Standardizer":
-    """Return the standardizer of sequences [T, D]; statistics are computed in float64."""
+    """Return a standardizer fitted to sequences [T, D]; statistics are computed in float64."""
     rows = np.concatenate(sequences)
-    # Comparing std with 0 would miss a constant whose mean is rounded.
+    # The test std == 0 would miss a constant feature whose mean is rounded.
     varies = (rows != rows[:1]).any(0)
     rows_float64 = rows.astype(np.float64)
     mean, std = rows_float64.mean(0), np.where(varies, rows_float64.std(0), 1)

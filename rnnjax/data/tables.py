@@ -13,11 +13,11 @@ MAX_FIELD_LENGTH = 10**6  # characters of a CSV field; the csv module's own limi
 
 
 def read_csv(file: File) -> Iterator[tuple[str, list[str]]]:
-  """Yield ("file:line number", fields) of each row that is not empty; the first is the header.
+  """Yield ("file:line number", fields) of each non-empty row; the first row is the header.
 
   Raises:
-    InvalidInputError: as for `read_text`; a row is not CSV, or its number of fields differs from
-      the header's; the header names a column twice.
+    InvalidInputError: the file cannot be read (see `read_text`); a row is not CSV or has more or
+      fewer fields than the header; the header contains a column twice.
   """
   csv.field_size_limit(MAX_FIELD_LENGTH)
   reader = csv.reader(io.StringIO(read_text(file), newline=""), strict=True)
@@ -41,7 +41,7 @@ def read_jsonl(file: File) -> Iterator[tuple[str, dict]]:
   """Yield ("file:line number", object) for each non-empty line of a JSON Lines file.
 
   Raises:
-    InvalidInputError: as for `read_text`; a line is not a JSON object.
+    InvalidInputError: the file cannot be read (see `read_text`); a line is not a JSON object.
   """
   for location, line in read_lines(file):
     if line.strip():
@@ -52,12 +52,12 @@ def read_jsonl(file: File) -> Iterator[tuple[str, dict]]:
 
 
 def parse_json(text: str, location: object, description: str = "JSON") -> Any:
-  """Return the value of a JSON text.
+  """Return the value of a JSON text; unpaired surrogates become U+FFFD.
 
   Args:
     text: the JSON text.
-    location: where it comes from, for the message of an error.
-    description: the expected format, for the message of an error.
+    location: the origin of the text, for error messages.
+    description: the expected format, for error messages.
 
   Raises:
     InvalidInputError: the text is not JSON, or is nested too deeply for the parser.
@@ -70,6 +70,6 @@ def parse_json(text: str, location: object, description: str = "JSON") -> Any:
 
 
 def _replace_surrogates(value: Any) -> Any:
-  """Return a JSON value with U+FFFD for each unpaired surrogate, which cannot be encoded."""
+  """Return a JSON value with unpaired surrogates, which UTF-8 cannot encode, as U+FFFD."""
   text = json.dumps(value, ensure_ascii=False).encode("utf-16", "surrogatepass")
   return json.loads(text.decode("utf-16", "replace"))

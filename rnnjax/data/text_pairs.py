@@ -15,11 +15,12 @@ TextPairs = list[tuple[str, str]]
 def read_columns(path: str | pathlib.Path, source: str, target: str) -> TextPairs:
   """Read two columns of a CSV file with a header, or two keys of JSON lines (also .gz).
 
-  Rows that lack either text are dropped. Of rows with the same source, the first is kept.
+  Rows without a source or target text are dropped. If several rows have the same source, only the
+  first one is kept.
 
   Raises:
-    InvalidInputError: a column is missing, a row is malformed, or the file is unreadable or not
-      UTF-8.
+    InvalidInputError: a column is missing, a row is malformed, or the file is unreadable, not UTF-8
+      or has another ending.
   """
   path = pathlib.Path(path).expanduser()
   suffix = re.search(r"\.(csv|jsonl?)(\.gz)?$", path.name)
@@ -33,7 +34,7 @@ def read_columns(path: str | pathlib.Path, source: str, target: str) -> TextPair
 
 
 def clean_pairs(name: str, rows: Iterable[tuple[object, object]]) -> TextPairs:
-  """Drop rows that lack a text; keep the first row of each source."""
+  """Collapse spaces, drop rows without both texts, and keep the first row of each source."""
   rows = [(collapse_spaces(source), collapse_spaces(target)) for source, target in rows]
   complete = [row for row in rows if all(row)]
   targets = {}
@@ -50,7 +51,9 @@ def clean_pairs(name: str, rows: Iterable[tuple[object, object]]) -> TextPairs:
 
 
 def split_by_hash(name: str, pairs: TextPairs) -> dict[str, TextPairs]:
-  """Split pairs 80/10/10 by the CRC-32 of the source; return {"train", "valid", "test"}.
+  """Return {"train": pairs, "valid": pairs, "test": pairs}, split by the CRC-32 of the source.
+
+  The split is 80/10/10.
 
   Raises:
     InvalidInputError: a split would be empty.

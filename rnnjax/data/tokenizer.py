@@ -1,7 +1,7 @@
 """Subword, word and character tokenizers that decode to the original text.
 
-Every word begins with WORD_MARK, which stands for the blank before it, so that concatenated tokens
-give the text again, punctuation included. Vocabularies are trained by the `tokenizers` library.
+WORD_MARK before a word represents the blank before that word. Concatenated tokens therefore give
+the original text, including punctuation. Vocabularies are trained by the `tokenizers` library.
 """
 
 import itertools
@@ -37,7 +37,7 @@ class Tokenizer:
 
   def __init__(self, tokenizer, model_type: str, lowercase: bool = False):
     """Wrap a `tokenizers.Tokenizer`, as made by `train` and `from_json`."""
-    tokenizer.encode_special_tokens = True  # "<pad>" in a text is text
+    tokenizer.encode_special_tokens = True  # treat "<pad>" in a text as text
     self._ids = tokenizer.get_vocab()
     self.tokens = sorted(self._ids, key=self._ids.get)
     self._tokenizer = tokenizer
@@ -55,19 +55,19 @@ class Tokenizer:
     lowercase: bool = False,
     min_count: int = 1,
   ) -> "Tokenizer":
-    """Return a tokenizer trained on texts; on texts of two languages for a joint vocabulary.
+    """Return a tokenizer trained on texts. Texts in two languages give a joint vocabulary.
 
     Args:
-      texts: the training texts, on which alone the result depends.
+      texts: the training texts.
       vocab_size: maximum number of ids, SPECIALS included; the most frequent tokens are kept.
       model_type: "bpe" (byte-pair encoding, Sennrich et al. 2016: all characters, then the most
         frequent pairs of tokens), "word" or "character".
       lowercase: whether to lower-case texts.
-      min_count: rarer tokens are left out; with "bpe", single characters never are.
+      min_count: tokens that occur less often are omitted, except single characters with "bpe".
 
     Raises:
       InvalidInputError: `model_type` is unknown; the texts are empty; `vocab_size` is less than
-        the number of special tokens and, for "bpe", characters.
+        the number of special tokens plus one or, for "bpe", plus the number of characters.
     """
     import tokenizers as hf
 
@@ -103,8 +103,8 @@ class Tokenizer:
     """Return the ids [T] of a text, without BOS and EOS.
 
     Args:
-      text: any text; each unknown word, or with "bpe" and "character" each unknown character, is
-        UNKNOWN.
+      text: any text. Each unknown word (with "word") or unknown character (with "bpe" and
+        "character") becomes UNKNOWN.
       dropout: probability of skipping each merge of "bpe" (BPE-dropout, Provilkov et al. 2020),
         which varies the segmentation of a text in training; 0 for evaluation.
       seed: seed of the dropout.
@@ -118,7 +118,7 @@ class Tokenizer:
     return np.array([self._ids.get(token, UNKNOWN) for token in tokens], np.int32)
 
   def tokenize(self, text: str) -> list[str]:
-    """Return the tokens of a text. Unknown tokens keep their spelling, for models that copy."""
+    """Return the tokens of a text. Unknown tokens keep their spelling, so models can copy them."""
     marked_text = _mark_words(text, self._model_type, self.lowercase)
     spans = self._tokenizer.encode(marked_text, add_special_tokens=False).offsets
     return [marked_text[start:end] for start, end in spans]
@@ -132,7 +132,8 @@ class Tokenizer:
 
     Args:
       ids: [T].
-      unknown_tokens: the token to write for each UNKNOWN in turn; "<unk>" once they are used up.
+      unknown_tokens: replacements for successive UNKNOWN ids; after the last one, "<unk>" is
+        written.
     """
     unknown = WORD_MARK * (self._model_type == "word") + SPECIALS[UNKNOWN]
     unknown_tokens = iter(unknown_tokens)
@@ -154,7 +155,7 @@ class Tokenizer:
 
   @classmethod
   def from_json(cls, value: dict) -> "Tokenizer":
-    """Return the tokenizer of a JSON value, the inverse of `to_json`.
+    """Return the tokenizer that `to_json` converted to a JSON value.
 
     Only the vocabulary and the merges are used: a regular expression from an untrusted source
     could take exponential time.
@@ -183,10 +184,10 @@ class Tokenizer:
       ) from None
 
   def _merge_with_dropout(self, word: str, dropout: float, rng: np.random.Generator) -> list[str]:
-    """Return the tokens of a word by byte-pair encoding that skips each possible merge at random.
+    """Return the tokens of a word, by byte-pair encoding with randomly skipped merges.
 
-    In each iteration every merge is skipped with probability `dropout`; the first of the remaining
-    ones by rank is applied.
+    In each iteration every merge is skipped with probability `dropout`. Of the remaining merges,
+    the one with the lowest rank is applied.
     """
     tokens = [*word]
     while True:
@@ -204,7 +205,7 @@ class Tokenizer:
 
 
 def _make_hf_tokenizer(model_type: str, **model_options):
-  """Return a `tokenizers.Tokenizer`, untrained unless `model_options` hold a vocabulary."""
+  """Return a `tokenizers.Tokenizer`; it is trained if `model_options` contain a vocabulary."""
   import tokenizers as hf
 
   model = hf.models.BPE if model_type == "bpe" else hf.models.WordLevel
@@ -215,7 +216,9 @@ def _make_hf_tokenizer(model_type: str, **model_options):
 
 
 def _mark_words(text: str, model_type: str, lowercase: bool) -> str:
-  """Return a text with WORD_MARK for each run of blanks and, unless tokens are characters, at its
-  start."""
+  """Return a text with each run of whitespace replaced by WORD_MARK.
+
+  With "bpe" and "word", WORD_MARK is also added at the start.
+  """
   words = (text.lower() if lowercase else text).replace(WORD_MARK, " ").split()
   return (WORD_MARK if words and model_type != "character" else "") + WORD_MARK.join(words)

@@ -35,8 +35,8 @@ def tokenize_lower(text: str) -> list[str]:
 class Vocabulary:
   """A mapping between words and ids: the special tokens first, then words by frequency.
 
-  With the default special tokens, id 0 is padding and id 1 stands for every unknown word. Without
-  "<unk>", unknown words are an error, which suits vocabularies of characters.
+  With the default special tokens, id 0 is padding and id 1 represents all unknown words. Without
+  "<unk>", `encode` raises an error for unknown words, which is useful for character vocabularies.
 
   >>> vocabulary = Vocabulary.from_texts([["a", "b", "b"], ["b", "a", "c"]], vocab_size=4)
   >>> vocabulary.encode(["c", "b", "a"])
@@ -51,7 +51,7 @@ class Vocabulary:
   """
 
   def __init__(self, ranked: Iterable[str], specials: Iterable[str] = SPECIALS):
-    """Make a vocabulary of special tokens and words, in the order of their ids."""
+    """Create a vocabulary in which ids are assigned to `specials` and then `ranked`, in order."""
     self.specials = tuple(specials)
     self.words = [*self.specials, *ranked]
     self.ids = {word: i for i, word in enumerate(self.words)}
@@ -70,7 +70,7 @@ class Vocabulary:
       texts: sequences of words; a string is a sequence of characters.
       vocab_size: maximum number of ids, special tokens included; None for no limit.
       specials: the special tokens.
-      min_count: words that occur less often are left out.
+      min_count: words that occur less often are omitted.
     """
     counts = collections.Counter(itertools.chain.from_iterable(texts))
     ranked = sorted(counts, key=lambda word: (-counts[word], word))
@@ -79,7 +79,7 @@ class Vocabulary:
 
   @classmethod
   def from_json(cls, value: object, specials: Iterable[str] = SPECIALS) -> "Vocabulary":
-    """Return the vocabulary of a JSON list of words by rank, without the special tokens.
+    """Return the vocabulary for a JSON list of words, sorted by rank, without special tokens.
 
     Raises:
       InvalidInputError: the value is not a list of strings, or contains a word twice.
@@ -96,7 +96,7 @@ class Vocabulary:
     return vocabulary
 
   def truncate(self, vocab_size: int | None) -> "Vocabulary":
-    """Return the vocabulary of the first `vocab_size` ids; None for all."""
+    """Return a vocabulary with only the first `vocab_size` ids; None keeps all ids."""
     if vocab_size is None:
       return self
     return Vocabulary(self.words[len(self.specials) : vocab_size], self.specials)

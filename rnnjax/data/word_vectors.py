@@ -1,6 +1,6 @@
 """Pretrained word vectors in the formats of GloVe (text) and word2vec (text and binary).
 
-Each format may also be gzipped. The format is recognized by the content.
+Each format may also be gzipped. The format is detected from the content of the file.
 """
 
 import functools
@@ -23,23 +23,24 @@ from rnnjax.data.files import (
 from rnnjax.data.vocabulary import PAD, Vocabulary
 from rnnjax.types import InvalidInputError
 
-DIGIT_MASKS = (r"\g<0>", "0", "#")  # what files write for a digit: itself, or one of two masks
+DIGIT_MASKS = (r"\g<0>", "0", "#")  # how files write a digit: unchanged, as 0, or as #
 CASES = (str, str.lower, str.capitalize, str.upper)
 MAX_LINE_BYTES = 1 << 20
 MAX_DIMENSION = 1 << 16
 MAX_WORD_BYTES = 1 << 12
-MIN_TEXT_BYTES = 2  # bytes that a number takes at least, as text
+MIN_TEXT_BYTES = 2  # minimum size of a number as text, in bytes
 
 
 def load_embeddings(path: str, vocabulary: Vocabulary, seed: int = 0) -> np.ndarray:
   """Return the embedding table [V, D] of a vocabulary, float32.
 
-  The file is streamed, and only the rows of the vocabulary's words are kept. A word that is not in
-  the file gets the vector of another spelling (other case, digits masked) if there is one, else
-  Gaussian noise with the mean and standard deviation of all vectors found. The row of PAD is zero.
+  The file is streamed, and only the rows of the vocabulary's words are kept. If a word is missing
+  in the file, it gets the vector of another spelling (other case, masked digits). If all spellings
+  are missing, it gets Gaussian noise with the mean and standard deviation of all vectors that were
+  found. The row of PAD is zero.
 
   Args:
-    path: file of rows of a word and D numbers, optionally preceded by a line "rows D".
+    path: file in which each row is a word and D numbers. The first line may be "NUM_ROWS D".
     vocabulary: the words to look up.
     seed: seed of the noise.
 
@@ -60,7 +61,7 @@ def load_embeddings(path: str, vocabulary: Vocabulary, seed: int = 0) -> np.ndar
           f"{location} is not a word and {len(vector)} numbers, all finite: {word!r}"
         )
       vectors[word] = vector
-  # Spellings are in order of preference: the last assignment, the most preferred, wins.
+  # The preferred spelling is assigned last, so it overwrites the others.
   matches = {i: word for i, words in spellings.items() for word in words[::-1] if word in vectors}
   if not matches:
     raise InvalidInputError(
@@ -92,14 +93,14 @@ def _spellings(word: str) -> list[bytes]:
 def _read_rows(
   file: pathlib.Path, wanted_words: set[bytes]
 ) -> Iterator[tuple[str, bytes, np.ndarray]]:
-  """Yield location, word and vector of the wanted rows.
+  """Yield (location, word, vector) of each wanted row.
 
-  Words are compared as bytes, so a word that is not UTF-8 is no error.
+  Words are compared as bytes, so words with invalid UTF-8 are accepted.
   """
   size = file.stat().st_size
   raw = file.open("rb", buffering=MAX_LINE_BYTES)
   gzipped = raw.peek(2)[:2] == b"\x1f\x8b"
-  # The file is streamed: the limit of the compression ratio holds, but not UNPACK_LIMIT.
+  # The file is streamed, so only the compression ratio is limited, and UNPACK_LIMIT is ignored.
   stream = io.BufferedReader(LimitedGzipFile(file, raw, size, sys.maxsize)) if gzipped else raw
   with raw, stream:
     first_line, _, rest = stream.read(MAX_LINE_BYTES).partition(b"\n")
@@ -132,7 +133,7 @@ def _read_rows(
 
 
 def _read_text(stream, file, num_rows, dim, wanted_words):
-  """Yield rows that are lines. A word may contain blanks (". . ."), but not end in a number."""
+  """Yield the rows of a text file. A word may contain blanks (". . ."), but not end in a number."""
   lines = iter(functools.partial(stream.readline, MAX_LINE_BYTES), b"")
   for n, line in enumerate(lines, 1 if num_rows is None else 2):
     word, *numbers = line.rstrip().rsplit(b" ", dim)
@@ -151,7 +152,7 @@ def _read_text(stream, file, num_rows, dim, wanted_words):
 
 
 def _read_binary(stream, file, num_rows, dim, wanted_words):
-  """Yield rows of a word, a blank and `dim` 4-byte numbers; a line break between is optional."""
+  """Yield rows of a word, a blank, `dim` 4-byte numbers, and optionally a line break."""
   hint = f"Is the download whole? If it is text, its line 2 is not a word and {dim} numbers."
   for n in range(1, num_rows + 1):
     characters = iter(lambda: stream.read(1) or b" ", b" ")  # the end of the file ends a word too

@@ -11,14 +11,15 @@ from rnnjax.types import Array, Carry, Params
 
 
 class Hypotheses(NamedTuple):
-  """The k best hypotheses of each row: finished ones first, each group by descending score.
+  """The k best hypotheses of each row, finished hypotheses before unfinished ones.
 
-  If fewer than k hypotheses are possible, the others have length 0, log_p −∞ and finished False.
+  Each of these two groups is sorted by descending score. If fewer than k hypotheses are possible,
+  the unused entries have length 0, log_p −∞ and finished False.
 
   Attributes:
     tokens: output tokens [k, T, B], filled with eos_id after the end.
-    lengths: number of tokens without eos_id [k, B].
-    scores: the scores that order the hypotheses [k, B].
+    lengths: number of tokens of each hypothesis [k, B], without eos_id.
+    scores: score s(y) of each hypothesis [k, B], as defined in `beam_search`.
     log_p: log probability of all tokens [k, B], including eos_id if the hypothesis is finished.
     finished: whether the hypothesis ended with eos_id [k, B].
   """
@@ -59,36 +60,38 @@ def beam_search(
 
       s(y) = log p(y) / ((5 + n) / 6)^α + β c(y)        n: number of tokens, including eos_id
 
-  Each step extends the k most likely unfinished hypotheses by one token. Extensions by eos_id that
-  are among the k most likely become finished hypotheses. They do not reduce the number of
-  unfinished ones, which stays k. Each row keeps its k best finished hypotheses by score. The loop
-  stops after max_length steps, or when no unfinished hypothesis of any row can still become one of
-  them. With beam_size=1 and no penalties this is greedy search. Both penalties are from Wu et al. 2016, whose coverage is
+  Each step extends the k most likely unfinished hypotheses by one token. If an extension by eos_id
+  is among the k most likely extensions, it becomes a finished hypothesis. The number of unfinished
+  hypotheses stays k. Each row keeps the k finished hypotheses with the highest scores. The loop
+  stops after max_length steps, or earlier if no row has an unfinished hypothesis that can still
+  enter the k best finished hypotheses. With beam_size=1 and no penalties, this is greedy search.
+  The length penalty and the coverage penalty are from Wu et al. 2016. The coverage term is
 
       c(y) = Σₛ log min(Σₜ αₜₛ, 1)                      αₜₛ: attention of step t to source step s
 
   Args:
     logits_fn: (params, tokens [1, B], None, carry or None) -> carry and the logits [B, V] of the
-      next token, as for `generate`. It is vmapped over the k hypotheses of each row and always
-      receives B rows. Arrays that all hypotheses of a row share, such as an encoder memory
+      next token, as for `generate`. The function is vmapped over the k hypotheses of each row and
+      always receives B rows. Arrays that all hypotheses of a row share, such as an encoder memory
       [S, B, M], belong in params, where they are not repeated.
     params: the parameters, and everything else that does not change during the search.
-    carry: the initial carry, leaves [B, ...]; None for the model's default.
-    first_tokens: the token before the first output token [B], such as a begin-of-sequence token or
-      the last token of a prompt whose other tokens `carry` has processed. It is not part of the
-      output.
-    beam_size: k.
+    carry: the initial carry, a pytree of arrays [B, ...]; None for the model's default.
+    first_tokens: the token before the first output token [B], which is not part of the output. It
+      is a begin-of-sequence token, or the last token of a prompt if `carry` is the carry after the
+      earlier prompt tokens.
+    beam_size: k, the number of hypotheses of each row.
     max_length: T, the maximum number of tokens, including eos_id.
     eos_id: the token that ends a sequence.
     length_penalty: α. Values above 0 favor longer sequences; 0 is no penalty.
-    coverage_fn: the carry that predicts the last token -> c(y) [B], finite and at most 0; None for
-      no coverage. Coverage affects the scores, but not which hypotheses are extended.
+    coverage_fn: carry -> c(y) [B], finite and at most 0, called with the carry from which the last
+      token was predicted; None for no coverage. Coverage affects the scores, but not which
+      hypotheses are extended.
     coverage_penalty: β ≥ 0; ignored without coverage_fn.
     no_repeat_ngram_size: n-grams of this size may occur only once in a sequence (Paulus et al.
       2018); 0 for no limit.
 
   Returns:
-    The `beam_size` best hypotheses; unfinished ones follow the finished ones.
+    The `beam_size` best hypotheses of each row, finished hypotheses first.
 
   Raises:
     ValueError: beam_size or max_length is below 1, no_repeat_ngram_size is below 0, V < 2, or
@@ -151,8 +154,8 @@ def beam_search(
   def can_improve(state):
     """Return whether any row has an unfinished hypothesis that may beat its worst finished one.
 
-    log p can only decrease, and its divisor is monotone in n, so the larger of the divisors at t +
-    1 and max_length gives an upper bound of the score.
+    log p can only decrease, and the divisor ((5 + n) / 6)^α is monotone in n. Dividing by the
+    larger of its values at n = t + 1 and n = max_length gives an upper bound of the score.
     """
     t, unfinished, finished, _, _ = state
     bound = unfinished.log_p[:, 0] / jnp.maximum(penalty(t + 1), penalty(max_length))
@@ -195,9 +198,9 @@ def _log_softmax(logits):
 
 
 def _repeated_ngram_tokens(tokens, t, n, V):
-  """Return the tokens [k, T] that would repeat an n-gram of the hypotheses [k, T] at position t.
+  """Return the tokens [k, T] that would complete a repeated n-gram at position t.
 
-  At position j this is wⱼ if wⱼ₋₁ ... wⱼ₋ₙ₊₁ = wₜ₋₁ ... wₜ₋ₙ₊₁, and V otherwise.
+  Entry j of a hypothesis is wⱼ if wⱼ₋₁ ... wⱼ₋ₙ₊₁ = wₜ₋₁ ... wₜ₋ₙ₊₁, and V (no token) otherwise.
   """
   j = jnp.arange(tokens.shape[1])[None]
   is_repeated = jnp.broadcast_to((n - 1 <= j) & (j < t), tokens.shape)

@@ -1,8 +1,8 @@
 """Decoding for connectionist temporal classification (CTC).
 
-An alignment a assigns a label or the blank, 0, to each of T frames. It is collapsed to a labeling
-by merging repeated symbols and then removing blanks. The probability of a labeling y is the sum
-over its alignments (Graves, Fernández, Gomez & Schmidhuber 2006):
+An alignment a assigns a label or the blank, 0, to each of T frames. The alignment is collapsed to a
+labeling by merging repeated symbols and then removing blanks. The probability of a labeling y is
+the sum over its alignments (Graves, Fernández, Gomez & Schmidhuber 2006):
 
     p(y | x) = Σ {Πₜ p(aₜ | x) : a collapses to y}
 """
@@ -14,7 +14,7 @@ def greedy_decode(log_p: np.ndarray) -> list[int]:
   """Return the labels of the most likely alignment.
 
   Args:
-    log_p: [T, K]; symbol 0 is the blank.
+    log_p: log probabilities [T, K]; symbol 0 is the blank.
   """
   best = log_p.argmax(-1)
   changed = np.diff(best, prepend=0) != 0
@@ -27,19 +27,19 @@ def prefix_beam_search(log_p: np.ndarray, beam_size: int) -> list[tuple[tuple[in
       b(y) = p(blank) (b(y) + e(y))                     alignments of y that end in a blank
       e(y) = p(k) (e(y) + b(y') + [k ≠ k'] e(y'))       alignments of y that end in k
 
-  Here y = y' k, and the prefix y' ends in k'. The right-hand sides are values of the previous step.
-  Each step keeps `beam_size` prefixes, so the returned probabilities are lower bounds; they are
-  exact if no prefix was discarded (Graves 2006; Hannun, Maas, Jurafsky & Ng 2014).
+  Here y = y' k, and the prefix y' ends in k'. The right-hand sides use b and e of the previous
+  step. Each step keeps `beam_size` prefixes, so the returned probabilities are lower bounds; they
+  are exact if no prefix was discarded (Graves 2006; Hannun, Maas, Jurafsky & Ng 2014).
 
   Args:
-    log_p: [T, K], normalized over K; symbol 0 is the blank.
-    beam_size: prefixes kept at each step.
+    log_p: log probabilities [T, K], normalized over K; symbol 0 is the blank.
+    beam_size: number of prefixes kept at each step.
 
   Returns:
     A list of (labels, log p), at most `beam_size` of them.
 
   Raises:
-    ValueError: beam_size < 1, or log_p is not a matrix.
+    ValueError: beam_size < 1, or log_p is not two-dimensional.
   """
   if beam_size < 1 or np.ndim(log_p) != 2:
     raise ValueError(

@@ -19,7 +19,7 @@ def filter_top_k(logits: Array, k: int) -> Array:
 
   Args:
     logits: [..., V].
-    k: at most V.
+    k: number of logits to keep, at most V.
   """
   threshold = jax.lax.top_k(logits, k)[0][..., -1:]
   return jnp.where(logits >= threshold, logits, -jnp.inf)
@@ -29,11 +29,11 @@ def filter_top_p(logits: Array, p: float) -> Array:
   """Set all logits outside the nucleus to −∞ (nucleus sampling: Holtzman et al. 2020).
 
   The nucleus is the smallest set of most likely tokens with total probability at least p. Logits
-  equal to the smallest of the nucleus are kept.
+  equal to the smallest logit of the nucleus are kept.
 
   Args:
     logits: [..., V].
-    p: total probability, in (0, 1].
+    p: minimum total probability of the nucleus, in (0, 1].
   """
   descending = -jnp.sort(-logits, -1)
   q = jax.nn.softmax(descending.astype(accumulation_dtype(descending.dtype)), -1)
@@ -45,16 +45,16 @@ def filter_top_p(logits: Array, p: float) -> Array:
 def make_sampler(temperature: float = 1.0, top_k: int | None = None, top_p: float = 1.0) -> Sampler:
   """Return a sampler that draws tokens from softmax(logits / temperature).
 
-  Equal arguments return the same function, so that jit does not recompile.
+  Calls with equal arguments return the same function, so jit does not recompile.
 
   Args:
-    temperature: below 1 makes the distribution sharper, above 1 flatter; 0 always takes the most
-      likely token.
+    temperature: values below 1 make the distribution sharper, values above 1 make it flatter; 0
+      always selects the most likely token.
     top_k: sample from the k most likely tokens only; None for no limit.
     top_p: sample from the nucleus of this total probability only; 1 for no limit.
 
   Returns:
-    (key, logits [B, V]) -> tokens [B]. It raises ValueError if top_k is larger than V.
+    (key, logits [B, V]) -> tokens [B]. The sampler raises ValueError if top_k is larger than V.
 
   Raises:
     ValueError: temperature is negative or not finite, top_k < 1, or top_p is outside (0, 1].
@@ -107,12 +107,12 @@ def generate(
       carry, logits = logits_fn(params, prompt, lengths, carry)
       wₜ = sampler(key, logits);  carry, logits = logits_fn(params, wₜ, None, carry)    t ≥ 1
 
-  It is compiled once for each shape of the prompt. Pad prompts to a few lengths.
+  The function is compiled once for each prompt shape, so prompts should be padded to a few lengths.
 
   Args:
     logits_fn: (params, tokens [T, B], lengths [B] or None, carry or None) -> carry and the logits
       [B, V] of the token that follows each row, e.g. `LanguageModel.predict_next`.
-    params: its parameters.
+    params: the parameters that are passed to `logits_fn`.
     prompt: tokens [T, B], T ≥ 1.
     key: the random key of all samples.
     num_tokens: tokens to generate for each row.

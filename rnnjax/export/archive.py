@@ -1,7 +1,7 @@
 """Model archives: a zip file with all that is needed to call a trained model, and no code.
 
-An archive contains no pickle. Its program is StableHLO, which can only compute, as long as it makes
-no custom calls; therefore `load` accepts no custom calls other than shape checks.
+An archive contains no pickle. Its program is StableHLO. StableHLO without custom calls can only
+compute, so `load` rejects all custom calls except shape checks.
 """
 
 import json
@@ -57,7 +57,7 @@ class LoadedProgram(NamedTuple):
 
   Attributes:
     program: the exported function: params, inputs -> outputs, each {name: array}.
-    params: its parameters.
+    params: the parameters of the program.
     signature: the specifications of inputs and outputs, the platforms, and the metadata.
     extras: {name: JSON value}, the other JSON files of the archive.
   """
@@ -83,7 +83,7 @@ class LoadedProgram(NamedTuple):
     if set(inputs) - set(specs) or set(specs) - set(inputs) - carry_names:
       raise InvalidInputError(f"inputs must be {self.signature['inputs']}; got {shapes}")
     for name, value in inputs.items():
-      if isinstance(value, np.ndarray):  # values on a device or traced ones are not checked
+      if isinstance(value, np.ndarray):  # device arrays and tracers are not checked
         specs[name].check_bounds(name, value, sizes)
     try:
       zeros = {n: np.zeros(specs[n].shape(sizes), specs[n].dtype) for n in carry_names}
@@ -95,7 +95,7 @@ class LoadedProgram(NamedTuple):
 
 
 def load(path: str | pathlib.Path) -> LoadedProgram:
-  """Load a model archive. Safe on files from untrusted sources.
+  """Load a model archive, which may be from an untrusted source.
 
   Nothing in the file is executed, and nothing larger than the file is allocated.
 
@@ -139,7 +139,7 @@ def _read_members(path: pathlib.Path) -> dict[str, bytes]:
       is_stored = all(
         i.compress_type == zipfile.ZIP_STORED and i.file_size == i.compress_size for i in infos
       )
-      # The sum, as overlapping members could share the same bytes.
+      # Check the sum, because overlapping members could share the same bytes.
       if not is_stored or sum(sizes) > path.stat().st_size:
         raise InvalidInputError(
           f"{path} claims to hold more than its own size; exports are not compressed"
@@ -157,7 +157,7 @@ def _read_members(path: pathlib.Path) -> dict[str, bytes]:
 
 
 def _signature_mismatch(program, params, signature) -> str:
-  """Return how a program differs from its signature and parameters; "" if it does not."""
+  """Return a difference between a program and its signature or parameters; "" if they agree."""
   (param_avals, input_avals), kwargs = jax.tree.unflatten(program.in_tree, program.in_avals)
   output_avals = jax.tree.unflatten(program.out_tree, program.out_avals)
   actual = {"inputs": input_avals, "outputs": output_avals, "parameters": param_avals}

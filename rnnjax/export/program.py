@@ -28,8 +28,8 @@ class Program(NamedTuple):
     predict: params, {name: array} -> {name: array or pytree}, such as `Task.predict`. An output
       "carry" is also an optional input.
     params: a pytree of arrays.
-    inputs: {name: specification} without the carry, as `ArraySpec.parse` reads it, such as
-      "int32[T, B] < 5000".
+    inputs: {name: specification} of all inputs except the carry. `ArraySpec.parse` defines the
+      syntax of a specification, such as "int32[T, B] < 5000".
     extras: {name: JSON value}, additional data for the caller, such as a vocabulary.
   """
 
@@ -49,8 +49,9 @@ class ArraySpec(NamedTuple):
 
   Attributes:
     dtype: the name of the dtype.
-    axes: for each axis a letter of the legend, or a size.
-    limit: a number that ids must be less than, an axis that lengths must not exceed, or None.
+    axes: a dimension name, such as "T", or a size, such as "3", for each axis.
+    limit: for ids, a number that they must be below; for lengths, the dimension name of their
+      maximum; otherwise None.
   """
 
   dtype: str
@@ -59,10 +60,10 @@ class ArraySpec(NamedTuple):
 
   @classmethod
   def parse(cls, text: str) -> "ArraySpec":
-    """Return the specification of a text.
+    """Parse a specification such as "int32[T, B] < 5000".
 
     Raises:
-      ValueError: the syntax is wrong.
+      ValueError: `text` has invalid syntax.
     """
     match = _SPEC_PATTERN.fullmatch(text)
     if not match:
@@ -71,11 +72,11 @@ class ArraySpec(NamedTuple):
     return cls(dtype, tuple(filter(None, axes.split(", "))), limit)
 
   def axis_sizes(self, shape: tuple[int, ...]) -> dict[str, int]:
-    """Return the size of each axis letter in an array of that shape."""
+    """Return {dimension name: size} for an array with the given shape."""
     return {axis: n for axis, n in zip(self.axes, shape) if not axis.isdecimal()}
 
   def shape(self, sizes: Mapping[str, int]) -> tuple[int, ...]:
-    """Return the shape for the given sizes of axis letters."""
+    """Return the shape for the given {dimension name: size}."""
     return tuple(int(axis) if axis.isdecimal() else sizes[axis] for axis in self.axes)
 
   def check_bounds(self, name: str, value: np.ndarray, sizes: Mapping[str, int]):
@@ -95,9 +96,10 @@ class ArraySpec(NamedTuple):
       )
 
   def sample(self, sizes: Mapping[str, int], random: np.random.Generator) -> np.ndarray:
-    """Return a random array of the given sizes.
+    """Return a random array for the given {dimension name: size}.
 
-    The first length is the whole axis, the next ones are 0 and 1, the edge cases of padding.
+    If the array contains lengths, the first three are the maximum, 0 and 1, the edge cases of
+    padding.
     """
     shape = self.shape(sizes)
     if self.limit is None:
@@ -117,7 +119,7 @@ def make_unflatten(tree) -> Callable[[dict[str, Any]], Any]:
 
 
 def export_program(program: Program) -> tuple[jax.export.Exported, dict[str, dict[str, str]]]:
-  """Export a program for all PLATFORMS, with its axis letters as symbolic dimensions.
+  """Export a program for all PLATFORMS, with its dimension names as symbolic dimensions.
 
   Returns:
     The exported function (params, inputs) -> outputs, and its signature {"inputs": {name:

@@ -1,4 +1,4 @@
-"""Conversion of weights from and to the recurrent layers of Keras 3. Keras is not needed.
+"""Conversion of weights from and to the recurrent layers of Keras 3. Keras is not imported.
 
     SimpleRNN(H)                                     forward(vanilla(H))
     SimpleRNN(H, activation="relu")                  forward(vanilla(H, activation="relu"))
@@ -8,11 +8,11 @@
     Bidirectional(LSTM(H))                           bidirectional(lstm(H), lstm(H))
     Bidirectional(LSTM(H), merge_mode="sum")         bidirectional(lstm(H), lstm(H), "sum")
 
-Likewise merge_mode "ave" is "mean", and "mul" is "product". The outputs of an encoder are those of
-return_sequences=True. W is the kernel, U the recurrent_kernel and b the bias. The gate order is the
-same except for the GRU: z, r, h in Keras and r, z, n here. The bias [2, 3H] of a GRU with
-reset_after=True contains two biases. The caller must choose options that weights do not show, such
-as activations and merge modes.
+Likewise, merge_mode "ave" corresponds to "mean", and "mul" to "product". Encoders return the
+outputs of all steps, like return_sequences=True. W is the kernel, U the recurrent_kernel and b the
+bias. The gate order is the same except for the GRU: z, r, h in Keras and r, z, n here. A GRU with
+reset_after=True has two biases, stored as one array [2, 3H]. Options that the weights do not
+determine, such as activations and merge modes, must be set by the caller.
 """
 
 from collections.abc import Mapping, Sequence
@@ -38,14 +38,14 @@ Weights = Sequence[Any] | Mapping[str, Any]
 
 
 def from_keras(*weights: Weights) -> Params:
-  """Return the parameters of a stack of encoders.
+  """Return the parameters of a stack, converted from the weights of Keras layers.
 
   Args:
-    *weights: for each layer, the lowest first, the result of its get_weights(), or
-      {w.path: w.numpy() for w in layer.weights}.
+    *weights: the weights of each layer, the lowest layer first: layer.get_weights() or {w.path:
+      w.numpy() for w in layer.weights}.
 
   Raises:
-    InvalidInputError: the weights are not those of a recurrent layer; shapes do not match; a value
+    InvalidInputError: the weights do not belong to a recurrent layer; shapes do not match; a value
       is not a floating point array.
 
   >>> params = from_keras([np.zeros((3, 8)), np.zeros((2, 8)), np.zeros(8)])
@@ -56,7 +56,7 @@ def from_keras(*weights: Weights) -> Params:
 
 
 def to_keras(params: Params) -> list[list[np.ndarray]]:
-  """Return the arguments of set_weights for each layer, the lowest first.
+  """Return the argument of layer.set_weights for each layer, the lowest layer first.
 
       for layer, weights in zip(layers, to_keras(params), strict=True):
         layer.set_weights(weights)
@@ -65,8 +65,9 @@ def to_keras(params: Params) -> list[list[np.ndarray]]:
     params: parameters of a stack, of forward(cell), or of bidirectional(cell, cell).
 
   Raises:
-    InvalidInputError: Keras has no such layer: it has neither peepholes nor projections. (It has no
-      coupled gates either, but three gates without b_hn are taken for gru(reset="before").)
+    InvalidInputError: Keras has no equivalent layer, because it supports neither peepholes nor
+      projections. (Keras does not support coupled gates either, but a cell with three gates and no
+      b_hn is converted as gru(reset="before").)
 
   >>> params = {"W": np.zeros((3, 2)), "U": np.zeros((2, 2)), "b": np.ones(2)}
   >>> [w.shape for w in to_keras({"forward": params})[0]]  # of SimpleRNN(2)
@@ -81,7 +82,7 @@ def to_keras(params: Params) -> list[list[np.ndarray]]:
 
 
 def _layer_from_keras(location: str, weights: Weights) -> Params:
-  """Return {"forward": params} of a layer, and "backward" if it is bidirectional."""
+  """Return {"forward": params}, and also "backward": params if the layer is bidirectional."""
   if isinstance(weights, Mapping):
     weights = _sort_weights(location, weights)
   if len(weights) not in (2, 3, 4, 6):
@@ -103,7 +104,10 @@ def _layer_from_keras(location: str, weights: Weights) -> Params:
 
 
 def _sort_weights(location, weights):
-  """Return weights by path, such as bidirectional/backward_gru/gru_cell/bias, in Keras' order."""
+  """Return the values of {path: weight} in the order of get_weights().
+
+  A path is, for example, bidirectional/backward_gru/gru_cell/bias.
+  """
 
   def sort_key(path):
     layer, _, name = f"//{path}".split("/")[-3:]
@@ -120,7 +124,7 @@ def _sort_weights(location, weights):
 
 
 def _cell_from_keras(location: str, weights: Sequence[Any]) -> Params:
-  """Return the parameters of a cell."""
+  """Return the parameters of a cell, converted from Keras weights."""
   W, U, *bias = (as_float_array(f"{location}: {name}", w) for name, w in zip(WEIGHT_NAMES, weights))
   D, H = matrix_size(W, 0), matrix_size(U, 0)
   G = infer_num_gates(f"{location}: recurrent_kernel", matrix_size(U, 1), H)
@@ -139,7 +143,7 @@ def _cell_from_keras(location: str, weights: Sequence[Any]) -> Params:
 
 
 def _cell_to_keras(location: str, params: Params) -> list[np.ndarray]:
-  """Return the weights of a cell."""
+  """Return the Keras weights of a cell."""
   params, G = validate_cell_params(location, params, "b_hn")
   b = jnp.stack([params["b"], recurrent_bias(params)]) if "b_hn" in params else params["b"]
   weights = [params["W"], params["U"], b]

@@ -1,6 +1,6 @@
 """Safetensors files: named arrays in a format that cannot contain code.
 
-From a PyTorch file to an encoder, and back:
+Convert a PyTorch file to the parameters of an encoder, and back:
 
     params = from_torch(safetensors.load("lstm.safetensors"))
     safetensors.save("lstm.safetensors", to_torch(params))
@@ -23,11 +23,11 @@ CONVERT_HINT = (
 
 
 def load(path: str) -> dict[str, np.ndarray]:
-  """Return the arrays of a file by name; bfloat16 arrays have the dtype of ml_dtypes, as in JAX.
+  """Return {name: array} of a file; bfloat16 arrays have the dtype of ml_dtypes, as in JAX.
 
   Raises:
-    InvalidInputError: the file does not exist, is of another format, is cut off, or contains 8-bit
-      floating point numbers.
+    InvalidInputError: the file does not exist, does not end in .safetensors, is of another format,
+      is cut off, or contains 8-bit floating point numbers.
   """
   file = _checked_path(path)
   try:
@@ -37,14 +37,14 @@ def load(path: str) -> dict[str, np.ndarray]:
 
 
 def save(path: str, arrays: Mapping[str, Any]) -> None:
-  """Write named arrays, anything that `numpy.asarray` accepts, to a file.
+  """Write {name: array} to a file; an array is any value that `numpy.asarray` accepts.
 
   Raises:
     InvalidInputError: the file cannot be written or does not end in .safetensors; an array has an
       unsupported dtype.
   """
   file = _checked_path(path)
-  # The package writes the memory as it is, so a transposed array must be copied first.
+  # safetensors writes the memory unchanged, so a transposed array must be copied first.
   arrays = {name: np.asarray(value, order="C") for name, value in arrays.items()}
   try:
     save_file(arrays, file)

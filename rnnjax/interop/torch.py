@@ -1,4 +1,4 @@
-"""Conversion of weights from and to PyTorch's recurrent layers. PyTorch is not needed.
+"""Conversion of weights from and to PyTorch's recurrent layers. PyTorch is not imported.
 
     nn.RNN(D, H)                        stack(forward(vanilla(H)))
     nn.RNN(D, H, nonlinearity="relu")   stack(forward(vanilla(H, activation="relu")))
@@ -8,10 +8,10 @@
     nn.LSTM(D, H, bidirectional=True)   stack(bidirectional(lstm(H), lstm(H)))
     nn.LSTMCell(D, H)                   lstm(H)
 
-The gate order is the same. W = weight_ihᵀ, U = weight_hhᵀ, P = weight_hrᵀ and
-b = bias_ih + bias_hh. Only the candidate of a GRU keeps its part of bias_hh, as b_hn. PyTorch's
-dropout between layers is stack(..., dropout=p, variational=False). The caller must choose options
-that parameters do not show, such as activations or output_tanh=False.
+The gate order is the same. W = weight_ihᵀ, U = weight_hhᵀ, P = weight_hrᵀ and b = bias_ih +
+bias_hh. For the candidate of a GRU, bias_hh is not added; it is the parameter b_hn. PyTorch's
+dropout between layers is stack(..., dropout=p, variational=False). Options that the parameters do
+not determine, such as activations or output_tanh=False, must be set by the caller.
 """
 
 from collections.abc import Mapping
@@ -35,12 +35,12 @@ from rnnjax.types import Array, InvalidInputError, Params
 
 
 def from_torch(state_dict: Mapping[str, Any], prefix: str = "") -> Params:
-  """Return the parameters of a stack, or of a cell if the names are those of a cell.
+  """Return the parameters of a stack, or of a cell if the names have no layer suffix.
 
   Args:
-    state_dict: arrays by PyTorch's names. Without biases, biases are zero.
-    prefix: prefix of weight_ih_l0 in a larger model, such as "encoder.lstm."; other names are
-      ignored.
+    state_dict: {PyTorch name: array}. If it contains no biases, the biases are zero.
+    prefix: prefix of the names in a larger model, such as "encoder.lstm."; names without the prefix
+      are ignored.
 
   Raises:
     InvalidInputError: a name is missing or unknown; shapes do not match; a value is not a floating
@@ -81,8 +81,9 @@ def to_torch(params: Params, prefix: str = "") -> dict[str, np.ndarray]:
     prefix: prefix of each name.
 
   Raises:
-    InvalidInputError: PyTorch has no such layer. All its layers have the same number of units,
-      outputs of both directions are concatenated, and a GRU resets after the product.
+    InvalidInputError: PyTorch has no equivalent layer. In PyTorch, all layers have the same number
+      of units, the outputs of both directions are concatenated, and a GRU applies the reset gate
+      after the product.
 
   >>> params = {"W": np.zeros((3, 6)), "U": np.zeros((2, 6)), "b": np.ones(6), "b_hn": np.ones(2)}
   >>> to_torch(params)["bias_hh"]  # of gru(2)
@@ -101,10 +102,10 @@ def to_torch(params: Params, prefix: str = "") -> dict[str, np.ndarray]:
 
 
 def _cell_weights(arrays: Mapping[str, Any]) -> dict[str, dict[str, Array]]:
-  """Return the weights of each cell by its suffix, such as "_l0_reverse".
+  """Return {suffix: weights} of all cells; a suffix is, for example, "_l0_reverse".
 
   Raises:
-    InvalidInputError: names or shapes are not those of a PyTorch layer.
+    InvalidInputError: names or shapes do not match a PyTorch layer.
   """
   has_bias = any(name.startswith("bias_") for name in arrays)
   has_projection = any(name.startswith("weight_hr") for name in arrays)
@@ -141,7 +142,7 @@ def _cell_weights(arrays: Mapping[str, Any]) -> dict[str, dict[str, Array]]:
 
 
 def _cell_from_torch(weights: dict[str, Array]) -> Params:
-  """Return the parameters of a cell."""
+  """Return the parameters of a cell, converted from PyTorch weights."""
   params = {"W": weights["weight_ih"].T, "U": weights["weight_hh"].T}
   if "weight_hr" in weights:
     params["P"] = weights["weight_hr"].T
@@ -152,7 +153,7 @@ def _cell_from_torch(weights: dict[str, Array]) -> Params:
 
 
 def _cell_to_torch(location: str, params: Params, suffix: str) -> dict[str, Array]:
-  """Return the weights of a cell by PyTorch's names."""
+  """Return the weights of a cell as {PyTorch name: array}."""
   params, G = validate_cell_params(location, params, "b_hn", "P")
   if G == 3 and "b_hn" not in params:
     raise InvalidInputError(

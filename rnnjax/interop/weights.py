@@ -1,4 +1,4 @@
-"""Validation of arrays, cells and layers, and GRU biases, for all conversions of weights."""
+"""Helpers for converting weights: validation of arrays, cells and layers; GRU biases."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -43,7 +43,7 @@ def infer_num_gates(name: str, total: int, gate_size: int) -> int:
   """Return G, the number of gates of width `gate_size` in a recurrent matrix of width `total`.
 
   Raises:
-    InvalidInputError: no cell has such a number of gates.
+    InvalidInputError: total / gate_size is not the number of gates of any cell.
   """
   G, rest = divmod(total, gate_size) if gate_size else (0, 0)
   if rest or G not in CELL_NAMES:
@@ -55,7 +55,7 @@ def infer_num_gates(name: str, total: int, gate_size: int) -> int:
 
 
 def check_shape(name: str, value: Array, shape: tuple[int, ...]) -> None:
-  """Raise InvalidInputError if an array has another shape."""
+  """Raise InvalidInputError if the shape of an array differs from `shape`."""
   if value.shape != shape:
     raise InvalidInputError(
       f"{name} must have shape {shape} to match the other weights; got {value.shape}"
@@ -71,7 +71,8 @@ def validate_cell_params(location: str, params: Params, *optional: str) -> tuple
     optional: names of parameters that the cell may have.
 
   Raises:
-    InvalidInputError: a parameter is missing, unknown or not an array; shapes do not match.
+    InvalidInputError: a parameter is missing, unknown or not a floating point array; shapes do not
+      match; b_hn does not belong to a GRU.
   """
   required = {"W", "U", "b"}
   if not isinstance(params, Mapping):
@@ -98,7 +99,9 @@ def validate_cell_params(location: str, params: Params, *optional: str) -> tuple
 
 
 def encoder_layers(params: Params) -> list[dict[str, Params]]:
-  """Return the layers of a stack, or of a single layer, the lowest first.
+  """Return the parameters of each layer, the lowest layer first.
+
+  `params` belong to a stack or to a single layer.
 
   Raises:
     InvalidInputError: a layer is not {"forward": cell parameters}, optionally with "backward".
@@ -119,13 +122,14 @@ def encoder_layers(params: Params) -> list[dict[str, Params]]:
 def merge_gru_biases(bias_ih: Array, bias_hh: Array) -> Params:
   """Merge the input and recurrent biases [3H] of a GRU.
 
-  They are added, except for the candidate's recurrent bias b_hn, which the reset gate multiplies.
+  The two biases are added, except for the recurrent bias b_hn of the candidate, because the reset
+  gate multiplies b_hn.
   """
   H = len(bias_hh) // 3
   return {"b": bias_ih.at[: 2 * H].add(bias_hh[: 2 * H]), "b_hn": bias_hh[2 * H :]}
 
 
 def recurrent_bias(params: Params) -> Array:
-  """Return the recurrent bias [GH] that complements b: zeros, and the b_hn of a GRU at the end."""
+  """Return the recurrent bias [GH] that is added to b: zeros, with b_hn of a GRU at the end."""
   b, b_hn = params["b"], params.get("b_hn", jnp.zeros(0))
   return jnp.zeros_like(b).at[len(b) - len(b_hn) :].set(b_hn)

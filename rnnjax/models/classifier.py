@@ -16,16 +16,16 @@ class Classifier(nn.Module):
       x = [drop([E[tokens], c]), drop(r)];  h = encoder(x);  s = pooling(h)
       logits = drop(s) W + b  (+ Σₜ drop(rₜ)/√length A)
 
-  The contextual embedding c of a language model is optional. The additional features r, such as
-  n-gram features, are optional too. They are concatenated to the encoder's inputs, and their sum is
-  also added to the logits by a linear map A.
+  The contextual embedding c of a language model is optional. Additional features r, such as n-gram
+  features, are optional too. They are concatenated to the encoder's inputs. A linear map A of their
+  sum is also added to the logits.
 
   Attributes:
     embedding: tokens [T, B] -> vectors [T, B, D], E in the equation.
     encoder: the recurrent encoder.
-    num_classes: K; two classes share a single logit.
-    pooling: a key of POOLINGS.
-    word_dropout: dropout rate of whole vectors [E[tokens], c], and of single features r.
+    num_classes: K, the number of classes; two classes have a single logit.
+    pooling: the name of the pooling, a key of POOLINGS.
+    word_dropout: dropout rate of whole vectors [E[tokens], c], and of individual features in r.
     input_dropout: dropout rate of the elements of [E[tokens], c], with one mask for all steps.
     output_dropout: dropout rate of the elements of s.
     context: (tokens [T, B], lengths [B]) -> c [T, B, C]; None for no contextual embedding.
@@ -47,9 +47,10 @@ class Classifier(nn.Module):
     """Return the logits [B, K], or [B, 1] for two classes.
 
     Args:
-      tokens: [T, B].
-      lengths: [B].
-      features: additional features r [T, B, F], such as n-gram features; None if there are none.
+      tokens: token ids [T, B].
+      lengths: sequence lengths [B].
+      features: additional features r [T, B, F], such as n-gram features, 0 at padded steps; F must
+        be a multiple of the number of logits. None for no additional features.
       key: the random key of dropout; None for no dropout.
     """
     keys = [None] * 5 if key is None else jax.random.split(key, 5)
@@ -73,7 +74,7 @@ class Classifier(nn.Module):
     if features is None:
       return logits
 
-    # Initially feature i is added to logit i modulo the number of logits.
+    # Initially, feature i is added to the logit with index i modulo the number of logits.
     def identity_init(key, shape, dtype):
       return jnp.tile(jnp.eye(outputs), (shape[0] // outputs, 1))
 

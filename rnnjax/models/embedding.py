@@ -16,7 +16,7 @@ class OneHot(nn.Module):
   """One-hot encoding without parameters: tokens [...] -> [..., V].
 
   Attributes:
-    vocab_size: V. A batch takes memory for [T, B, V] numbers.
+    vocab_size: V. An encoded batch is an array [T, B, V], which can need much memory.
   """
 
   vocab_size: int
@@ -34,9 +34,9 @@ class ContextualEmbedding(nn.Module):
   `experiments.text_classification.pretrained` loads into them.
 
   Attributes:
-    embedding: E [V, D] of the language model.
+    embedding: the embedding table E [V, D] of the language model.
     encoder: the forward encoder of the language model.
-    backward_encoder: its backward encoder, or None.
+    backward_encoder: the backward encoder of the language model, or None.
     features: C, the width of c.
   """
 
@@ -60,7 +60,10 @@ class ContextualEmbedding(nn.Module):
 def contextual_embedding(
   language_model: LanguageModel, vocab_size: int, features: int
 ) -> ContextualEmbedding:
-  """Return an embedding by a language model: tokens below `vocab_size` -> c [T, B, features]."""
+  """Return a module that embeds tokens with the encoders of a language model.
+
+  It maps token ids below `vocab_size` and lengths to c [T, B, features].
+  """
   table = trainable_embedding(vocab_size, language_model.embedding.features)
   return ContextualEmbedding(
     table, language_model.encoder, language_model.backward_encoder, features
@@ -77,7 +80,7 @@ def embedding_from_file(vocabulary: Vocabulary, embed_dim: int, path: str = "") 
 
   Args:
     vocabulary: the words of the table.
-    embed_dim: D of a table without a file; the file's own width is used otherwise.
+    embed_dim: D, if `path` is empty; otherwise D is the width of the vectors in the file.
     path: a file of word vectors; "" for random initialization.
   """
   if not path:

@@ -10,13 +10,13 @@ from rnnjax.types import Array, Carry, Params
 
 
 class Ensemble(NamedTuple):
-  """Models with the same vocabularies, whose next-token probabilities are averaged.
+  """Seq2Seq models with the same vocabularies, whose next-token probabilities are averaged.
 
       p(wₜ₊₁ | w₁ ... wₜ, source) = 1/K Σₖ pₖ(wₜ₊₁ | w₁ ... wₜ, source)
 
-  Hansen & Salamon 1990; in translation Sutskever, Vinyals & Le 2014. The models are trained
-  independently. An ensemble has the interface that `Seq2SeqPredictor` needs of a Seq2Seq, with
-  tuples of parameters, memories and carries.
+  Ensembles: Hansen & Salamon 1990; in translation: Sutskever, Vinyals & Le 2014. The models are
+  trained independently. `Seq2SeqPredictor` accepts an ensemble in place of a Seq2Seq; parameters,
+  memories and carries are then tuples with one entry for each model.
 
   Attributes:
     members: the K models.
@@ -33,7 +33,7 @@ class Ensemble(NamedTuple):
     """Call a method of every member, with the signature of flax's `apply`.
 
     Args:
-      variables: {"params": the parameters of every member}.
+      variables: {"params": tuple of the parameters of each member}.
       *args: arguments of the method.
       method: "encode" returns tuples of memories and carries; "attention_weights" returns the mean
         of the members' α [T, S, B].
@@ -57,7 +57,7 @@ class Ensemble(NamedTuple):
     return carries, jax.nn.logsumexp(log_p, 0) - jnp.log(len(logits))
 
   def coverage_score(self, memories: tuple, carries: tuple[Carry, ...]) -> Array | None:
-    """Return the mean coverage score of the members with coverage; None if there are none."""
+    """Return the mean coverage score of the members with coverage; None if no member has it."""
     scores = [
       model.coverage_score(memory, carry)
       for model, memory, carry in zip(self.members, memories, carries)

@@ -15,17 +15,19 @@ class LanguageModel(nn.Module):
 
       xₜ = E[wₜ];  hs = encoder(xs);  p(wₜ₊₁) = softmax(hₜ Wᵀ + b)
 
-  With a backward encoder there are two language models that share E, W and b. The second predicts
-  wₜ from the tokens after it (Peters et al. 2018). Its carry is reset in each window.
+  A backward encoder adds a second language model, which predicts wₜ from the tokens after wₜ
+  (Peters et al. 2018). Both models share E, W and b. The carry of the backward encoder is reset in
+  each window.
 
   Attributes:
     embedding: tokens [T, B] -> vectors [T, B, D].
     encoder: the recurrent encoder, forward in time.
     output_layer: the softmax layer.
     tied: whether W is E (Press & Wolf 2017; Inan, Khosravi & Socher 2017). If the encoder's width
-      differs from that of E, a linear map is in between.
+      differs from the width of E, a linear map projects hs to the width of E.
     backward_encoder: an encoder backward in time, or None.
-    word_type_dropout: dropout rate of words; a dropped word is dropped everywhere in the batch.
+    word_type_dropout: dropout rate of vocabulary entries; a dropped word is dropped at all its
+      positions in the batch.
     input_dropout: dropout rate of the features of the embedding, with one mask for all steps.
     output_dropout: dropout rate of the features of hs, with one mask for all steps.
   """
@@ -56,13 +58,13 @@ class LanguageModel(nn.Module):
   def __call__(
     self, tokens: Array, weights: Array, carry: Carry = None, key: Key | None = None
   ) -> tuple[Carry, Array, Array, Array]:
-    """Return the carry, Σ weights · nats, hs [T, B, H] and drop(hs).
+    """Return the carry, the loss Σ weights · (−log p), hs [T, B, H] and drop(hs).
 
-    With a backward encoder the sum is the mean of both directions.
+    With a backward encoder, the loss is the mean of the losses of the two directions.
 
     Args:
-      tokens: [T + 1, B]; the targets are the inputs shifted by one.
-      weights: of the T predictions [T, B].
+      tokens: token ids [T + 1, B]. The first T are the inputs, the last T the targets.
+      weights: weight of each target [T, B].
       carry: the initial carry; None for the encoder's default.
       key: the random key of dropout; None for no dropout.
     """
@@ -83,11 +85,11 @@ class LanguageModel(nn.Module):
     return carry, hs, self.output_layer.logits(self._output_params(), self._to_embed_dim(hs))
 
   def next_logits(self, tokens: Array, lengths: Array | None = None, carry: Carry = None):
-    """Return the carry and the logits [B, V] of the token after each row's last one.
+    """Return the carry and the logits [B, V] of the token that follows each row.
 
     Args:
-      tokens: [T, B].
-      lengths: [B], at least 1; None if every row has T tokens.
+      tokens: token ids [T, B].
+      lengths: number of tokens in each row [B], at least 1; None if every row has T tokens.
       carry: the initial carry; None for the encoder's default.
     """
     encoder = self._get_params("encoder")
@@ -98,7 +100,7 @@ class LanguageModel(nn.Module):
   def predict_next(
     self, params: Params, tokens: Array, lengths: Array | None = None, carry: Carry = None
   ):
-    """Call `next_logits` with explicit parameters: the `logits_fn` of `generate`."""
+    """Call `next_logits` with explicit parameters, as the `logits_fn` of `generate`."""
     return self.apply({"params": params}, tokens, lengths, carry, method="next_logits")
 
   def _embed(self, tokens, key=None):

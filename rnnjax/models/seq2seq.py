@@ -15,12 +15,12 @@ from rnnjax.types import Array, Carry, Key, Params
 
 
 class EncodedSource(NamedTuple):
-  """Everything that does not change during decoding: the `params` of `generate`, `beam_search`.
+  """Parameters and encoded source, passed as `params` to `generate` and `beam_search`.
 
   Attributes:
     params: parameters of the model.
-    tokens: the source [S, B].
-    memory: the encoded source.
+    tokens: source tokens [S, B].
+    memory: the encoder memory to which the decoder attends.
   """
 
   params: Params
@@ -39,22 +39,23 @@ class Seq2Seq(nn.Module):
 
       p(wₜ₊₁ = w) = g softmax(yₜ Wᵀ + b)_w + (1 − g) Σₛ αₜₛ [sourceₛ = w],   g = σ(yₜ · u + b_g)
 
-  The inputs of the decoder are the target tokens in training (teacher forcing, Williams & Zipser
-  1989) and its own outputs at inference.
+  In training, the decoder inputs are the target tokens (teacher forcing, Williams & Zipser 1989).
+  At inference, they are the tokens generated so far.
 
   Attributes:
     source: embedding table of the source, E_s [V, D], or an image encoder.
     target: embedding table of the target, E_t.
     encoder: the recurrent encoder.
     decoder: the recurrent decoder.
-    output_layer: the softmax layer. W is E_t (Press & Wolf 2017), after a linear map of ys to its
-      width.
-    dropout: dropout rate of the features of E_s, E_t, the memory and ys, one mask for all steps.
+    output_layer: the softmax layer. Its weights W are E_t (weight tying, Press & Wolf 2017). A
+      linear layer first maps ys to the width of E_t.
+    dropout: dropout rate of the features of the embedded source and target, the memory and ys, with
+      one mask for all steps.
     word_dropout: dropout rate of whole words of the source and of the decoder inputs.
     copy_attention: whether the model is a pointer-generator.
-    scheduled_sampling_prob: probability, constant during training, that a decoder input is replaced
-      by the model's prediction of it (scheduled sampling, Bengio et al. 2015). All predictions come
-      from one pass with teacher forcing.
+    scheduled_sampling_prob: probability that a decoder input is replaced by the model's prediction
+      of that token (scheduled sampling, Bengio et al. 2015). It is constant during training. All
+      predictions come from a single pass with teacher forcing.
   """
 
   source: nn.Embed
@@ -88,15 +89,15 @@ class Seq2Seq(nn.Module):
     label_smoothing: float = 0.0,
     key: Key | None = None,
   ) -> tuple[Array, Array]:
-    """Return Σ weights · nats, and α [T, S, B].
+    """Return the loss Σ weights · (−log p), and the attention weights α [T, S, B].
 
     Args:
-      tokens: the source [S, B].
-      lengths: [B].
-      targets: [T + 1, B]; the labels are the decoder inputs shifted by one.
-      weights: of the T predictions [T, B].
+      tokens: source tokens [S, B].
+      lengths: source lengths [B].
+      targets: target tokens [T + 1, B]. The first T are the decoder inputs, the last T the labels.
+      weights: weight of each label [T, B].
       label_smoothing: probability mass moved from the label to the uniform distribution.
-      key: the random key of dropout and scheduled sampling; None for neither.
+      key: the random key of dropout and scheduled sampling; None disables both.
     """
     keys = [None] * 4 if key is None else jax.random.split(key, 4)
     memory, carry = self.encode(tokens, lengths, keys[0])
@@ -125,16 +126,16 @@ class Seq2Seq(nn.Module):
     """Return the most likely token [T, B] after each decoder input (teacher forcing).
 
     Args:
-      tokens: the source [S, B].
-      lengths: [B].
-      decoder_inputs: [T, B].
+      tokens: source tokens [S, B].
+      lengths: source lengths [B].
+      decoder_inputs: target tokens [T, B].
     """
     memory, carry = self.encode(tokens, lengths)
     ys, α = self._decode(decoder_inputs, memory, carry, None)
     return jnp.argmax(self._logits(ys, α, tokens), -1)
 
   def attention_weights(self, tokens: Array, lengths: Array, decoder_inputs: Array) -> Array:
-    """Return the attention weights α [T, S, B]; arguments as for `predict_tokens`."""
+    """Return the attention weights α [T, S, B]. The arguments are as for `predict_tokens`."""
     memory, carry = self.encode(tokens, lengths)
     return self._decode(decoder_inputs, memory, carry, None)[1]
 
@@ -154,13 +155,13 @@ class Seq2Seq(nn.Module):
     )
 
   def next_logits(self, source: Array, memory: EncoderMemory, tokens: Array, carry: Carry):
-    """Return the carry and the logits [B, V] of the token after the last of tokens [T, B].
+    """Return the decoder carry and the logits [B, V] of the token that follows `tokens`.
 
     Args:
-      source: [S, B].
+      source: source tokens [S, B].
       memory: the encoded source.
       tokens: decoder inputs [T, B].
-      carry: of the decoder.
+      carry: the carry of the decoder.
     """
     carry, ys, α = self.decoder.apply(
       self._get_params("decoder"), self.target(tokens), memory, carry=carry
@@ -168,13 +169,13 @@ class Seq2Seq(nn.Module):
     return carry, self._logits(self.narrow(ys[-1:]), α[-1:], source)[0]
 
   def predict_next(self, encoded: EncodedSource, tokens: Array, lengths: None, carry: Carry):
-    """Call `next_logits` with explicit parameters: the `logits_fn` of `generate`, `beam_search`."""
+    """Call `next_logits` with explicit parameters, as `generate` and `beam_search` need it."""
     del lengths
     params = {"params": encoded.params}
     return self.apply(params, encoded.tokens, encoded.memory, tokens, carry, method="next_logits")
 
   def coverage_score(self, memory: EncoderMemory, carry: Carry) -> Array | None:
-    """Return Σₛ log min(Σₜ αₜₛ, 1) [B] over all steps so far; None if there is no coverage."""
+    """Return Σₛ log min(Σₜ αₜₛ, 1) [B] over all steps so far; None if the carry has no coverage."""
     if "coverage" not in carry:
       return None
     mask = padding_mask(memory.values, memory.lengths).T
@@ -202,7 +203,7 @@ class Seq2Seq(nn.Module):
     return jnp.logaddexp(generated, log_copy + jnp.log(jnp.maximum(copied, 1e-30)))
 
   def _smoothing_loss(self, ys, labels, weights):
-    """Return Σ weights (z_label − mean of the logits z), the term that smoothing adds to the loss.
+    """Return Σ weights (z_label − mean of the logits z), the term of label smoothing in the loss.
 
     The mean logit is computed from the mean row of W, without all logits.
     """

@@ -17,7 +17,7 @@ from rnnjax.models.seq2seq import EncodedSource, Seq2Seq
 from rnnjax.types import Array, InvalidInputError, Params
 
 STATIC_SEARCH_ARGS = ("beam_size", "max_length", "no_repeat_ngram_size")
-BUCKET_SIZE = 16  # lengths are padded to multiples of it, so that few shapes are compiled
+BUCKET_SIZE = 16  # lengths are padded to multiples of this, so that few shapes are compiled
 
 
 class Seq2SeqPredictor(NamedTuple):
@@ -28,7 +28,7 @@ class Seq2SeqPredictor(NamedTuple):
 
   Attributes:
     model: the model, or an `Ensemble`.
-    params: its parameters.
+    params: the parameters of the model.
     source_tokenizer: tokenizer of the input texts.
     target_tokenizer: tokenizer of the output texts.
   """
@@ -46,7 +46,7 @@ class Seq2SeqPredictor(NamedTuple):
       **options: as for `generate`.
 
     Raises:
-      InvalidInputError: there is no text, a text is empty, or the beam is larger than the target
+      InvalidInputError: `texts` is empty, a text is blank, or beam_size is larger than the target
         vocabulary.
     """
     if not texts or not all(text.strip() for text in texts):
@@ -70,10 +70,10 @@ class Seq2SeqPredictor(NamedTuple):
     """Return the best output of beam search for each source, as ids [T] without the end token.
 
     Args:
-      sources: arrays [S, ...], in batches by length.
+      sources: source sequences [S, ...]; sequences of similar length share a batch.
       beam_size, length_penalty, coverage_penalty, no_repeat_ngram_size, max_length: as for
         `beam_search`.
-      batch_size: sources decoded at once.
+      batch_size: number of sources that are decoded at once.
 
     Raises:
       InvalidInputError: beam_size is larger than the target vocabulary.
@@ -103,7 +103,7 @@ class Seq2SeqPredictor(NamedTuple):
     return outputs
 
   def decode(self, text: str, output_ids: np.ndarray) -> str:
-    """Return the text of `output_ids`, the output for the input `text`.
+    """Return the output text for `output_ids`, which the model generated from `text`.
 
     If the model is a pointer-generator, each unknown output token is replaced by the unknown source
     piece with the highest attention weight.
@@ -124,7 +124,7 @@ class Seq2SeqPredictor(NamedTuple):
   ) -> tuple[list[str], list[str], np.ndarray]:
     """Return the S source pieces, the T output pieces, and the attention weights α [T, S].
 
-    "⏎" stands for the end token of both.
+    Both lists of pieces end with "⏎", which represents the end token.
     """
     pieces = (
       self.source_tokenizer.tokenize(text),
@@ -134,7 +134,10 @@ class Seq2SeqPredictor(NamedTuple):
     return *([*side, "⏎"] for side in pieces), α
 
   def attention_weights(self, source: np.ndarray, output_ids: np.ndarray) -> np.ndarray:
-    """Return α [T, S] of the output ids, followed by the end token, over the source ids [S]."""
+    """Return the attention weights α [T, S] over the source ids [S].
+
+    The T steps predict the output ids and then the end token.
+    """
     decoder_inputs = np.array([BOS, *output_ids], np.int32)
     source_batch, input_batch = (
       np.pad(ids, (0, -len(ids) % BUCKET_SIZE))[:, None] for ids in (source, decoder_inputs)
@@ -172,8 +175,8 @@ def beam_search_batch(
 ) -> dict[str, Array]:
   """Return the best output of beam search for each source of a batch.
 
-  Arguments are as for `beam_search`; `batch` has "tokens" [S, B] and "lengths" [B]. The coverage
-  penalty is ignored if the model's attention has no coverage.
+  `batch` is {"tokens": [S, B], "lengths": [B]}. The other arguments are as for `beam_search`. The
+  coverage penalty is ignored if the model's attention has no coverage.
 
   Returns:
     {"tokens": [T, B], "lengths": [B], "log_p": [B]}.

@@ -9,7 +9,7 @@ from rnnjax.types import Array, Key
 
 
 class SequenceLabeler(nn.Module):
-  """A model of output vectors for each step of a sequence of input vectors.
+  """A model that maps a sequence of input vectors to one output vector for each step.
 
       hs = encoder(drop(embedding(xs)));   ys = drop(hs) W + b
 
@@ -17,7 +17,7 @@ class SequenceLabeler(nn.Module):
 
   Attributes:
     encoder: the recurrent encoder.
-    num_outputs: K.
+    num_outputs: K, the size of an output vector.
     embedding: xs [T, B, D] -> [T, B, E], such as a dense layer; None for the identity.
     input_dropout: dropout rate of the features of the encoder inputs, with one mask for all steps.
     output_dropout: dropout rate of the features of hs, with one mask for all steps.
@@ -31,7 +31,7 @@ class SequenceLabeler(nn.Module):
 
   @nn.compact
   def __call__(self, xs: Array, lengths: Array, key: Key | None = None) -> Array:
-    """Return ys [T, B, K] for xs [T, B, D] with lengths [B]; dropout only if a key is given."""
+    """Return ys [T, B, K] for xs [T, B, D] with lengths [B]. Dropout is applied if `key` is set."""
     keys = [None] * 3 if key is None else jax.random.split(key, 3)
     xs = self.embedding(xs) if self.embedding else xs
     xs = drop.variational_dropout(xs, self.input_dropout, keys[0])

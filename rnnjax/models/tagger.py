@@ -49,9 +49,9 @@ class Tagger(nn.Module):
     """Return the parameters of the tag layer and the tag scores [T, B, K].
 
     Args:
-      tokens: [T, B].
-      lengths: [B].
-      characters: [T, B, C]; None without a character encoder.
+      tokens: token ids [T, B].
+      lengths: sequence lengths [B].
+      characters: character ids of each token [T, B, C]; None if there is no character encoder.
       columns: values of the N additional columns [T, B, N]; None if there are none.
       key: the random key of dropout; None for no dropout.
     """

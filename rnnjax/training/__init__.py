@@ -1,4 +1,4 @@
-"""Training of a `Task`, which is all that this package knows of a model."""
+"""Training of a `Task`, the only interface of this package to a model."""
 
 from rnnjax.training.device_mesh import make_mesh
 from rnnjax.training.optimizers import adam

@@ -1,6 +1,6 @@
-"""Averages of the parameters over training steps, as schedules of the weight μ of the newest.
+"""Averages of the parameters over training steps, as schedules of the weight μ.
 
-θ̄ ← (1 − μ) θ̄ + μ θ
+θ̄ ← (1 − μ) θ̄ + μ θ        θ̄: average, θ: newest parameters
 """
 
 import functools
@@ -17,14 +17,14 @@ def ema(decay: float) -> AveragingSchedule | None:
 
       μₜ = max(1 − decay, 9 / (10 + t))
 
-  It averages about the last 1 / (1 − decay) steps. The warm-up keeps the initial parameters from
-  dominating the average of a short run.
+  The average covers about the last 1 / (1 − decay) steps. The warm-up keeps the initial parameters
+  from dominating the average of a short run.
 
   Args:
     decay: in [0, 1).
 
   Returns:
-    step -> μ, or None if decay is 0: no average is kept.
+    step -> μ; or None, which means no average, if decay is 0.
   """
   if decay == 0:
     return None
@@ -36,9 +36,9 @@ def polyak(start_step: int) -> AveragingSchedule:
   """Return the schedule of a uniform average over all steps from `start_step` on.
 
       μₜ = 1 / (t − start_step + 1)    for t ≥ start_step
-      μₜ = 1                           before
+      μₜ = 1                           for t < start_step
 
-  Polyak & Juditsky 1992. With plain SGD it is the ASGD of Merity, McCann & Socher 2017, who choose
-  `start_step` by the validation loss.
+  Polyak & Juditsky 1992. With plain SGD, this is ASGD as in Merity, McCann & Socher 2017, who
+  choose `start_step` by the validation loss.
   """
   return lambda step: 1 / jnp.maximum(1, step - start_step + 1)

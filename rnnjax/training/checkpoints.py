@@ -1,4 +1,4 @@
-"""Orbax checkpoints: saving, restoring, and fallback if the newest is damaged."""
+"""Orbax checkpoints: saving, restoring, and fallback if the newest checkpoint is damaged."""
 
 import itertools
 import json
@@ -17,8 +17,8 @@ from rnnjax.data.files import max_unpacked_bytes, reraise_decode_errors
 from rnnjax.training import distributed
 from rnnjax.types import InvalidInputError
 
-MAX_COMPRESSION = 8  # largest compression ratio of trained parameters, whatever their size
-ZARR_METADATA_FILES = (".zarray", "zarr.json")  # the second is zarr 3, which is never written here
+MAX_COMPRESSION = 8  # maximum compression ratio of trained parameters of any size
+ZARR_METADATA_FILES = (".zarray", "zarr.json")  # zarr.json is zarr 3, never written here
 
 
 class Checkpoints:
@@ -26,17 +26,16 @@ class Checkpoints:
 
   Args:
     folder: the folder of the checkpoints.
-    read_only: nothing in the folder is changed, so that a process that is writing there is not
-      disturbed.
+    read_only: leave the folder unchanged, so that another process can write to it at the same time.
 
   Raises:
     InvalidInputError: the metadata of a checkpoint is damaged.
   """
 
   def __init__(self, folder: pathlib.Path, read_only: bool = False):
-    # Orbax warns that a read-only manager cannot save; the caller asked for that.
+    # With read_only, hide the warning of Orbax that the manager cannot save.
     logging.getLogger("absl").setLevel(logging.ERROR if read_only else logging.WARNING)
-    # Orbax fails on relative paths, and only in a background thread.
+    # Orbax fails on relative paths, and raises the error only in a background thread.
     self.folder = folder.resolve()
     if read_only:
       options = ocp.CheckpointManagerOptions(read_only=True, create=False)
@@ -79,11 +78,11 @@ class Checkpoints:
   def restore(self, target=None):
     """Restore the newest readable checkpoint.
 
-    With `target`, checkpoints that cannot be read are renamed to `broken_N`, so that training can
-    save their steps again.
+    With `target`, unreadable checkpoints newer than the restored one are moved to `broken_N` in the
+    parent folder, so that training can save their steps again.
 
     Args:
-      target: a pytree whose structure, shapes, dtypes and sharding the result has. If None, the
+      target: a pytree with the structure, shapes, dtypes and sharding of the result. If None, the
         result consists of nested dicts and lists, unsharded on one device, however many devices
         saved it.
 
@@ -100,7 +99,7 @@ class Checkpoints:
         abstract = self._abstract_tree(step) if target is None else target
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, abstract)
         tree = self.manager.restore(step, args=ocp.args.StandardRestore(abstract))
-      except Exception as error:  # damaged bytes raise almost anything
+      except Exception as error:  # damaged bytes can raise any exception
         logging.warning(
           "the checkpoint of step %d in %s cannot be read: %s",
           step,
@@ -127,7 +126,7 @@ class Checkpoints:
     return jax.tree.map(on_one_device, self.manager.item_metadata(step).tree)
 
   def _move_broken(self, steps):
-    """Rename unreadable checkpoints; in multi-host runs the primary host does it for all."""
+    """Rename unreadable checkpoints; in multi-host runs only the primary host renames them."""
     if not steps:
       return
     if distributed.is_primary_host():
@@ -146,12 +145,13 @@ class Checkpoints:
 def check_declared_sizes(folder: pathlib.Path):
   """Check the array sizes that a checkpoint declares, before any array is read.
 
-  tensorstore allocates what the metadata declares. If that is more than the available memory, the
-  process is killed.
+  tensorstore allocates the size that the metadata declares. If this size exceeds the available
+  memory, the process is killed.
 
   Raises:
-    InvalidInputError: an array is not numeric, the arrays are much larger than the files could
-      hold, or there is a symbolic link, which could point anywhere.
+    InvalidInputError: an array is not numeric or not in the encoding that Orbax writes, the arrays
+      are much larger than the files could hold, the folder does not exist, or it contains a
+      symbolic link, which could point anywhere.
   """
   paths = [folder, *folder.rglob("*")]
   if any(path.is_symlink() for path in paths) or not folder.is_dir():
@@ -177,9 +177,9 @@ def _read_zarr_metadata(paths: list[pathlib.Path]) -> Iterator[bytes]:
 
 
 def _declared_bytes(metadata: bytes) -> int:
-  """Return the bytes of an array, or of one chunk if larger, since chunks are read whole."""
+  """Return the size of an array in bytes, or of one chunk, which is read completely, if larger."""
   match json.loads(metadata):
-    # Only the encoding that Orbax writes: other compressors and filters can allocate any amount.
+    # Accept only the encoding of Orbax: other compressors and filters can allocate any amount.
     case {
       "shape": [*shape],
       "chunks": [*chunks],

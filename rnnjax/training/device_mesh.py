@@ -15,8 +15,8 @@ AXIS_TYPES = {"auto": AxisType.Auto, "explicit": AxisType.Explicit, "shard_map":
 def parse_mesh_spec(mesh_spec: str) -> tuple[str, dict[str, int]]:
   """Parse a mesh specification.
 
-  "batch:4,fsdp:2" is a mesh of eight devices; "batch" and "" are one axis of all devices. A prefix
-  selects how the computation is partitioned:
+  "batch:4,fsdp:2" is a mesh of eight devices; "batch" and "" both mean a single axis over all
+  devices. A prefix selects how the computation is partitioned:
 
       "auto/..."       by the compiler; the default
       "explicit/..."   by the types of arrays, which contain their sharding
@@ -26,10 +26,12 @@ def parse_mesh_spec(mesh_spec: str) -> tuple[str, dict[str, int]]:
     mesh_spec: the specification.
 
   Returns:
-    The partitioning, a key of AXIS_TYPES; and the size of each axis, 0 for all remaining devices.
+    The partitioning, a key of AXIS_TYPES; and {axis name: size}, where size 0 means all remaining
+    devices.
 
   Raises:
-    InvalidInputError: the partitioning, an axis or a size is invalid.
+    InvalidInputError: the partitioning, an axis or a size is invalid, an axis is repeated, or more
+      than one size is omitted.
   """
   partitioning, _, axes = mesh_spec.rpartition("/")
   partitioning = partitioning or "auto"
@@ -51,21 +53,26 @@ def parse_mesh_spec(mesh_spec: str) -> tuple[str, dict[str, int]]:
 def use_cpu_cores_as_devices(batch_size: int, mesh_spec: str = "", num_hosts: int = 1):
   """Configure each CPU core as a separate device. Call it before jax first queries devices.
 
-  The matrix products of a step are too small to be split among cores, but the rows of a batch are
-  not: with deferred weight gradients, two devices with half the rows each run small loops 1.4 to
-  1.8 times as fast as one device with both cores. Large weights gain nothing.
+  The matrix products of a step are too small to be split among cores, but the rows of a batch can
+  be split. With deferred weight gradients, small models train 1.4 to 1.8 times as fast on two
+  devices with half the rows each as on one device with both cores. Models with large weights gain
+  nothing.
 
-  The number of devices of a host is the product of the mesh sizes over `num_hosts`, or else the
-  largest number of cores that divides the batch evenly. If XLA_FLAGS or the configuration of jax
-  set a number of devices, that is kept.
+  The number of devices of a host is the product of the mesh sizes divided by `num_hosts`. If a mesh
+  size is omitted, the number of devices is the largest number of cores that divides the batch
+  evenly. If XLA_FLAGS or the configuration of jax set a number of devices, that number is kept.
 
-  XLA gets two threads a core through NPROC, unless NPROC is set: with one, all threads can wait for
-  a device whose work finds no thread (jaxlib 0.10.2 deadlocked in this way once in five epochs).
+  If the environment variable NPROC is unset, it is set so that XLA gets two threads per core (per
+  device, if there are more devices). With one thread per core, all threads can wait for a device
+  that has no thread left to run on (jaxlib 0.10.2 deadlocked in this way once in five epochs).
 
   Args:
     batch_size: B, over all hosts.
     mesh_spec: as for `parse_mesh_spec`.
     num_hosts: the number of hosts.
+
+  Raises:
+    InvalidInputError: the mesh specification is invalid.
   """
   if "device_count" in os.environ.get("XLA_FLAGS", "") or jax.config.jax_num_cpu_devices > 0:
     return
@@ -81,12 +88,12 @@ def make_mesh(batch_size: int | None = None, mesh_spec: str = "") -> Mesh:
   """Return the device mesh of a specification.
 
   Args:
-    batch_size: B, to check that it can be divided among the devices; None for no check.
+    batch_size: B, which is checked to be a multiple of the number of devices; None for no check.
     mesh_spec: as for `parse_mesh_spec`.
 
   Raises:
-    InvalidInputError: there are too few devices, the mesh would leave out a host, or the batch size
-      is not a multiple of the number of devices.
+    InvalidInputError: the specification is invalid, there are too few devices, the mesh leaves out
+      a device of a multi-host run, or the batch size is not a multiple of the number of devices.
   """
   partitioning, sizes = parse_mesh_spec(mesh_spec)
   available, specified = jax.device_count(), math.prod(size for size in sizes.values() if size)
@@ -105,7 +112,7 @@ def make_mesh(batch_size: int | None = None, mesh_spec: str = "") -> Mesh:
     tuple(sizes.values()),
     tuple(sizes),
     axis_types=(AXIS_TYPES[partitioning],) * len(sizes),
-    # jax.make_mesh orders all devices by topology only if it chooses them itself.
+    # jax.make_mesh orders the devices by topology only if `devices` is None.
     devices=None if devices == available else jax.devices()[:devices],
   )
 

@@ -15,14 +15,15 @@ def parse_coordinator(coordinator: str) -> tuple[str | None, int | None, int | N
   """Parse "HOST:PORT,NUMBER,INDEX" or "auto".
 
   Args:
-    coordinator: the address of the first host, the number of hosts and the index of this one. With
+    coordinator: the address of the first host, the number of hosts and the index of this host. With
       "auto", jax gets them from SLURM, Open MPI, Kubernetes or Google Cloud.
 
   Returns:
     The address, the number of hosts and the index of this host; (None, None, None) for "auto".
 
   Raises:
-    InvalidInputError: the text is neither.
+    InvalidInputError: `coordinator` has another form, or the index is not below the number of
+      hosts.
   """
   if coordinator == "auto":
     return None, None, None
@@ -44,7 +45,8 @@ def initialize_distributed(coordinator: str):
     coordinator: as for `parse_coordinator`.
 
   Raises:
-    InvalidInputError: the hosts cannot be found or do not connect in time.
+    InvalidInputError: `coordinator` is invalid, or the hosts cannot be found or do not connect in
+      time.
   """
   address, num_hosts, index = parse_coordinator(coordinator)
   try:
@@ -70,7 +72,7 @@ def local_row_indices(mesh: Mesh, batch_size: int) -> np.ndarray:
 def shard_batches_by_host(mesh: Mesh, batches):
   """Return batches that contain only this host's rows.
 
-  With one host, or if the batches have no method `select_rows`, they are returned unchanged.
+  If there is one host, or `batches` has no method `select_rows`, `batches` is returned unchanged.
   """
   if jax.process_count() == 1 or not hasattr(batches, "select_rows"):
     return batches

@@ -1,4 +1,4 @@
-"""Gradients of a batch, optionally accumulated over parts and with lower precision."""
+"""Gradients of a batch, optionally accumulated over parts and computed in lower precision."""
 
 import jax
 import jax.numpy as jnp
@@ -21,10 +21,10 @@ def compute_gradients(
 ):
   """Return the gradient ∇ (Σ loss / Σ weight) of a batch.
 
-  With several accumulation steps, the batch is divided into parts that are processed one after
-  another, which saves memory. Losses and weights are summed over the parts, so that the gradient is
-  that of the whole batch even if the parts have different weights. Each part contains rows of every
-  device. Parameters and gradients stay float32; only the model computes in `dtype`.
+  If grad_accum_steps is above 1, the batch is divided into parts that are processed one after
+  another, which saves memory. Losses and weights are summed over the parts, so the result is the
+  gradient of the whole batch even if the parts have different weights. Each part contains rows of
+  every device. Parameters and gradients stay float32; only the model computes in `dtype`.
 
   Args:
     task: the task.
@@ -43,7 +43,7 @@ def compute_gradients(
       model_params, model_carry = sharding.gather_params(params), carry
       if dtype != "float32":
         model_params = jax.tree.map(lambda p: p.astype(dtype), model_params)
-        # Each leaf of the carry has its own dtype: some, as an LSTM's c, stay float32.
+        # Each leaf of the carry has its own dtype: some, such as an LSTM's c, stay float32.
         shapes = jax.tree.map(
           lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), (model_params, batch)
         )

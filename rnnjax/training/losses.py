@@ -12,15 +12,15 @@ def cross_entropy(logits: Array, labels: Array, label_smoothing: float = 0.0) ->
 
       −Σₖ qₖ log softmax(z)ₖ,   q = (1 − label_smoothing) onehot(label) + label_smoothing / K
 
-  A single logit z is log p(1)/p(0) of two classes, so that K = 2.
+  A single logit z represents two classes (K = 2): z = log(p(1) / p(0)).
 
   Args:
     logits: [..., K], or [..., 1] for two classes.
     labels: [...], integers below K (0 or 1 for a single logit).
-    label_smoothing: the share of probability that is spread over all classes (Szegedy et al. 2016).
+    label_smoothing: the probability mass that is spread over all classes (Szegedy et al. 2016).
 
   Returns:
-    [...].
+    The cross entropy [...].
   """
   if logits.shape[-1] == 1:
     q = labels * (1 - label_smoothing) + label_smoothing / 2
@@ -38,7 +38,7 @@ def activation_penalty(hs: Array) -> Array:
     hs: hidden states [..., H].
 
   Returns:
-    [...].
+    The penalty [...].
   """
   return jnp.square(hs).mean(-1)
 
@@ -54,13 +54,13 @@ def temporal_penalty(hs: Array) -> Array:
     hs: hidden states [T, ..., H].
 
   Returns:
-    [T − 1, ...].
+    The penalty [T − 1, ...].
   """
   return jnp.square(hs[1:] - hs[:-1]).mean(-1)
 
 
 def class_probabilities(logits: Array) -> Array:
-  """Return softmax(z) [..., K] of logits [..., K]; [..., 2] of a single logit [..., 1]."""
+  """Return the class probabilities [..., K] for logits [..., K]; [..., 2] for logits [..., 1]."""
   if logits.shape[-1] == 1:
     return jax.nn.sigmoid(jnp.concatenate([-logits, logits], -1))
   return jax.nn.softmax(logits, -1)

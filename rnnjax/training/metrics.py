@@ -1,4 +1,4 @@
-"""Metrics as sums: a mean of batch means would depend on how the data is divided into batches."""
+"""Metrics stored as sums. A mean of batch means would depend on how data is split into batches."""
 
 from typing import NamedTuple
 
@@ -30,7 +30,7 @@ class Mean(NamedTuple):
 
 
 def merge_metrics(totals: dict[str, Mean], metrics: dict[str, Mean]) -> dict[str, Mean]:
-  """Add the metrics of one more batch to the totals, on the host and in float64."""
+  """Return the totals plus the metrics of one more batch, summed on the host in float64."""
   merged = {}
   for name, metric in jax.device_get(metrics).items():
     total, weight = totals.get(name, (0, 0))
@@ -44,7 +44,7 @@ def weighted_mean(values: Array, weights: Array) -> Mean:
 
 
 def perplexity(nats: float) -> float:
-  """Return e^nats for nats per token; ∞ on overflow."""
+  """Return e^nats, where `nats` is the cross entropy per token; ∞ on overflow."""
   with np.errstate(over="ignore"):
     return float(np.exp(nats))
 
@@ -52,18 +52,19 @@ def perplexity(nats: float) -> float:
 def span_f1(
   predicted: Array, target: Array, mask: Array, span_tables: tuple[Array, Array, Array]
 ) -> Mean:
-  """Return the strict F1 score of spans, which count only if type and both ends are correct.
+  """Return the strict F1 score of spans. A span is correct if its type and both ends are correct.
 
       F1 = 2 Σ correct / Σ (predicted + target)
 
-  A span is a tag that begins it, tags that continue it, and a tag that ends it. An unfinished span
-  does not count. As a ratio of sums it can be added over batches to the F1 of the whole data set.
+  A span consists of a tag that begins it, tags that continue it, and a tag that ends it. An
+  unfinished span does not count. F1 is a ratio of sums, so adding the results of all batches gives
+  the F1 of the data set.
 
   Args:
     predicted, target: tags [T, B].
     mask: [T, B], False at padding.
-    span_tables: whether a tag begins a span [K], whether it ends one [K], and whether tag j
-      continues a span after tag i [K, K].
+    span_tables: three boolean tables: whether each tag begins a span [K]; whether each tag ends a
+      span [K]; whether tag j continues a span after tag i, at [i, j] of [K, K].
 
   Returns:
     A Mean whose total is 2 Σ correct and whose weight is Σ (predicted + target).
@@ -75,7 +76,7 @@ def span_f1(
     """Return whether a span ends at each step [T, B], and the step at which it began [T, B]."""
     begin, end = begins[tags] & mask, ends[tags] & mask
     is_continued = jnp.pad(continues[tags[:-1], tags[1:]], [(1, 0), (0, 0)])
-    # A span is whole if the number of breaks has not changed since its first step.
+    # A span is complete if the number of breaks has not changed since its first step.
     num_breaks = jnp.cumsum(~is_continued & ~begin, 0)
     begin_step = jax.lax.cummax(jnp.where(begin, steps, -1))
     breaks_at_begin = jnp.take_along_axis(num_breaks, jnp.maximum(begin_step, 0), 0)

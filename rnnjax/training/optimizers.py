@@ -13,15 +13,16 @@ def make_schedule(
 
   Args:
     learning_rate: the peak learning rate.
-    num_steps: the training steps, after which the rate has decayed to 0 (except "constant").
+    num_steps: number of training steps. At the end, the learning rate is 0 (except with
+      "constant").
     name: the decay after the warm-up, one of SCHEDULES.
-    warmup_fraction: the share of steps in which the rate rises linearly from 0.
+    warmup_fraction: the fraction of steps in which the learning rate rises linearly from 0.
 
   Returns:
     step -> learning rate.
 
   Raises:
-    ValueError: there is no schedule of that name.
+    ValueError: `name` is not one of SCHEDULES.
   """
   if name not in SCHEDULES:
     raise ValueError(f"schedule must be one of {SCHEDULES}; got {name!r}")
@@ -63,7 +64,7 @@ def adam(
   return optax.chain(
     optax.clip_by_global_norm(max_grad_norm),
     optax.scale_by_adam(b2=b2),
-    # Weight decay must precede the learning rate, whose sign is negative: else weights would grow.
+    # Weight decay must precede scale_by_learning_rate, which flips the sign: else weights grow.
     optax.add_decayed_weights(weight_decay, is_matrix) if weight_decay else optax.identity(),
     optax.scale_by_learning_rate(learning_rate),
   )

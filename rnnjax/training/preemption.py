@@ -15,11 +15,11 @@ class PreemptionHandler:
           ...
 
   A second signal raises KeyboardInterrupt at once. In multi-host runs jax itself handles SIGTERM
-  and chooses a call of `poll` at which all hosts stop. Outside the main thread, where Python
-  installs no handlers, signals are not recorded.
+  and chooses a call of `poll` at which all hosts stop. Signals are recorded in the main thread
+  only, because Python installs no handlers in other threads.
   """
 
-  # Calls of `poll` in this process, over all runs: jax identifies the common step by this number.
+  # Number of calls of `poll` in this process, over all runs. jax identifies a common step by it.
   num_polls = 0
 
   def __init__(self):
@@ -44,7 +44,7 @@ class PreemptionHandler:
     self.signum = signum
 
   def poll(self) -> int | None:
-    """Return the number of the signal that asks to stop at this point, or None."""
+    """Return the signal number if training should stop at this point, else None."""
     if not self.active:
       return None
     PreemptionHandler.num_polls += 1

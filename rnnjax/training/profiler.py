@@ -19,7 +19,7 @@ class Profiler:
     self.folder, self.is_tracing = folder, False
 
   def step(self, step: int):
-    """Start or stop the trace. Call it before each step, with the steps of this run so far."""
+    """Start or stop the trace. Call it before each step, with the number of steps so far."""
     if self.folder and step == PROFILED_STEPS.start:
       jax.profiler.start_trace(self.folder)
       self.is_tracing = True

@@ -19,10 +19,10 @@ class SavedRun(NamedTuple):
   """A run that was loaded from its directory.
 
   Attributes:
-    config: the fields of its configuration that affect training.
+    config: the configuration fields that affect training.
     params: the parameters with the best validation score.
-    extras: {name: JSON value}, what the parameters need to be used, such as a vocabulary.
-    experiment: the name of its experiment; "" if config.json does not contain it.
+    extras: {name: JSON value}, additional data that inference needs, such as a vocabulary.
+    experiment: the name of the experiment; "" if config.json does not contain it.
   """
 
   config: dict[str, Any]
@@ -32,10 +32,11 @@ class SavedRun(NamedTuple):
 
 
 def load_saved_run(workdir: str) -> SavedRun:
-  """Load a run from its --workdir. Safe on untrusted files: nothing in them is executed.
+  """Load a run from its --workdir. Untrusted files are safe: nothing in them is executed.
 
   Raises:
-    InvalidInputError: there is no run of this library, or none of its checkpoints can be read.
+    InvalidInputError: `workdir` does not contain a run of this library, the run has no checkpoint
+      yet, or none of its checkpoints can be read.
   """
   from rnnjax.training.checkpoints import Checkpoints  # importing Orbax takes seconds
 
@@ -91,7 +92,7 @@ def read_json(path: pathlib.Path) -> Any:
 
 
 def config_to_dict(config) -> dict:
-  """Return a configuration as a dict, without the fields that do not affect training."""
+  """Return a configuration as a dict, without `workdir` and fields that do not affect training."""
   excluded = {"workdir"} | {
     f.name for f in dataclasses.fields(config) if not f.metadata.get("affects_training", True)
   }
@@ -99,13 +100,16 @@ def config_to_dict(config) -> dict:
 
 
 def experiment_name(config_class: type) -> str:
-  """Return the last component of the name of the module that defines a configuration class."""
+  """Return the last component of the name of the module that defines a configuration class.
+
+  For a class of the main module, it is `program_name`.
+  """
   name = config_class.__module__
   return program_name() if name == "__main__" else name.split(".")[-1]
 
 
 def program_name() -> str:
-  """Return the name of the main module or file without its package; "notebook" if there is none."""
+  """Return the name of the main module or file, without package; "notebook" in a notebook."""
   main = sys.modules["__main__"]
   if spec := getattr(main, "__spec__", None):  # started by python -m
     return spec.name.split(".")[-1]
@@ -127,10 +131,11 @@ def package_versions() -> dict[str, str]:
 
 
 def check_run_dir(workdir: pathlib.Path, config):
-  """Check that a run directory is empty or belongs to this configuration.
+  """Check that a run directory contains no run, or one of this configuration.
 
   Raises:
-    InvalidInputError: it belongs to another configuration; the message lists the differences.
+    InvalidInputError: the run in the directory has another configuration; the message lists the
+      differences.
   """
   path = workdir / "config.json"
   if not path.exists():
@@ -153,7 +158,8 @@ def create_run_dir(workdir: pathlib.Path, config, extras: dict | None = None):
   """Create a run directory with config.json and one JSON file for each of `extras`.
 
   Raises:
-    InvalidInputError: the directory belongs to another run or cannot be written.
+    InvalidInputError: the directory contains a run with another configuration or other extras, or
+      cannot be written.
   """
   check_run_dir(workdir, config)
   extras = extras or {}
@@ -178,12 +184,12 @@ def create_run_dir(workdir: pathlib.Path, config, extras: dict | None = None):
 
 
 def _json_round_trip(value):
-  """Return a value as it would be read from a JSON file: tuples become lists, keys strings."""
+  """Return a value as read back from JSON: tuples become lists, and keys become strings."""
   return json.loads(json.dumps(value))
 
 
 def _write_atomic(path: pathlib.Path, text: str):
-  """Write a file that is complete or absent after a crash."""
+  """Write a file atomically: after a crash it is either complete or unchanged."""
   partial = path.with_suffix(".partial")
   partial.write_text(text)
   partial.replace(path)
@@ -200,12 +206,12 @@ def _step_of_line(line: str) -> float:
 class MetricsWriter:
   """Writer of metrics to metrics.jsonl and TensorBoard events.
 
-  It writes nothing without a directory and on hosts other than the primary one.
+  Nothing is written if `workdir` is None, or on a host other than the primary host.
 
   Args:
     workdir: the run directory, or None.
     step: the step from which the run resumes. Lines of later steps, which a killed run wrote after
-      its last checkpoint, are removed: those steps are taken again.
+      its last checkpoint, are removed, because those steps are repeated.
   """
 
   def __init__(self, workdir: pathlib.Path | None, step: int = 0):

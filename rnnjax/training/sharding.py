@@ -29,7 +29,7 @@ def _put_on_mesh(mesh, a, spec):
     return jax.device_put(a, sharding)
   if not getattr(a, "is_fully_addressable", True):
     return resharder(sharding)(a)
-  # The callback below indexes a NumPy array, which a typed key cannot become.
+  # The callback below indexes a NumPy array; a typed key cannot be converted to one.
   if jax.dtypes.issubdtype(a.dtype, jax.dtypes.prng_key):
     return jax.random.wrap_key_data(_put_on_mesh(mesh, jax.random.key_data(a), spec))
   return jax.make_array_from_callback(a.shape, sharding, np.asarray(a).__getitem__)
@@ -41,10 +41,10 @@ def replicate(mesh: Mesh, tree):
 
 
 def param_spec(mesh: Mesh, leaf) -> PartitionSpec:
-  """Return the sharding of a parameter.
+  """Return the PartitionSpec of a parameter.
 
   A matrix is sharded over "fsdp" along the longest axis that is divisible by the size of "fsdp".
-  Vectors, and matrices without such an axis, are replicated.
+  Vectors, and matrices without a divisible axis, are replicated.
   """
   num_shards = dict(mesh.shape).get("fsdp", 1)
   divisible_axes = [axis for axis, size in enumerate(leaf.shape) if size % num_shards == 0]
@@ -66,13 +66,17 @@ def constrain_params(tree):
 
 
 def gather_params(tree):
-  """Gather every leaf on every device, inside a jitted step. Gradients are sharded as before."""
+  """Gather every leaf on every device, inside a jitted step.
+
+  With explicit axes, gradients have the sharding of the parameters. With auto axes, the constraint
+  also applies to gradients, and `constrain_params` shards the updated parameters again.
+  """
   mesh = jax.sharding.get_abstract_mesh()
   return jax.tree.map(lambda a: _constrain(mesh, a, REPLICATED), tree)
 
 
 def _constrain(mesh, a, spec):
-  """Constrain the sharding of an array. Without an axis "fsdp" in the mesh, this does nothing."""
+  """Constrain the sharding of an array. If the mesh has no axis "fsdp", return it unchanged."""
   if "fsdp" not in mesh.axis_names:
     return a
   if AxisType.Explicit in mesh.axis_types:
@@ -81,18 +85,20 @@ def _constrain(mesh, a, spec):
 
 
 def _batch_spec(mesh, a, axis):
-  """Return the sharding of an array with rows along `axis`. Scalars are replicated."""
+  """Return the PartitionSpec that shards `axis` over all devices. Scalars are replicated."""
   return PartitionSpec(*[None] * axis, mesh.axis_names) if a.ndim else REPLICATED
 
 
 def _batch_specs(mesh, batch):
-  """Return the sharding of each leaf of a batch along its batch axis: the second axis of time-major
-  [T, B, ...], the first of [B]."""
+  """Return the PartitionSpec of each leaf of a batch, sharded along its batch axis.
+
+  The batch axis is the second axis of time-major leaves [T, B, ...], and the first of leaves [B].
+  """
   return jax.tree.map(lambda a: _batch_spec(mesh, a, min(a.ndim - 1, 1)), batch)
 
 
 def _carry_specs(mesh, carry):
-  """Return the sharding of each leaf [B, ...] of a carry."""
+  """Return the PartitionSpec of each leaf [B, ...] of a carry."""
   return jax.tree.map(lambda a: _batch_spec(mesh, a, 0), carry)
 
 
@@ -102,9 +108,9 @@ def shard_carry(mesh: Mesh, carry):
 
 
 def shard_batch(mesh: Mesh, batch):
-  """Shard each leaf of a batch along its batch axis, as `_batch_specs` says.
+  """Shard each leaf of a batch along its batch axis, i.e. axis 1 of [T, B, ...] and axis 0 of [B].
 
-  In multi-host runs each host passes its own rows only, and the result is the whole batch.
+  In multi-host runs each host passes only its own rows, and the result is the global batch.
   """
   shardings = jax.tree.map(lambda spec: NamedSharding(mesh, spec), _batch_specs(mesh, batch))
   if jax.process_count() == 1:
@@ -114,10 +120,10 @@ def shard_batch(mesh: Mesh, batch):
 
 @functools.cache  # so that jit compiles once for each task and mesh
 def with_explicit_sharding(task: Task, mesh: Mesh) -> Task:
-  """Return a task for a mesh with explicit axes. For other meshes the task is returned unchanged.
+  """Return a task with explicit sharding if the mesh has explicit axes, else the unchanged task.
 
-  Inside the model the compiler partitions the computation (`auto_axes`), because flax layers do not
-  support explicit sharding. All arrays outside have explicit sharding.
+  Inside the model, the compiler partitions the computation (`auto_axes`), because flax layers do
+  not support explicit sharding. All arrays outside the model have explicit sharding.
   """
   if AxisType.Explicit not in mesh.axis_types:
     return task
@@ -136,7 +142,7 @@ def with_explicit_sharding(task: Task, mesh: Mesh) -> Task:
     carry = jax.eval_shape(task.initial_carry, without_sharding(params), without_sharding(batch))
     out_specs = _carry_specs(mesh, carry)
     carry_fn = jax.sharding.auto_axes(task.initial_carry, out_sharding=out_specs)
-    # Inside a step the mesh is set already, and jit does not allow to set it again.
+    # Inside a step the mesh is already set, and jit does not allow setting it again.
     if jax.sharding.get_abstract_mesh() == mesh.abstract_mesh:
       return carry_fn(params, batch)
     with jax.set_mesh(mesh):

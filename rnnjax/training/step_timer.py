@@ -1,4 +1,4 @@
-"""Time of training by cause: waiting for input, compiling, computing steps."""
+"""Training time by cause: waiting for input, compilation, training steps."""
 
 import functools
 import time
@@ -55,7 +55,7 @@ class StepTimer:
     self.compile_seconds_before = sum(self.compile_seconds)
 
   def time_batches(self, batches: Iterable) -> Iterator:
-    """Yield the batches with prefetching, counting the time of waiting and the tokens."""
+    """Yield the batches with prefetching; add up the waiting time, the steps and the tokens."""
     prefetched = prefetch(batches)
     while True:
       wait_start = time.perf_counter()
@@ -68,13 +68,14 @@ class StepTimer:
       yield batch
 
   def lap(self) -> dict[str, float]:
-    """Return the timing since the previous lap, and start a new one.
+    """Return the timing since the previous lap, and start a new lap.
 
     Returns:
-      "seconds/compile", the total time of compilation; and if there were steps:
+      A dict of these entries, of which the last three exist only if there were steps:
+      "seconds/compile", the total time of compilation;
       "seconds/input", the time of waiting for input, per step;
-      "seconds/step", the time without compilation, per step;
-      "tokens_per_second", over all hosts and without compilation.
+      "seconds/step", the time per step without compilation, including waiting for input;
+      "tokens_per_second", the throughput of all hosts, without compilation time.
     """
     compile_time = sum(self.compile_seconds) - self.compile_seconds_before
     other_time = time.perf_counter() - self.start_time - compile_time

@@ -1,4 +1,4 @@
-"""Tasks: the pure functions init, loss, score and predict, all that training knows of a model."""
+"""Tasks: learning problems as pure functions, the only interface of training to a model."""
 
 import functools
 from collections.abc import Callable
@@ -24,8 +24,8 @@ class Task(NamedTuple):
     init: key, batch -> params.
     loss: params, carry, batch, key -> carry, {name: Mean}. The metric "loss" is minimized.
     score: params, carry, batch -> carry, {name: Mean}, for validation and test.
-    initial_carry: params, batch -> the carry of the first batch, which each batch passes to the
-      next: a pytree of arrays [B, ...], or () for none.
+    initial_carry: params, batch -> the carry before the first batch: a pytree of arrays [B, ...],
+      or () for none. Each batch passes its final carry to the next.
     predict: params, inputs -> {name: array}, the outputs for a batch without labels. An output
       "carry" can be passed as an input of the next call.
   """
@@ -79,7 +79,7 @@ def supervised_task(
   Args:
     model: a flax module, called as tokens, lengths, [features,] key=None -> outputs.
     metrics_fn: outputs, batch -> {name: Mean}. The metric "loss" is minimized.
-    train_metrics_fn: the same for training; None if it does not differ.
+    train_metrics_fn: the metrics function of training; None for metrics_fn.
     input_names: as for `classification_task`.
     predict_fn: outputs, batch -> {name: array}, the result of `Task.predict`.
   """
@@ -162,8 +162,8 @@ def tagging_task(model: Any, span_tables: tuple | None = None) -> Task:
 
   def predict(params, batch):
     tag_params, scores = apply(params, batch)
-    # An export has a symbolic T, which may be 1. With one more padded step there is always a second
-    # step, and no special case of T = 1.
+    # An exported program has a symbolic T, which may be 1. One more padded step guarantees T ≥ 2,
+    # so that T = 1 is not a special case.
     padded_scores = jnp.pad(scores, [(0, 1), (0, 0), (0, 0)])
     inputs = tag_params, padded_scores, batch["lengths"]
     tags, marginals = model.tag_layer.best_tags(*inputs), model.tag_layer.marginals(*inputs)
@@ -177,8 +177,8 @@ def seq2seq_task(model: Any, label_smoothing: float = 0.0, coverage_weight: floa
 
   A batch is {"tokens": [S, B], "lengths": [B], "targets": [T + 1, B], "target_lengths": [B],
   "weights": [B]}. A target begins with the start token and ends with the end token. The loss is in
-  nats per target token. The accuracy, computed in validation and test only, is the share of tokens
-  that are the most probable ones given the true tokens before them.
+  nats per target token. The accuracy, computed in validation and test only, is the fraction of
+  target tokens to which the model assigns the highest probability, given the true tokens before.
 
   Args:
     model: a `Seq2Seq`.
@@ -188,7 +188,7 @@ def seq2seq_task(model: Any, label_smoothing: float = 0.0, coverage_weight: floa
   """
 
   def select_inputs(batch):
-    """Return the model's inputs, the last of which are the weights [T, B] of target tokens."""
+    """Return source tokens, source lengths, targets, and weights [T, B] of the target tokens."""
     tokens, lengths, targets = (batch[name] for name in ("tokens", "lengths", "targets"))
     mask = padding_mask(targets[1:, :, None], batch["target_lengths"] - 1)
     return tokens, lengths, targets, mask * batch["weights"][None]
@@ -222,21 +222,21 @@ def seq2seq_task(model: Any, label_smoothing: float = 0.0, coverage_weight: floa
 def language_modeling_task(
   model: Any, activation_reg: float = 0.0, temporal_reg: float = 0.0, state_reset_prob: float = 0.0
 ) -> Task:
-  """Return a task that predicts each token from those before it, in a text that spans batches.
+  """Return a task that predicts each token of a text from the tokens before it.
 
   A batch is {"tokens": [T + 1, B], "weights": [T, B]}: a window of B columns of a text, with a
-  weight for each pair of consecutive tokens wₜ, wₜ₊₁. The carry of the encoder is passed to the
-  next batch without its gradient: truncated backpropagation through time (Williams & Peng 1990).
-  The loss is in nats per token. Training adds the penalties α Σ drop(h)²/H and β Σ (hₜ − hₜ₋₁)²/H
-  (Merity, McCann & Socher 2017).
+  weight for each pair of consecutive tokens wₜ, wₜ₊₁. The next batch continues the text. The carry
+  of the encoder is passed to the next batch without its gradient: truncated backpropagation through
+  time (Williams & Peng 1990). The loss is in nats per token. Training adds the penalties α Σ
+  drop(h)²/H and β Σ (hₜ − hₜ₋₁)²/H (Merity, McCann & Socher 2017).
 
   Args:
     model: a `LanguageModel`.
-    activation_reg: α.
-    temporal_reg: β.
-    state_reset_prob: the probability that a column starts from the initial carry in a window, in
-      training. Without resets the initial carry is never trained on after the first window: an LSTM
-      can get stuck in text that starts from it, and a learned initial carry is not learned.
+    activation_reg: α, the weight of the activation penalty.
+    temporal_reg: β, the weight of the temporal penalty.
+    state_reset_prob: the probability that a column starts a training window from the initial carry.
+      Without resets, only the first window starts from the initial carry. An LSTM can then get
+      stuck in text that starts from it, and a trainable initial carry is not trained.
   """
 
   def apply(params, carry, batch, key=None):

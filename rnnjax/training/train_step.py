@@ -27,7 +27,7 @@ class TrainState(NamedTuple):
     averaged_params: the average of the parameters over steps; None if no average is kept.
     opt_state: the state of the optimizer.
     carry: the carry that the last batch passes to the next.
-    key: the random key, into which the number of each step is folded.
+    key: the random key; each step uses `fold_in(key, step)`.
   """
 
   step: Array
@@ -51,7 +51,7 @@ def init_state(
   Args:
     task: the task.
     optimizer: the optimizer.
-    batch: a batch, of which only shapes and dtypes matter.
+    batch: an example batch; only its shapes and dtypes matter.
     key: the random key of the initialization and of training.
     keep_average: whether the state contains an average of the parameters.
   """
@@ -68,8 +68,10 @@ class StepOptions(NamedTuple):
   Attributes:
     task: the task.
     optimizer: the optimizer.
-    averaging: step -> μ, the weight of the newest parameters in the average, if there is one.
-    log_gradients: add the metrics "gradient/NAME", the norm of the gradient of each parameter.
+    averaging: step -> μ, the weight of the newest parameters in the average; ignored if no average
+      is kept.
+    log_gradients: whether to add the metrics "gradient/NAME", the norm of the gradient of each
+      parameter.
     grad_accum_steps: as for `compute_gradients`.
     dtype: as for `compute_gradients`.
   """
@@ -83,7 +85,7 @@ class StepOptions(NamedTuple):
 
 
 class DivergedError(FloatingPointError):
-  """Raised when a step would not be finite.
+  """Raised when a step has non-finite values.
 
   Attributes:
     train_state: the state before that step, which is finite.
@@ -113,7 +115,7 @@ def train_loop(
   Args:
     task: the task.
     optimizer: the optimizer.
-    state: the state to start from, such as that of `init_state`.
+    state: the state to start from, e.g. as returned by `init_state`.
     batches: one batch per step. In multi-host runs each host passes its own rows.
     mesh: the devices; None for all.
     **options: fields of `StepOptions`.
@@ -122,7 +124,7 @@ def train_loop(
     The state after the step, and its metrics {name: Mean} as NumPy arrays.
 
   Raises:
-    DivergedError: the loss, a gradient or a parameter would not be finite.
+    DivergedError: the loss, a gradient or an updated parameter is not finite.
   """
   mesh = mesh or device_mesh.make_mesh()
   step_options = StepOptions(sharding.with_explicit_sharding(task, mesh), optimizer, **options)
@@ -130,21 +132,21 @@ def train_loop(
   for batch in batches:
     with jax.set_mesh(mesh):
       state, *outputs = _train_step(step_options, state, sharding.shard_batch(mesh, batch))
-    # This waits for the step. Meanwhile a thread reads the next batch; see `prefetch`.
+    # device_get waits for the step. Meanwhile a thread reads the next batch; see `prefetch`.
     step_metrics, is_finite = jax.device_get(outputs)
     _raise_if_nonfinite(state, is_finite)
     yield state, step_metrics
 
 
 def shard_state(mesh: Mesh, state: TrainState) -> TrainState:
-  """Place a state on a mesh: the carry sharded by rows, the parameters as `sharding.param_spec`."""
+  """Place a state on a mesh: the carry sharded by rows, all other arrays by `param_spec`."""
   carry = sharding.shard_carry(mesh, state.carry)
   return sharding.shard_params(mesh, state._replace(carry=()))._replace(carry=carry)
 
 
 @functools.partial(jax.jit, static_argnums=0, donate_argnums=1)
 def _train_step(options, state, batch):
-  """Take a step; return the new state, the metrics, and whether each value is finite."""
+  """Take a step; return the new state, the metrics, and flags for `_raise_if_nonfinite`."""
   key = jax.random.fold_in(state.key, state.step)
   grads, carry, step_metrics = compute_gradients(
     options.task, state.params, state.carry, batch, key, options.grad_accum_steps, options.dtype
@@ -173,10 +175,10 @@ def _train_step(options, state, batch):
 
 
 def _raise_if_nonfinite(state: TrainState, is_finite: np.ndarray):
-  """Raise DivergedError if a value is not finite, and name the first ones.
+  """Raise DivergedError if a value is not finite. The message names the first such values.
 
   Args:
-    state: the state, which is the one before the step if a value is not finite.
+    state: the state after the step, or before the step if a value is not finite.
     is_finite: flags of the loss, of each gradient and of each parameter.
   """
   if is_finite.all():
@@ -203,8 +205,8 @@ def evaluate(task: Task, params: Params, batches: Iterable, mesh: Mesh | None = 
   Args:
     task: the task.
     params: its parameters.
-    batches: batches in order, between which the carry is passed on. If they have a method
-      `select_rows`, each host reads its own rows only.
+    batches: batches in order; each batch passes its carry to the next. If `batches` has a method
+      `select_rows`, each host reads only its own rows.
     mesh: the devices; None for all.
   """
   mesh = mesh or device_mesh.make_mesh()

@@ -41,11 +41,11 @@ class TrainerState(NamedTuple):
   Attributes:
     train_state: the newest state. Its step is also the position in the data.
     best_params: the parameters with the best validation score.
-    best_score: that score; a loss is negated, so that more is better. −∞ before the first
-      validation.
+    best_score: the best validation score; a loss is negated, so that higher is better. −∞ before
+      the first validation.
     seconds: the time of training so far.
     last_eval_step: the step of the last validation.
-    train_metrics: the metrics {name: Mean} of the steps since then.
+    train_metrics: the metrics {name: Mean} of the steps since the last validation.
   """
 
   train_state: TrainState
@@ -57,44 +57,45 @@ class TrainerState(NamedTuple):
 
 
 class Preempted(SystemExit):
-  """Raised when a signal stopped the run after a step, which was saved."""
+  """Raised after a signal stopped the run and the last step was saved."""
 
 
 class Trainer:
-  """Trains a task, selects the best parameters by validation, and tests them once.
+  """A trainer of a task that selects the best parameters by validation and tests them.
 
       with Trainer(config, task, data, optimizer, num_steps) as trainer:
         for state, metrics in trainer.train():
           ...
         scores = trainer.test()
 
-  Ctrl-C and SIGTERM stop training after the current step, save it, and log how to resume. The same
-  configuration and workdir resume bit for bit, also after the process was killed.
+  Ctrl-C and SIGTERM stop training after the current step, save it, and log how to resume. A run
+  with the same configuration and workdir resumes bit for bit, even after the process was killed.
 
   Args:
     config: a dataclass with `seed` and `workdir`, the run directory or "" for none.
     task: the task.
-    data: an object with `train` (with `stream`, `batch_size` and a length), `valid` and `test`
-      (iterables of batches).
+    data: an object with `train`, `valid` and `test`. `train` has `stream`, `batch_size` and a
+      length; `valid` and `test` are iterables of batches.
     optimizer: the optimizer.
-    num_steps: the steps of the whole training.
+    num_steps: the total number of training steps.
     averaging: the schedule of parameter averaging; None for no average.
-    eval_every: the steps between two validations; None for one epoch.
-    metric: the validation metric that selects the best parameters: the highest value, or the lowest
-      if it is "loss".
-    extras: {name: JSON value}, what is needed to use the parameters, such as a vocabulary; each is
-      saved as a file in the run directory.
-    param_stats_fn: params -> {name: number}, written to the metrics at each validation. If it is
-      given, the norms of the gradients are written too.
+    eval_every: number of steps between two validations; None for one epoch.
+    metric: the validation metric that selects the best parameters. The highest value is the best,
+      except for "loss", where the lowest value is the best.
+    extras: {name: JSON value}, additional data that inference needs, such as a vocabulary; each
+      entry is saved as a JSON file in the run directory.
+    param_stats_fn: params -> {name: number}, written to the metrics at each validation. With this
+      function, the norms of the gradients are written too.
     mesh_spec: the device mesh, as for `device_mesh.parse_mesh_spec`.
     grad_accum_steps, dtype: as for `compute_gradients`.
-    checkpoint_every: the steps between checkpoints, in addition to one at each validation; 0 for
-      none.
+    checkpoint_every: number of steps between checkpoints, in addition to the checkpoint at each
+      validation; 0 for no additional checkpoints.
     profile: write a profiler trace of a few steps to WORKDIR/profile.
 
   Raises:
-    InvalidInputError: workdir belongs to another run, the batch cannot be divided among the
-      devices, or the task has no such metric.
+    InvalidInputError: workdir belongs to another run, the batch cannot be divided among the devices
+      and accumulation steps, `profile` is set without workdir, or `metric` is not a score of the
+      task.
   """
 
   def __init__(
@@ -150,7 +151,7 @@ class Trainer:
       raise InvalidInputError(
         f"metric must be one of the scores of the task, {', '.join(score_metrics)}; got {metric!r}"
       )
-    # eval_shape precedes shard_state: it does not accept arrays sharded over explicit mesh axes.
+    # eval_shape precedes shard_state, because it rejects arrays sharded over explicit mesh axes.
     loss_metrics = jax.eval_shape(task.loss, state.params, state.carry, example, state.key)[1]
     metric_names = [*loss_metrics]
     if param_stats_fn:
@@ -199,12 +200,13 @@ class Trainer:
     """Train to the last step; yield the state and the metrics of each step.
 
     Raises:
-      DivergedError: a step would not be finite; the state before it is saved.
+      DivergedError: a step has non-finite values; the state before that step is saved if there is a
+        workdir.
       Preempted: a signal stopped the run.
     """
     self.timer.reset()
     start_time, seconds_before = time.perf_counter(), self.state.seconds
-    # The n-th batch is a function of the seed and n, so that a resumed run starts at its step.
+    # The n-th batch is a function of the seed and n, so a resumed run continues at its step.
     stream = distributed.shard_batches_by_host(self.mesh, self.data.train).stream(self.step)
     task = sharding.with_shard_map(self.task, self.mesh) if self.use_shard_map else self.task
     loop = train_loop(
@@ -218,14 +220,14 @@ class Trainer:
       grad_accum_steps=self.grad_accum_steps,
       dtype=self.dtype,
     )
-    # A signal may have interrupted the validation after which the run was saved: repeat it.
+    # If a signal interrupted the validation of this step, repeat the validation.
     if self.step and self._is_eval_step(self.step) and self.state.last_eval_step < self.step:
       self._validate_and_save()
     progress_bar = tqdm.tqdm(
       total=self.num_steps,
       initial=self.step,
       unit="step",
-      disable=None if distributed.is_primary_host() else True,  # None: off if not a terminal
+      disable=None if distributed.is_primary_host() else True,  # None: only in a terminal
     )
     first_step = self.step + 1
     for step in range(first_step, self.num_steps + 1):
@@ -278,7 +280,7 @@ class Trainer:
   def _is_best(self, score: float) -> bool:
     """Return whether a validation score is the best so far.
 
-    A NaN score never blocks a later one, and is the best one only if there is no other.
+    A NaN score is the best only if there is no earlier score, and any later score replaces it.
     """
     best = self.state.best_score
     return score > best or math.isnan(best) or (math.isnan(score) and best == -math.inf)
@@ -309,7 +311,7 @@ class Trainer:
       self._save()
 
   def _stop_if_signaled(self):
-    """If a signal arrived, save and raise Preempted; a run without workdir gets one."""
+    """If a signal arrived, save and raise Preempted; create a workdir if there is none."""
     signum = self.preemption.poll()
     if not signum:
       return

@@ -1,1 +1,1 @@
-"""Newton's method over time: all steps of a nonlinear cell at once."""
+"""Newton's method over time, which computes all steps of a nonlinear cell in parallel."""

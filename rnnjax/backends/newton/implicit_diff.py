@@ -1,10 +1,11 @@
-"""Gradients of a solved recurrence, by the implicit function theorem.
+"""Gradients of the solution of a recurrence, by the implicit function theorem.
 
-If the states solve sₜ = f(sₜ₋₁, xₜ), the backward pass does not depend on how they were computed.
-It is one linear recurrence, backward in time. The gradients of the parameters and inputs follow
-from it for all steps at once:
+If the states solve sₜ = f(sₜ₋₁, xₜ), the gradients do not depend on how the states were computed.
+The backward pass is a linear recurrence, backward in time:
 
     μₜ = Jₜᵀ μₜ₊₁ + (∂yₜ/∂sₜ₋₁)ᵀ ∂L/∂yₜ        μₜ = ∂L/∂sₜ₋₁,  Jₜ = ∂f/∂s(sₜ₋₁)
+
+The gradients of the parameters and inputs are then computed from μ for all steps at once.
 """
 
 import functools
@@ -25,16 +26,16 @@ from rnnjax.backends.scan import masked_step
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
 def solve_with_implicit_vjp(solver, cell, reverse, params, xs, mask, initial_carry):
-  """Run all steps of a cell at once if the solver converges, else one by one.
+  """Run all steps of a cell at once if the solver converges; otherwise run the steps one by one.
 
   Args:
-    solver: (params, xs, mask, initial_carry) -> s [T, ..., n], info; info.converged is whether s
-      solves the recurrence.
+    solver: (params, xs, mask, initial_carry) -> (s [T, ..., n], info). s contains the states after
+      each step, and info.converged is True if s solves the recurrence.
     cell, reverse, params, xs, mask: as for `rnnjax.backends.scan.scan`.
     initial_carry: the initial carry.
 
   Returns:
-    (final carry, ys, carry before each step), and the solver's info.
+    ((final_carry, ys, prev_carries), info), where prev_carries contains the carry before each step.
   """
   s, info = solver(params, xs, mask, initial_carry)
 
@@ -76,8 +77,8 @@ def _backward(solver, cell, reverse, saved, cotangents):
   JT, q = J.swapaxes(-1, -2), flatten_carry(tree_add(dcarries_by_output, dprev_carries))
   first, last = (-1, 0) if reverse else (0, -1)
   q = q.at[last].add(matvec(JT[last], flatten_carry(dfinal_carry)))
-  # The states of an expanding recurrence have products of Jacobians that overflow, even if no
-  # gradient does. Then the gradients are computed step by step.
+  # If the recurrence expands, products of Jacobians can overflow even if all gradients are finite.
+  # Then the gradients are computed step by step.
   parallel = functools.partial(parallel_linear_scan, reverse=not reverse)
   sequential = functools.partial(sequential_linear_scan, reverse=not reverse)
   μ = jax.lax.cond(converged, parallel, sequential, JT, q)

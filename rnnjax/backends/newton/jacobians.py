@@ -1,4 +1,4 @@
-"""Carries as vectors, and the Jacobians of all steps."""
+"""Conversion of carries to vectors, and the Jacobians of all steps of a recurrence."""
 
 import jax
 import jax.numpy as jnp
@@ -10,12 +10,12 @@ from rnnjax.types import Array, Carry, Params
 
 
 def flatten_carry(carry: Carry) -> Array:
-  """Return the carry as vectors s [..., n]: its leaves, concatenated."""
+  """Concatenate the leaves of a carry to vectors s [..., n]."""
   return jnp.concatenate(jax.tree.leaves(carry), -1)
 
 
 def unflatten_carry(s: Array, like: Carry) -> Carry:
-  """Return vectors s [..., n] as a carry with the structure, sizes and dtypes of another one."""
+  """Split vectors s [..., n] into a carry with the structure, sizes and dtypes of `like`."""
   leaves, structure = jax.tree.flatten(like)
   ends = [sum(leaf.shape[-1] for leaf in leaves[:i]) for i in range(1, len(leaves))]
   parts = jnp.split(s, ends, -1)
@@ -31,18 +31,19 @@ def step_jacobians(
   before: Array,
   jacobian: str = "full",
 ) -> tuple[Array, Array]:
-  """Return f(sₜ₋₁, xₜ) and Jₜ = ∂f/∂s(sₜ₋₁) of all steps at once.
+  """Return f(sₜ₋₁, xₜ) and Jₜ = ∂f/∂s(sₜ₋₁) for all steps t at once.
 
   Args:
     cell, params, xs, mask: as for `rnnjax.backends.scan.scan`.
-    like: a carry with the sizes and dtypes of s.
-    before: sₜ₋₁ of each step, [T, ..., n].
+    like: a carry whose structure, sizes and dtypes `unflatten_carry` uses.
+    before: the states sₜ₋₁ before each step, [T, ..., n].
     jacobian: "full" or "diagonal".
 
   Returns:
-    The states after each step [T, ..., n], and Jacobians [T, ..., n, n] or diagonals [T, ..., n].
+    The states after each step [T, ..., n], and the Jacobians: [T, ..., n, n] if "full", or their
+    diagonals [T, ..., n] if "diagonal".
   """
-  # Unit vectors without a batch axis: their product with U is computed once for all rows.
+  # The unit vectors have no batch axis, so their product with U is computed once for all rows.
   units = cast_to_varying(jnp.eye(before.shape[-1], dtype=before.dtype), xs)
 
   def linearize_row(x, mask, s):

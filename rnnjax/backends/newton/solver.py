@@ -1,19 +1,19 @@
-"""Newton's method over time: all steps of a nonlinear cell at once.
+"""Newton's method over time, which computes all steps of a nonlinear cell in parallel.
 
 Lim, Zhu, Selfridge & Kasim, Parallelizing Non-Linear Sequential Models over the Sequence Length,
 2024 (DEER); Gonzalez, Warrington, Smith & Linderman, Towards Scalable and Stable Parallelization of
 Nonlinear RNNs, 2024 (diagonal Jacobians).
 
-The method starts from a guess of the states of all steps. While they do not solve the recurrence,
-it linearizes the steps around them. The linearized recurrence is solved by a scan of depth log₂ T
-(`rnnjax.backends.linear_scan`):
+The method starts from a guess of the states at all steps. Each iteration linearizes the recurrence
+around the current states. It then solves the linearized recurrence with a scan of depth log₂ T
+(`rnnjax.backends.linear_scan`) and updates the states:
 
     rₜ = f(sₜ₋₁, xₜ) − sₜ                     residual of a guess s₁, ..., s_T
     δₜ = Jₜ δₜ₋₁ + rₜ,   Jₜ = ∂f/∂s(sₜ₋₁)     error of the guess, to first order
     sₜ ← sₜ + δₜ                              after k iterations the first k steps are exact
 
-When it has converged, s equals the states of a loop. The backward pass solves one such recurrence,
-transposed (`rnnjax.backends.newton.implicit_diff`).
+After convergence, s equals the states of a sequential loop. The backward pass solves one linear
+recurrence with the transposed Jacobians (`rnnjax.backends.newton.implicit_diff`).
 """
 
 import functools
@@ -37,21 +37,22 @@ from rnnjax.cells.base import Cell, accumulation_dtype
 from rnnjax.types import Array, Carry, Params
 
 JACOBIAN_FORMS = ("full", "diagonal")
-MAX_JACOBIAN_GIB = 2.0  # limit for the Jacobians of all steps
+MAX_JACOBIAN_GIB = 2.0  # maximum size of the Jacobians of all steps, in GiB
 
 
 class NewtonOptions(NamedTuple):
-  """Options of the solver; they change time and memory, and results only within the tolerance.
+  """Options of the solver. They change speed and memory use, and results only within the tolerance.
 
   Attributes:
-    jacobian: "full" needs n³ operations per step and converges quadratically; "diagonal" uses only
+    jacobian: "full" needs n³ operations per step and converges quadratically. "diagonal" uses only
       the diagonals of the Jacobians, needs n operations per step, and takes more iterations. The
       backward pass always uses full Jacobians.
-    damping: factor in [0, 1); Jacobians are multiplied by 1 − damping, which stabilizes expanding
+    damping: a number in [0, 1). Jacobians are multiplied by 1 − damping, which stabilizes expanding
       recurrences.
-    tolerance: limit of |rₜ| / max(1, |sₜ|); None for 16 times the machine epsilon.
-    max_iterations: number of iterations after which, without convergence, the steps are run one by
-      one.
+    tolerance: the solver converges if all |rₜ| / max(1, |sₜ|) are at most this; None for 16 times
+      the machine epsilon.
+    max_iterations: maximum number of iterations. If the solver has not converged by then, the steps
+      are run one by one.
   """
 
   jacobian: str = "full"
@@ -61,12 +62,13 @@ class NewtonOptions(NamedTuple):
 
 
 class NewtonInfo(NamedTuple):
-  """Convergence of the solver.
+  """Information on the convergence of the solver.
 
   Attributes:
     num_iterations: number of updates of the states.
     residual: the largest |rₜ| / max(1, |sₜ|) after the last iteration.
-    converged: whether the residual is within the tolerance; if not, the steps were run one by one.
+    converged: whether the residual is at most the tolerance. If False, the steps were run one by
+      one.
   """
 
   num_iterations: Array
@@ -77,7 +79,7 @@ class NewtonInfo(NamedTuple):
 def newton(
   cell: Cell, params: Params, xs: Array, mask: Array | None, carry: Carry, reverse: bool
 ) -> tuple[Carry, Array]:
-  """Run a cell by `solve` with default options; arguments and results are those of `scan`.
+  """Run a cell with `solve` and default options; arguments and results are as for `scan`.
 
   If the batch is sharded over a mesh, each device solves its own rows.
   """
@@ -90,7 +92,11 @@ def newton(
 
 
 def requires_small_jacobians(cell: Cell, params: Params, xs: Array, carry: Carry) -> str:
-  """Return why the Jacobians of all steps cannot be computed; "" if they can."""
+  """Return the reason why the newton backend cannot run a cell; "" if it can.
+
+  The carry must consist of vectors, a step must not mix rows, and the Jacobians of all steps must
+  take at most MAX_JACOBIAN_GIB.
+  """
   if any(leaf.ndim != xs.ndim - 1 for leaf in jax.tree.leaves(carry)):
     shapes = [leaf.shape for leaf in jax.tree.leaves(carry)]
     return f"it needs a carry of vectors, and that of {cell} is {shapes}; backend='scan' runs it"
@@ -118,9 +124,10 @@ def solve(
   reverse: bool = False,
   options: NewtonOptions = NewtonOptions(),
 ) -> tuple[Carry, Array, NewtonInfo]:
-  """Run all steps of a cell at once by Newton's method, or one by one if it does not converge.
+  """Run all steps of a cell at once with Newton's method.
 
-  The computation is in float32 or wider. Forward-mode differentiation (jvp) is not supported.
+  If the iterations do not converge, the steps are run one by one. The computation is in float32 or
+  wider. Forward-mode differentiation (jvp) is not supported.
 
   Args:
     cell, params, mask, reverse: as for `rnnjax.backends.scan.scan`.
@@ -129,7 +136,7 @@ def solve(
     options: form of the Jacobians, damping, tolerance and number of iterations.
 
   Returns:
-    The final carry, the outputs ys [T, ..., H], and information on the convergence.
+    The final carry, the outputs ys [T, ..., H], and a `NewtonInfo`.
 
   Raises:
     ValueError: an option is invalid.
@@ -158,11 +165,11 @@ def solve(
 
 
 def _newton_iterations(cell, options, reverse, params, xs, mask, initial_carry):
-  """Return the states s [T, ..., n] after the last iteration, and information on convergence."""
+  """Return the states s [T, ..., n] after the last iteration, and a `NewtonInfo`."""
   first, scale = flatten_carry(initial_carry), 1 - options.damping
   eps = max(float(jnp.finfo(leaf.dtype).eps) for leaf in jax.tree.leaves(initial_carry))
   tolerance = 16 * eps if options.tolerance is None else options.tolerance
-  # The projections do not depend on the states, so they are computed once, before the iterations.
+  # The projected inputs do not depend on the states, so they are computed once, before iterating.
   us = project_steps(cell, params, xs)
   projected_cell = cell._replace(project=lambda params, u: u)
 

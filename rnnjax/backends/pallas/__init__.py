@@ -1,1 +1,1 @@
-"""Pallas kernels that run the whole loop over time in one launch, on NVIDIA GPUs and TPUs."""
+"""Pallas kernels that run the loop over time in one kernel launch, on NVIDIA GPUs and TPUs."""

@@ -1,7 +1,8 @@
-"""A tanh without branches, and its substitution in other functions.
+"""A tanh without branches, and a transformation that replaces tanh by it in other functions.
 
-CUDA's tanh branches on the magnitude of its argument. A branch prevents a thread from working on
-several numbers at once, which is the only way to hide latency in a kernel with few warps.
+CUDA's tanh branches on the magnitude of its argument. A branch prevents instruction-level
+parallelism, i.e. a thread cannot compute several numbers at once. In a kernel with few warps this
+parallelism is the only way to hide latency.
 """
 
 import functools
@@ -10,7 +11,8 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import Literal
 
-# Below the cutoff tanh is computed by its series. Above it 1 − 2/(e²ˣ + 1) is accurate enough.
+# If |x| is below the cutoff, tanh is computed by its series. Otherwise 1 − 2/(e²ˣ + 1) is accurate
+# enough.
 SERIES_CUTOFF = 0.4
 # Coefficients of tanh(x)/x as a polynomial in x².
 SERIES_COEFFICIENTS = (1, -1 / 3, 2 / 15, -17 / 315, 62 / 2835, -1382 / 155925)
@@ -32,7 +34,7 @@ def _tanh_jvp(primals, tangents):
 
 
 def replace_tanh(f):
-  """Return f with `branchless_tanh` in place of tanh, also in jitted functions that f calls."""
+  """Return f with tanh replaced by `branchless_tanh`, also inside jitted functions that f calls."""
 
   @functools.wraps(f)
   def run(*args):
@@ -44,7 +46,7 @@ def replace_tanh(f):
 
 
 def _eval_jaxpr(closed, args):
-  """Evaluate a closed jaxpr, with the tanh of float32 arguments replaced."""
+  """Evaluate a closed jaxpr; `branchless_tanh` replaces tanh for float32 arguments."""
   jaxpr = closed.jaxpr
   values = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*closed.consts, *args]))
 

@@ -1,17 +1,20 @@
-"""The loop over time in one kernel launch: the part that is common to all kernels.
+"""The loop over time in one kernel launch: code shared by the GPU kernel and the TPU kernel.
 
-An additive cell is one product and a pointwise function. So a kernel does not depend on the cell:
-it keeps U on the chip, loops over time, and between two products calls the cell's `pointwise` (in
-the backward pass, its vjp). What does not depend on the previous step is computed for all steps at
-once, before the loop (x W + b) and after it (the gradients of W, U and b).
+A step of an additive cell is the product h U and a pointwise function. So one kernel works for all
+additive cells: it keeps U on the chip, loops over time, and calls the cell's `pointwise` after each
+product. In the backward pass it calls the vjp of `pointwise`. Terms that do not depend on the
+previous step are computed for all steps at once: x W + b before the loop, and the gradients of W, U
+and b after the loop.
 
-N parameter sets, such as the two directions of a bidirectional layer, run in one launch. Their
-features are concatenated:
+N parameter sets, such as the two directions of a bidirectional layer, run in one launch. The
+features of the N sets are concatenated:
 
-    us      [T, B, N·G·H]
+    us      [T, B, N·G·H]    projected inputs x W + b
     U       [N, H, G·H]
-    states  [T + 1, B, N·H] for each part of the carry; slot t is the state before step t, slot
-            t + 1 the state after it; in reverse slot t + 1 is the state before step t
+    states  [T + 1, B, N·H]  one array for each array of the carry
+
+states[t] is the state before step t, and states[t + 1] is the state after step t. For a parameter
+set that runs in reverse, states[t + 1] is the state before step t, and states[t] the state after.
 """
 
 import functools
@@ -28,15 +31,15 @@ from rnnjax.types import Array, Carry, Params
 
 
 class Tiling(NamedTuple):
-  """Division of a kernel's work among programs and matrix products.
+  """Block sizes: how a kernel's work is divided among programs and matrix products.
 
-  H is padded to a multiple of `block_units` and `block_k`, which are powers of two or equal.
+  H is padded to a multiple of both `block_units` and `block_k`. These are powers of two, or equal.
 
   Attributes:
-    block_batch: rows of the batch in one program.
-    block_units: hidden units in one program.
-    block_k: hidden units in one matrix product.
-    num_warps: warps of a program, on a GPU.
+    block_batch: number of batch rows per program.
+    block_units: number of hidden units per program.
+    block_k: number of hidden units per matrix product.
+    num_warps: number of warps per program, on a GPU.
   """
 
   block_batch: int
@@ -45,25 +48,25 @@ class Tiling(NamedTuple):
   num_warps: int = 4
 
   def padded_size(self, H: int) -> int:
-    """Return the number of units to which H units are padded."""
+    """Return H rounded up to a multiple of the block sizes."""
     return _round_up(H, max(self.block_units, self.block_k))
 
 
 class KernelSpec(NamedTuple):
-  """Everything that a kernel is generated from.
+  """Specification from which a kernel is generated.
 
   Attributes:
     pointwise: the cell's pointwise function.
     num_split_gates: the cell's number of split gates.
-    pointwise_params: (name, number of rows of H numbers) of each parameter that `pointwise` reads;
-      None instead of a number for a vector.
+    pointwise_params: a tuple (name, n) for each parameter that `pointwise` reads. The shape of the
+      parameter is [n, H], or [H] if n is None.
     reverse: for each of the N parameter sets, whether it runs from the last step to the first.
     H: number of hidden units of the cell.
-    output_is_h: whether the output y is h, so that it need not be stored separately.
-    dtype: dtype of the products' operands; sums and carries are float32.
-    tiling: division of the work among programs.
-    forward: the kernel of the forward pass, called as in `_forward`.
-    backward: the kernel of the backward pass, called as in `_backward`.
+    output_is_h: whether the output y equals h. Then y is not stored separately.
+    dtype: dtype of the operands of matrix products; sums and carries are float32.
+    tiling: block sizes of the kernel.
+    forward: function that runs the forward kernel; `_forward` calls it.
+    backward: function that runs the backward kernel; `_backward` calls it.
   """
 
   pointwise: Callable
@@ -78,7 +81,7 @@ class KernelSpec(NamedTuple):
   backward: Callable
 
   def is_reverse(self, n: Array):
-    """Return 1 if parameter set n runs in reverse, else 0."""
+    """Return 1 if parameter set n runs in reverse, else 0; n may be a traced integer."""
     if len(set(self.reverse)) == 1:
       return int(self.reverse[0])
     return sum(
@@ -86,18 +89,19 @@ class KernelSpec(NamedTuple):
     )
 
   def unpack_params(self, rows: list[Array]) -> Params:
-    """Return the parameters that `pointwise` reads, from their rows [units].
+    """Return the dict of parameters that `pointwise` reads, given all their rows [units].
 
-    Each row is repeated for all rows of the batch, so that its gradient can be summed over them
-    after the loop. Matrices are returned as lists of rows.
+    Each row is broadcast to [block_batch, units], so that its gradient can be summed over the batch
+    after the loop. A matrix is returned as a list of rows.
     """
     repeated = [jnp.broadcast_to(row[None], (self.tiling.block_batch, row.size)) for row in rows]
     return _unpack_rows(self.pointwise_params, repeated)
 
   def zero_padded_units(self, values: list[Array], first) -> list[Array]:
-    """Return values [rows, units], units counted from `first`, with those beyond H set to 0.
+    """Set padded units to 0 in arrays [rows, units], whose first unit has the index `first`.
 
-    Padded units hold arbitrary numbers, which must not reach others in a product.
+    Units with an index of H or more are padding. They contain arbitrary numbers, which must not
+    enter a matrix product.
     """
     if self.tiling.padded_size(self.H) == self.H:
       return list(values)
@@ -108,14 +112,14 @@ class KernelSpec(NamedTuple):
 def make_kernel_spec(
   cell: Cell, num_gates: int, dtype, reverse, pointwise_params, tiling, forward, backward
 ) -> KernelSpec:
-  """Return the specification of a cell's kernel.
+  """Return the `KernelSpec` of a cell.
 
   Args:
     cell: an additive cell.
-    num_gates: G.
-    dtype, reverse, pointwise_params, tiling, forward, backward: fields of the specification.
+    num_gates: number of gates, G.
+    dtype, reverse, pointwise_params, tiling, forward, backward: fields of `KernelSpec`.
   """
-  # Trace `pointwise` to see whether its output y is the same variable as h.
+  # Trace `pointwise` to find out whether its output y is the same variable as h.
   tile = jnp.zeros((tiling.block_batch, cell.features))
   rows = [tile for _, num_rows in pointwise_params for _ in range(num_rows or 1)]
   params = _unpack_rows(pointwise_params, rows)
@@ -137,7 +141,7 @@ def make_kernel_spec(
 
 
 def why_unsupported(cell: Cell, params: Params, xs: Array, carry: Carry) -> str:
-  """Return the reason why no kernel can be generated for a cell and dtype; "" if one can."""
+  """Return the reason why no kernel can be generated for a cell and dtype; "" if it is possible."""
   if cell.pointwise is None:
     return (
       f"a kernel is generated from a cell's pointwise function, and {cell} has none; see "
@@ -160,7 +164,7 @@ def why_unsupported(cell: Cell, params: Params, xs: Array, carry: Carry) -> str:
 
 
 def make_kernel_backend(make_spec: Callable[..., KernelSpec], why_unavailable: Callable) -> Backend:
-  """Return the backend of a kernel, which runs several parameter sets in one launch."""
+  """Return a `Backend` that runs one or several parameter sets with `run_fused`."""
 
   def run_many(cell, param_sets, xs, mask, carries, reverse):
     return run_fused(make_spec, cell, param_sets, xs, mask, carries, reverse)
@@ -181,19 +185,19 @@ def run_fused(
   carries: tuple[Carry, ...],
   reverse: tuple[bool, ...],
 ) -> list[tuple[Carry, Array]]:
-  """Run N parameter sets of one additive cell over the same xs in one launch.
+  """Run N parameter sets of one additive cell over the same xs in one kernel launch.
 
   Args:
-    make_spec: (cell, num_gates, dtype, reverse, pointwise_params) -> the kernel's specification.
+    make_spec: (cell, num_gates, dtype, reverse, pointwise_params) -> KernelSpec.
     cell: an additive cell.
-    param_sets: parameters, N times.
+    param_sets: N parameter sets of the cell.
     xs: inputs [T, ..., D].
     mask: padding mask [T, ...] or None.
-    carries: initial carry of each parameter set.
-    reverse: direction of each parameter set.
+    carries: the initial carry of each parameter set.
+    reverse: for each parameter set, whether it runs from the last step to the first.
 
   Returns:
-    [(final carry, ys)] of each parameter set, as `rnnjax.backends.scan.scan` returns them.
+    A list of (final carry, ys), one for each parameter set, as for `rnnjax.backends.scan.scan`.
   """
 
   def run(param_sets, xs, mask, carries):
@@ -204,7 +208,7 @@ def run_fused(
 
 
 def _run_fused(make_spec, cell, param_sets, xs, mask, carries, reverse):
-  """Pad and concatenate all arrays as the kernel needs them, run it, and undo that."""
+  """Pad and concatenate the arrays for the kernel, run it, and unpad and split the results."""
   T, *batch, _ = xs.shape
   H, B = cell.features, math.prod(batch)
   G = param_sets[0]["b"].shape[0] // H
@@ -250,7 +254,7 @@ def _run_fused(make_spec, cell, param_sets, xs, mask, carries, reverse):
   initial_carry = tuple(_concat_features(parts[i::num_parts]) for i in range(num_parts))
   final_carry, ys = _fused_loop(spec, pointwise_rows, U, us, initial_carry, mask)
 
-  def unpad(a, n, *leading):  # the features of parameter set n, in the caller's batch
+  def unpad(a, n, *leading):  # [..., padded_B, N·padded_H] -> [*leading, *batch, H] of set n
     return a[..., :B, n * padded_H : n * padded_H + H].reshape(*leading, *batch, H)
 
   return [
@@ -259,7 +263,7 @@ def _run_fused(make_spec, cell, param_sets, xs, mask, carries, reverse):
 
 
 def output_struct(like: Array, shape: tuple[int, ...], dtype) -> jax.ShapeDtypeStruct:
-  """Return the type of a kernel's output that varies over the same shard_map axes as `like`."""
+  """Return the ShapeDtypeStruct of a kernel output with the varying shard_map axes of `like`."""
   return jax.ShapeDtypeStruct(shape, dtype, manual_axis_type=jax.typeof(like).manual_axis_type)
 
 
@@ -268,7 +272,7 @@ def _round_up(size, multiple):
 
 
 def _unpack_rows(pointwise_params, rows):
-  """Return {name: row, or list of rows} from all rows in order."""
+  """Group the rows of all parameters by name: {name: row, or list of rows for a matrix}."""
   rows, params = iter(rows), {}
   for name, num_rows in pointwise_params:
     params[name] = next(rows) if num_rows is None else [next(rows) for _ in range(num_rows)]
@@ -277,7 +281,7 @@ def _unpack_rows(pointwise_params, rows):
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _fused_loop(spec, pointwise_rows, U, us, initial_carry, mask):
-  """Return the final carry, each part [B, N·H], and ys [T, B, N·H]."""
+  """Return the final carry, a tuple of arrays [B, N·H], and the outputs ys [T, B, N·H]."""
   outputs, _ = _forward(spec, pointwise_rows, U, us, initial_carry, mask, save=False)
   return outputs
 
@@ -309,7 +313,7 @@ def _backward(spec, saved, cotangents):
 
 
 def _states_at_steps(spec, states, after):
-  """Select from states [T + 1, B, N·H] those before (after = 0) or after (after = 1) each step."""
+  """Return the states before (after = 0) or after (after = 1) each step, from [T + 1, B, N·H]."""
   parts = jnp.split(states, len(spec.reverse), -1)
   return _concat_features(
     [
@@ -320,7 +324,7 @@ def _states_at_steps(spec, states, after):
 
 
 def _final_states(spec, states):
-  """Return the last state of each parameter set from states [T + 1, B, N·H]."""
+  """Return the final state of each parameter set, [B, N·H], from states [T + 1, B, N·H]."""
   parts = jnp.split(states, len(spec.reverse), -1)
   return _concat_features(
     [part[0 if is_reverse else -1] for part, is_reverse in zip(parts, spec.reverse)]

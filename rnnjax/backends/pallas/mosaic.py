@@ -1,7 +1,8 @@
 """The loop over time as one TPU kernel, through Pallas and Mosaic.
 
-A TPU runs the grid of a kernel in order, so time is its last axis. U stays in place, the carry is
-kept in scratch memory, and the arrays of the next step are loaded while a step is computed.
+A TPU runs the grid of a kernel in order, so time is the last axis of the grid. U stays in VMEM, the
+carry is kept in scratch memory, and the arrays of the next step are loaded while the current step
+is computed.
 """
 
 import jax
@@ -16,7 +17,7 @@ from rnnjax.cells.base import add_preactivations
 def forward(
   spec: KernelSpec, pointwise_rows, U, us, initial_carry, mask, save=True, interpret=False
 ):
-  """Run the forward pass; arguments and results are those of `pallas/triton.py`."""
+  """Run the forward pass; arguments and results are as for `triton.forward`."""
   T, B, _ = us.shape
   N, H, GH = U.shape
   dtype, block_batch = spec.dtype, spec.tiling.block_batch
@@ -48,7 +49,7 @@ def forward(
       y = jnp.where(row_mask, y, 0)
     for carry_ref, state_ref, value in zip(carry_refs, new_states, new_carry):
       state_ref[...] = value.astype(state_ref.dtype)
-      # The carry is rounded as the saved state is.
+      # The carry is rounded to the dtype of the saved state.
       carry_ref[...] = value.astype(state_ref.dtype).astype(jnp.float32)
     if ys is not None:
       ys[...] = y.astype(dtype)
@@ -88,7 +89,7 @@ def forward(
 
 
 def backward(spec: KernelSpec, pointwise_rows, U, states, zs, mask, dends, dys, interpret=False):
-  """Run the backward pass; arguments and results are those of `pallas/triton.py`."""
+  """Run the backward pass; arguments and results are as for `triton.backward`."""
   T, B, _ = dys.shape
   N, H, GH = U.shape
   dtype, block_batch = spec.dtype, spec.tiling.block_batch
@@ -131,7 +132,8 @@ def backward(spec: KernelSpec, pointwise_rows, U, states, zs, mask, dends, dys, 
     if padded_dcarry:
       dcarry = [d + p for d, p in zip(dcarry, padded_dcarry)]
     for dcarry_ref, dinitial, value in zip(dcarry_refs, dinitial_carry, dcarry):
-      # Every step overwrites the gradient of the initial carry; that of the first step remains.
+      # Every step overwrites `dinitial`. The last iteration writes the gradient of the initial
+      # carry.
       dcarry_ref[...] = dinitial[...] = value
     for i, d in enumerate(jax.tree.leaves(dparams)):
       sums[i] += d
@@ -173,9 +175,9 @@ def backward(spec: KernelSpec, pointwise_rows, U, states, zs, mask, dends, dys, 
 
 
 class _BlockSpecs:
-  """Blocks of the arrays that program (n, b, k) of the grid reads and writes.
+  """Block specs of the arrays that program (n, b, k) of the grid reads and writes.
 
-  n is the parameter set, b the block of rows and k the iteration.
+  n is the index of the parameter set, b the index of the block of rows, and k the iteration.
   """
 
   def __init__(self, spec, block_batch, time_index):
@@ -184,25 +186,25 @@ class _BlockSpecs:
     self.time_index = time_index
 
   def param_block(self, *sizes):
-    """Return the block of parameters [N, *sizes]."""
+    """Return the block spec of parameters [N, *sizes]."""
     return pl.BlockSpec((None, *sizes), lambda n, b, k: (n, *[0] * len(sizes)))
 
   def carry_block(self, width):
-    """Return the block of a carry [B, N·width]."""
+    """Return the block spec of a carry [B, N·width]."""
     return pl.BlockSpec((self.block_batch, width), lambda n, b, k: (b, n))
 
   def param_grad_block(self, num_rows, width):
-    """Return the block of gradients [num_rows, B, N·width], which are summed over the steps."""
+    """Return the block spec of gradients [num_rows, B, N·width] that are summed over the steps."""
     return pl.BlockSpec((num_rows, self.block_batch, width), lambda n, b, k: (0, b, n))
 
   def step_block(self, width):
-    """Return the block of an array [T, B, N·width] at the time step of iteration k."""
+    """Return the block spec of an array [T, B, N·width] at the time step of iteration k."""
     return pl.BlockSpec(
       (None, self.block_batch, width), lambda n, b, k: (self.time_index(n, k), b, n)
     )
 
   def state_block(self, width):
-    """Return the block of states [T + 1, B, N·width] before the step."""
+    """Return the block spec of the state before a step, in states [T + 1, B, N·width]."""
 
     def index(n, b, k):
       return self.time_index(n, k) + self.spec.is_reverse(n), b, n
@@ -210,12 +212,12 @@ class _BlockSpecs:
     return pl.BlockSpec((None, self.block_batch, width), index)
 
   def mask_block(self):
-    """Return the block of the mask [T, B, 1]."""
+    """Return the block spec of the mask [T, B, 1]."""
     return pl.BlockSpec((None, self.block_batch, 1), lambda n, b, k: (self.time_index(n, k), b, 0))
 
 
 def _launch_kernel(kernel, args, in_specs, out_shape, out_specs, scratch_shapes, grid, interpret):
-  """Run the kernel on the grid; arguments and results that are None get no block."""
+  """Run the kernel on the grid; arguments and results that are None get no block spec."""
 
   def drop_missing(specs, arrays):
     return tuple(spec if array is not None else None for spec, array in zip(specs, arrays))
@@ -232,12 +234,12 @@ def _launch_kernel(kernel, args, in_specs, out_shape, out_specs, scratch_shapes,
 
 
 def _mask_column(mask):
-  """Return the mask as [T, B, 1], since a TPU stores the last two axes in tiles."""
+  """Reshape the mask to [T, B, 1], since a TPU stores the last two axes of an array in tiles."""
   return None if mask is None else mask[..., None]
 
 
 def _with_initial_slot(spec, initial_carry, new_states):
-  """Return states [T + 1, B, N·H]: the initial carry [B, N·H] and the states after each step."""
+  """Concatenate the initial carry [B, N·H] and the states after each step to [T + 1, B, N·H]."""
   N = len(spec.reverse)
   first_parts, next_parts = jnp.split(initial_carry[None], N, -1), jnp.split(new_states, N, -1)
   parts = []
@@ -247,6 +249,6 @@ def _with_initial_slot(spec, initial_carry, new_states):
 
 
 def _split_gates(a, num_gates):
-  """Return a [rows, num_gates·H] as num_gates arrays [rows, H]."""
+  """Split a [rows, num_gates·H] into a list of num_gates arrays [rows, H]."""
   H = a.shape[-1] // num_gates
   return [a[:, i * H : (i + 1) * H] for i in range(num_gates)]

@@ -1,4 +1,4 @@
-"""Availability and tiling of the TPU kernel `mosaic`."""
+"""Tiling of the TPU kernel `mosaic`, and the conditions under which it is available."""
 
 import functools
 
@@ -14,17 +14,18 @@ from rnnjax.backends.pallas.fused import (
 from rnnjax.cells.base import Cell
 from rnnjax.types import Array, Carry, Params
 
-LANES = 128  # columns of a tile of the TPU's memory
-BLOCK_BATCH = 16  # rows of a tile of bfloat16; one of float32 has 8
-# Bytes for U and the blocks. A core's VMEM is 16 MiB by default, and a kernel needs some of it for
-# temporaries.
+LANES = 128  # number of columns of a memory tile on a TPU
+BLOCK_BATCH = 16  # number of rows of a bfloat16 memory tile; a float32 tile has 8 rows
+# Maximum number of bytes for U and the blocks. By default a core has 16 MiB of VMEM, and a kernel
+# needs some of it for temporaries.
 VMEM_BUDGET = 12 * 2**20
 
 
 def choose_tiling(H: int, num_gates: int, num_split_gates: int, itemsize: int) -> Tiling | None:
-  """Return the tiling of a cell; None if U and the blocks of a step, both doubled, do not fit.
+  """Return the tiling of a cell; None if U and the blocks of a step do not fit into VMEM.
 
-  Pallas allocates each block twice, to load one while the other is computed with.
+  All sizes count twice: Pallas allocates two buffers per block, so that the next block is loaded
+  while the current block is in use.
   """
   padded_size = -(-H // LANES) * LANES
   step_bytes = BLOCK_BATCH * padded_size * (3 * num_gates + num_split_gates + 8) * 4
@@ -36,8 +37,8 @@ def choose_tiling(H: int, num_gates: int, num_split_gates: int, itemsize: int) -
 def make_mosaic_spec(
   interpret: bool, cell: Cell, num_gates: int, dtype, reverse, pointwise_params
 ) -> KernelSpec:
-  """Return the kernel specification of a cell; `interpret` runs the kernel without a TPU."""
-  from rnnjax.backends.pallas import mosaic  # not in every build of jax
+  """Return the `KernelSpec` of a cell; `interpret=True` runs the kernel without a TPU."""
+  from rnnjax.backends.pallas import mosaic  # some builds of jax lack it, so it is imported here
 
   tiling = choose_tiling(cell.features, num_gates, cell.num_split_gates, dtype.itemsize)
   forward = functools.partial(mosaic.forward, interpret=interpret)
@@ -51,7 +52,7 @@ device_mosaic_spec = functools.partial(make_mosaic_spec, False)
 
 
 def why_unavailable(cell: Cell, params: Params, xs: Array, carry: Carry) -> str:
-  """Return the reason why the kernel cannot run a cell here; "" if it can."""
+  """Return the reason why the kernel cannot run a cell on this device; "" if it can."""
   if reason := why_unsupported(cell, params, xs, carry):
     return reason
   if jax.default_backend() != "tpu":

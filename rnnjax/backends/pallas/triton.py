@@ -1,15 +1,15 @@
 """The loop over time as one CUDA kernel, through Pallas and Triton.
 
-Persistent RNNs (Diamos et al., 2016): each program keeps its columns of U on the chip during the
-whole loop, and runs all steps of its rows of the batch and its hidden units. At each step of
-the forward pass it needs the hₜ₋₁ of the other programs. At each step of the backward pass it needs
-their contributions to ∂L/∂hₜ₋₁ = ∂L/∂vₜ Uᵀ, where v = h U.
+Persistent RNNs (Diamos et al., 2016): each program runs all steps of a block of batch rows and a
+block of hidden units, and keeps its columns of U on the chip during the loop. At each step of the
+forward pass, a program needs hₜ₋₁ from the other programs. At each step of the backward pass, a
+program needs the other programs' contributions to ∂L/∂hₜ₋₁ = ∂L/∂vₜ Uᵀ, where v = h U.
 
 Programs exchange these values through a ring buffer of a few slots, which stays in the GPU's cache.
-There is no barrier. A slot is filled with a sentinel (all bits set, a NaN that is never written as
-a value) until its step is written, and a program repeats its load until the loaded values contain
-no sentinel. It resets its part of a slot to the sentinel as soon as the loaded values imply that no
-other program still reads it.
+There is no barrier. An empty slot is filled with a sentinel: all bits set, which is a NaN that is
+never written as a value. A program repeats its load until the loaded values contain no sentinel. A
+program resets its part of a slot to the sentinel as soon as the loaded values imply that all other
+programs have read this part.
 """
 
 import functools
@@ -26,37 +26,38 @@ from rnnjax.cells.base import add_preactivations
 
 BIT_DTYPES = {jnp.dtype(jnp.float32): jnp.int32, jnp.dtype(jnp.bfloat16): jnp.int16}
 SENTINEL = -1
-# Slots of the ring, a power of two. There is a memory fence every RING_SLOTS / 2 steps, so a slot's
-# sentinel is visible to all programs before the slot is used again.
+# Number of slots of the ring buffer, a power of two. There is a memory fence every RING_SLOTS / 2
+# steps, so the sentinel in a slot is visible to all programs before the slot is used again.
 RING_SLOTS = 16
-# Loads of a slot (some seconds) after which a program continues, with NaN, instead of hanging.
+# Maximum number of repeated loads over the entire loop (a few seconds). After that, a program
+# continues with NaN instead of hanging.
 MAX_POLLS = 2**22
 
 
 def forward(
   spec: KernelSpec, pointwise_rows, U, us, initial_carry, mask, save=True, interpret=False
 ):
-  """Run the forward pass of all steps.
+  """Run the forward pass over all steps.
 
   Args:
     spec: specification of the kernel.
     pointwise_rows: parameters that `pointwise` reads, [N, R, H], or None.
-    U: [N, H, G·H].
-    us: x W + b of all steps, [T, B, N·G·H].
-    initial_carry: parts [B, N·H].
+    U: recurrent matrices [N, H, G·H].
+    us: projected inputs x W + b of all steps, [T, B, N·G·H].
+    initial_carry: a tuple of arrays [B, N·H].
     mask: padding mask [T, B] as int32, or None.
     save: save the preactivations for the backward pass.
-    interpret: run the kernel without a GPU.
+    interpret: run the kernel in interpret mode, without a GPU.
 
   Returns:
-    states: for each part of the carry [T + 1, B, N·H].
-    zs: preactivations [T, B, N·Z·H] with Z = G + num_split_gates; None unless `save`.
-    ys: outputs [T, B, N·H], None if they are h.
+    states: one array [T + 1, B, N·H] for each array of the carry.
+    zs: preactivations [T, B, N·Z·H] with Z = G + num_split_gates; None if `save` is False.
+    ys: outputs [T, B, N·H]; None if the outputs are equal to h.
   """
   T, B, _ = us.shape
   N, H, GH = U.shape
   dtype, pointwise = spec.dtype, replace_tanh(spec.pointwise)
-  G, Z = GH // H, GH // H + spec.num_split_gates  # gates, preactivations
+  G, Z = GH // H, GH // H + spec.num_split_gates  # number of gates, number of preactivations
   block_batch, block_units = spec.tiling.block_batch, spec.tiling.block_units
   R = 0 if pointwise_rows is None else pointwise_rows.shape[1]
 
@@ -67,7 +68,7 @@ def forward(
     c, b, n, rows, units_of = _program_indices(spec, H)
     is_reverse = spec.is_reverse(n)
     params = spec.unpack_params([pointwise_rows[n, i, units_of(0)] for i in range(R)])
-    # This program's columns of U, in chunks of rows; they stay in shared memory.
+    # The columns of U of this program, in chunks of rows. They stay in shared memory.
     weights = [
       [U[n, units_of(g), pl.ds(k, size)] for k, size in _matmul_chunks(spec, H)] for g in range(G)
     ]
@@ -77,14 +78,14 @@ def forward(
       part[T * is_reverse, rows, units_of(n)] = value
 
     def load_step(k):
-      """Return the time of iteration k and its u, neither of which depends on other programs."""
+      """Return the time t of iteration k and u at t; both are independent of other programs."""
       t = k + is_reverse * (T - 1 - 2 * k)
       return t, [us[t, rows, units_of(n * G + g)].astype(jnp.float32) for g in range(G)]
 
     def step(k, state):
       polls_left, carry, (t, u) = state
-      next_step = load_step(jnp.minimum(k + 1, T - 1))  # early, to hide the latency
-      if block_units == H:  # One program has all units.
+      next_step = load_step(jnp.minimum(k + 1, T - 1))  # loaded early to hide the latency
+      if block_units == H:  # One program has all units, so the ring is not needed.
         h = [carry[0].astype(dtype)]
       else:
         indices = [
@@ -103,7 +104,7 @@ def forward(
       h_bits = _to_ring_bits(new_carry[0])
       if block_units != H:
         ring[_ring_slot(k + 1), rows, units_of(n)] = h_bits
-        # All programs have sent hₜ₋₁, so all have read what was sent before: reset that slot.
+        # All programs have sent hₜ₋₁, so all programs have read hₜ₋₂. Reset the slot of hₜ₋₂.
         sentinels = jnp.full((block_batch, block_units), SENTINEL, BIT_DTYPES[dtype])
         ring[_ring_slot(k - 1), rows, units_of(n)] = sentinels
         _fence(fences, b, n, k, interpret)
@@ -121,7 +122,7 @@ def forward(
     return output_struct(us, (num_steps, B, N * num_blocks * H), dtype)
 
   state_structs = (
-    step_outputs(T + 1, 1, BIT_DTYPES[dtype]),  # h as the bits that are sent
+    step_outputs(T + 1, 1, BIT_DTYPES[dtype]),  # h as integers, with the bits in the ring
     *(step_outputs(T + 1, 1, part.dtype) for part in initial_carry[1:]),
   )
   out_shape = (
@@ -138,24 +139,27 @@ def forward(
 
 
 def backward(spec: KernelSpec, pointwise_rows, U, states, zs, mask, dends, dys, interpret=False):
-  """Run the backward pass of all steps.
+  """Run the backward pass over all steps.
 
   Args:
     spec, pointwise_rows, U, mask, interpret: as for `forward`.
     states, zs: as returned by `forward`.
-    dends: gradients of the final carry, parts [B, N·H].
-    dys: gradients of the outputs, [T, B, N·H].
+    dends: gradient of the final carry, a tuple of arrays [B, N·H].
+    dys: gradient of the outputs, [T, B, N·H].
 
   Returns:
-    Gradients of the initial carry, parts [B, N·H]; of pointwise_rows; of us, and of v = h U, both
-    [T, B, N·G·H].
+    dinitial_carry: gradient of the initial carry, a tuple of arrays [B, N·H].
+    dpointwise_rows: gradient of pointwise_rows [N, R, H], or None.
+    dus: gradient of us, [T, B, N·G·H].
+    dvs: gradient of v = h U at all steps, [T, B, N·G·H].
   """
   T, B, _ = dys.shape
   N, H, GH = U.shape
   dtype, pointwise = spec.dtype, replace_tanh(spec.pointwise)
   G, num_split = GH // H, spec.num_split_gates
   block_batch, block_units = spec.tiling.block_batch, spec.tiling.block_units
-  Z, C = G + num_split, H // block_units  # preactivations, programs for all units
+  # Z is the number of preactivations, C the number of programs that together have all units.
+  Z, C = G + num_split, H // block_units
   R = 0 if pointwise_rows is None else pointwise_rows.shape[1]
 
   def kernel(pointwise_rows, U, states, zs, mask, dends, dys, ring_in, fences_in, *outputs):
@@ -171,9 +175,9 @@ def backward(spec: KernelSpec, pointwise_rows, U, states, zs, mask, dends, dys, 
     zeros = [jnp.zeros((block_batch, block_units), jnp.float32)] * R
 
     def load_step(k):
-      """Return the vjp of iteration k's step, its time, the vjp's arrays, and dy.
+      """Return (vjp_structure, (t, leaves, dy)) for iteration k; independent of other programs.
 
-      None of it depends on other programs.
+      t is the time step. vjp_structure and leaves are the flattened vjp of `pointwise` at t.
       """
       t = T - 1 - k - is_reverse * (T - 1 - 2 * k)
 
@@ -204,8 +208,8 @@ def backward(spec: KernelSpec, pointwise_rows, U, states, zs, mask, dends, dys, 
         all_units = [pl.ds(n * H + m, size) for m, size in _matmul_chunks(spec, H)]
         for units, part in zip(all_units, dh):
           ring[_ring_slot(k), c, rows, units] = _to_ring_bits(part)
-        # All programs have sent their parts of the last step, so all have read the parts before
-        # those: reset that slot.
+        # All programs have sent their parts of iteration k − 1, so all programs have read the parts
+        # of iteration k − 2. Reset the slot of iteration k − 2.
         for units, part in zip(all_units, dh):
           ring[_ring_slot(k - 2), c, rows, units] = jnp.full(part.shape, SENTINEL, jnp.int32)
         _fence(fences, b, n, k, interpret)
@@ -254,7 +258,8 @@ def backward(spec: KernelSpec, pointwise_rows, U, states, zs, mask, dends, dys, 
 def _launch_kernel(spec, kernel, args, out_shape, ring, grid, interpret):
   """Run the kernel on the grid.
 
-  Ring and fences are appended to both its arguments and its results, which share memory.
+  The ring and the fences are appended to the arguments and to the results. They are aliased: as
+  argument and as result they use the same memory.
   """
   fences = jnp.zeros(grid[2] * grid[1], jnp.int32)
   shared = cast_to_varying((ring, fences), args[1])
@@ -271,12 +276,14 @@ def _launch_kernel(spec, kernel, args, out_shape, ring, grid, interpret):
 
 
 def _program_indices(spec, H):
-  """Return the indices of this program, and where its rows and units are.
+  """Return the indices of this program, and the slices of its rows and units.
 
   Returns:
-    c, b, n: index of its block of units, of its block of rows, and of its parameter set.
-    rows: its rows of the batch.
-    units_of: block -> its units in a block of H features.
+    c: index of the block of units.
+    b: index of the block of batch rows.
+    n: index of the parameter set.
+    rows: slice of the program's rows of the batch.
+    units_of: i -> slice of the program's units in the i-th block of H features.
   """
   c, b, n = (pl.program_id(axis) for axis in range(3))
   rows = pl.ds(b * spec.tiling.block_batch, spec.tiling.block_batch)
@@ -289,15 +296,15 @@ def _program_indices(spec, H):
 
 
 def _ring_slot(k):
-  """Return the slot of iteration k."""
+  """Return the index of the ring slot for iteration k."""
   return k & (RING_SLOTS - 1)
 
 
 def _fence(fences, b, n, k, interpret):
-  """Execute a memory fence between the programs of the same rows every RING_SLOTS / 2 iterations.
+  """Execute a memory fence every RING_SLOTS / 2 iterations, among the programs of the same rows.
 
-  Earlier writes of this program become visible to the others, and writes of the others before their
-  latest fence become visible to this program. It is not a barrier: no program waits for another.
+  Earlier writes of this program become visible to the other programs. Writes of another program
+  before its latest fence become visible to this program. This is not a barrier: no program waits.
   """
   if interpret:  # Interpreted programs run one after another.
     return
@@ -310,17 +317,17 @@ def _fence(fences, b, n, k, interpret):
 
 
 def _to_ring_bits(x):
-  """Return the bits of x; a NaN with the bits of the sentinel is replaced by another NaN."""
+  """Return the bits of x as integers; a NaN equal to the sentinel is replaced by another NaN."""
   bits = BIT_DTYPES[x.dtype]
   x = jax.lax.bitcast_convert_type(x, bits)
   return jnp.where(x == SENTINEL, jnp.array(jnp.iinfo(bits).max, bits), x)
 
 
 def _poll_ring(ring, indices, polls_left, dtype):
-  """Load tiles of the ring until none of them has a sentinel.
+  """Load tiles of the ring repeatedly until no tile contains a sentinel or polls_left is 0.
 
   Returns:
-    The number of polls left, and the tiles.
+    The number of polls left, and the loaded tiles.
   """
 
   def load():
@@ -328,7 +335,7 @@ def _poll_ring(ring, indices, polls_left, dtype):
 
   def is_incomplete(tiles):
     has_sentinel = functools.reduce(jnp.logical_or, [tile == SENTINEL for tile in tiles])
-    # One reduction for all tiles, since each one synchronizes all warps.
+    # A single reduction over all tiles, since each reduction synchronizes all warps.
     return jnp.max(has_sentinel.astype(jnp.int32)) > 0
 
   polls_left, *tiles = jax.lax.while_loop(
@@ -340,10 +347,10 @@ def _poll_ring(ring, indices, polls_left, dtype):
 
 
 def _matmul_chunks(spec, H):
-  """Return (first unit, number of units) of the chunks of H units, one for each matrix product."""
+  """Return a list of (first unit, number of units), one tuple for each matrix product."""
   return [(k, spec.tiling.block_k) for k in range(0, H, spec.tiling.block_k)]
 
 
 def _dot_transposed(a, w):
-  """Return a wᵀ, summed in float32."""
+  """Return the product a wᵀ, accumulated in float32."""
   return jnp.dot(a, w.T, preferred_element_type=jnp.float32)

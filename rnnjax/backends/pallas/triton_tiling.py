@@ -1,4 +1,4 @@
-"""Availability and tiling of the CUDA kernel `triton`."""
+"""Tiling of the CUDA kernel `triton`, and the conditions under which it is available."""
 
 import functools
 import math
@@ -29,15 +29,15 @@ SHARED_MEMORY_KIB = {
   "10.0": 227,
   "12.0": 99,
 }
-# The fewest rows that a tensor core multiplies: fewer rows in a program make shorter steps.
+# Fewer rows per program make each step faster. 16 is the minimum number of rows of a tensor core.
 BLOCK_BATCH = 16
 
 
 def choose_tiling(H: int, num_gates: int, itemsize: int, shared_bytes: int) -> Tiling | None:
-  """Return the tiling of a cell for a GPU with this much shared memory; None if nothing fits.
+  """Return the tiling of a cell for a GPU with `shared_bytes` of shared memory; None if impossible.
 
-  A program has 32 units if it then takes at most 0.65 of the shared memory, else 16 units if it
-  takes at most 0.9. The measurements are in the README of the folder above.
+  A program has 32 units if it then needs at most 0.65 of the shared memory. Otherwise it has 16
+  units, if it then needs at most 0.9. The measurements are in rnnjax/backends/README.md.
   """
   block_k = next((size for size in (16, 32, 64, 128) if size >= H), 128)
   padded_size = -(-H // block_k) * block_k
@@ -49,17 +49,17 @@ def choose_tiling(H: int, num_gates: int, itemsize: int, shared_bytes: int) -> T
 
 
 def shared_bytes_needed(padded_size: int, block_units: int, num_gates: int, itemsize: int) -> int:
-  """Return the bytes of a program's columns of U, and of the h of all units at one step."""
+  """Return the shared memory of a program in bytes: its columns of U, and h [BLOCK_BATCH, H]."""
   return padded_size * (block_units * num_gates + BLOCK_BATCH) * itemsize
 
 
 def num_waves(cell: Cell, params: Params, xs: Array) -> float:
-  """Return the waves of programs, each of which fills this GPU, that xs [T, ..., D] needs."""
+  """Return the number of programs for xs [T, ..., D], divided by the number that run at once."""
   num_gates, itemsize = params["b"].shape[0] // cell.features, xs.dtype.itemsize
   tiling = choose_tiling(cell.features, num_gates, itemsize, shared_memory_bytes())
   padded_size = tiling.padded_size(cell.features)
   needed = shared_bytes_needed(padded_size, tiling.block_units, num_gates, itemsize)
-  # A multiprocessor has registers for two programs.
+  # A multiprocessor has enough registers for two programs.
   programs_at_once = min(2, shared_memory_bytes() // needed)
   num_row_blocks = -(-math.prod(xs.shape[1:-1]) // BLOCK_BATCH)
   num_programs = padded_size // tiling.block_units * num_row_blocks
@@ -70,11 +70,11 @@ def num_waves(cell: Cell, params: Params, xs: Array) -> float:
 def make_triton_spec(
   shared_bytes: int, interpret: bool, cell: Cell, num_gates: int, dtype, reverse, pointwise_params
 ) -> KernelSpec:
-  """Return the kernel specification of a cell for a GPU with this much shared memory.
+  """Return the `KernelSpec` of a cell for a GPU with `shared_bytes` of shared memory.
 
-  `interpret` runs the kernel without a GPU.
+  `interpret=True` runs the kernel without a GPU.
   """
-  from rnnjax.backends.pallas import triton  # not in every build of jax
+  from rnnjax.backends.pallas import triton  # some builds of jax lack it, so it is imported here
 
   tiling = choose_tiling(cell.features, num_gates, dtype.itemsize, shared_bytes)
   forward = functools.partial(triton.forward, interpret=interpret)
@@ -85,14 +85,14 @@ def make_triton_spec(
 
 
 def shared_memory_bytes() -> int:
-  """Return the shared memory of this machine's GPU in bytes; 0 without a supported GPU."""
+  """Return the shared memory per multiprocessor of this GPU in bytes; 0 if it is unsupported."""
   device = jax.devices()[0]
   kilobytes = SHARED_MEMORY_KIB.get(str(getattr(device, "compute_capability", "")), 0)
   return kilobytes * 1024
 
 
 def why_unavailable(cell: Cell, params: Params, xs: Array, carry: Carry) -> str:
-  """Return the reason why the kernel cannot run a cell here; "" if it can."""
+  """Return the reason why the kernel cannot run a cell on this device; "" if it can."""
   if reason := why_unsupported(cell, params, xs, carry):
     return reason
   if jax.default_backend() != "gpu" or not shared_memory_bytes():
@@ -112,7 +112,7 @@ def why_unavailable(cell: Cell, params: Params, xs: Array, carry: Carry) -> str:
 
 @functools.cache
 def _lowering_error(cell, shapes, dtype):
-  """Return why Triton cannot compile a cell's pointwise function; "" if it can."""
+  """Return the reason why Triton cannot compile a cell's pointwise function; "" if it can."""
 
   def array_struct(*shape):
     return jax.ShapeDtypeStruct(shape, jnp.dtype(dtype))
@@ -136,7 +136,7 @@ def _lowering_error(cell, shapes, dtype):
 
 
 def device_triton_spec(*args) -> KernelSpec:
-  """Return the kernel specification of a cell for this machine's GPU; see `make_triton_spec`."""
+  """Return the `KernelSpec` of a cell for the GPU of this machine; see `make_triton_spec`."""
   return make_triton_spec(shared_memory_bytes(), False, *args)
 
 
