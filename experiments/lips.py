@@ -75,7 +75,7 @@ def build(config: Config, num_channels: int) -> SequenceLabeler:
 
 
 def prepare(config: Config, data: faces_data.FaceDataset, delay: int):
-  """Return train, valid and test batches of audio features, with the delayed "face" as extra."""
+  """Return train, valid and test batches of audio features, with the delayed face as "face"."""
 
   def make_batches(recordings, **batch_options):
     audio = [faces_data.pad_edges(rec.audio_features, 0, delay) for rec in recordings]

@@ -95,7 +95,7 @@ def _zoneout_masks(sizes, rates, xs, key: Key | None):
 
 @functools.cache
 def _zoneout_cell(cell: Cell) -> Cell:
-  """Return a cell with zoneout that reads the masks m from its inputs [x, m], without a key."""
+  """Return a cell with zoneout. Its inputs [x, m] contain the masks m, so it needs no key."""
   sizes = _carry_sizes(cell)
   boundaries = [sum(sizes[: i + 1]) for i in range(len(sizes) - 1)]
 

@@ -185,7 +185,7 @@ JAX_IMPLEMENTATIONS = {
 
 
 def make_torch(cell_name, xs, H):
-  """Return (forward, both): PyTorch's forward, and forward and backward, without arguments."""
+  """Return (forward, both) of PyTorch without arguments; `both` also runs the backward pass."""
   import torch
 
   torch.set_num_threads(os.cpu_count())

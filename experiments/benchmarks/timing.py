@@ -162,7 +162,7 @@ def fastest_rows(rows) -> dict:
 
 
 def mean_ratios(rows, column="both_ms") -> dict:
-  """Return {implementation: geometric mean of the ratios of `column` to the value of rnnjax}."""
+  """Return {implementation: `column` relative to rnnjax, geometric mean over cells and shapes}."""
   log_ratios = {}
   for group in fastest_rows(rows).values():
     for name, row in group.items():

@@ -1,4 +1,4 @@
-"""Command line of an experiment: flags are config fields, scores are printed as one JSON line."""
+"""Command line of an experiment. Flags set config fields; scores are printed as one JSON line."""
 
 import dataclasses
 import difflib

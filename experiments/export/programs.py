@@ -42,7 +42,7 @@ def build_program(experiment_name: str, workdir: str) -> Program:
 
 
 def export_classifier(experiment, workdir: str) -> Program:
-  """Return the program that computes class probabilities, including the n-gram features."""
+  """Return the program that computes n-gram features, if used, and class probabilities."""
   predictor = experiment.load(workdir, **AUTO_BACKEND)
   words, params = predictor.vocabulary.words, predictor.params
   predict = tasks.classification_task(predictor.model).predict

@@ -195,7 +195,7 @@ def parse_split(split: str, num_rows: int) -> tuple[int, int, int]:
 def generate_series(N: int, seed: int = 0) -> np.ndarray:
   """Return a series [N, 1] with trend, daily season with weekly varying amplitude, and AR(1) noise.
 
-      xₜ = t/1000 + (1.5 + sin 2πt/168) sin 2πt/24 + nₜ,   nₜ = 0.8 nₜ₋₁ + 0.2 εₜ
+  xₜ = t/1000 + (1.5 + sin 2πt/168) sin 2πt/24 + nₜ,   nₜ = 0.8 nₜ₋₁ + 0.2 εₜ
   """
   t = np.arange(N)
   rng = np.random.default_rng(seed)

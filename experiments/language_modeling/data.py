@@ -49,7 +49,7 @@ class Corpus(NamedTuple):
 
 
 class CorpusBatches(NamedTuple):
-  """Batches for truncated backpropagation of the three splits of a corpus."""
+  """Batches of the three splits of a corpus, for truncated backpropagation through time."""
 
   train: BpttBatches
   valid: BpttBatches

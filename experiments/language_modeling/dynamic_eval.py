@@ -17,15 +17,16 @@ def dynamic_eval_task(
 ) -> Task:
   """Return a language modeling task whose `score` adapts the parameters between windows.
 
-      θ₀ = θ;   predict window n with θₙ;   θₙ₊₁ = θₙ − optimizer(∇lossₙ(θₙ)) + λ (θ − θₙ)
+      θ₀ = θ;   predict window n with θₙ;   θₙ₊₁ = θₙ + optimizer.update(∇lossₙ(θₙ)) + λ (θ − θₙ)
 
   The parameters are adapted to a window only after the window is predicted. The batch size must be
-  1. With several columns, the parameters would be adapted to text that follows a predicted window.
+  1. With several columns, the parameters that predict one column would already be adapted to the
+  later text in the other columns.
 
   Args:
     model: a `LanguageModel`.
     optimizer: an optimizer with a small learning rate.
-    decay: λ, the fraction of θₙ − θ that each window undoes.
+    decay: λ, the fraction of the distance θ − θₙ by which each update moves θₙ back towards θ.
   """
   task = language_modeling_task(model)
 

@@ -1,8 +1,8 @@
 """Hidden units whose activations track a signal of the text, such as quotes or line length.
 
 Karpathy, Johnson & Li (2015), "Visualizing and Understanding Recurrent Networks", found such units
-by inspection. Here the first half of a text selects the unit with the highest correlation. The
-second half measures the reported correlation.
+by inspection. Here the unit with the highest correlation is selected on the first half of a text.
+The reported correlation is measured on the second half.
 """
 
 from collections.abc import Mapping

@@ -94,7 +94,7 @@ def format_score_table(
 def plot_predictions(
   png_path, gif_path, true: np.ndarray, predicted: np.ndarray, names: Sequence, fps: int
 ):
-  """Plot the channels with the highest r as curves, and animate all channels as bars.
+  """Plot the channels with the highest correlation r as curves; animate all channels as bars.
 
   Args:
     png_path: the PNG file of the curves.
@@ -102,7 +102,7 @@ def plot_predictions(
     true: the true values [T, C]. Both figures show the first CLIP_SECONDS.
     predicted: the predicted values [T, C].
     names: the names of the C channels.
-    fps: the frames of the face per second.
+    fps: frames per second of `true` and `predicted`.
   """
   r = np.nan_to_num(correlations(true, predicted), nan=-1)
   end = CLIP_SECONDS * fps

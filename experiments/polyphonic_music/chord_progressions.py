@@ -41,7 +41,7 @@ def generate_splits() -> tuple[PianoRolls, PianoRolls, PianoRolls]:
 
 
 def generate_pieces(num_pieces: int, seed: int = 0) -> tuple[PianoRolls, list[np.ndarray]]:
-  """Return, for each random piece, the piano roll [T, 88], and the state index of each step [T]."""
+  """Return the piano rolls [T, 88] and the state indices [T] of randomly generated pieces."""
   rng = np.random.default_rng(seed)
   rolls = []
   state_sequences = []

@@ -141,7 +141,7 @@ def generate_summaries(num_pairs: int, seed: int = 0) -> TextPairs:
   size = len(SYLLABLES)
 
   def name(i):
-    """Return the i-th name of three syllables."""
+    """Return the i-th three-syllable name."""
     digits = (i // size**2, i // size % size, i % size)
     return "".join(SYLLABLES[digit] for digit in digits).capitalize()
 

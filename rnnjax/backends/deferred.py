@@ -344,7 +344,7 @@ def _split_cotangents(mask, dcarry, dy):
 
 
 def _at_step(arrays, t):
-  """Return step t of each array [T, ...]; this avoids a copy, unlike slicing a chunk first."""
+  """Return step t of each array [T, ...]. Slicing a chunk first would copy the chunk."""
   return jax.tree.map(lambda a: jax.lax.dynamic_index_in_dim(a, t, keepdims=False), arrays)
 
 

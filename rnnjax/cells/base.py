@@ -130,7 +130,7 @@ def preactivations(u: Array, v: Array, num_gates: int, num_split_gates: int = 0)
 
 
 def add_preactivations(us: list[Array], vs: list[Array], num_split_gates: int) -> list[Array]:
-  """Return the same as `preactivations`, given u and v as lists of blocks."""
+  """Same as `preactivations`, but takes u and v as lists of blocks."""
   num_added = len(us) - num_split_gates
   return [u + v for u, v in zip(us[:num_added], vs)] + us[num_added:] + vs[num_added:]
 
@@ -146,8 +146,8 @@ def additive(pointwise: Callable, num_gates: int, num_split_gates: int = 0) -> d
   Args:
     pointwise: (params, carry, gates) -> (carry, y); it may read all parameters except W, U and b.
     num_gates: number of gates, G. W, U and b each consist of G blocks.
-    num_split_gates: number of gates, counted from the last, for which `pointwise` gets the blocks
-      of x W + b and h U separately instead of their sum.
+    num_split_gates: number of trailing gates for which `pointwise` gets the blocks of x W + b and
+      h U separately instead of their sum.
 
   Returns:
     A dict with the keys "project", "step", "pointwise" and "num_split_gates", for `cell_factory`.

@@ -63,7 +63,7 @@ class BpttBatches:
 
   @property
   def _column_starts(self) -> np.ndarray:
-    """The distance in tokens of each selected column from the start of the first column."""
+    """The offset of each selected column from the start of the first column, in tokens."""
     selected = slice(None) if self.host_rows is None else [*self.host_rows]
     return self.column_length * np.arange(self.batch_size)[selected]
 

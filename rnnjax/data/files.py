@@ -91,7 +91,7 @@ def use_files(dataset: str, data_dir: str, fallback: str, hint: str) -> bool:
 def reraise_decode_errors(
   file: object, action: str, hint: str = "Was it cut off?", *errors: type[Exception]
 ) -> Iterator[None]:
-  """Context in which DECODE_ERRORS and `errors` are re-raised as InvalidInputError.
+  """Context manager that re-raises DECODE_ERRORS and `errors` as InvalidInputError.
 
   The message is "FILE cannot be read ACTION: ERROR. HINT". An InvalidInputError is not changed.
   """

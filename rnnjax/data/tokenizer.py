@@ -1,6 +1,6 @@
 """Subword, word and character tokenizers that decode to the original text.
 
-WORD_MARK before a word represents the blank before that word. Concatenated tokens therefore give
+WORD_MARK before a word represents the space before that word. Concatenated tokens therefore give
 the original text, including punctuation. Vocabularies are trained by the `tokenizers` library.
 """
 

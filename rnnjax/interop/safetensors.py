@@ -53,7 +53,7 @@ def save(path: str, arrays: Mapping[str, Any]) -> None:
 
 
 def _checked_path(path):
-  """Return the path of a .safetensors file."""
+  """Return the expanded path; raise InvalidInputError if it does not end in .safetensors."""
   file = pathlib.Path(path).expanduser()
   if file.suffix != ".safetensors":
     raise InvalidInputError(

@@ -24,7 +24,7 @@ def ema(decay: float) -> AveragingSchedule | None:
     decay: in [0, 1).
 
   Returns:
-    step -> μ; or None, which means no average, if decay is 0.
+    step -> μ, the weight of the newest parameters; or None, which means no average, if decay is 0.
   """
   if decay == 0:
     return None

@@ -68,8 +68,8 @@ def constrain_params(tree):
 def gather_params(tree):
   """Gather every leaf on every device, inside a jitted step.
 
-  With explicit axes, gradients have the sharding of the parameters. With auto axes, the constraint
-  also applies to gradients, and `constrain_params` shards the updated parameters again.
+  With explicit mesh axes, the gradients are sharded like the parameters. With auto mesh axes, the
+  gradients are replicated too, and `constrain_params` shards the updated parameters again.
   """
   mesh = jax.sharding.get_abstract_mesh()
   return jax.tree.map(lambda a: _constrain(mesh, a, REPLICATED), tree)

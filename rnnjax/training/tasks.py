@@ -1,4 +1,4 @@
-"""Tasks: learning problems as pure functions, the only interface of training to a model."""
+"""Tasks: learning problems as pure functions; training calls a model only through a task."""
 
 import functools
 from collections.abc import Callable

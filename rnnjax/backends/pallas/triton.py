@@ -175,9 +175,10 @@ def backward(spec: KernelSpec, pointwise_rows, U, states, zs, mask, dends, dys, 
     zeros = [jnp.zeros((block_batch, block_units), jnp.float32)] * R
 
     def load_step(k):
-      """Return (vjp_structure, (t, leaves, dy)) for iteration k; independent of other programs.
+      """Return (vjp_structure, (t, leaves, dy)) for iteration k.
 
-      t is the time step. vjp_structure and leaves are the flattened vjp of `pointwise` at t.
+      t is the time step. vjp_structure and leaves are the flattened vjp of `pointwise` at t. The
+      result does not depend on other programs.
       """
       t = T - 1 - k - is_reverse * (T - 1 - 2 * k)
 
