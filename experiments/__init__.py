@@ -2,7 +2,7 @@
 
 import sys
 
-# The extra of setup.cfg that installs each optional package.
+# {optional package: the extra in setup.cfg that installs the package}
 EXTRAS = {
   "jiwer": "text",
   "kaldi_native_fbank": "speech",
@@ -30,5 +30,5 @@ def _explain_missing_package(error_type, error, traceback):
     sys.__excepthook__(error_type, error, traceback)
 
 
-# The imports of an experiment fail before its `main` could catch the error.
+# An import error occurs before the `main` of the experiment runs, so `main` cannot catch it.
 sys.excepthook = _explain_missing_package

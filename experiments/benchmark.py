@@ -1,4 +1,4 @@
-"""Compare the speed of the loop over time with other implementations, all in one run.
+"""Compare the speed of recurrent layers in rnnjax and in other implementations.
 
   python -m experiments.benchmark --workdir=runs/benchmark   # pip install -e .[bench]; 10 minutes
   python -m experiments.benchmark --preset=gpu --workdir=runs/gpu      # on a GPU; torch uses cuDNN
@@ -106,7 +106,7 @@ def measure(cell: str, shape: tuple[int, ...], compiled: dict, num_trials: int) 
 
 
 def run(config: Config = Config()) -> dict:
-  """Measure all implementations on all shapes.
+  """Measure the time, memory and error of all implementations on all shapes.
 
   Returns:
     The peak GFLOP/s and GB/s, the errors of rnnjax relative to the plain loop, and for each
@@ -161,6 +161,6 @@ def _format(value):
 
 
 if __name__ == "__main__":
-  # A batch size of 0 gives one device per core, as any number of devices divides 0.
+  # Batch size 0 gives one device per core, because any number of devices divides 0.
   device_mesh.use_cpu_cores_as_devices(0)
   cli.main(Config, run, PRESETS)

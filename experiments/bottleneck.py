@@ -1,10 +1,10 @@
-"""Comparison of translation with and without attention, by sentence length.
+"""Compare translation models with and without attention on short and long sentences.
 
   python -m experiments.bottleneck --workdir=runs/bottleneck
   python -m experiments.bottleneck --preset=multi30k --data_dir=multi30k --workdir=runs/bottleneck
 
 Without attention, the decoder receives every sentence as one vector of fixed size. This experiment
-has the same flags as `translate`. If --workdir contains a finished run, the run is not repeated.
+has the same flags as `translate`. Runs that are already finished in --workdir are not repeated.
 """
 
 import dataclasses
@@ -39,10 +39,10 @@ class Config(translate.Config):
 
 
 def bleu(rows: list[dict[str, str]], lowercase: bool) -> float:
-  """Return corpus BLEU of the rows; NaN if `rows` is empty.
+  """Return the corpus BLEU of predicted translations; NaN if `rows` is empty.
 
   Args:
-    rows: {"target": reference translation, "written": prediction} of each sentence.
+    rows: {"target": reference translation, "written": predicted translation} of each sentence.
     lowercase: whether to compare in lower case.
   """
   if not rows:

@@ -137,7 +137,7 @@ def prepare(config: Config):
 def bleu_scores(
   predictions: list[str], examples: list[captions_data.CaptionedImage]
 ) -> dict[str, float]:
-  """Return lower-case BLEU-1 and BLEU-4; all captions of an image are its references."""
+  """Return BLEU-1 and BLEU-4 in lower case, with all captions of an image as references."""
   references = [example.captions for example in examples]
   return {
     f"bleu_{n}": seq2seq_common.corpus_bleu(predictions, references, True, n)[0] for n in (1, 4)
@@ -147,8 +147,8 @@ def bleu_scores(
 def baseline_scores(dataset: captions_data.CaptionDataset) -> dict[str, float]:
   """Return the test BLEU scores of two baselines that need no neural network.
 
-  "fixed" predicts the same caption for every image. Among 300 training captions, this caption has
-  the best BLEU-4 on the validation set. "nearest" predicts the first caption of the training image
+  "fixed" predicts the same caption for every image: of 300 training captions, the caption with the
+  best BLEU-4 on the validation set. "nearest" predicts the first caption of the training image
   with the nearest pixels.
   """
 
@@ -204,7 +204,7 @@ def save_figures(
 def run(config: Config = Config()) -> dict:
   """Train a captioning model; return the model and baseline scores.
 
-  The parameters with the best validation loss are tested once.
+  The parameters with the best validation loss are evaluated on the test set.
   """
   data = prepare(config)
   model = build(config, len(data.words))

@@ -65,7 +65,7 @@ def load(workdir: str) -> TextGenerator:
 
 
 def save_figures(generator: TextGenerator, text: str, path: pathlib.Path) -> dict[str, float]:
-  """Plot the hidden units that track a signal of a text.
+  """Plot the hidden units that track signals of a text; return their correlations.
 
   Returns:
     {"units/SIGNAL": correlation of the best unit with the signal}.
@@ -78,8 +78,8 @@ def save_figures(generator: TextGenerator, text: str, path: pathlib.Path) -> dic
 
   hs = np.asarray(hidden_states(generator.params))[:, 0]
   units = tracking_units.find_tracking_units(hs, tracking_units.text_signals(text))
-  # The units are selected on the first half of the text. The figure shows the second half, on
-  # which the correlation is measured.
+  # The units are selected on the first half of the text. The correlations and the figure use the
+  # second half.
   middle = len(text) // 2
   plotted = slice(middle, middle + NUM_PLOTTED_CHARS)
   scale = max(1, abs(hs).max())  # hidden states of some cells exceed 1
@@ -95,8 +95,8 @@ def save_figures(generator: TextGenerator, text: str, path: pathlib.Path) -> dic
 def run(config: Config = Config()) -> dict:
   """Train a language model, test it, print a sample, and return the scores.
 
-  The parameters with the best validation loss are tested once. With --predict, no model is trained:
-  the saved model continues the prompt.
+  The parameters with the best validation loss are evaluated on the test set. If --predict is
+  set, no model is trained, and the saved model continues the prompt.
   """
   if config.predict:
     return lm_common.print_samples(config, load(config.workdir), config.predict)

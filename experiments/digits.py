@@ -43,7 +43,7 @@ PRESETS = {
   ),
 }
 NUM_TIME_POINTS = 28  # maximum number of steps for which the figures show predictions
-NUM_PLOTTED_DIGITS = 9  # maximum number of correctly (and of incorrectly) classified digits
+NUM_PLOTTED_DIGITS = 9  # maximum number of plotted correct predictions, and of incorrect ones
 NUM_CURVE_DIGITS = 1000  # number of test digits for the accuracy curve
 
 
@@ -73,7 +73,7 @@ def build(config: Config, num_classes: int = 10) -> Classifier:
 
 
 def prepare(config: Config):
-  """Return the images (`digits`) and the batches (`train`, `valid`, `test`) of their sequences."""
+  """Return a namespace with the images `digits` and the batches `train`, `valid` and `test`."""
   dataset = digits_data.load(config.dataset, config.data_dir)
 
   def make_batches(split, batch_size, seed=None):
@@ -97,9 +97,9 @@ def probs_after_steps(model: Classifier, params, xs, num_steps):
 def save_figures(workdir: str, model: Classifier, params, test: digits_data.LabeledImages, xs):
   """Plot the predictions for increasingly long prefixes of the sequences xs [T, B, D].
 
-  accuracy.png shows the accuracy of all rows over time. beliefs.png shows the class probabilities
-  over time, of up to NUM_PLOTTED_DIGITS correctly and up to NUM_PLOTTED_DIGITS incorrectly
-  classified rows.
+  accuracy.png shows the accuracy over all rows at each step. beliefs.png shows the class
+  probabilities at each step for at most NUM_PLOTTED_DIGITS correctly classified rows and at most
+  NUM_PLOTTED_DIGITS incorrectly classified rows.
   """
   T = len(xs)
   num_points = min(T, NUM_TIME_POINTS)
@@ -118,7 +118,7 @@ def save_figures(workdir: str, model: Classifier, params, test: digits_data.Labe
 
 
 def run(config: Config = Config()):
-  """Train, select the checkpoint by validation accuracy, and return the scores on the test set."""
+  """Train a classifier; return the test scores of the best checkpoint by validation accuracy."""
   data = prepare(config)
   model = build(config, data.digits.num_classes)
   task = tasks.classification_task(model)

@@ -2,11 +2,11 @@
 
   python -m experiments.directions --workdir=runs/directions
 
-Example: "Teddy bears are on sale !" and "Teddy Roosevelt was a great president !". A model that has
-read only "Teddy" tags "Teddy" correctly in at most one of the two sentences. The figure shows the
-learning curves of taggers on the generated sentences of `tagging`, and the maximum accuracy of any
-forward model without a CRF. A forward model with a CRF can exceed this maximum, because the tag of
-"Roosevelt" also affects the tag of "Teddy".
+Example: "Teddy bears are on sale !" and "Teddy Roosevelt was a great president !". A forward model
+without a CRF predicts the tag of "Teddy" from this word only, so the tag is correct in at most one
+of the two sentences. The figure shows the learning curves of taggers on the generated sentences of
+`tagging`, and the maximum accuracy of any forward model without a CRF. A forward model with a CRF
+can exceed this maximum, because the tag of "Roosevelt" also affects the tag of "Teddy".
 """
 
 import dataclasses
@@ -39,7 +39,7 @@ class Config(train_config.TrainConfig):
 
 
 def run(config: Config = Config()) -> dict:
-  """Train each variant; return its test accuracy and the maximum accuracy of forward models."""
+  """Train each tagger; return all test accuracies and the maximum for forward models."""
   workdir, curves, scores = pathlib.Path(config.workdir).expanduser(), {}, {}
   shared_options = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
   for name, variant in VARIANTS.items():

@@ -32,7 +32,7 @@ class Config:
 
 
 def time_rnnjax(data, config: imdb.Config) -> list[dict]:
-  """Return one {"train_s": seconds, "test_s": seconds, ...test scores} for each epoch."""
+  """Train with rnnjax; return {"train_s": seconds, "test_s": seconds, ...scores} per epoch."""
   task = tasks.classification_task(imdb.build(config, data.vocabulary, 2))
   optimizer = training.adam(1e-3)
   initial_state = training.init_state(task, optimizer, next(data.train.stream()), jax.random.key(0))
@@ -51,7 +51,10 @@ def time_rnnjax(data, config: imdb.Config) -> list[dict]:
 
 
 def pad_front(batches, max_length: int) -> tuple[np.ndarray, np.ndarray]:
-  """Return the sequences as token ids [N, max_length], padded at the front, and their labels."""
+  """Return (token ids [N, max_length], labels [N]) of all sequences.
+
+  Short sequences are padded at the front. Long sequences are truncated to their last tokens.
+  """
   token_ids = np.full((len(batches.sequences), max_length), PAD, np.int32)
   for row, sequence in zip(token_ids, batches.sequences):
     row[max_length - min(len(sequence), max_length) :] = sequence[-max_length:]
@@ -59,7 +62,7 @@ def pad_front(batches, max_length: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def time_keras(data, config: imdb.Config) -> list[dict]:
-  """Train with Keras; return the seconds and test scores of each epoch, as `time_rnnjax` does."""
+  """Train with Keras; return {"train_s": seconds, "test_s": seconds, ...scores} per epoch."""
   os.environ["KERAS_BACKEND"] = "jax"
   from keras import Input, Sequential, layers
 
@@ -86,8 +89,11 @@ def time_keras(data, config: imdb.Config) -> list[dict]:
 
 
 def run(config: Config = Config()) -> dict:
-  """Return the times and scores of the last epoch, and the times of rnnjax relative to Keras."""
-  device_mesh.use_cpu_cores_as_devices(config.batch_size)  # as `imdb` does
+  """Train all models; return the times and test scores of the last epoch.
+
+  "MODEL/keras" is the training time of a model divided by the training time of Keras.
+  """
+  device_mesh.use_cpu_cores_as_devices(config.batch_size)  # the same devices as in `imdb`
   options = imdb.PRESETS["notes"] | dict(
     epochs=config.epochs,
     batch_size=config.batch_size,

@@ -89,9 +89,14 @@ def build(config: Config, num_variables: int) -> SequenceLabeler:
 
 
 def prepare(config: Config):
-  """Return the namespace (series, ends, cut, train, valid, test).
+  """Load the series and cut it into windows.
 
-  `ends` are the window ends of each split; `cut(ends)` returns the windows with these ends.
+  Returns:
+    A namespace with
+      series: the time series.
+      ends: for each split, the row at which each window ends.
+      cut: a function that returns the windows with the given ends.
+      train, valid, test: the batches of each split.
   """
   series = series_data.load(config.data_dir, config.columns, config.split, config.log_transform)
   ends = [series.window_ends(split, config.context_length, config.horizon) for split in range(3)]
@@ -124,17 +129,17 @@ def prepare(config: Config):
 
 
 def predict(config: Config, data, model: SequenceLabeler, params, ends) -> np.ndarray:
-  """Return the forecasts after the rows `ends`, in the units of the file.
+  """Forecast the steps after each row in `ends`, in the units of the file.
 
   Args:
     config: the configuration of the model.
     data: the return value of `prepare`.
     model: the model.
     params: the parameters of the model.
-    ends: the last known row of each forecast.
+    ends: for each forecast, the index of the last known row.
 
   Returns:
-    [len(ends), L, NUM_OUTPUTS, D], where L is the horizon.
+    The forecasts [len(ends), L, NUM_OUTPUTS, D], where L is the horizon.
   """
   batch = {name: np.stack(windows, 1) for name, windows in data.cut(ends).items()}
   lengths = np.full(batch["tokens"].shape[1], config.context_length)
@@ -158,7 +163,7 @@ def save_figures(config: Config, data, model: SequenceLabeler, params):
 
 
 def run(config: Config = Config()):
-  """Train, select the checkpoint by validation loss, and evaluate on the test set.
+  """Train a model and evaluate the checkpoint with the best validation loss on the test set.
 
   Returns:
     The scores of the model and of two naive forecasts ("persistence/..." and "seasonal/...").

@@ -49,7 +49,7 @@ PRESETS = {
   ),
   "pretrained": dict(cell="gru", freeze_lm=True),
 }
-NGRAM_FILE = "ngrams.safetensors"  # in --workdir, for inference and export
+NGRAM_FILE = "ngrams.safetensors"  # file in --workdir for inference and export
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ def build(
 
   Args:
     config: the configuration.
-    vocabulary: the vocabulary of the model; other words are unknown.
+    vocabulary: the vocabulary of the model.
     num_classes: the number of classes.
     lm_config: the configuration of the language model whose states are additional inputs; None
       uses no language model.
@@ -158,7 +158,7 @@ def prepare(config: Config) -> SimpleNamespace:
       name, classes: the name and the classes of the dataset.
       train, valid, test: the batches of each split.
       vocabulary: the vocabulary of the model.
-      words: all words of the training set.
+      words: the vocabulary of all words of the training set.
       ngram_features: the `NgramFeatures`; None if --ngram_order is 0.
   """
   dataset = imdb_data.load(
@@ -261,8 +261,8 @@ def print_prediction(classifier: ClassifierPredictor, text: str) -> dict[str, st
 def run(config: Config = Config()) -> dict:
   """Train a classifier and return the validation and test scores of its best parameters.
 
-  The parameters with the best validation score are tested once. With --predict, no model is
-  trained: the saved model classifies the text.
+  The parameters with the best validation score are evaluated on the test set. If --predict is
+  set, no model is trained, and the saved model classifies the text.
   """
   if config.predict:
     return print_prediction(load(config.workdir), config.predict)

@@ -3,9 +3,9 @@
   python -m experiments.lips                                # a generated face
   python -m experiments.lips --preset=face --data_dir=facegood_audio_blendshape.zip
 
-The encoder is unidirectional. It outputs the face of frame t after it has read the audio of frame
-t + delay, so it can close the lips before a p (Suwajanakorn, Seitz & Kemelmacher-Shlizerman 2017).
-One model is trained for each delay, and the model with the lowest validation loss is tested.
+The encoder is unidirectional. It outputs the face of frame t after the audio of frame t + delay,
+so it can close the lips before a p (Suwajanakorn, Seitz & Kemelmacher-Shlizerman 2017). One model
+is trained for each delay, and the model with the lowest validation loss is tested.
 """
 
 import dataclasses
@@ -68,14 +68,17 @@ class Config(train_config.TrainConfig):
 
 
 def build(config: Config, num_channels: int) -> SequenceLabeler:
-  """Return the configured model, which is unidirectional and can therefore process a stream."""
+  """Return the unidirectional model that the configuration specifies."""
   layer = forward(make_cell(config.cell, config.hidden_size), backend=config.backend)
   encoder = stack(*[layer] * config.num_layers, dropout=config.dropout)
   return SequenceLabeler(encoder, num_channels, None, config.dropout, config.dropout)
 
 
 def prepare(config: Config, data: faces_data.FaceDataset, delay: int):
-  """Return train, valid and test batches of audio features, with the delayed face as "face"."""
+  """Return a namespace with the batches `train`, `valid` and `test`.
+
+  The inputs are audio features. The targets batch["face"] are delayed by `delay` frames.
+  """
 
   def make_batches(recordings, **batch_options):
     audio = [faces_data.pad_edges(rec.audio_features, 0, delay) for rec in recordings]
@@ -93,7 +96,7 @@ def prepare(config: Config, data: faces_data.FaceDataset, delay: int):
 
 
 def compute_metrics(ys, batch, delay: int):
-  """Return the mean squared error of the standardized channels.
+  """Return {"loss": mean squared error over steps and standardized channels}.
 
   Args:
     ys: predictions [T, B, C].
@@ -106,7 +109,7 @@ def compute_metrics(ys, batch, delay: int):
 
 
 def predict_recordings(model: SequenceLabeler, params, recordings, delay: int) -> np.ndarray:
-  """Return the concatenated predictions [ΣT, C] for the full recordings."""
+  """Predict the faces of full recordings; return all frames concatenated, [ΣT, C]."""
   apply = jax.jit(lambda xs: model.apply({"params": params}, xs, jnp.array([len(xs)])))
   audio = (faces_data.pad_edges(rec.audio_features, 0, delay) for rec in recordings)
   return np.concatenate([apply(xs[:, None])[delay:, 0] for xs in audio])

@@ -90,7 +90,7 @@ class Config(train_config.TrainConfig):
 
 
 def build(config: Config, cell_spec: str) -> SequenceLabeler:
-  """Build the model with the cell that `cell_spec`, a value of --cell, specifies."""
+  """Build the model with the given cell; `cell_spec` has the format of --cell."""
   options = {}
   name, _ = parse_cell(cell_spec)
   if name in ("lstm", "gru"):
@@ -111,7 +111,7 @@ def build(config: Config, cell_spec: str) -> SequenceLabeler:
 
 
 def compute_metrics(ys, batch):
-  """Return {"loss": weighted mean over the batch}.
+  """Return {"loss": mean over the sequences, weighted by batch["weights"]}.
 
   In adding, the loss is the squared error of the last output. In copying, the loss is the cross
   entropy in nats per copied symbol.
@@ -124,7 +124,7 @@ def compute_metrics(ys, batch):
 
 
 def prepare(config: Config, length: int):
-  """Return a namespace with generated batches `train`, `valid` and `test` of one length."""
+  """Generate sequences of `length` steps; return the batches `train`, `valid` and `test`."""
 
   def batches(split_index, num_batches):
     seed = 3 * config.seed + split_index  # every split has a different seed
@@ -136,7 +136,7 @@ def prepare(config: Config, length: int):
 
 
 def gradient_norms_by_lag(cell, params, xs):
-  """Return the gradient norms of the first layer's last hidden state, by lag k.
+  """Return the gradient norms of the last hidden state with respect to earlier carries.
 
       normₖ = median over sequences of ‖∂h_T/∂carry_{T−k}‖ / √H        k = 0 ... T
 
@@ -146,7 +146,7 @@ def gradient_norms_by_lag(cell, params, xs):
     xs: inputs [T, B, D].
 
   Returns:
-    The norms [T + 1].
+    The norms [T + 1] of the first layer, one for each lag k.
   """
 
   def norms(xs):
@@ -199,7 +199,7 @@ def run(config: Config = Config()) -> dict:
     # Gradient norms before and after training, at the last value of --lengths.
     batch = next(data.test.stream())
     cell = make_cell(name, config.hidden_size)
-    init_key, _ = jax.random.split(jax.random.key(config.seed))  # same split as training.init_state
+    init_key, _ = jax.random.split(jax.random.key(config.seed))  # as in training.init_state
     xs = batch["tokens"][:, :8]
     norms_before[name] = gradient_norms_by_lag(cell, task.init(init_key, batch), xs)
     norms_after[name] = gradient_norms_by_lag(cell, trainer.best_params, xs)

@@ -81,7 +81,7 @@ def build(config: Config) -> RnnNade:
 
 
 def prepare(config: Config):
-  """Return a namespace with the name of the data set and its train, valid and test batches."""
+  """Return a namespace with the `name` of the data and the batches `train`, `valid`, `test`."""
   pieces = music_data.load(config.dataset, config.data_dir)
   train_rolls = piano_roll.transpose_rolls(pieces.train, config.max_transpose)
   train = BucketedBatches(
@@ -108,13 +108,16 @@ def compute_metrics(logits, batch, first_step=1):
 
 
 def load(workdir: str):
-  """Return the model of a finished run and its best parameters."""
+  """Return (model, best parameters) of a finished run."""
   saved, config = runner.load_run(Config, workdir, "pieces")
   return build(config), saved.params
 
 
 def load_prompt(config: Config) -> np.ndarray:
-  """Return the piano roll [T, 88] of --prompt_file; [0, 88] if the flag is empty.
+  """Check --sample_file and load --prompt_file.
+
+  Returns:
+    The piano roll [T, 88] of --prompt_file; [0, 88] if --prompt_file is empty.
 
   Raises:
     InvalidInputError: the folder of --sample_file does not exist, --predict is given without
@@ -131,7 +134,10 @@ def load_prompt(config: Config) -> np.ndarray:
 
 
 def sample_roll(config: Config, model: RnnNade, params, prompt: np.ndarray) -> np.ndarray:
-  """Return a prompt [T, 88] with a sampled continuation; also write both to --sample_file."""
+  """Return a prompt [T, 88] followed by a sampled continuation.
+
+  If --sample_file is set, the returned piano roll is also written to this file.
+  """
   roll = model.sample_roll(params, prompt, config.sample_length, jax.random.key(config.seed))
   if config.sample_file:
     midi.write_midi(pathlib.Path(config.sample_file).expanduser(), roll, config.steps_per_quarter)
@@ -141,7 +147,7 @@ def sample_roll(config: Config, model: RnnNade, params, prompt: np.ndarray) -> n
 def save_figures(
   workdir: str, model: RnnNade, params, true_roll: np.ndarray, sampled_roll: np.ndarray
 ):
-  """Plot the two rolls, and the probabilities for `true_roll`, to WORKDIR/figures/rolls.png."""
+  """Plot both rolls and the predicted probabilities for `true_roll` to figures/rolls.png."""
   lengths = np.array([len(true_roll)])
   logits = jax.jit(model.apply)({"params": params}, true_roll[:, None], lengths)[:, 0]
   panels = [
@@ -153,8 +159,8 @@ def save_figures(
 
 
 def run(config: Config = Config()):
-  """Train and return the scores. If config.predict is set, only write a sample."""
-  # The prompt is read first, so that an invalid flag raises an error before training.
+  """Train a model and return its scores; with --predict, only write a sample."""
+  # The prompt is loaded first, so that an invalid flag raises an error before training.
   prompt = load_prompt(config)
   if config.predict:
     model, params = load(config.workdir)

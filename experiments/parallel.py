@@ -2,9 +2,9 @@
 
   python -m experiments.parallel --workdir=runs/parallel   # 2 min on 2 CPU cores, plus compilation
 
-The inputs are random, D = H, and the cells have their initial parameters. Two passes are timed for
-each method: forward, and forward and backward of Σ ys². The timed runs of all methods are
-interleaved, and medians are compared.
+The inputs are random, D = H, and the cells have their initial parameters. Two functions are
+timed for each method: the forward pass, and the gradient of Σ ys². The timed runs of all methods
+are interleaved, and medians are compared.
 
 The loop runs T small steps one after another. Newton's method (`rnnjax.backends.newton.solver`)
 needs only log T sequential steps per iteration, but more arithmetic: for a carry of n numbers, n³
@@ -66,9 +66,10 @@ def parse_sizes(flag: str, text: str) -> list[int]:
 
 
 def measure(cell_name: str, T: int, H: int, B: int, num_trials: int) -> dict:
-  """Return the milliseconds of each method and pass as one table row.
+  """Time all methods for one cell and size; return one table row.
 
-  The row also contains the number of iterations of Newton's method and whether it converged.
+  The row contains the milliseconds of each method and pass, the number of iterations of Newton's
+  method, and whether Newton's method converged.
   """
   cell, xs = make_cell(cell_name, H), jax.random.normal(jax.random.key(1), (T, B, H))
   params = cell.init(jax.random.key(0), H)
@@ -103,7 +104,7 @@ def measure(cell_name: str, T: int, H: int, B: int, num_trials: int) -> dict:
 
 
 def speedup(row: dict, form: str, pass_name: str) -> float:
-  """Return the speed of Newton's method relative to the faster sequential backend."""
+  """Return the time of the fastest sequential backend divided by the time of Newton's method."""
   fastest = min(row[f"{backend} {pass_name}"] for backend in SEQUENTIAL_BACKENDS)
   return fastest / row[f"{form} {pass_name}"]
 
@@ -114,7 +115,7 @@ def geometric_mean(values: Iterable[float]) -> float:
 
 
 def run(config: Config = Config()) -> dict:
-  """Run the benchmark for all combinations whose Jacobians need at most --max_jacobian_gib.
+  """Time all combinations of cells and sizes with Jacobians of at most --max_jacobian_gib.
 
   Returns:
     The geometric means of the speedups and of the numbers of iterations.

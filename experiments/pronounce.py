@@ -54,7 +54,8 @@ def load(workdir: str) -> Seq2SeqPredictor:
 def error_rates(predictions: list[str], pronunciations: list[list[str]]) -> dict[str, float]:
   """Return the word error rate and the phoneme error rate, as fractions.
 
-  If a word has several correct pronunciations, the one with the lowest error rate is the reference.
+  If a word has several correct pronunciations, the pronunciation with the lowest error
+  rate is the reference.
 
   Args:
     predictions: for each word, the predicted phonemes separated by spaces.
@@ -78,8 +79,8 @@ def error_rates(predictions: list[str], pronunciations: list[list[str]]) -> dict
 def run(config: Config = Config()) -> dict:
   """Train a pronunciation model, print an example, and return the validation and test scores.
 
-  The parameters with the best validation accuracy are tested once. With --predict, no model is
-  trained: the saved model pronounces the word.
+  The parameters with the best validation accuracy are evaluated on the test set. If --predict is
+  set, no model is trained, and the saved model pronounces the word.
   """
   if config.predict:
     return seq2seq_common.predict(config)

@@ -141,7 +141,7 @@ def save_figures(workdir: str, model: MemoryNetwork, params, data):
 def run(config: Config = Config()) -> dict:
   """Train one model on all tasks; return the validation scores and the test score of each task.
 
-  The parameters with the best validation score are tested once.
+  The parameters with the best validation score are evaluated on the test set.
   """
   data = prepare(config)
   model = build(config, len(data.words), len(data.answers))

@@ -77,11 +77,15 @@ def build(config: Config, num_words: int) -> SequenceLabeler:
 
 
 def prepare(config: Config):
-  """Return the data set, the feature scaler, and the batches of each split.
+  """Load the recordings and batch them.
 
-  `train` and `valid` contain sampled utterances and all single-word recordings of their split.
-  `test` contains sampled utterances of the test set. `alone` contains the single-word recordings of
-  the test set.
+  Returns:
+    A namespace with
+      dataset: the recordings of each split.
+      scale: the feature standardizer.
+      train, valid: batches of sampled utterances and of all single-word recordings.
+      test: batches of sampled test utterances.
+      alone: batches of the single-word test recordings.
   """
   dataset = fsdd_data.load(config.dataset, config.data_dir, config.test_speaker)
   single_words = [
@@ -114,9 +118,9 @@ def prepare(config: Config):
 
 
 def compute_metrics(ys, batch):
-  """Return the CTC loss, −log p(words | audio) summed over all alignments, in nats per word.
+  """Return the connectionist temporal classification (CTC) loss in nats per word.
 
-  Connectionist temporal classification: Graves et al. 2006.
+  The loss is −log p(words | audio), where p is the sum over all alignments (Graves et al. 2006).
   """
   mask = padding_mask(ys, batch["lengths"])
   labels = batch["targets"]
@@ -150,7 +154,7 @@ def save_figures(workdir: str, model, params, data):
 
 
 def run(config: Config = Config()):
-  """Train, select the checkpoint by validation loss, and return the scores on the test set."""
+  """Train a model; return the test scores of the checkpoint with the best validation loss."""
   data = prepare(config)
   words = data.dataset.words
   model = build(config, len(words))

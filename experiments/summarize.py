@@ -115,8 +115,8 @@ def baseline_scores(text: pairs_data.PairDataset) -> dict[str, float]:
 def run(config: Config = Config()) -> dict:
   """Train a summarization model, print an example, and return the model and baseline scores.
 
-  The parameters with the best validation loss are tested once. With --predict, no model is trained:
-  the saved model summarizes the text.
+  The parameters with the best validation loss are evaluated on the test set. If --predict is
+  set, no model is trained, and the saved model summarizes the text.
   """
   if config.predict:
     return seq2seq_common.predict(config)

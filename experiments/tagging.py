@@ -24,7 +24,7 @@ from rnnjax.models.tagger import Tagger
 from rnnjax.training import tasks
 
 CHAR_ENCODERS = ("convolution", "recurrent", "none")
-CHAR_EMBED_DIM, COLUMN_EMBED_DIM = 30, 10  # embedding size of a character, and of an extra column
+CHAR_EMBED_DIM, COLUMN_EMBED_DIM = 30, 10  # embedding size of characters and of extra columns
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +84,7 @@ def _build_char_encoder(config: Config, num_chars: int):
 
 
 def build(config: Config, lexicon: Lexicon) -> Tagger:
-  """Build the tagger for a configuration and a lexicon."""
+  """Build the tagger that a configuration specifies for the vocabularies of a lexicon."""
   embed = embedding.embedding_from_file(
     lexicon.words, config.embed_dim, config.pretrained_embeddings
   )
@@ -156,8 +156,8 @@ def print_tags(predictor: TaggerPredictor, text: str) -> dict[str, str]:
 def run(config: Config = Config()) -> dict:
   """Train a tagger, print its error table, and return the validation and test scores.
 
-  The parameters with the best validation score are tested once. With --predict, no model is
-  trained: the saved model tags the sentence.
+  The parameters with the best validation score are evaluated on the test set. If --predict is
+  set, no model is trained, and the saved model tags the sentence.
   """
   if config.predict:
     return print_tags(load(config.workdir), config.predict)

@@ -50,7 +50,11 @@ def load(workdir: str) -> Seq2SeqPredictor:
 def evaluate_bleu(
   config: Config, predictor: Seq2SeqPredictor, rows: pairs_data.TextPairs
 ) -> dict[str, float | str]:
-  """Translate the sources of `rows`; return BLEU, the BLEU signature and the decoding time."""
+  """Translate the sources of `rows` and write the translations to --workdir.
+
+  Returns:
+    BLEU, the SacreBLEU signature and the decoding time in seconds.
+  """
   sources, targets = map(list, zip(*rows))
   predictor(sources, **config.search_options)  # compile, so that only decoding is timed below
   start_time = time.perf_counter()
@@ -66,8 +70,8 @@ def evaluate_bleu(
 def run(config: Config = Config()) -> dict:
   """Train a translation model, print an example, and return the validation and test scores.
 
-  The parameters with the best validation loss are tested once. With --predict, no model is trained:
-  the saved model translates the text.
+  The parameters with the best validation loss are evaluated on the test set. If --predict is
+  set, no model is trained, and the saved model translates the text.
   """
   if config.predict:
     return seq2seq_common.predict(config)

@@ -64,7 +64,10 @@ def build(config: Config, num_classes: int) -> Tagger:
 def make_batches(
   videos: list[video_data.Video], batch_size: int, seed: int | None = None
 ) -> BucketedBatches:
-  """Return batches of scores. "tags" are the frame labels, "labels" are the video indices."""
+  """Return batches of classifier scores.
+
+  batch["tags"] are the frame labels, and batch["labels"] are the video indices.
+  """
   return BucketedBatches(
     [video.scores for video in videos],
     range(len(videos)),
@@ -76,7 +79,9 @@ def make_batches(
 
 
 def prepare(config: Config, data: video_data.VideoFolds):
-  """Return the test batches of fold `config.fold`, and train and valid batches of other folds.
+  """Return a namespace with the batches `train`, `valid` and `test`.
+
+  `test` contains the videos of fold `config.fold`. `train` and `valid` contain all other videos.
 
   Raises:
     InvalidInputError: the other folds contain fewer than two videos.

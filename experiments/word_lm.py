@@ -59,7 +59,7 @@ PRESETS = {
     dropout=0.1,
     ema_decay=0.998,
   ),
-  "awd": dict(  # Merity, Keskar & Socher (2017), but averaging starts at a fixed step; untested
+  "awd": dict(  # Merity, Keskar & Socher (2017), with averaging from a fixed step on; untested
     hidden_size=1150,
     num_layers=3,
     embed_dim=400,
@@ -157,10 +157,10 @@ def build(config: Config, vocab_size: int) -> LanguageModel:
 
 
 def make_optimizer_and_ema(config: Config, num_steps: int):
-  """Return the (optimizer, averaging) pair of --optimizer.
+  """Return the optimizer that --optimizer names, and its parameter averaging.
 
   "adam" is Adam with a decaying learning rate and an EMA of the parameters. "asgd" is SGD with
-  Polyak averaging from --asgd_start on.
+  Polyak averaging, which begins after the fraction --asgd_start of the training steps.
   """
   if config.optimizer == "adam":
     return lm_common.make_optimizer_and_ema(config, num_steps)
@@ -191,8 +191,8 @@ def print_samples(config: Config, generator: TextGenerator, prompt: str) -> dict
 def run(config: Config = Config()) -> dict:
   """Train a language model, test it, print a sample, and return the scores.
 
-  The parameters with the best validation loss are tested once. With --predict, no model is trained:
-  the saved model continues the prompt.
+  The parameters with the best validation loss are evaluated on the test set. If --predict is
+  set, no model is trained, and the saved model continues the prompt.
   """
   if config.predict:
     return print_samples(config, load(config.workdir), config.predict)

@@ -48,7 +48,7 @@ class Config(train_config.TrainConfig):
 
 
 def bag_of_words_models(config: Config) -> dict[str, Pipeline]:
-  """Return {name: scikit-learn pipeline} of the baselines that ignore word order."""
+  """Return the baselines that ignore word order, as {name: scikit-learn pipeline}."""
   options = dict(
     tokenizer=tokenize_lower, token_pattern=None, lowercase=False, max_features=config.vocab_size
   )

@@ -33,11 +33,11 @@ class Attention(NamedTuple):
   Attributes:
     name: string that repr() returns, e.g. additive(128).
     init: (key, Q, M) -> params, a flat dict of arrays.
-    compute_keys: (params, memory [S, ..., M], lengths=None) -> keys, arrays [S, ...]. Padded steps
-      of the memory are replaced by 0.
+    compute_keys: (params, memory [S, ..., M], lengths=None) -> keys, arrays [S, ...]. The
+      memory is first set to 0 at padded steps.
     apply: (params, query [..., Q], keys, memory, mask [S, ...], coverage) -> context
       [..., features] and attention weights α [S, ...]. The memory must be 0 where the mask is
-      False. Call `attend`, which checks the arguments, masks the memory and calls `apply`.
+      False. Do not call `apply` directly: `attend` checks the arguments and masks the memory.
     context_features: M -> number of features of the context.
     uses_coverage: whether `apply` uses `coverage`, the sum of the attention weights of all earlier
       queries.
@@ -86,8 +86,9 @@ def attend(
     are 0 for a row of length 0.
 
   Raises:
-    ValueError: the shape of query, lengths or coverage does not match the memory, coverage is
-      missing, or the attention does not use coverage and coverage is passed.
+    ValueError: the shape of query, lengths or coverage does not match the memory.
+    ValueError: the attention uses coverage and coverage is None, or the attention does not use
+      coverage and coverage is passed.
   """
   params, memory, mask = _mask_memory(params, memory, lengths)
   batch = memory.shape[1:-1]
@@ -117,8 +118,8 @@ def attend_all(
 ) -> tuple[Array, Array]:
   """Attend to a memory with T independent queries at once.
 
-  The result equals T calls of `attend`. Dot products are computed as matrix products.
-  `additive_attention(A)` needs memory for an intermediate array [T, S, ..., A].
+  The results are equal to the results of T calls of `attend`. Dot products are computed as matrix
+  products. `additive_attention(A)` allocates an intermediate array [T, S, ..., A].
 
   Args:
     attention: an attention mechanism without coverage.
@@ -149,7 +150,7 @@ def _mask_memory(params, memory, lengths):
 
 
 def _with_masked_memory(compute_keys):
-  """Wrap compute_keys(params, memory) to first mask the memory and cast params to its dtype."""
+  """Wrap compute_keys, so that it gets the masked memory, and params in the memory's dtype."""
 
   def masked(params, memory, lengths=None):
     params, memory, _ = _mask_memory(params, memory, lengths)
@@ -159,13 +160,20 @@ def _with_masked_memory(compute_keys):
 
 
 def _weighted_sum(e, values, mask):
-  """Return Σₛ αₛ valuesₛ [..., M] and α [S, ...], the softmax of e over the unmasked steps."""
+  """Return the weighted sum Σₛ αₛ valuesₛ [..., M] and the weights α [S, ...].
+
+  α is the softmax of the scores e [S, ...] over the unmasked steps.
+  """
   α = jax.nn.softmax(e, axis=0, where=mask)
   return jnp.einsum("s...,s...m->...m", α.astype(values.dtype), values), α
 
 
 def _dot_scores(query, keys, scaled):
-  """Return the scores query · keyₛ [S, ...] in float32 or wider, divided by √A if `scaled`."""
+  """Return the scores query · keyₛ [S, ...] in float32 or wider, divided by √A if `scaled`.
+
+  Raises:
+    ValueError: the query and the keys differ in their number of features.
+  """
   Q, A = query.shape[-1], keys.shape[-1]
   if Q != A:
     raise ValueError(

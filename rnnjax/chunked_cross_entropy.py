@@ -25,11 +25,11 @@ MIN_CHUNK_ROWS = 160  # with fewer rows, most time is spent on adding to dW
 
 
 def sum_over_steps(loss):
-  """Decorate a loss over N rows to make it a loss over [T, *batch] steps.
+  """Convert a loss of arrays with N rows to a loss of arrays with axes [T, *batch] (decorator).
 
   If the batch is sharded over a mesh, each device sums the loss of its own rows. The devices
-  communicate once, to sum the loss or the gradients of the parameters. Labels with weight 0 may be
-  out of range: the label is replaced by 0.
+  communicate once, to sum the loss or the gradients of the parameters. A label with weight 0 may be
+  out of range, because it is replaced by 0.
 
   Args:
     loss: (params, hs [N, D], labels [N], weights [N]) -> a scalar.
@@ -62,11 +62,13 @@ def sum_over_steps(loss):
 
 
 def linear_cross_entropy(W: Array, b: Array, h: Array, labels: Array, weights: Array) -> Array:
-  """Return the scalar Σ weights · (−log softmax(h Wᵀ + b)_label) in nats, float32 or wider.
+  """Return the weighted cross entropy of a linear layer, summed over the rows.
 
-  If there is more than one chunk, the rows before the first and after the last non-zero weight are
-  skipped. The weights are treated as constants: their gradient is 0. Forward-mode differentiation
-  (jvp) is not supported.
+      loss = Σ weight · (−log softmax(h Wᵀ + b)_label)
+
+  The loss is a scalar in nats, in float32 or wider. If there is more than one chunk, the rows
+  before the first non-zero weight and after the last non-zero weight are skipped. The weights are
+  treated as constants: their gradient is 0. Forward-mode differentiation (jvp) is not supported.
 
   Args:
     W: weights [V, D] of the layer; cast to the dtype of h.
@@ -104,17 +106,29 @@ _chunked_loss.defvjp(_forward, _backward)
 
 
 def _run_chunks(run, W, b, h, labels, weights):
-  """Call `run` on each chunk; return its results summed over chunks, and dh [N, D] or None."""
+  """Call `run` on each chunk of rows, and sum its results over the chunks.
+
+  Args:
+    run: `_chunk_loss` or `_chunk_loss_and_grads`.
+    W, b, h, labels, weights: as for `linear_cross_entropy`.
+
+  Returns:
+    The summed results of `run`. The last result is dh [N, D], or None for `_chunk_loss`.
+  """
   N = h.shape[0]
   R = _chunk_rows(N, W.shape[0])
   W, b = W.astype(h.dtype), b.astype(h.dtype)
-  # Skip the rows before the first and after the last non-zero weight.
+  # Skip the rows before the first non-zero weight and after the last non-zero weight.
   nonzero = weights != 0
   first = jnp.argmax(nonzero)
   count = jnp.where(nonzero.any(), N - jnp.argmax(nonzero[::-1]) - first, 0)
 
   def chunk(i):
-    """Run chunk i. The last chunk is shifted to end at row N; repeated rows get weight 0."""
+    """Return the first row of chunk i, and the results of `run` on the chunk.
+
+    The last chunk is shifted so that it does not exceed row N. Rows that also belong to the chunk
+    before it get weight 0.
+    """
     begin = first + i * R
     start = jnp.minimum(begin, N - R)
     is_new = start + jnp.arange(R) >= begin
@@ -138,20 +152,24 @@ def _run_chunks(run, W, b, h, labels, weights):
 
 
 def _chunk_rows(N, V):
-  """Return R, the number of rows in a chunk: about CHUNK_LOGITS / V, dividing N if possible."""
+  """Return R, the number of rows in a chunk, for N rows and a vocabulary of size V.
+
+  A chunk has about CHUNK_LOGITS logits, but at least about MIN_CHUNK_ROWS rows. The chunks have
+  nearly equal numbers of rows.
+  """
   chunks = -(-N // max(MIN_CHUNK_ROWS, CHUNK_LOGITS // V))
   return min(N, 8 * -(-N // (8 * chunks)))  # a multiple of 8
 
 
 def _chunk_loss(W, b, h, labels, weights):
-  """Return the loss of a chunk of rows, and None in place of dh."""
+  """Return (loss, None) for a chunk of rows: no gradients are computed, so dh is None."""
   z = _matmul(h, W.T) + b
   log_p = jax.nn.log_softmax(z)
   return -(weights * jnp.take_along_axis(log_p, labels[:, None], 1)[:, 0]).sum(), None
 
 
 def _chunk_loss_and_grads(W, b, h, labels, weights):
-  """Return the loss of a chunk of rows, and its gradients dW, db and dh; exp is evaluated once."""
+  """Return (loss, dW, db, dh) for a chunk of rows. Each exponential is evaluated only once."""
   z = _matmul(h, W.T) + b
   z_max = z.max(-1, keepdims=True)
   e = jnp.exp(z - z_max)

@@ -87,7 +87,7 @@ def linear_chain(num_tags: int, start=None, inner=None, end=None) -> TagLayer:
   """Return a linear-chain conditional random field.
 
   The boolean arguments restrict the tag sequences to valid sequences, e.g. of the BIO or IOBES
-  scheme. None sets no restriction.
+  scheme. None means no restriction.
 
   Args:
     num_tags: number of tags, K.
@@ -159,13 +159,13 @@ def sequence_score(
 def log_partition(
   params: Params, scores: Array, lengths: Array | None = None, use_max: bool = False
 ) -> Array:
-  """Return log Z [...], or the highest s(y) if `use_max` is set.
+  """Return log Z [...] of each row, or the highest score max s(y) [...] if `use_max` is set.
 
   Args:
     params: as for `sequence_score`.
     scores: tag scores s [T, ..., K].
     lengths: valid steps of each row [...]; None if every row has T. The result for length 0 is 0.
-    use_max: whether ⊕ is max instead of log Σ exp.
+    use_max: whether to use max instead of log Σ exp for ⊕ in the recurrence.
   """
   if lengths is None:
     lengths = jnp.full(scores.shape[1:-1], scores.shape[0])
@@ -181,7 +181,10 @@ def log_partition(
 
 @cell_factory
 def _crf_cell(features: int, use_max: bool):
-  """Build the cell of the CRF recurrence, αₜ[j] = sₜ[j] + ⊕ᵢ (αₜ₋₁[i] + A[i, j])."""
+  """Build the cell of the CRF recurrence, αₜ[j] = sₜ[j] + ⊕ᵢ (αₜ₋₁[i] + A[i, j]).
+
+  The operator ⊕ is max if `use_max` is set, otherwise log Σ exp.
+  """
   reduce = _hard_max if use_max else jax.nn.logsumexp
 
   def step(params, carry, u):
@@ -200,9 +203,9 @@ def _crf_cell(features: int, use_max: bool):
 
 
 def _hard_max(values, axis):
-  """Return the maximum; its gradient is one-hot even if several elements are equal.
+  """Return the maximum of `values` along an axis, with a one-hot gradient even if there are ties.
 
-  jnp.max would divide the gradient among equal elements, so the best path would not be one-hot.
+  jnp.max divides the gradient among equal elements, so the best path would not be one-hot.
   """
   index = jnp.argmax(values, axis, keepdims=True)
   return jnp.take_along_axis(values, index, axis).squeeze(axis)

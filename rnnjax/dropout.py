@@ -38,7 +38,7 @@ def variational_dropout(xs: Array, rate: float, key: Key | None) -> Array:
 
 
 def word_dropout(xs: Array, rate: float, key: Key | None) -> Array:
-  """Set entire vectors xs[t, b] of xs [T, B, D] to 0, independently (Iyyer et al. 2015)."""
+  """Set each vector xs[t, b] of xs [T, B, D] to 0 with probability `rate` (Iyyer et al. 2015)."""
   return dropout(xs, rate, key, axes=(xs.ndim - 1,))
 
 
@@ -62,9 +62,10 @@ def word_type_dropout(
 
 
 def dropconnect(params: Params, rate: float, key: Key | None, param_name: str = "U") -> Params:
-  """Drop elements of all parameters named `param_name`, one mask for all steps (Wan et al. 2013).
+  """Drop elements of all parameters named `param_name` (DropConnect, Wan et al. 2013).
 
-  With the recurrent matrices "U" this is the weight drop of Merity, McCann & Socher 2017.
+  All time steps use the same dropped parameters. The default "U", the recurrent matrices, gives the
+  weight drop of Merity, McCann & Socher 2017.
   """
   if key is None or rate == 0:
     return params

@@ -35,9 +35,9 @@ class Encoder(NamedTuple):
     features: number of output features.
     init: (key, D) -> params.
     apply: (params, xs [T, ..., D], lengths=None, *, carry=None, key=None) -> (carry,
-      ys [T, ..., features]). Dropout is active only if a key is given. The carry is a nested dict,
-      {"layer_0": {"forward": carry, "backward": carry}, ...}; without `stack` it is only the inner
-      dict.
+      ys [T, ..., features]). Dropout is active only if a key is given. The carry of one
+      layer is {"forward": carry}, {"backward": carry}, or a dict with both keys. The carry of a
+      stack is {"layer_0": carry of layer 0, "layer_1": carry of layer 1, ...}.
     final_hidden: carry -> [..., features], the final h of the last layer. If the last layer is
       bidirectional, the final h of both directions are merged with the same `merge` as the outputs.
       A residual connection is not added to the final h.
@@ -81,7 +81,11 @@ def _unidirectional(
 
 
 def _initial_carry(direction, cell, params, xs, carry):
-  """Return carry[direction] if a carry is passed, else the learned initial carry, else None."""
+  """Return the initial carry of the cell in one direction.
+
+  It is carry[direction] if a carry is passed. Otherwise it is the learned initial carry, or None if
+  the encoder has no learned initial carry.
+  """
   if carry is not None:
     return carry[direction]
   if f"{direction}_start" not in params:

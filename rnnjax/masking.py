@@ -11,7 +11,7 @@ def padding_mask(xs: Array, lengths: Array | None, name: str = "xs", axis: str =
   Args:
     xs: sequences [T, ..., D]; only their shape is used.
     lengths: valid steps of each row [...], integer; None if every row has T. If xs also has spatial
-      axes, such as [T, B, X, Y, D], lengths [B] are enough.
+      axes, such as [T, B, X, Y, D], lengths may have the shape [B].
     name: name of xs in the error message.
     axis: symbol of the time axis in the error message, e.g. "T".
 

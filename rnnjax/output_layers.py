@@ -81,8 +81,8 @@ def adaptive_softmax(vocab_size: int, cutoffs: tuple[int, ...], div_value: int =
       p(w) = softmax(h Wᵀ + b)_w                                          if w < cutoffs[0]
       p(w) = softmax(h Wᵀ + b)_(cutoffs[0]+i) · softmax(h Pᵢ Wᵢᵀ + bᵢ)_w    if w is in tail i
 
-  Words must be numbered by descending frequency. Tail i contains the words from cutoffs[i] up to
-  the next cutoff; its softmax is over these words only.
+  Word ids must be in order of descending frequency: 0 is the most frequent word. Tail i contains
+  the words from cutoffs[i] up to the next cutoff. The softmax of tail i is over these words only.
 
   Parameters: the head has W [cutoffs[0] + number of tails, D] and b [cutoffs[0] + number of tails].
   Tail i with Vᵢ words has Pᵢ [D, Dᵢ], Wᵢ [Vᵢ, Dᵢ] and bᵢ [Vᵢ], where

@@ -24,13 +24,13 @@ class Pooling(NamedTuple):
 
 
 def mean_pooling(ys: Array, lengths: Array | None = None) -> Array:
-  """Return s = Σₜ yₜ / length over the valid steps of ys [T, ..., H]; 0 for length 0."""
+  """Return the mean [..., H] of ys [T, ..., H] over the valid steps of each row; 0 for length 0."""
   mask = _feature_mask(ys, lengths)
   return jnp.sum(ys, 0, where=mask) / jnp.maximum(jnp.sum(mask, 0), 1).astype(ys.dtype)
 
 
 def max_pooling(ys: Array, lengths: Array | None = None) -> Array:
-  """Return s = maxₜ yₜ over the valid steps of ys [T, ..., H]; 0 for length 0."""
+  """Return the maximum [..., H] of ys [T, ..., H] over the valid steps; 0 for rows of length 0."""
   mask = _feature_mask(ys, lengths)
   maximum = jnp.max(ys, 0, where=mask, initial=-jnp.inf)
   return jnp.where(jnp.any(mask, 0), maximum, 0)
@@ -42,7 +42,7 @@ def max_mean_pooling(ys: Array, lengths: Array | None = None) -> Array:
 
 
 def _feature_mask(ys, lengths):
-  """Return the padding mask with a feature axis, [T, ..., 1]."""
+  """Return the padding mask of ys [T, ..., H] with shape [T, ..., 1], which broadcasts to ys."""
   return padding_mask(ys, lengths, "ys")[..., None]
 
 

@@ -1,6 +1,6 @@
 """Encoders with dropout inside the recurrence: weight drop and zoneout.
 
-Both can be nested and stacked: `weight_drop(stack(zoneout(lstm(8), 0.1), forward(lstm(8))), 0.5)`.
+They can be nested and stacked: `weight_drop(stack(zoneout(lstm(8), 0.1), forward(lstm(8))), 0.5)`.
 """
 
 import functools
@@ -15,9 +15,10 @@ from rnnjax.types import Key
 
 
 def weight_drop(encoder: Encoder, rate: float) -> Encoder:
-  """Return an encoder with dropout on its recurrent matrices U, one mask for all steps.
+  """Return `encoder` with dropout of the elements of its recurrent matrices U.
 
-  Merity, McCann & Socher 2017 (AWD-LSTM). The dropout is active only if a key is passed to `apply`.
+  All steps use the same dropout mask (AWD-LSTM; Merity, McCann & Socher 2017). Dropout is active
+  only if a key is passed to `apply`.
 
   Raises:
     ValueError: the rate is outside [0, 1).
@@ -53,8 +54,8 @@ def zoneout(cell: Cell, *rates: float, remat: int | None = None, backend: str = 
     remat, backend: as for `unroll`.
 
   Raises:
-    ValueError: there are more rates than arrays in the carry, a rate is outside [0, 1], or the cell
-      is a linear recurrence, whose steps do not read h.
+    ValueError: there are more rates than arrays in the carry, or a rate is outside [0, 1].
+    ValueError: the cell is a linear recurrence. Its steps do not depend on the previous h.
   """
   if cell.coefficients:
     raise ValueError(f"zoneout needs a cell whose step reads h; the step of {cell} does not")
@@ -84,7 +85,10 @@ def _carry_sizes(cell: Cell) -> list[int]:
 
 
 def _zoneout_masks(sizes, rates, xs, key: Key | None):
-  """Return the masks m [T, ..., N] in [0, 1], N = sum(sizes): 1 keeps the previous carry."""
+  """Return the zoneout masks m [T, ..., N] with N = sum(sizes) and values in [0, 1].
+
+  At 1, an element of the carry keeps its previous value. At 0, it gets its new value.
+  """
   dtype = accumulation_dtype(xs.dtype)  # bfloat16 would draw from only 128 values
   padded_rates = (*rates, *[0] * (len(sizes) - len(rates)))
   rate = jnp.concatenate([jnp.full(n, rate, dtype) for n, rate in zip(sizes, padded_rates)])

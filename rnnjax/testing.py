@@ -65,7 +65,10 @@ class CellCase:
     return self.gradients(lengths=self.lengths)
 
   def __call__(self, xs=None, lengths=None, carry=None, backend="scan"):
-    """Unroll the cell; return the final carry and outputs. `xs`, `carry` default to attributes."""
+    """Unroll the cell, and return the final carry and the outputs.
+
+    If `xs` or `carry` is None, the attribute of the same name is used.
+    """
     xs, carry = self.xs if xs is None else xs, self.carry if carry is None else carry
     return unroll(self.cell, self.params, xs, lengths, carry=carry, backend=backend)
 
@@ -86,7 +89,8 @@ def assert_close(actual, expected, message: str, atol: float = 1e-9):
   """Check that two pytrees of arrays are equal up to `atol`.
 
   Raises:
-    AssertionError: a difference exceeds atol or is NaN. It contains `message` and the difference.
+    AssertionError: a difference is larger than atol, or NaN. The error message contains `message`
+      and the difference.
   """
   for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
     # np.max instead of jnp.max: XLA's maximum over thousands of numbers ignores NaN on a CPU
@@ -125,7 +129,7 @@ def preserves_dtypes(case: CellCase):
 
 
 def is_pure(case: CellCase):
-  """Equal inputs give equal outputs, also if the sequence is split into two calls."""
+  """Equal inputs give equal outputs, even if the sequence is split into two calls."""
   message = "two calls with the same inputs differ. Does the step have state outside the carry"
   assert_close(case(), case(), f"{message}?")
   carry, first_half = case(case.xs[:2])
@@ -185,7 +189,7 @@ def gradients_are_correct(case: CellCase):
 
 
 def backends_agree(case: CellCase):
-  """Every available backend except newton has the same outputs and gradients as the scan."""
+  """All available backends except `newton` have the same outputs and gradients as `scan`."""
   for backend, reason in backend_status(case.cell, case.params, case.xs, case.carry).items():
     # The newton backend is skipped: it uses the same `step` as the scan, and it compiles slowly.
     if reason or backend in ("scan", "newton"):

@@ -41,9 +41,9 @@ def unroll(
     params: parameters of the cell, as returned by `cell.init`.
     xs: inputs [T, ..., D], floating point; any number of batch axes.
     lengths: valid steps of each row [...], integer; None if every row has T. If xs also has spatial
-      axes, such as [T, B, X, Y, D], lengths [B] are enough.
+      axes, such as [T, B, X, Y, D], lengths may have the shape [B].
     carry: initial carry; `cell.initial_carry` if None.
-    reverse: run from the last step to the first; each row then starts at its own last step.
+    reverse: run from the last step to the first; each row then starts at its last valid step.
     remat: save only every remat-th carry for the backward pass and recompute the other carries;
       None saves every carry.
     backend: implementation of the loop, a key of `BACKENDS`; "auto" selects an available backend by
@@ -75,16 +75,16 @@ def unroll_bidirectional(
   remat: int | None = None,
   backend: str = "auto",
 ) -> list[tuple[Carry, Array]]:
-  """Run a cell forward with one parameter set, and in reverse with another.
+  """Run a cell forward and in reverse, with a separate parameter set for each direction.
 
-  The results equal the results of two calls of `unroll`. If `remat` is None, a kernel backend runs
-  both directions in one launch.
+  The results are equal to the results of two calls of `unroll`. If `remat` is None, a kernel
+  backend runs both directions in one launch.
 
   Args:
     cell: the recurrent cell of both directions.
     params: (forward parameters, reverse parameters).
     xs, lengths, remat, backend: as for `unroll`.
-    carries: (forward initial carry, reverse initial carry); None stands for `cell.initial_carry`.
+    carries: (forward initial carry, reverse initial carry); None means `cell.initial_carry`.
 
   Returns:
     [(carry, ys), (carry, ys)], first for the forward direction, then for the reverse direction.
@@ -109,9 +109,9 @@ def unroll_bidirectional(
 def backend_status(
   cell: Cell, params: Params, xs: Array, carry: Carry | None = None
 ) -> dict[str, str]:
-  """Return {backend name: reason why it cannot unroll a cell over xs on this device}.
+  """Return a dict that maps each backend's name to the reason why the backend is unavailable.
 
-  The reason is "" for an available backend.
+  The reason is "" if the backend can unroll the cell over xs on this device.
 
   Args:
     cell, params, xs, carry: as for `unroll`.
@@ -131,6 +131,9 @@ def _prepare_inputs(cell, param_sets, xs, lengths, carries, backend):
   Returns:
     The cast param_sets, xs and carries, the padding mask, and the name of the backend:
     (param_sets, xs, mask, carries, backend).
+
+  Raises:
+    TypeError, ValueError, InvalidInputError: as for `unroll`.
   """
   xs = jnp.asarray(xs)
   if not jnp.issubdtype(xs.dtype, jnp.floating):
@@ -181,7 +184,7 @@ def _prepare_inputs(cell, param_sets, xs, lengths, carries, backend):
 
 
 def _validate_carry(cell, initial_carry, carry):
-  """Check that `carry` has the shapes of `initial_carry`, and cast it to the same dtypes."""
+  """Return `carry` in the dtypes of `initial_carry`; raise ValueError if the shapes differ."""
   expected, actual = (jax.tree.map(jnp.shape, tree) for tree in (initial_carry, carry))
   if expected != actual:
     raise ValueError(
@@ -215,7 +218,14 @@ def _check_step(cell, params, carry, x):
 
 
 def _unroll_with_remat(run, params, xs, mask, carry, reverse, remat):
-  """Run chunks of `remat` steps; save only the carry before each chunk for the backward pass."""
+  """Call `run` on chunks of `remat` steps, and save only the carry before each chunk.
+
+  The backward pass recomputes all other carries. If `remat` is None, `run` is called once, on all
+  steps.
+
+  Raises:
+    ValueError: remat is not None and not a positive integer.
+  """
   T = xs.shape[0]
   if remat is not None and not (isinstance(remat, int) and remat > 0):
     raise ValueError(f"remat must be a positive number of steps; got {remat}")

@@ -3,8 +3,8 @@
   embedded   generated recipes, in which a frame is ambiguous without the earlier frames
   files      a folder or .zip archive with one MATLAB file for each fold, such as
              50salads_mid_split1.mat to 50salads_mid_split5.mat (Stein & McKenna 2013; Lea et al.
-             2017). Each file has the cell arrays Y (labels), S (scores of each class) and P
-             (classes predicted from these scores), with one cell per video
+             2017). Each file has the cell arrays Y (labels), S (class scores) and P (classes
+             predicted from the scores), with one cell per video
 
 Label 0 is the background.
 """
@@ -25,7 +25,7 @@ GRANULARITIES = ("mid", "eval")
 NUM_OBJECTS = 3  # number of objects in the generated recipes
 NUM_FOLDS = 5
 RECIPES_PER_FOLD = 100
-NOISE_STD = 1.0  # for generated scores; their mean is 1 for classes that fit the frame, else 0
+NOISE_STD = 1.0  # of generated scores; their mean is 1 for classes of the visible object, else 0
 
 
 class Video(NamedTuple):
@@ -60,10 +60,11 @@ def load(dataset: str = "auto", data_dir: str = "", granularity: str = "mid") ->
   """Load videos.
 
   Args:
-    dataset: one of files.DATASETS; "auto" reads files if data_dir is given.
+    dataset: one of files.DATASETS. "auto" reads files if data_dir is non-empty, else it uses the
+      embedded data.
     data_dir: the folder or .zip archive of the files.
-    granularity: one of GRANULARITIES, the level of detail of the actions. It is part of the file
-      names.
+    granularity: the level of detail of the actions, one of GRANULARITIES. The file names contain
+      the granularity.
 
   Raises:
     InvalidInputError: files are missing, damaged or inconsistent.
@@ -78,11 +79,12 @@ def load(dataset: str = "auto", data_dir: str = "", granularity: str = "mid") ->
 
 
 def generate_recipe(rng: np.random.Generator) -> Video:
-  """Return a video in which each of three objects is taken once and put back later.
+  """Generate a video in which each of three objects is taken once and put back later.
 
-  Taking an object (classes 1, 2, 3) and putting it back (classes 4, 5, 6) have equal mean scores.
-  A single frame therefore contains at most half of the information. The scores are also noisy, but
-  many frames together identify the object. The object is put back if an earlier frame took it.
+  Classes 1, 2 and 3 take an object, and classes 4, 5 and 6 put it back. Both classes of an object
+  have the same mean score in a frame, so a single frame cannot distinguish them. An object is put
+  back if an earlier frame took it. The scores are noisy, but many frames together identify the
+  object.
   """
   frames = []
   taken = set()
@@ -94,7 +96,7 @@ def generate_recipe(rng: np.random.Generator) -> Video:
     taken.add(item)
     frames += [0] * rng.integers(1, 6) + [label] * rng.integers(6, 25)
   labels = np.array([*frames, 0])
-  # The object (1, 2, 3) that is visible in each frame and in each class; 0 for the background.
+  # The object (1, 2, 3) of each frame and of each class; 0 for the background.
   visible = np.where(labels > 0, (labels - 1) % NUM_OBJECTS + 1, 0)
   class_objects = np.array([0, *[1 + i % NUM_OBJECTS for i in range(2 * NUM_OBJECTS)]])
   scores = (visible[:, None] == class_objects) + NOISE_STD * rng.normal(
@@ -104,7 +106,7 @@ def generate_recipe(rng: np.random.Generator) -> Video:
 
 
 def load_files(data_dir: str, granularity: str) -> VideoFolds:
-  """Read one file for each fold.
+  """Read the videos of all folds, one file per fold.
 
   Raises:
     InvalidInputError: files are missing, damaged or inconsistent.

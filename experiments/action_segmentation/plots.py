@@ -16,7 +16,7 @@ def plot_timelines(path, panels: Sequence[tuple[str, Mapping[str, np.ndarray]]],
 
   Args:
     path: the PNG file to write.
-    panels: one (title, {name: labels [T]}) per panel, with one strip per name.
+    panels: one (title, {name: labels [T]}) per panel. Each name is plotted as one strip.
     num_classes: K, the number of classes; label 0 is white.
 
   Raises:

@@ -1,8 +1,11 @@
 """Segment metrics of frame labels: F1@k and edit score.
 
-Lea et al., Temporal Convolutional Networks for Action Segmentation and Detection, 2017. A segment
-is a maximal run of consecutive frames with one label other than the background. Flickering labels
-reduce the frame accuracy only slightly, but create many segments. These metrics penalize them.
+F1@k is the F1 score of segments at a threshold of k percent for the intersection over union (Lea et
+al., Temporal Convolutional Networks for Action Segmentation and Detection, 2017). A segment is a
+maximal run of consecutive frames with one label other than the background.
+
+Flickering labels reduce the frame accuracy only slightly, but create many wrong segments. These
+segments reduce the edit score and F1@k.
 """
 
 import itertools
@@ -41,10 +44,10 @@ def to_segments(labels: np.ndarray, background: int | None = None) -> list[Segme
 
 
 def edit_score(predicted: np.ndarray, target: np.ndarray, background: int | None = None) -> float:
-  """Return the edit score 1 − d/max(n, m) for n predicted and m target segments.
+  """Return the edit score 1 − d/max(n, m) of n predicted and m target segments.
 
   d is the Levenshtein distance between the two sequences of segment labels. The score depends on
-  the order of the segments, but not on their times. The score is 1 if there are no segments.
+  the order of the segments, but not on their durations. If n = m = 0, the score is 1.
   """
   predicted_labels, target_labels = (
     [segment.label for segment in to_segments(labels, background)] for labels in (predicted, target)
@@ -65,8 +68,8 @@ def segment_f1(
 
   For each predicted segment in order, the target segment with the same label and the largest
   intersection over union (IoU) is selected. The predicted segment is a true positive (TP) if the
-  IoU is at least the threshold and the target segment has no earlier match. The score is 1 if there
-  are no segments.
+  IoU is at least `iou_threshold` and the target segment has no earlier match. If n = m = 0, the
+  score is 1.
   """
   predicted_segments, target_segments = (
     to_segments(labels, background) for labels in (predicted, target)
@@ -92,7 +95,16 @@ def _iou(a: Segment, b: Segment) -> float:
 def segmentation_scores(
   predicted: Sequence[np.ndarray], target: Sequence[np.ndarray], background: int | None = None
 ) -> dict[str, float]:
-  """Return the accuracy over all frames, and the mean edit score and F1@k over videos."""
+  """Return the frame accuracy, the edit score and F1@k for each of IOU_THRESHOLDS.
+
+  The accuracy is the fraction of correct frames in all videos. The other scores are means over
+  videos.
+
+  Args:
+    predicted: the predicted labels [T] of each video.
+    target: the true labels [T] of each video.
+    background: the background label; None if all labels form segments.
+  """
   pairs = list(zip(predicted, target))
   scores = {"accuracy": np.mean(np.concatenate(predicted) == np.concatenate(target))}
   scores["edit"] = np.mean([edit_score(*pair, background) for pair in pairs])

@@ -1,6 +1,6 @@
 """NVIDIA's LSTM (cuDNN), called through `jax.experimental.rnn` with rnnjax's parameters.
 
-cuDNN is only used by the benchmark. It takes 1.1 to 7 times as long as the faster of the backends
+Only the benchmark uses cuDNN. It takes 1.1 to 7 times as long as the faster of the backends
 `triton` and `deferred` on an H100 (T = 512; B = 64 and 256, H = 128 to 1024).
 """
 
@@ -37,7 +37,7 @@ def why_unavailable(cell: Cell, xs: Array) -> str:
 
 @functools.cache
 def max_gradient_error() -> float:
-  """Return the largest relative error of cuDNN's gradients, compared with the backend `scan`.
+  """Return the largest relative error of cuDNN's gradients; the backend `scan` is the reference.
 
   The error of each array is divided by its largest absolute value or by 1, whichever is larger. The
   error is measured once per process on a few rows, because it may change with the cuDNN version.
@@ -63,7 +63,7 @@ def max_gradient_error() -> float:
 
 
 def pack_weights(params: Params) -> Array:
-  """Return the flat weights in cuDNN's order: Wᵀ, Uᵀ, the bias b, and a second bias of 0."""
+  """Return the parameters as a flat array in cuDNN's order: Wᵀ, Uᵀ, b, and a second bias of 0."""
   W, U, b = (params[name] for name in ("W", "U", "b"))
   return jnp.concatenate([W.T.ravel(), U.T.ravel(), b, jnp.zeros_like(b)])
 
@@ -87,7 +87,7 @@ def constrain_row_major(a: Array) -> Array:
 def cudnn(
   cell: Cell, params: Params, xs: Array, mask: Array | None, carry: Carry, reverse: bool
 ) -> tuple[Carry, Array]:
-  """Run a plain float32 LSTM on an NVIDIA GPU, with the arguments and results of `scan`."""
+  """Run a float32 LSTM without options on an NVIDIA GPU; same arguments and results as `scan`."""
 
   def run(params, xs, mask, carry):
     params, carry = (cast_to_varying(tree, xs) for tree in (params, carry))

@@ -1,9 +1,9 @@
-"""Implementations of the loop over time that the benchmark compares.
+"""Implementations of an RNN layer that the benchmark compares.
 
-Each `make_<name>(cell_name, xs, H)` returns a pair (apply_fn, params), where apply_fn(params, xs)
-returns the outputs ys of an LSTM, GRU or vanilla RNN over xs [T, B, D]. Only `make_torch` returns
-other functions. Each raises ImportError if the library is not installed, and KeyError if the
-library does not have the cell.
+Each `make_<name>(cell_name, xs, H)` returns (apply_fn, params), where apply_fn(params, xs) returns
+the outputs ys of an LSTM, GRU or vanilla RNN over xs [T, B, D]. Only `make_torch` returns
+(forward, both) instead. Each function raises ImportError if the library is not installed, and
+KeyError if the library does not have the cell.
 """
 
 import functools
@@ -20,7 +20,7 @@ from rnnjax.cells.initializers import init_gates
 
 
 def make_from_cell(cell, xs, backend="auto"):
-  """Return (apply_fn, params) for `unroll` of the cell."""
+  """Return (apply_fn, params), where apply_fn calls `unroll` with the cell and `backend`."""
   params = cell.init(jax.random.key(0), xs.shape[-1])
 
   def apply_fn(params, xs):
@@ -185,7 +185,7 @@ JAX_IMPLEMENTATIONS = {
 
 
 def make_torch(cell_name, xs, H):
-  """Return (forward, both) of PyTorch without arguments; `both` also runs the backward pass."""
+  """Return two functions without arguments: PyTorch's forward pass; forward and backward pass."""
   import torch
 
   torch.set_num_threads(os.cpu_count())

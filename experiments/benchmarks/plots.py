@@ -1,4 +1,4 @@
-"""Plots of speedups over the sequence length."""
+"""Plots of speedup versus sequence length."""
 
 from collections.abc import Mapping
 
@@ -8,7 +8,7 @@ LINE_STYLES = ("-", ":", "--", "-.")
 
 
 def plot_speedups(path, panels: Mapping[tuple[str, str], Mapping[tuple[int, int, int], float]]):
-  """Plot speedups over T on log-log axes, with one color per H and one line style per B.
+  """Plot speedup versus sequence length T on log-log axes; colors show H, line styles show B.
 
   Args:
     path: the PNG file to write.

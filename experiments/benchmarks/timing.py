@@ -1,4 +1,4 @@
-"""Compilation, timing and comparison of implementations of the loop."""
+"""Compilation, timing and comparison of RNN implementations."""
 
 import contextlib
 import time
@@ -15,25 +15,26 @@ from rnnjax.unroll import unroll_bidirectional
 
 
 def time_call(fn: Callable[[], object]) -> float:
-  """Return the seconds that fn() takes."""
+  """Return the duration of the call fn() in seconds."""
   start = time.perf_counter()
   fn()
   return time.perf_counter() - start
 
 
 def compile_passes(apply_fn: Callable, params, xs, num_compiles: int = 3) -> tuple[dict, dict]:
-  """Compile ys = apply_fn(params, xs), and the gradient of Σ ys² for params and xs.
+  """Compile ys = apply_fn(params, xs), and the gradient of Σ ys² with respect to params and xs.
 
   Args:
     apply_fn: the function to compile.
     params: the first argument of `apply_fn`.
     xs: the second argument of `apply_fn`.
-    num_compiles: the number of timed compilations; 0 does not time compilation.
+    num_compiles: the number of timed compilations; 0 for none.
 
   Returns:
-    functions: {"forward": run, "both": run}, which take no arguments.
+    functions: {"forward": run, "both": run}, functions without arguments; "both" runs the forward
+      and the backward pass.
     stats: {"devices": number of devices, "compile_s": seconds, "MiB": temporary memory, "bytes":
-      size of the arguments and results plus twice the temporary memory, which is written and read}.
+      memory traffic, i.e. arguments, results and twice the temporary memory (written and read)}.
   """
 
   def new_gradient():
@@ -98,9 +99,9 @@ def compile_all(cell: str, shape: tuple[int, ...], names) -> dict:
 
 
 def median_seconds(functions: dict, num_trials: int) -> dict:
-  """Return {name: median seconds} for {name: function}, with interleaved timed runs.
+  """Return {name: median duration in seconds} of functions without arguments, {name: function}.
 
-  Each trial runs all functions in random order, so that a slow phase of the machine affects all
+  Each trial runs all functions in random order, so that a slow period of the machine affects all
   functions. Two additional warm-up trials are excluded from the median.
   """
   times, draw = {name: [] for name in functions}, np.random.default_rng(0)
@@ -112,7 +113,7 @@ def median_seconds(functions: dict, num_trials: int) -> dict:
 
 
 def hardware_peaks() -> dict:
-  """Return the GFLOP/s of a matrix product, and the GB/s (read and write) of a copy.
+  """Measure {"gflops": GFLOP/s of a matrix product, "GBs": GB/s (read plus write) of a copy}.
 
   The matrices are [n, n], with n = 4096 on a CPU and 16,384 on other devices.
   """
@@ -127,7 +128,7 @@ def hardware_peaks() -> dict:
 
 
 def max_relative_error(cell: Cell, T: int = 37, B: int = 20, D: int = 24) -> float:
-  """Return the error of the backend that "auto" selects, relative to `scan`.
+  """Return the largest relative error of the backend "auto"; the backend `scan` is the reference.
 
   Outputs and gradients of a bidirectional layer are compared in full precision, on rows of random
   lengths. The error of each array is divided by its largest absolute value or by 1, whichever is
@@ -162,7 +163,10 @@ def fastest_rows(rows) -> dict:
 
 
 def mean_ratios(rows, column="both_ms") -> dict:
-  """Return {implementation: `column` relative to rnnjax, geometric mean over cells and shapes}."""
+  """Return {implementation: ratio of its `column` to rnnjax's}, the geometric mean over `rows`.
+
+  Of each implementation, cell and shape, the fastest row is used.
+  """
   log_ratios = {}
   for group in fastest_rows(rows).values():
     for name, row in group.items():
@@ -173,7 +177,7 @@ def mean_ratios(rows, column="both_ms") -> dict:
 
 
 def plot_ratios(rows, path):
-  """Plot each implementation's time relative to rnnjax as bars, grouped by cell and shape."""
+  """Plot (time of each implementation) / (time of rnnjax) as bars, grouped by cell and shape."""
   from matplotlib import pyplot as plt
 
   groups, names = fastest_rows(rows), list(dict.fromkeys(row["peer"] for row in rows))

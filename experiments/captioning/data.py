@@ -1,10 +1,11 @@
 """Datasets of images with captions.
 
 embedded   generated images of two shapes, such as "a red disc above a blue square"
-files      a folder with one .npz file and one caption file, as in Flickr8k (Hodosh, Young &
-           Hockenmaier 2013). The .npz file has the arrays "images" [N, height, width, 3], uint8,
-           "names" [N] and "split" [N] ("train", "dev" or "test"). The name of the caption file ends
-           in token.txt (also .gz). Each line is "name#0<TAB>a caption".
+files      a folder with one .npz file of images and one caption file, as in Flickr8k (Hodosh,
+           Young & Hockenmaier 2013). The .npz file has the arrays "images" [N, height, width, 3],
+           uint8, "names" [N] and "split" [N] ("train", "dev" or "test"). The name of the caption
+           file ends in token.txt (also .gz). Each line is "name#0<TAB>a caption", where #0 numbers
+           the captions of an image.
 """
 
 import pathlib
@@ -125,9 +126,10 @@ def load_files(data_dir: str) -> CaptionDataset:
 def nearest_images(
   candidates: list[CaptionedImage], queries: list[CaptionedImage]
 ) -> list[CaptionedImage]:
-  """Return the nearest candidate of each query image.
+  """Return the candidate that is nearest to each query image.
 
-  The distance is the squared distance of every fourth pixel of every fourth row.
+  The distance is the squared Euclidean distance between the images, subsampled to every fourth row
+  and column.
   """
   candidate_pixels, query_pixels = (
     np.array([example.image[::4, ::4].ravel() for example in examples], float)
@@ -139,7 +141,7 @@ def nearest_images(
 
 
 def _read_arrays(file: File):
-  """Return (images [N, height, width, 3], list of names, list of splits).
+  """Read the images [N, height, width, 3], the N image names and the N split names of a file.
 
   Raises:
     InvalidInputError: an array is missing or has the wrong dtype or shape.

@@ -10,12 +10,13 @@ from rnnjax.types import Array
 class ImageEncoder(nn.Module):
   """Convolutional encoder that maps images to feature grids for attention (Xu et al. 2015).
 
-      x ← relu(norm(conv₃ₓ₃(x)));   x ← maxpool₂ₓ₂(x)          once for each of `channels`
+      x ← maxpool₂ₓ₂(relu(norm(conv₃ₓ₃(x))))          one block for each entry of `channels`
 
-  `ImageEncoder` replaces the source embedding table of `Seq2Seq`. Its input tokens are pixel rows.
+  `ImageEncoder` replaces the source embedding table of `Seq2Seq`. Its inputs are pixel rows instead
+  of tokens.
 
   Attributes:
-    channels: the output channels of each block. A block halves height and width.
+    channels: the number of output channels of each block. Each block halves the height and width.
   """
 
   channels: tuple[int, ...]
@@ -27,13 +28,13 @@ class ImageEncoder(nn.Module):
 
   @nn.compact
   def __call__(self, pixel_rows: Array) -> Array:
-    """Return the feature grids of a batch of images, flattened row by row.
+    """Return the feature grids of a batch of images, each grid flattened in row-major order.
 
     Args:
       pixel_rows: the images [height, B, width · 3] with values in [0, 255].
 
     Returns:
-      The features [S, B, D] of S = height · width / 4^len(channels) grid positions.
+      The features [S, B, D] at the S = height · width / 4^len(channels) grid positions.
     """
     height, B = pixel_rows.shape[:2]
     images = jnp.moveaxis(pixel_rows.reshape(height, B, -1, 3), 1, 0)
@@ -45,9 +46,12 @@ class ImageEncoder(nn.Module):
 
 
 def identity_encoder(features: int) -> Encoder:
-  """Return an encoder that outputs its inputs; the final hidden state is the mean of the inputs.
+  """Return an encoder that outputs its inputs, with their mean as the final hidden state.
 
-  A feature grid needs no recurrent encoder, because its positions have no sequential order.
+  The positions of a feature grid have no sequential order and need no recurrent encoder.
+
+  Args:
+    features: the number of features D of the inputs.
   """
 
   def init(key, D):

@@ -13,7 +13,7 @@ CHARS_PER_LINE = 30  # maximum characters in a line of a caption
 
 
 def plot_captions(path, images: Sequence[np.ndarray], captions: Sequence[str]):
-  """Plot images with a caption below each image; write a PNG file.
+  """Plot images, with a caption below each image, to a PNG file.
 
   Args:
     path: the file to write.
@@ -44,20 +44,21 @@ def plot_captions(path, images: Sequence[np.ndarray], captions: Sequence[str]):
 def plot_word_attention(
   path, images: Sequence[np.ndarray], words: Sequence[Sequence[str]], α: Sequence
 ):
-  """Plot each image and, for each caption word, a copy with brightness by attention weight.
+  """Plot the attention weights of each caption word over its image to a PNG file.
 
-  The figure has one row per image and is written to a PNG file.
+  The figure has one row per image: the image, and one copy per word that is darker where the word's
+  attention weight is small.
 
   Args:
     path: the file to write.
     images: the images [height, width, 3], uint8.
     words: the T words of each caption.
-    α: the attention weights [T, S] of each image. The S grid positions are in row-major order. The
-      grid has the aspect ratio of the image.
+    α: for each image, the attention weights [T, S] at S grid positions in row-major order. The grid
+      has the aspect ratio of the image.
 
   Raises:
-    ValueError: `images` is empty, `images`, `words` and `α` differ in length, or S positions do not
-      form a grid of squares over the image.
+    ValueError: `images` is empty, `images`, `words` and `α` differ in length, or the image cannot
+      be divided into S equal squares.
   """
   from matplotlib.figure import Figure
 
@@ -81,14 +82,14 @@ def plot_word_attention(
 
 
 def dim_unattended(image: np.ndarray, α: np.ndarray) -> np.ndarray:
-  """Return a copy of an image that is darker where the attention weight α / max(α) is small.
+  """Return a copy of an image that is darker where the attention weight is small.
 
   Args:
     image: the image [height, width, 3].
-    α: the attention weights [S] of the grid positions.
+    α: the attention weights [S] of the grid positions; the brightness depends on α / max(α).
 
   Raises:
-    ValueError: the S positions do not form a grid of squares over the image.
+    ValueError: the image cannot be divided into S equal squares.
   """
   height, width = image.shape[:2]
   side = math.isqrt(height * width // len(α))  # pixels of a grid cell

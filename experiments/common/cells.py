@@ -45,7 +45,7 @@ def make_cell(spec: str, features: int, **options) -> Cell:
 
   Raises:
     InvalidInputError: the syntax is wrong, the cell or one of its options does not exist, or an
-      option has a value of another type.
+      option has a value of the wrong type.
     ValueError: the cell rejects the value of an option.
   """
   name, spec_options = parse_cell(spec)
@@ -56,7 +56,8 @@ def check_cell(spec: str):
   """Check a `--cell` value, including the values of the cell's options.
 
   Raises:
-    InvalidInputError: `parse_cell` rejects the text, or the cell rejects the value of an option.
+    InvalidInputError: `spec` is invalid (see `parse_cell`), or the cell rejects the value of an
+      option.
   """
   name, options = parse_cell(spec)
   try:
@@ -66,7 +67,7 @@ def check_cell(spec: str):
 
 
 def cell_options(name: str) -> dict[str, Any]:
-  """Return the options of a cell and their default values."""
+  """Return the options of a cell as {name: default value}."""
   parameters = list(inspect.signature(CELLS[name]).parameters.values())
   return {parameter.name: parameter.default for parameter in parameters[1:]}
 
@@ -79,7 +80,7 @@ def parse_cell(spec: str) -> tuple[str, dict[str, Any]]:
 
   Raises:
     InvalidInputError: the syntax is wrong, the cell or one of its options does not exist, or an
-      option has a value of another type.
+      option has a value of the wrong type.
   """
   name, parenthesis, _ = spec.partition("(")
   if name not in CELLS:
@@ -105,7 +106,7 @@ def parse_cell(spec: str) -> tuple[str, dict[str, Any]]:
 
 
 def _check_option_type(label: str, value, default):
-  """Check that the type of an option is the type of its default value.
+  """Raise InvalidInputError if the type of an option differs from the type of its default value.
 
   If the default is None, the option may be a number or None.
   """

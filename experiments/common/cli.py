@@ -1,4 +1,4 @@
-"""Command line of an experiment. Flags set config fields; scores are printed as one JSON line."""
+"""Command line of an experiment: parses flags into a config, and prints scores as JSON."""
 
 import dataclasses
 import difflib
@@ -163,7 +163,7 @@ def main(config_class, run, presets: Mapping[str, Mapping] | None = None):
 def parse_config(config_class, argv: Sequence[str], presets: Mapping[str, Mapping] | None = None):
   """Return the configuration that the command line flags specify.
 
-  With --help or -h among the arguments, the help is printed and the program exits.
+  If `argv` contains --help or -h, the help is printed and the program exits.
 
   Raises:
     InvalidInputError: a flag does not exist, or its value is not allowed.
@@ -189,7 +189,7 @@ def parse_config(config_class, argv: Sequence[str], presets: Mapping[str, Mappin
 
 
 class _FieldParser(flags.ArgumentParser):
-  """Parser of the value of a configuration field, with the limits of the field."""
+  """absl parser that converts and checks the value of a configuration field."""
 
   def __init__(self, field: dataclasses.Field):
     self.field = field
@@ -203,9 +203,9 @@ class _FieldParser(flags.ArgumentParser):
 
 
 def define_flags(config_class, presets: Mapping[str, Mapping] | None = None) -> flags.FlagValues:
-  """Return absl flags for the fields of a configuration class, and --preset if there are presets.
+  """Define an absl flag for each field of a configuration class, and --preset if there are presets.
 
-  Flags are kept apart from `absl.flags.FLAGS`, so that one process can parse the flags of several
+  The result is separate from `absl.flags.FLAGS`, so that one process can parse the flags of several
   experiments.
   """
   values = flags.FlagValues()
@@ -244,7 +244,7 @@ def format_help(config_class, presets: Mapping[str, Mapping] | None = None) -> s
 
 
 def _help_entry(flag: str, text: str) -> list[str]:
-  """Return the lines of a flag in the help: the flag, and its description in a second column."""
+  """Return the help lines of a flag in two columns: the flag and its description."""
   description = textwrap.wrap(text, 56, break_on_hyphens=False)
   if len(flag) > 20:
     return [f"  {flag}", *(" " * 24 + line for line in description)]
@@ -276,7 +276,7 @@ def _parse_value(field: dataclasses.Field, text: str):
 
 
 def _flag_help(field: dataclasses.Field) -> str:
-  """Return the help text of a flag with its default value and limits."""
+  """Return the help text of a flag, followed by its default value and limits."""
   limits = field.metadata
   notes = [f"default: {_flag_text(field.default) or 'empty'}"]
   if limits.get("min_value") is not None:
@@ -317,7 +317,7 @@ def _unknown_flag_message(argument: str, names: Sequence[str]) -> str:
 
 
 def _setup_process():
-  """Set up logging, the compilation cache, SIGTERM and malloc."""
+  """Set up logging, the compilation cache, the SIGTERM handler, and malloc options."""
   logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr, force=True)
   for name in ("absl", "jax", "orbax"):
     logging.getLogger(name).setLevel(logging.WARNING)
@@ -337,10 +337,10 @@ def _exit_on_sigterm(*_):
 
 
 def setup_devices(config: TrainConfig):
-  """Initialize multi-host communication and devices. Call before jax first queries the devices.
+  """Initialize multi-host communication and devices. Call this function before jax queries devices.
 
   Raises:
-    InvalidInputError: --coordinator is given without --workdir, the hosts cannot connect, or the
+    InvalidInputError: --coordinator is set but --workdir is not, the hosts cannot connect, or the
       batch cannot be divided among the devices.
   """
   num_hosts = 1
@@ -363,7 +363,7 @@ def setup_devices(config: TrainConfig):
 
 
 def exit_with_error(message: str):
-  """Exit with code 1 and a message, without waiting for other hosts."""
+  """Print an error message and exit with code 1, without waiting for other hosts."""
   if not jax.distributed.is_initialized():
     sys.exit(message)
   # sys.exit would block in the shutdown barrier of jax.distributed.

@@ -1,4 +1,4 @@
-"""Names of the experiments, derived from the modules of the package."""
+"""Command names: the names of the modules in `experiments` that have a command line."""
 
 import importlib
 import pathlib

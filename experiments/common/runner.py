@@ -1,4 +1,4 @@
-"""Train and test a configuration, load saved runs, and name output files."""
+"""Functions to train and test a configuration, load saved runs, and name output files."""
 
 import atexit
 import dataclasses
@@ -70,8 +70,8 @@ def train(
     max_grad_norm: the gradient norm above which gradients are clipped; 0 for no clipping.
     target_score: the validation score at which training stops early. The score of a loss is the
       negative loss.
-    stop_on_divergence: whether training ends at a non-finite step, instead of raising
-      DivergedError.
+    stop_on_divergence: whether training ends without an error at a non-finite step; if False,
+      DivergedError is raised.
     **trainer_kwargs: additional arguments of `Trainer`.
   """
   num_steps = config.epochs * len(data.train)
@@ -100,11 +100,11 @@ def train(
 
 
 def train_and_test(config, task, data, dataset_name: str, *args, **trainer_kwargs):
-  """Call `train`, and evaluate the best parameters on the test set.
+  """Train a task (see `train`), and evaluate the best parameters on the test set.
 
   Returns:
-    The parameters with the best validation score, and the dict of scores. Its first entries are
-    "dataset", "cell" and "seed".
+    The parameters with the best validation score, and a dict with "dataset", "cell", "seed" and
+    the scores.
   """
   trainer = train(config, task, data, *args, **trainer_kwargs)
   scores = {"dataset": dataset_name, "cell": config.cell, "seed": config.seed} | trainer.test()
@@ -112,7 +112,7 @@ def train_and_test(config, task, data, dataset_name: str, *args, **trainer_kwarg
 
 
 def load_run(config_class, workdir: str, required_extra: str, **overrides):
-  """Load the run in the run directory `workdir`.
+  """Load a run and its configuration from a run directory.
 
   Args:
     config_class: the configuration class of the experiment.
@@ -124,8 +124,8 @@ def load_run(config_class, workdir: str, required_extra: str, **overrides):
     The `SavedRun`, and the configuration of the run.
 
   Raises:
-    InvalidInputError: the directory contains no run or a run of another experiment, or the run was
-      saved by another version, with unknown fields or without `required_extra`.
+    InvalidInputError: the directory contains no run, the run belongs to another experiment, or the
+      run was saved by another version and has unknown fields or lacks `required_extra`.
   """
   saved, experiment = training.load_saved_run(workdir), run_dir.experiment_name(config_class)
   if saved.experiment not in ("", experiment):
@@ -148,8 +148,8 @@ def figure_file(workdir: str, name: str) -> pathlib.Path:
 def run_file(workdir: str, name: str) -> pathlib.Path:
   """Return the path WORKDIR/NAME, and create its parent folder.
 
-  On all other hosts than the primary host, return a temporary path, so that only the primary host
-  writes the file.
+  On hosts other than the primary host, the result is a temporary path instead, so that only the
+  primary host writes WORKDIR/NAME.
   """
   folder = workdir if distributed.is_primary_host() else _temporary_dir()
   path = pathlib.Path(folder).expanduser() / name

@@ -13,8 +13,8 @@ from rnnjax.unroll import BACKENDS
 
 PROBABILITY = dict(min_value=0, less_than=1)  # limits of a dropout rate
 
-# {heading of --help: patterns of field names}. A field belongs to the group named in `field_spec`,
-# else to the first group with a matching pattern, else to the group "model".
+# {heading in --help: patterns of field names}. If `field_spec` sets no group, a field belongs to
+# the first group with a matching pattern, or to the group "model" if no pattern matches.
 FLAG_GROUPS = {
   "devices": ("mesh", "coordinator", "backend", "dtype"),
   "output": (
@@ -116,7 +116,7 @@ def field_spec(
   group: str | None = None,
   check: Callable[[str], object] | None = None,
 ):
-  """Return a dataclass field with the metadata of its flag.
+  """Return a dataclass field whose metadata defines a command line flag.
 
   Args:
     default: the default value; its type is the type of the flag.
@@ -154,7 +154,7 @@ def flag_group(field: dataclasses.Field) -> str:
 
 
 def cell_field(default: str = "lstm", help: str = "recurrent cell, with options as in lstm(...)"):
-  """Return the dataclass field of a flag whose value is a cell; see `make_cell`."""
+  """Return a dataclass field whose flag specifies a cell in the syntax of `make_cell`."""
   return field_spec(default, f"{help}: {', '.join(CELLS)}", check=check_cell)
 
 
@@ -162,7 +162,7 @@ def cell_field(default: str = "lstm", help: str = "recurrent cell, with options 
 class TrainConfig:
   """Configuration fields shared by all training experiments.
 
-  A subclass that only changes the default of a field assigns the value:
+  To change only the default of a field, a subclass assigns the value:
 
       class Config(train_config.TrainConfig):
         hidden_size: int = 64
@@ -228,7 +228,7 @@ class TrainConfig:
 
 
 def check_value(field: dataclasses.Field, value):
-  """Check that the value of a field has the right type and is within the limits of the field.
+  """Check the type and the limits of the value of a field.
 
   Raises:
     InvalidInputError: the value is invalid.

@@ -1,4 +1,4 @@
-"""Export the run in DIR, its --workdir: `python -m experiments.export DIR` writes DIR/model.zip."""
+"""`python -m experiments.export DIR` exports the run with --workdir=DIR to DIR/model.zip."""
 
 import argparse
 import json
@@ -11,7 +11,7 @@ from rnnjax.types import InvalidInputError
 
 
 def main():
-  """Export a run. The last line of stdout is one JSON object with the result."""
+  """Export a run. The last line of stdout is the result of `export_run` as JSON."""
   parser = argparse.ArgumentParser(
     "python -m experiments.export",
     description="Write DIR/model.zip, the model of a run as one file that needs only jax: a "

@@ -19,9 +19,9 @@ TOLERANCE = 1e-6
 
 
 def export_run(workdir: str) -> dict[str, Any]:
-  """Export the model of a run to WORKDIR/model.zip, and check it.
+  """Export the model of a run to WORKDIR/model.zip, and check the outputs of the exported program.
 
-  If the export fails, a previous file is kept.
+  If the export fails, an existing file is unchanged.
 
   Returns:
     {"file": path, "bytes": file size, "inputs": ..., "outputs": ..., "platforms": ...,
@@ -70,11 +70,11 @@ def run_metadata(workdir: pathlib.Path) -> dict[str, Any]:
 
 
 def max_difference(program: Program, loaded: LoadedProgram) -> float:
-  """Return the largest difference between the outputs of a program and its loaded export.
+  """Return the largest difference between the outputs of a program and of its exported version.
 
-  The inputs are random, with axis sizes from CHECK_SIZES and rows of length 0 and 1. If the
-  magnitude of the program's output exceeds 1, the difference is relative, otherwise absolute. If
-  any output is NaN, the result is NaN.
+  The inputs are random, with axis sizes from CHECK_SIZES and rows of length 0 and 1. A
+  difference is divided by the magnitude of the program's output if this magnitude exceeds 1. If any
+  output is NaN, the result is NaN.
   """
   random, differences = np.random.default_rng(0), [0.0]
   specs = {name: ArraySpec.parse(text) for name, text in loaded.signature["inputs"].items()}

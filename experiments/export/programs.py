@@ -1,4 +1,4 @@
-"""Build the `Program` that `python -m experiments.export` writes for the model of a run."""
+"""Functions that build the `Program` of a run's model for `python -m experiments.export`."""
 
 import functools
 
@@ -42,7 +42,7 @@ def build_program(experiment_name: str, workdir: str) -> Program:
 
 
 def export_classifier(experiment, workdir: str) -> Program:
-  """Return the program that computes n-gram features, if used, and class probabilities."""
+  """Return the program that computes class probabilities, from n-gram features if used."""
   predictor = experiment.load(workdir, **AUTO_BACKEND)
   words, params = predictor.vocabulary.words, predictor.params
   predict = tasks.classification_task(predictor.model).predict
@@ -54,7 +54,7 @@ def export_classifier(experiment, workdir: str) -> Program:
 
 
 def predict_with_ngrams(predict, vocab_size: int, params, inputs):
-  """Compute n-gram features of the tokens, and return the predictions of the model.
+  """Add n-gram features of the tokens to the inputs, and return the predictions of the model.
 
   The n-gram features use all token ids. For the model, ids ≥ `vocab_size` are replaced by UNKNOWN.
   """
@@ -80,7 +80,7 @@ def export_tagger(experiment, workdir: str) -> Program:
 
 
 def export_language_model(experiment, workdir: str) -> Program:
-  """Return the program that computes the next token's log-probabilities, and the carry."""
+  """Return the program that computes the log-probabilities of the next token, and the new carry."""
   generator = lm_common.load(workdir, experiment.Config, experiment.build, **AUTO_BACKEND)
   words = generator.vocabulary.words
   inputs = {"tokens": f"int32[T, B] < {len(words)}"}
@@ -101,9 +101,9 @@ def export_seq2seq(experiment, workdir: str) -> Program:
 
 
 def export_forecaster(experiment, workdir: str) -> Program:
-  """Return the program that forecasts each variable at each step of the horizon.
+  """Return the program that forecasts each variable at each future step of the horizon.
 
-  The outputs are a mean and quantiles, in normalized units, after the last input step.
+  The outputs are the mean and quantiles after the last input step, in normalized units.
   """
   saved, config = runner.load_run(experiment.Config, workdir, "series", **AUTO_BACKEND)
   D = 1 if config.per_variable else len(saved.extras["series"]["columns"])
@@ -132,7 +132,7 @@ def export_digits(experiment, workdir: str) -> Program:
 
 
 def export_speech(experiment, workdir: str) -> Program:
-  """Return the program that computes log p of the blank and of each word at each step.
+  """Return the program that computes the CTC log-probabilities of the blank and of each word.
 
   The inputs are standardized features.
   """

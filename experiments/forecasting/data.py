@@ -1,9 +1,10 @@
 """Time series: columns of numbers over time, split chronologically and standardized.
 
   embedded   a generated series with two seasons, a trend, and autoregressive noise
-  files      .csv (also .gz): a header row, dates in the first column, numbers in all other columns
+  files      .csv (also .gz) with a header row, dates in the first column, and numbers in all other
+             columns
 
-The rows are split in chronological order into training, validation and test set. All sets are
+The first rows are the training set, followed by the validation set and the test set. All sets are
 standardized by the mean and standard deviation of the training set.
 """
 
@@ -45,7 +46,7 @@ class Series(NamedTuple):
 
   @property
   def scaled(self) -> np.ndarray:
-    """The values [N, D], or their logarithms, standardized by the training set."""
+    """The standardized values [N, D], or the standardized logarithms if `log_transform`."""
     return self._scaler()(self._transformed_values())
 
   def unscale(self, scaled: np.ndarray) -> np.ndarray:
@@ -64,7 +65,7 @@ class Series(NamedTuple):
     return Standardizer.fit([self._transformed_values()[: self.split_sizes[0]]])
 
   def window_ends(self, split_index: int, context_length: int, horizon: int) -> np.ndarray:
-    """Return the last input row of each window whose forecast is completely in one split.
+    """Return the last input row of each window whose forecast steps are all in one split.
 
     Args:
       split_index: 0 for the training, 1 for the validation, 2 for the test set.
@@ -94,13 +95,14 @@ def load(
 
   Args:
     data_dir: a .csv file (also .gz), or "" for the embedded series.
-    columns: comma-separated names of the columns to read; "" for all.
-    split: three comma-separated fractions or numbers of rows, as for `parse_split`.
+    columns: comma-separated names of the columns to read; "" for all columns.
+    split: the sizes of the training, validation and test set, as three comma-separated fractions or
+      numbers of rows.
     log_transform: whether the model forecasts the logarithms of the values.
 
   Raises:
     InvalidInputError: the file is missing or malformed, the split is invalid or larger than the
-      series, or log_transform is set and a value is zero or negative.
+      series, or `log_transform` is True and a value is zero or negative.
   """
   if data_dir:
     name, names, dates, values = read_table(pathlib.Path(data_dir).expanduser(), columns)
@@ -126,7 +128,7 @@ def read_table(
 
   Args:
     path: a .csv file (also .gz).
-    columns: comma-separated names of the columns to read; "" for all.
+    columns: comma-separated names of the columns to read; "" for all columns.
 
   Returns:
     The name of the file, the names of the columns [D], the dates [N], and the values [N, D].
@@ -168,14 +170,14 @@ def _parse_number(text: str, column: str, location: str) -> float:
 
 
 def parse_split(split: str, num_rows: int) -> tuple[int, int, int]:
-  """Return the numbers of training, validation and test rows.
+  """Parse a split and return the numbers of training, validation and test rows.
 
   Args:
     split: three comma-separated fractions with a sum of at most 1, or three numbers of rows.
     num_rows: the number of rows in the series.
 
   Raises:
-    InvalidInputError: `split` has another form, or the series has too few rows.
+    InvalidInputError: `split` is malformed, or the series has too few rows.
   """
   try:
     sizes = [float(size) for size in split.split(",")]
@@ -193,9 +195,11 @@ def parse_split(split: str, num_rows: int) -> tuple[int, int, int]:
 
 
 def generate_series(N: int, seed: int = 0) -> np.ndarray:
-  """Return a series [N, 1] with trend, daily season with weekly varying amplitude, and AR(1) noise.
+  """Generate a series [N, 1] with a trend, two seasons and AR(1) noise.
 
-  xₜ = t/1000 + (1.5 + sin 2πt/168) sin 2πt/24 + nₜ,   nₜ = 0.8 nₜ₋₁ + 0.2 εₜ
+      xₜ = t/1000 + (1.5 + sin 2πt/168) sin 2πt/24 + nₜ,   nₜ = 0.8 nₜ₋₁ + 0.2 εₜ
+
+  The amplitude of the daily season (24 steps) varies with the weekly season (168 steps).
   """
   t = np.arange(N)
   rng = np.random.default_rng(seed)

@@ -17,16 +17,18 @@ def plot_forecasts(
   titles: Sequence[str],
   num_past: int,
 ):
-  """Plot one panel per forecast: interval, median, true values and last known value.
+  """Plot each forecast in a panel with its 80 % interval, median, true values and persistence.
+
+  Persistence is a horizontal line at the last known value.
 
   Args:
     path: the PNG file to write.
     values: the values of the series [N].
-    ends: the last known row of each of the n forecasts.
-    quantiles: the forecasts [n, L, 3] for the L rows after each end. The last axis contains the
-      lower end of the interval, the median and the upper end of the interval.
+    ends: the index of the last known row of each of the n forecasts.
+    quantiles: the forecasts [n, L, 3] of the L rows after each last known row. The last axis
+      contains the lower end of the interval, the median and the upper end of the interval.
     titles: the titles of the n panels.
-    num_past: the number of known rows to draw.
+    num_past: the number of known rows to plot before each forecast.
 
   Raises:
     ValueError: the lengths of `ends`, `quantiles` and `titles` differ.

@@ -14,18 +14,19 @@ HUBER_DELTA = 0.01  # κ, in standard deviations of the series
 
 
 def pinball_loss(target: Array, predicted: Array) -> Array:
-  """Return the pinball loss (Koenker & Bassett 1978) in its smooth form (Dabney et al. 2018).
+  """Return the smooth pinball loss (Dabney et al. 2018), summed over QUANTILES.
 
-      Σ |q − [e < 0]| h(e) over q in QUANTILES,   e = target − predicted
+      loss = Σ |q − [e < 0]| h(e) over q in QUANTILES,   e = target − predicted
       h(e) = e²/2κ if |e| < κ, else |e| − κ/2
 
-  The original loss has a kink at e = 0, where a rounding error changes the sign of the gradient, so
-  that training would differ between devices. The smooth loss has no kink.
+  κ is HUBER_DELTA. The original pinball loss (Koenker & Bassett 1978) has a kink at e = 0, where a
+  rounding error changes the sign of the gradient. Training would therefore differ between devices.
+  The smooth loss has no kink. Its expectation is minimal at the true quantiles, up to the effect of
+  κ.
 
   Args:
     target: the true values [...].
-    predicted: the predicted quantiles [..., Q]. The expected loss is minimal at the true quantiles,
-      up to the effect of κ.
+    predicted: the predicted quantiles [..., Q], with one value for each of the Q QUANTILES.
 
   Returns:
     The losses [...].
@@ -35,14 +36,14 @@ def pinball_loss(target: Array, predicted: Array) -> Array:
 
 
 def denormalize(ys: Array, batch: Mapping[str, Array]) -> Array:
-  """Return the forecasts x̂ = baseline + scale · y, which are a mean and the QUANTILES.
+  """Convert model outputs y to forecasts x̂ = baseline + scale · y.
 
   Args:
     ys: the outputs of the model [T, B, D · L · NUM_OUTPUTS].
     batch: {"baseline": [T, B, D, L], "scale": [T, B, D, 1]}.
 
   Returns:
-    The forecasts [T, B, D, L, NUM_OUTPUTS].
+    The forecasts [T, B, D, L, NUM_OUTPUTS]. The last axis contains the mean and the QUANTILES.
   """
   baseline = batch["baseline"][..., None]
   return baseline + batch["scale"][..., None] * ys.reshape(*baseline.shape[:-1], NUM_OUTPUTS)
@@ -51,18 +52,18 @@ def denormalize(ys: Array, batch: Mapping[str, Array]) -> Array:
 def forecast_metrics(
   ys: Array, batch: Mapping[str, Array], last_step_only: bool = True
 ) -> dict[str, metrics.Mean]:
-  """Return the metrics of forecasts.
+  """Return the loss, errors and interval coverage of forecasts, as weighted means.
 
   Args:
     ys: the outputs of the model [T, B, D · L · NUM_OUTPUTS].
-    batch: the batch of `denormalize` with the additional entries
-      {"future": [T, B, D, L], "weights": [B]}.
-    last_step_only: if True, evaluate only the forecasts at the last step of each window, otherwise
-      the forecasts at all steps.
+    batch: {"baseline": [T, B, D, L], "scale": [T, B, D, 1], "future": true values [T, B, D, L],
+      "weights": [B]}.
+    last_step_only: whether to evaluate only the forecasts at the last step of each window; if
+      False, the forecasts at all steps are evaluated.
 
   Returns:
-    {"loss": the sum of squared error and pinball loss, "mse": the squared error of the mean,
-    "mae": the absolute error of the mean, "coverage": the fraction of true values in the
+    {"loss": squared error plus pinball loss, "mse": squared error of the predicted mean,
+    "mae": absolute error of the predicted mean, "coverage": fraction of true values in the 80 %
     interval}.
   """
   if last_step_only:

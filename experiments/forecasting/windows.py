@@ -1,8 +1,8 @@
-"""Windows of a series: model inputs, naive forecasts and targets.
+"""Windows of a time series: model inputs, naive forecasts and targets.
 
 The level and the volatility of a series change over time. The inputs of the model are therefore
-differences, and its target is the error of a naive forecast. Inputs and targets are divided by the
-recent step size (`local_scale`).
+differences of values, and its targets are the errors of a naive forecast. Inputs and targets are
+divided by the recent step size (`local_scale`).
 """
 
 from collections.abc import Sequence
@@ -24,22 +24,22 @@ def make_windows(
 
   Args:
     values: the standardized series [N, D].
-    ends: the last row of each window.
+    ends: the index of the last input row of each window.
     context_length: T, the number of input steps of a window.
     horizon: L, the number of forecast steps.
     season_length: s, the number of steps of a season.
     baseline_season: the season length of the naive forecast that the model corrects; 1 repeats the
       last value.
-    per_variable: whether each variable has separate windows, sorted by variable. If so, D is 1 in
-      the shapes below.
+    per_variable: whether to make separate windows for each variable. If True, all windows of the
+      first variable come first, and D is 1 in the shapes below.
 
   Returns:
-    A dict with one array per window for each name:
-    "tokens": the model inputs [T, D · 5]. For each variable (xₜ − xₜ₋₁)/pₜ, (xₜ − xₜ₋ₛ)/pₜ,
-      (xₜ − mₜ)/pₜ with the mean mₜ of the last T values, sin 2πt/s and cos 2πt/s.
+    A dict of four lists, each with one array per window:
+    "tokens": the model inputs [T, D · 5]. Each variable has the five inputs (xₜ − xₜ₋₁)/pₜ,
+      (xₜ − xₜ₋ₛ)/pₜ, (xₜ − mₜ)/pₜ, sin 2πt/s and cos 2πt/s. mₜ is the mean of the last T values.
     "baseline": the naive forecast [T, D, L].
-    "scale": the recent step size pₜ [T, D, 1] from `local_scale`.
-    "future": the values to forecast [T, D, L].
+    "scale": the recent step size pₜ [T, D, 1], computed by `local_scale`.
+    "future": the true values [T, D, L] of the L steps after each row.
   """
   N, D = values.shape
   scale = local_scale(values, context_length)
@@ -66,14 +66,17 @@ def make_windows(
 
 
 def lag_difference(values: np.ndarray, steps: int) -> np.ndarray:
-  """Return xₜ − xₜ₋ₛ for values x [N, D] and s = steps; the first row is repeated before t = 0."""
+  """Return the differences xₜ − xₜ₋ₛ of values x [N, D], where s is `steps`.
+
+  Rows before t = 0 are replaced by the first row.
+  """
   return values - values[np.maximum(np.arange(len(values)) - steps, 0)]
 
 
 def moving_average(values: np.ndarray, context_length: int) -> np.ndarray:
-  """Return, for each row of values [N, D], the mean of the last `context_length` rows.
+  """Return the mean of the last `context_length` rows of values [N, D] at each row.
 
-  For the first `context_length` − 1 rows, the mean is over all rows so far.
+  At the first `context_length` − 1 rows, the mean is over all rows up to that row.
   """
   cumulative_sum = np.cumsum(np.pad(values, [(1, 0), (0, 0)]), 0)
   end = np.arange(1, len(values) + 1)
@@ -82,7 +85,10 @@ def moving_average(values: np.ndarray, context_length: int) -> np.ndarray:
 
 
 def local_scale(values: np.ndarray, context_length: int) -> np.ndarray:
-  """Return the recent step size pₜ = 0.01 + √(moving average of (xₜ − xₜ₋₁)²) of values [N, D]."""
+  """Return the recent step size pₜ [N, D] of values x [N, D].
+
+  pₜ = 0.01 + √(moving average of (xₜ − xₜ₋₁)²)
+  """
   # Rounding errors of the cumulative sum can make the moving average slightly negative.
   return 0.01 + np.sqrt(
     np.maximum(moving_average(lag_difference(values, 1) ** 2, context_length), 0)
@@ -90,10 +96,10 @@ def local_scale(values: np.ndarray, context_length: int) -> np.ndarray:
 
 
 def future_values(values: np.ndarray, horizon: int) -> np.ndarray:
-  """Return xₜ₊ₖ for each row t of values x [N, D] and k = 1 ... horizon.
+  """Return the next values xₜ₊ₖ, k = 1 ... horizon, for each row t of values x [N, D].
 
   Returns:
-    [N, D, horizon], with NaN after the end of the series.
+    The next values [N, D, horizon]; NaN if t + k is after the end of the series.
   """
   padding = np.full((horizon, values.shape[1]), np.nan)
   padded = np.concatenate([values[1:], padding])
@@ -103,11 +109,13 @@ def future_values(values: np.ndarray, horizon: int) -> np.ndarray:
 def naive_forecast(values: np.ndarray, horizon: int, season_length: int = 1) -> np.ndarray:
   """Return the naive forecast that repeats the last season.
 
-      x̂ₜ,ₖ = xₜ₊ₖ₋ₘₛ,   m = ⌈k/s⌉ is the smallest number of seasons back to a known row
+      x̂ₜ,ₖ = xₜ₊ₖ₋ₘₛ,   m = ⌈k/s⌉,   k = 1 ... horizon
+
+  m is the smallest number of seasons for which row t + k − ms is known at row t.
 
   Args:
-    values: the series x [N, D]. The first row is repeated before t = 0.
-    horizon: the largest k; k = 1 ... horizon.
+    values: the series x [N, D]. Rows before t = 0 are replaced by the first row.
+    horizon: the number of forecast steps.
     season_length: s, the number of steps of a season; 1 repeats the last value.
 
   Returns:
@@ -121,9 +129,17 @@ def naive_forecast(values: np.ndarray, horizon: int, season_length: int = 1) -> 
 def baseline_errors(
   values: np.ndarray, ends: Sequence[int], *, horizon: int, season_length: int
 ) -> dict[str, float]:
-  """Return the mean squared and mean absolute errors of naive forecasts after the rows `ends`.
+  """Return the mean squared and mean absolute errors of two naive forecasts.
 
-  The forecast "persistence/..." repeats the last value, "seasonal/..." the last season.
+  Args:
+    values: the series [N, D].
+    ends: the index of the last known row of each forecast.
+    horizon: the number of forecast steps.
+    season_length: the number of steps of a season.
+
+  Returns:
+    A dict with the keys "persistence/mse", "persistence/mae", "seasonal/mse" and "seasonal/mae".
+    "persistence" repeats the last value, and "seasonal" repeats the last season.
   """
   scores = {}
   true = future_values(values, horizon)[ends]

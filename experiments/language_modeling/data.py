@@ -57,7 +57,9 @@ class CorpusBatches(NamedTuple):
 
 
 def make_batches(corpus: Corpus, batch_size: int, bptt_length: int, seed: int) -> CorpusBatches:
-  """Batch each split as `batch_size` columns of text, cut into windows of `bptt_length` steps.
+  """Divide each split into `batch_size` columns, and the columns into windows.
+
+  A window has `bptt_length` steps.
 
   Raises:
     InvalidInputError: a split is too short for `batch_size` columns.

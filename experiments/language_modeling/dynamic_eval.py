@@ -20,8 +20,8 @@ def dynamic_eval_task(
       θ₀ = θ;   predict window n with θₙ;   θₙ₊₁ = θₙ + optimizer.update(∇lossₙ(θₙ)) + λ (θ − θₙ)
 
   The parameters are adapted to a window only after the window is predicted. The batch size must be
-  1. With several columns, the parameters that predict one column would already be adapted to the
-  later text in the other columns.
+  1. A larger batch contains several parts of the text, so the parameters would be adapted to later
+  text before they predict earlier text.
 
   Args:
     model: a `LanguageModel`.

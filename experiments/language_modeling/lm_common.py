@@ -175,11 +175,11 @@ def train(
     make_optimizer_and_ema: a function (config, num_steps) -> (optimizer, averaging).
 
   Returns:
-    A text generator with the parameters of the best validation loss, and the scores.
+    (text generator, scores). The generator has the parameters with the best validation loss.
 
   Raises:
     InvalidInputError: the vocabulary lacks a symbol of the prompt, --top_k exceeds the vocabulary
-      size, or a split of the corpus is too short. All are checked before training.
+      size, or a split of the corpus is too short. The errors are raised before training.
   """
   data = corpus_data.make_batches(corpus, config.batch_size, config.bptt_length, config.seed)
   num_steps = config.epochs * len(data.train)
@@ -223,7 +223,7 @@ def train(
 def evaluate_single_column(
   config: LanguageModelConfig, corpus: corpus_data.Corpus, task: tasks.Task, params
 ) -> dict[str, float]:
-  """Return {"valid": loss, "test": loss} of a task that needs batch size 1 (one text column)."""
+  """Evaluate a task with batch size 1; return {"valid": loss, "test": loss}."""
   data = corpus_data.make_batches(corpus, 1, config.bptt_length, config.seed)
   mesh = device_mesh.single_device_mesh()
   return {

@@ -107,7 +107,7 @@ class TextGenerator(NamedTuple):
     return list(zip(self.vocabulary.decode(ids), probabilities[ids].tolist()))
 
   def _encode(self, prompt, num_samples):
-    """Return the padded prompt [T, num_samples] and its lengths [num_samples]."""
+    """Return the token ids [T, num_samples] of the padded prompt, and lengths [num_samples]."""
     if self.byte_level:
       prompt = prompt.encode().decode("latin-1")
     if self.separator:

@@ -18,7 +18,7 @@ class TrackingUnit(NamedTuple):
 
   Attributes:
     unit: the index of the unit.
-    correlation: the correlation of the unit with the signal, on text not used to select the unit.
+    correlation: the correlation of the unit with the signal, on the second half of the text.
   """
 
   unit: int
@@ -26,7 +26,7 @@ class TrackingUnit(NamedTuple):
 
 
 def _count_since(is_start: np.ndarray, is_counted: np.ndarray) -> np.ndarray:
-  """Return, for each position t, the number of counted positions since the last start.
+  """Count the positions with `is_counted` since the last position with `is_start`.
 
   nₜ = Σₛ is_counted[s],   last start < s ≤ t    (all s ≤ t before the first start)
   """
@@ -76,7 +76,7 @@ def _standardize_columns(xs: np.ndarray) -> np.ndarray:
   The dot product of two such columns is their Pearson correlation.
   """
   xs = np.asarray(xs, np.float64)
-  varies = xs.max(0) > xs.min(0)  # exact, unlike a rounded variance
+  varies = xs.max(0) > xs.min(0)  # The variance of a constant may be rounded to > 0.
   xs = np.where(varies, xs - xs.mean(0), 0)
   return xs / np.where(varies, np.linalg.norm(xs, axis=0), 1)
 
@@ -89,8 +89,8 @@ def find_tracking_units(
       unit = argmaxⱼ |r(hs[: T/2, j], z[: T/2])|,   correlation = r(hs[T/2 :, unit], z[T/2 :])
 
   r is Pearson's correlation, 0 for a constant. Among many units, some correlate with any signal by
-  chance on the first half. Such a correlation does not persist on the second half, so the second
-  half measures it.
+  chance on the first half. Such a correlation does not persist on the second half. Therefore
+  the returned correlation is measured on the second half.
 
   Args:
     hs: hidden states [T, H].

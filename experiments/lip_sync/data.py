@@ -1,11 +1,11 @@
 """Recordings of speech with the motion of a face, frame by frame.
 
-  embedded   generated; four channels follow the energies of four frequency bands
-  files      a folder or .zip archive of pairs NAME.wav and NAME.npy. The array is [T, C]: T frames
-             from the start of the audio, C channels such as blendshape weights
+  embedded   generated tones with four face channels that follow their volumes
+  files      a folder or .zip archive of pairs NAME.wav and NAME.npy. NAME.npy is an array [T, C] of
+             T frames and C channels, such as blendshape weights. Both files start at the same time
 
-The test set consists of complete recordings. The last VALID_FRACTION of each other recording is
-used for validation, and the rest for training.
+The test set consists of complete recordings. Of every other recording, the last VALID_FRACTION is
+in the validation set and the rest in the training set.
 """
 
 from typing import NamedTuple
@@ -19,14 +19,14 @@ from rnnjax.data.standardize import Standardizer
 from rnnjax.types import InvalidInputError
 
 HOP_LENGTH = 160  # samples of an audio frame
-FRAME_STACK = 3  # audio frames per face frame; the audio is resampled to match
+FRAME_STACK = 3  # audio frames per face frame; the sample rate of the audio is adapted to this
 VALID_FRACTION = 0.15
-MIN_DEVIATION = 0.01  # a channel with a smaller standard deviation is omitted
+MIN_DEVIATION = 0.01  # channels with a smaller standard deviation are omitted
 MAX_LENGTH_DIFF = 15  # largest difference between the lengths of audio and face, in frames
 
 
 class FaceRecording(NamedTuple):
-  """A recording of audio and face.
+  """A recording of speech with the motion of the face.
 
   Attributes:
     name: the name of the recording's files, without extension.
@@ -44,8 +44,8 @@ class FaceDataset(NamedTuple):
 
   Attributes:
     name: the name of the data set.
-    channels: the column indices, in the files, of the C channels that move in the training set.
-      Other channels are omitted.
+    channels: the column indices of the C channels in the files. Channels that are constant in the
+      training set (standard deviation at most MIN_DEVIATION) are omitted.
     train: the training set.
     valid: the validation set.
     test: the test set.
@@ -61,17 +61,18 @@ class FaceDataset(NamedTuple):
 def load(
   dataset: str = "auto", data_dir: str = "", test_recordings: str = "", fps: int = 30
 ) -> FaceDataset:
-  """Load recordings.
+  """Load recordings of audio and face.
 
   Args:
-    dataset: one of files.DATASETS; "auto" reads files if data_dir is given.
+    dataset: one of files.DATASETS. "auto" reads files if data_dir is non-empty, else it uses the
+      embedded data.
     data_dir: the folder or .zip archive of the recordings.
-    test_recordings: comma-separated names of the test recordings; "" for the last one.
-    fps: the frames of the face per second.
+    test_recordings: comma-separated names of the test recordings; "" for the last recording.
+    fps: the number of face frames per second.
 
   Raises:
-    InvalidInputError: files are missing, damaged or inconsistent; a test recording
-      does not exist; or no channel moves in the training set.
+    InvalidInputError: files are missing, damaged or inconsistent; a test recording does not exist;
+      all recordings are test recordings; or all channels are constant in the training set.
   """
   if use_files(dataset, data_dir, "a generated face", "PATH reads recordings"):
     name, recordings = "files", _read_recordings(data_dir, fps)
@@ -111,12 +112,16 @@ def load(
 
 
 def frame_features(samples: np.ndarray, fps: int) -> np.ndarray:
-  """Return the log-mel features [N / 480, F] of audio samples [N], with sample rate 480 · fps."""
+  """Return the log-mel features [N / 480, F] of audio samples [N] at a sample rate of 480 · fps."""
   return stack_frames(log_mel(samples, FRAME_STACK * HOP_LENGTH * fps, HOP_LENGTH), FRAME_STACK)
 
 
 def standardize_dataset(dataset: FaceDataset) -> tuple[FaceDataset, Standardizer]:
-  """Return the data set standardized by its training set, and the scaler of the face channels."""
+  """Standardize the audio features and the face channels by their training set statistics.
+
+  Returns:
+    The standardized data set and the scaler of the face channels.
+  """
   audio_scaler = Standardizer.fit([recording.audio_features for recording in dataset.train])
   face_scaler = Standardizer.fit([recording.face for recording in dataset.train])
 
@@ -159,7 +164,7 @@ def _read_recordings(data_dir: str, fps: int) -> list[FaceRecording]:
         f"{recordings[0].name}.npy; it has {face.shape[1]}"
       )
     samples = read_wav(wav_file, FRAME_STACK * HOP_LENGTH * fps)
-    # The training and the validation part need at least one frame each.
+    # A recording must provide at least one frame for training and one frame for validation.
     if min(len(samples) // (FRAME_STACK * HOP_LENGTH), len(face)) < 2:
       raise InvalidInputError(f"{wav_file} and {npy_file} must last at least two frames")
     audio_features = frame_features(samples, fps)
@@ -188,11 +193,12 @@ def _read_face(file: File) -> np.ndarray:
 
 
 def _generate_recordings(fps: int, num_recordings: int = 24, T: int = 600) -> list[FaceRecording]:
-  """Return tones of four pitches with varying volume, and four face channels that follow them.
+  """Generate recordings of tones with varying volumes and of four face channels that follow them.
 
-  Each channel is a damped spring, pulled towards a function of the volumes 0.2 s later, as lips
-  close before a p is heard. The motion therefore depends on all past audio and on future audio. A
-  model without delay has not yet read this future audio. Each recording ends in silence.
+  The audio is a mixture of tones of four pitches, and ends in silence. Each face channel is a
+  damped spring that is pulled towards a function of the volumes 0.2 s later, as lips close before a
+  p is heard. The motion therefore depends on all past audio and on 0.2 s of future audio. A model
+  needs a delay to use this future audio.
   """
   rng = np.random.default_rng(0)
   recordings = []
@@ -200,7 +206,7 @@ def _generate_recordings(fps: int, num_recordings: int = 24, T: int = 600) -> li
   N = FRAME_STACK * HOP_LENGTH
   mix = rng.uniform(-1, 1, (4, 4))
   for n in range(num_recordings):
-    # One random volume every 6 frames, with interpolation in between.
+    # Random volumes at every sixth frame are interpolated to all frames.
     beats = rng.random((T // 6 + 3, 4)) * (rng.random((T // 6 + 3, 4)) < 0.4)
     beats[T // 6 - 3 :] = 0
     beat_times = np.arange(T + lead) / 6

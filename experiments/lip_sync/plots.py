@@ -7,8 +7,8 @@ import numpy as np
 from experiments.lip_sync import data as faces_data
 from rnnjax.analysis.figures import DPI
 
-CONTEXT_LENGTHS = (5, 15)  # past frames of the ridge regression; validation selects one
-RIDGE_PENALTIES = (1e3, 1e4)  # validation selects one
+CONTEXT_LENGTHS = (5, 15)  # candidate numbers of past frames in the ridge regression's inputs
+RIDGE_PENALTIES = (1e3, 1e4)  # candidate penalties of the ridge regression
 LINE_COLORS = {"true": "#b0b5bb", "predicted": "#f47362"}
 NUM_CURVES = 6  # number of channels in curves.png
 CLIP_SECONDS = 10  # duration shown in both figures
@@ -18,10 +18,10 @@ GIF_FPS = 10
 def context_windows(
   recordings: list[faces_data.FaceRecording], past: int, future: int
 ) -> np.ndarray:
-  """Return, for each frame, the concatenated features of the frames from t − past to t + future.
+  """Return the concatenated audio features of frames t − past to t + future for each frame t.
 
   Returns:
-    [ΣT, (past + 1 + future) F], with the frames of all recordings concatenated.
+    The windows [ΣT, (past + 1 + future) F] of the frames of all recordings, ΣT in total.
   """
   n = past + 1 + future
   windows = []
@@ -34,13 +34,13 @@ def context_windows(
 
 
 def ridge_predictions(dataset: faces_data.FaceDataset, future: int) -> np.ndarray:
-  """Return the predictions [ΣT, C] of a ridge regression for the test set.
+  """Fit ridge regressions from audio to face; return the predictions [ΣT, C] for the test set.
 
-  The penalty and the number of past frames are selected on the validation set.
+  The penalty and the number of past frames are selected by the validation error.
 
   Args:
     dataset: the standardized data set.
-    future: the number of future frames that are inputs of the regression.
+    future: the number of future audio frames in the inputs of the regression.
   """
   from sklearn.linear_model import Ridge
 
@@ -79,9 +79,9 @@ def correlations(true: np.ndarray, predicted: np.ndarray) -> np.ndarray:
 def format_score_table(
   true: np.ndarray, predicted: np.ndarray, ridge_predicted: np.ndarray, names: Sequence
 ) -> str:
-  """Return a text table with the standard deviation, RMSE and r of each channel.
+  """Return a text table with the standard deviation, RMSE and correlation r of each channel.
 
-  The last column is r of the ridge regression.
+  The last column is the correlation r of the ridge regression's predictions.
   """
   rmse = np.sqrt(((predicted - true) ** 2).mean(0))
   rows = zip(
@@ -94,7 +94,7 @@ def format_score_table(
 def plot_predictions(
   png_path, gif_path, true: np.ndarray, predicted: np.ndarray, names: Sequence, fps: int
 ):
-  """Plot the channels with the highest correlation r as curves; animate all channels as bars.
+  """Plot the channels with the highest correlation as curves; animate all channels as bars.
 
   Args:
     png_path: the PNG file of the curves.

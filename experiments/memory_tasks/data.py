@@ -1,7 +1,7 @@
-"""The adding and copy problems, with newly generated sequences in every batch.
+"""Randomly generated batches of the adding and copy problems.
 
-The adding problem is from Hochreiter & Schmidhuber 1997, with one mark in each half of the sequence
-as in Bai, Kolter & Koltun 2018. The copy problem is from Arjovsky, Shah & Bengio 2016.
+The adding problem is from Hochreiter & Schmidhuber 1997. One number in each half of the sequence is
+marked, as in Bai, Kolter & Koltun 2018. The copy problem is from Arjovsky, Shah & Bengio 2016.
 """
 
 import dataclasses
@@ -22,7 +22,8 @@ def make_adding_batch(rng: Generator, batch_size: int, T: int) -> Batch:
   """Generate a batch of the adding problem.
 
   A sequence consists of numbers in [0, 1). One number is marked in each half of the sequence. The
-  label is the sum of the two marked numbers. The constant guess 1 has a mean squared error of 1/6.
+  label is the sum of the two marked numbers. A model that always predicts 1 has a mean squared
+  error of 1/6.
 
   Args:
     rng: the random generator.
@@ -30,7 +31,8 @@ def make_adding_batch(rng: Generator, batch_size: int, T: int) -> Batch:
     T: the length of the sequences.
 
   Returns:
-    {"tokens": (number, mark) at each step [T, B, 2], "labels": sums [B]}, float32.
+    A dict of float32 arrays: "tokens" [T, B, 2] contains the number and the mark (0 or 1) at each
+    step, "labels" [B] the sums.
   """
   half = T // 2
   rows = np.arange(batch_size)
@@ -45,9 +47,8 @@ def make_copy_batch(rng: Generator, batch_size: int, T: int) -> Batch:
   """Generate a batch of the copy problem.
 
   A sequence consists of ten symbols, T − 1 blanks and eleven marks. The ten symbols are the labels
-  of the last ten steps.
-
-  A uniform guess has a cross entropy of ln 8 nats per symbol.
+  of the last ten steps. A model that predicts the uniform distribution has a cross entropy of ln 8
+  nats per symbol.
 
   Args:
     rng: the random generator.
@@ -55,8 +56,8 @@ def make_copy_batch(rng: Generator, batch_size: int, T: int) -> Batch:
     T: the number of steps from the last symbol to the first mark.
 
   Returns:
-    {"tokens": one-hot (blank, symbols 1 to 8, mark) [T + 20, B, 10], float32,
-     "labels": symbols [10, B], int32}.
+    A dict of "tokens" [T + 20, B, 10], float32, one-hot vectors of the classes blank, symbols 1 to
+    8 and mark; and "labels" [10, B], int32, the symbols.
   """
   symbols = rng.integers(1, NUM_SYMBOLS + 1, (COPY_LENGTH, batch_size))
   blanks = np.zeros((T - 1, batch_size), int)
@@ -70,13 +71,15 @@ PROBLEMS: dict[str, Callable[[Generator, int, int], Batch]] = {
   "adding": make_adding_batch,
   "copy": make_copy_batch,
 }
-# {problem: loss of the best constant guess}. A model without memory has this loss.
+# {problem: loss of the best constant prediction}. A model without memory has at least this loss.
 BASELINE_LOSSES = {"adding": 1 / 6, "copy": math.log(NUM_SYMBOLS)}
 
 
 @dataclasses.dataclass(frozen=True)
 class GeneratedBatches:
-  """An endless stream of generated batches; the seed and n determine the n-th batch.
+  """An endless stream of generated batches.
+
+  Batch n depends only on the fields below and on n.
 
   Attributes:
     problem: the problem, one of PROBLEMS.
@@ -95,7 +98,7 @@ class GeneratedBatches:
   host_rows: tuple[int, ...] | None = None
 
   def select_rows(self, rows: Sequence[int]) -> "GeneratedBatches":
-    """Return the same batches, restricted to the given rows."""
+    """Return a copy that yields only the given rows of each batch."""
     return dataclasses.replace(self, host_rows=tuple(rows))
 
   def __len__(self) -> int:
@@ -103,7 +106,10 @@ class GeneratedBatches:
     return self.num_batches
 
   def stream(self, step: int = 0) -> Iterator[Batch]:
-    """Yield the batches from `step` on, with the additional keys "lengths" and "weights" [B]."""
+    """Yield batches without end, starting at batch number `step`.
+
+    Each batch also contains "lengths" [B] and "weights" [B].
+    """
     for n in itertools.count(step):
       rng = np.random.default_rng((self.seed, n))
       batch = PROBLEMS[self.problem](rng, self.batch_size, self.length)

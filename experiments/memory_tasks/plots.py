@@ -1,4 +1,4 @@
-"""Plots of the memory tasks: loss by sequence length, and gradient norm by lag."""
+"""Plots of the loss over the sequence length and of gradient norms over the time lag."""
 
 from collections.abc import Mapping, Sequence
 
@@ -10,13 +10,15 @@ from rnnjax.analysis.figures import DPI, TEXT_COLOR
 def plot_loss_vs_length(
   path, sequence_lengths: Sequence, losses: Mapping[str, Sequence[float]], guess_loss: float
 ):
-  """Plot the loss of each cell, divided by `guess_loss`, by sequence length; write a PNG file.
+  """Plot the relative loss of each cell against the sequence length to a PNG file.
+
+  The relative loss is the loss divided by `guess_loss`.
 
   Args:
     path: the file to write.
     sequence_lengths: the sequence lengths, used as labels of the x axis.
     losses: {cell: loss at each sequence length}.
-    guess_loss: the loss of a constant guess, drawn as a dashed line at 1.
+    guess_loss: the loss of a constant prediction. A dashed line marks the relative loss 1.
   """
   from matplotlib.figure import Figure
 
@@ -33,11 +35,12 @@ def plot_loss_vs_length(
 
 
 def plot_gradient_norms(path, panels: Mapping[str, Mapping[str, np.ndarray]]):
-  """Plot the gradient norms of the last hidden state by lag; write a PNG file.
+  """Plot the gradient norm of the last hidden state h_T against the time lag k to a PNG file.
 
   Args:
     path: the file to write.
-    panels: {title: {cell: norms [T + 1]}}. Entry k is ‖∂h_T/∂carry_{T−k}‖ / √H at lag k.
+    panels: {title: {cell: norms [T + 1]}}, with one panel per title. Element k of the norms is
+      ‖∂h_T/∂carry_{T−k}‖ / √H, where H is the hidden size.
   """
   from matplotlib.figure import Figure
 

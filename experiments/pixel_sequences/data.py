@@ -18,7 +18,7 @@ from rnnjax.types import InvalidInputError
 VIEWS = ("rows", "pixels", "permuted", "whole")
 FILE_PATTERNS = {"images": r"images[-.]idx3-ubyte(\.gz)?", "labels": r"labels[-.]idx1-ubyte(\.gz)?"}
 UBYTE = 8  # the type code of unsigned bytes in idx files
-VALID_FRACTION = 1 / 12  # fraction of the training images, taken from the end: 5,000 of MNIST
+VALID_FRACTION = 1 / 12  # fraction of the training images used for validation; 5,000 for MNIST
 
 
 class LabeledImages(NamedTuple):
@@ -55,7 +55,8 @@ def load(dataset: str = "auto", data_dir: str = "") -> DigitDataset:
   """Load a data set. The last VALID_FRACTION of the training images is the validation set.
 
   Args:
-    dataset: one of files.DATASETS; "auto" reads files if data_dir is given.
+    dataset: one of files.DATASETS. "auto" reads files if data_dir is non-empty, else it uses the
+      embedded data.
     data_dir: the folder or .zip archive of the files.
 
   Raises:
@@ -75,7 +76,7 @@ def load(dataset: str = "auto", data_dir: str = "") -> DigitDataset:
 
 
 def load_embedded() -> tuple[LabeledImages, LabeledImages]:
-  """Return scikit-learn's digits: the first 1,440 as training set, the last 357 as test set."""
+  """Return scikit-learn's digits as a training set (first 1,440) and a test set (last 357)."""
   from sklearn.datasets import load_digits
 
   digits = load_digits()
@@ -84,7 +85,7 @@ def load_embedded() -> tuple[LabeledImages, LabeledImages]:
 
 
 def load_files(data_dir: str) -> tuple[LabeledImages, LabeledImages]:
-  """Read the training and test images with their labels.
+  """Read the labeled training images and the labeled test images.
 
   Raises:
     InvalidInputError: files are missing, damaged or inconsistent.
@@ -130,7 +131,8 @@ def load_files(data_dir: str) -> tuple[LabeledImages, LabeledImages]:
 def read_idx(file: File, ndim: int) -> np.ndarray:
   """Read an array of unsigned bytes from an idx file.
 
-  The file contains 0, 0, the type code, the number of axes, the size of each axis, and the data.
+  The file contains two zero bytes, the type code, the number of axes, the size of each axis, and
+  the data.
 
   Raises:
     InvalidInputError: the type is not unsigned bytes, the number of axes is not `ndim`, or the file
@@ -158,11 +160,11 @@ def to_sequences(images: np.ndarray, view: str, seed: int = 0) -> np.ndarray:
   """Convert images to sequences [N, T, D].
 
   Args:
-    images: [N, R, C].
-    view: one of VIEWS: "rows" gives [N, R, C]; "pixels" gives [N, RC, 1]; "permuted" gives
-      [N, RC, 1] with the same random pixel order for all images (Le, Jaitly & Hinton 2015); "whole"
-      gives [N, 1, RC].
-    seed: the seed of the random pixel order.
+    images: the images [N, R, C].
+    view: one of VIEWS. "rows" returns [N, R, C], one pixel row per step. "pixels" returns
+      [N, RC, 1], one pixel per step. "permuted" is "pixels" in a random order that is the same for
+      all images (Le, Jaitly & Hinton 2015). "whole" returns [N, 1, RC], a single step.
+    seed: the seed of the random pixel order of "permuted".
 
   Raises:
     InvalidInputError: the view is not one of VIEWS.

@@ -15,9 +15,10 @@ WRONG_COLOR = "#cf222e"
 def plot_class_probabilities(
   path, images: np.ndarray, probabilities: np.ndarray, labels: Sequence[int]
 ):
-  """Plot each image next to its class probabilities over time, with time from top to bottom.
+  """Plot each image next to its class probabilities over time.
 
-  The title of an image is the final prediction, and the label if it differs from the prediction.
+  Time runs from top to bottom. The title of an image is the final prediction. If the prediction is
+  wrong, the title also contains the label.
 
   Args:
     path: the PNG file to write.

@@ -1,9 +1,9 @@
 """Generated chord progressions in which the key must be remembered across silences.
 
-A piece is a random walk, with the transition probabilities TRANSITIONS, through the chords of one
-of twelve keys. The first chord determines the key. Phrases are separated by silences of random
-length. The key stays the same, so predicting the chord after a silence requires memory of the key.
-`loss_lower_bound` returns the loss of a model that remembers the key.
+A piece is a Markov chain over the chords of one of twelve keys and silence, with the transition
+probabilities TRANSITIONS. The first chord determines the key. Phrases are separated by silences of
+random length. The key is the same after a silence, so a model must remember the key to predict the
+next chord. `loss_lower_bound` returns the loss of a model that remembers the key.
 """
 
 from collections.abc import Sequence
@@ -60,7 +60,7 @@ def generate_pieces(num_pieces: int, seed: int = 0) -> tuple[PianoRolls, list[np
 def loss_lower_bound(state_sequences: Sequence[np.ndarray]) -> float:
   """Return the mean negative log-likelihood of state sequences under TRANSITIONS, in nats per step.
 
-  The first step of each piece is excluded. No model has a lower expected loss.
+  The first step of each piece is excluded. No model has a lower expected loss on the other steps.
   """
   probs = np.concatenate([TRANSITIONS[states[:-1], states[1:]] for states in state_sequences])
   return -np.log(probs).mean()

@@ -15,7 +15,7 @@ from rnnjax.types import InvalidInputError
 TICKS_PER_BEAT = 480  # MIDI ticks per quarter note
 VELOCITY = 80  # velocity of all written notes, in the range 1 to 127
 MAX_STEPS = 1_000_000
-MAX_HIGH_BYTES = 4096  # limit of consecutive bytes above 127, which non-Latin text may contain
+MAX_HIGH_BYTES = 4096  # maximum run of consecutive bytes above 127 (non-Latin text contains some)
 
 
 def write_midi(
@@ -44,9 +44,14 @@ def write_midi(
 
 
 def read_midi(path: str | pathlib.Path, steps_per_quarter: float = 1.0) -> np.ndarray:
-  """Return the piano roll [T, 88] of a MIDI file: 1 if the key sounds in the middle of the step.
+  """Return the piano roll [T, 88] of a MIDI file.
 
-  Drums (channel 10) are ignored.
+  An element is 1 if the key sounds in the middle of the step, else 0. Drums (channel 10) are
+  ignored.
+
+  Args:
+    path: the MIDI file.
+    steps_per_quarter: steps of the roll per quarter note.
 
   Raises:
     InvalidInputError: the file is not MIDI, is damaged, is longer than MAX_STEPS, or has no note
@@ -78,12 +83,12 @@ def read_midi(path: str | pathlib.Path, steps_per_quarter: float = 1.0) -> np.nd
 
 
 def _to_step(time: float) -> int:
-  """Return the first step whose midpoint is at or after `time` (in steps)."""
+  """Return the index of the first step whose midpoint is at or after `time`, given in steps."""
   return math.ceil(time - 0.5)
 
 
 def _read_notes(file: mido.MidiFile, steps_per_tick: float) -> list[tuple[int, float, float]]:
-  """Return (key, start, end) of each piano note, with times in steps.
+  """Return a tuple (key, start, end) for each piano note, with start and end in steps.
 
   A note without a note_off message ends at the end of the file.
   """

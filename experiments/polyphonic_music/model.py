@@ -12,19 +12,20 @@ from rnnjax.types import Array, Carry, Key, Params
 
 
 class RnnNade(nn.Module):
-  """Model of p(xₜ | x₁ ... xₜ₋₁) for binary vectors xₜ [K], autoregressive over the K elements.
+  """Autoregressive model of a sequence of binary vectors xₜ [K], over steps t and elements k.
 
       hₜ = encoder(xₜ₋₁),  x₀ = 0;   aₜ, bₜ = dropout(hₜ) A + a
       p(xₜₖ = 1 | xₜ₁ ... xₜ,ₖ₋₁) = σ(bₜₖ + Vₖ · tanh(aₜ + Σⱼ₍ⱼ﹤ₖ₎ xₜⱼ Wⱼ))
 
-  RNN-NADE: Boulanger-Lewandowski, Bengio & Vincent 2012; Larochelle & Murray 2011. If F = 0, the
-  elements of a step are independent given the earlier steps, with p(xₜₖ = 1) = σ(bₜₖ).
+  RNN-NADE is from Boulanger-Lewandowski, Bengio & Vincent 2012, NADE from Larochelle & Murray 2011.
+  If F = 0, the elements of a step are independent given the earlier steps, with
+  p(xₜₖ = 1) = σ(bₜₖ).
 
   Attributes:
     encoder: the unidirectional recurrent encoder.
     num_keys: K, the number of elements.
-    nade_features: F, the hidden size of the NADE, which is the size of aₜ.
-    dropout: variational dropout rate of the encoder's outputs (one mask for all steps).
+    nade_features: F, the hidden size of the NADE, equal to the size of aₜ.
+    dropout: variational dropout rate of the encoder outputs (the same mask at all steps).
   """
 
   encoder: Encoder
@@ -41,7 +42,7 @@ class RnnNade(nn.Module):
       self.V = self.param("V", nn.initializers.lecun_normal(in_axis=1, out_axis=0), (K, F))
 
   def __call__(self, rolls: Array, lengths: Array, key: Key | None = None) -> Array:
-    """Return the logit of each element given the earlier steps and the elements with lower index.
+    """Return the logit of each xₜₖ given all earlier steps and the elements of step t before k.
 
     Args:
       rolls: the binary vectors [T, B, K].
@@ -62,9 +63,9 @@ class RnnNade(nn.Module):
     return b + jnp.einsum("...kf,kf->...k", jnp.tanh(a[..., None, :] + lower_sum), self.V)
 
   def next_outputs(self, rolls: Array, lengths: Array | None = None, carry: Carry = None):
-    """Return the carry after rolls [T, B, K], and [a, b] of the next step.
+    """Run the encoder over rolls [T, B, K]; return its carry and [a, b] of the next step.
 
-    All rows must have T steps.
+    [a, b] is the concatenation [B, F + K]. All rows must have T steps.
     """
     carry, hs = self.encoder.apply(self._encoder_params, rolls, lengths, carry=carry)
     return carry, self.outputs(hs[-1])
@@ -74,7 +75,7 @@ class RnnNade(nn.Module):
     return self.apply({"params": params}, *args, method="next_outputs")
 
   def chord_sampler(self, params: Params) -> Sampler:
-    """Return a sampler (key, [a, b]) -> x [B, K] that draws the elements one after another."""
+    """Return a function (key, [a, b]) -> x that samples the elements of x [B, K] one by one."""
 
     def choose(key, outputs):
       a, b = self._split_outputs(outputs)
@@ -96,7 +97,7 @@ class RnnNade(nn.Module):
     return choose
 
   def sample_roll(self, params: Params, prompt: Array, steps: int, key: Key) -> np.ndarray:
-    """Return the prompt [T, K] followed by a sampled continuation: [T + steps, K]."""
+    """Sample a continuation of a prompt [T, K]; return prompt and continuation [T + steps, K]."""
     inputs = np.pad(prompt, [(1, 0), (0, 0)])[:, None]  # x₀ = 0
     sampler = self.chord_sampler(params)
     _, sampled = generate(self.predict_next, params, inputs, key, num_tokens=steps, sampler=sampler)
@@ -104,7 +105,7 @@ class RnnNade(nn.Module):
 
   @property
   def _encoder_params(self):
-    # flax would freeze the nested dict if it were an attribute of the module.
+    # flax would convert the nested dict to a FrozenDict if it were an attribute of the module.
     return self.get_variable("params", "encoder")
 
   def _split_outputs(self, outputs):
@@ -112,12 +113,12 @@ class RnnNade(nn.Module):
 
 
 def nade_step(params: tuple, x: Array, lengths: None, carry: Carry) -> tuple[Carry, Array]:
-  """Return the next carry, and the logit [B] of xₜₖ given the previous element xₜ,ₖ₋₁.
+  """Advance the NADE by one element k; return the next carry and the logit [B] of xₜₖ.
 
   Args:
     params: the tuple (W [K, F], V [K, F], bₜ [B, K]).
     x: the previous element xₜ,ₖ₋₁ [1, B]; 0 if k is 0.
-    lengths: unused.
+    lengths: unused; part of the signature that `generate` expects.
     carry: the tuple (k, aₜ + Σⱼ₍ⱼ﹤ₖ₋₁₎ xₜⱼ Wⱼ [B, F]).
   """
   (W, V, b), (k, a) = params, carry
@@ -127,5 +128,5 @@ def nade_step(params: tuple, x: Array, lengths: None, carry: Carry) -> tuple[Car
 
 
 def sample_bernoulli(key: Key, logits: Array) -> Array:
-  """Sample 1 with probability σ(logit), else 0, for each logit."""
+  """For each logit, return 1 with probability σ(logit), else 0."""
   return jax.random.bernoulli(key, jax.nn.sigmoid(logits)).astype(logits.dtype)

@@ -12,10 +12,10 @@ PianoRolls = list[np.ndarray]
 
 
 def pitches_to_roll(pitches: Sequence[Sequence[int]], location: str = "a piece") -> np.ndarray:
-  """Return the piano roll [T, 88] for the MIDI pitches that sound at each step.
+  """Convert the MIDI pitches of each step to a piano roll [T, 88].
 
   Args:
-    pitches: for each step, a sequence of pitches.
+    pitches: one sequence of MIDI pitches per step.
     location: the name of the piece in error messages.
 
   Raises:
@@ -34,11 +34,15 @@ def pitches_to_roll(pitches: Sequence[Sequence[int]], location: str = "a piece")
 
 
 def validate_roll(roll, location: str) -> np.ndarray:
-  """Return a roll as float32.
+  """Check a piano roll and convert it to float32.
+
+  Args:
+    roll: the piano roll.
+    location: the beginning of error messages, such as the file and piece.
 
   Raises:
-    InvalidInputError: the roll is not an array [T, 88] of 0 and 1, or has fewer than two steps, so
-      that no step can be predicted from an earlier step. The message begins with `location`.
+    InvalidInputError: the roll is not an array [T, 88] of 0 and 1, or has fewer than two steps. A
+      single step cannot be predicted from an earlier step.
   """
   roll = np.asarray(roll)
   if roll.ndim != 2 or roll.shape[1] != NUM_KEYS or len(roll) < 2 or roll.dtype.kind not in "buif":
@@ -57,15 +61,15 @@ def validate_roll(roll, location: str) -> np.ndarray:
 
 
 def transpose_rolls(rolls: PianoRolls, max_transpose: int) -> PianoRolls:
-  """Return the rolls transposed by −max_transpose to max_transpose semitones.
+  """Return all transpositions of the rolls by −max_transpose to max_transpose semitones.
 
-  A transposition that moves a note outside the range of the piano is omitted.
+  Transpositions that move a note outside the range of the piano are omitted.
   """
   shifts = range(-max_transpose, max_transpose + 1)
   return [np.roll(roll, n, 1) for n in shifts for roll in rolls if _can_shift(roll, n)]
 
 
 def _can_shift(roll: np.ndarray, n: int) -> bool:
-  """Return whether all notes transposed by n semitones are in the range of the piano."""
+  """Return whether all notes of a roll stay in the piano's range if transposed by n semitones."""
   lost = roll[:, max(NUM_KEYS - n, 0) :] if n > 0 else roll[:, :-n]
   return n == 0 or not lost.any()

@@ -11,11 +11,11 @@ SEMITONES_PER_OCTAVE = 12
 
 
 def plot_rolls(path, panels: Sequence[tuple[str, np.ndarray]]):
-  """Plot piano rolls below one another, with time on the x axis and pitch on the y axis.
+  """Plot piano rolls in vertically stacked panels, with time on the x and pitch on the y axis.
 
   Args:
     path: the PNG file to write.
-    panels: one (title, roll [T, 88]) per panel, with values in [0, 1]; larger values are darker.
+    panels: one (title, roll [T, 88]) per panel. Values are in [0, 1]; larger values are darker.
 
   Raises:
     ValueError: a roll does not have 88 keys.
@@ -25,7 +25,7 @@ def plot_rolls(path, panels: Sequence[tuple[str, np.ndarray]]):
   for title, roll in panels:
     if np.ndim(roll) != 2 or np.shape(roll)[1] != NUM_KEYS:
       raise ValueError(f"{title!r}: a roll must be [T, {NUM_KEYS}]; got {list(np.shape(roll))}")
-  # All panels show the range of keys that sound in at least one panel.
+  # All panels show the same keys, from the lowest to the highest key that sounds in any panel.
   sounding = np.flatnonzero(np.concatenate([roll for _, roll in panels]).max(0) > 0.5)
   low, high = sounding[[0, -1]] if len(sounding) else (0, NUM_KEYS - 1)
   num_steps = max(len(roll) for _, roll in panels)

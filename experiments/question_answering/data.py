@@ -3,8 +3,9 @@
 embedded   generated stories in which people carry objects between places. The questions ask where a
            person is, where an object is, and where the object was before.
 files      a folder, or an archive with one or more folders. Each task has two files, such as
-           qa1_..._train.txt and qa1_..._test.txt. Their lines are "3 a sentence" or
-           "4 a question?<TAB>answer<TAB>facts". A line with number 1 begins a new story.
+           qa1_..._train.txt and qa1_..._test.txt. A line is "3 a sentence" or
+           "4 a question?<TAB>answer<TAB>facts", where 3 and 4 are the line numbers in the story.
+           Line number 1 begins a new story.
 """
 
 import logging
@@ -20,7 +21,8 @@ from rnnjax.types import InvalidInputError
 
 FILE_PATTERN = r"qa(\d{1,9})_.*_(train|test)\.txt"
 LINE_PATTERN = re.compile(r"([1-9][0-9]{0,8}) ([^\t]+)(?:\t([^\t]+)\t[0-9 ]*)?")
-# Each question stores all previous sentences of its story: memory use is quadratic in this limit.
+# Each question stores all previous sentences of its story. Memory use is therefore quadratic in the
+# length of a story.
 MAX_STORY_LINES = 1000
 SPLIT_SIZES = 3000, 300, 300  # numbers of generated stories
 PEOPLE, OBJECTS = "Ann Ben Cleo Dan".split(), "ball lamp book".split()
@@ -34,7 +36,7 @@ class Question(NamedTuple):
     task: the number of the bAbI task.
     story: the sentences before the question; each sentence is a list of words.
     words: the words of the question.
-    answer: the answer. Several words, separated by commas, are one answer.
+    answer: the answer. An answer of several words, separated by commas, is one class.
   """
 
   task: int
@@ -60,7 +62,7 @@ class QuestionDataset(NamedTuple):
 
 
 def load(dataset: str, data_dir: str, subset: str = "en") -> QuestionDataset:
-  """Load questions. The last 10 % of each task's training stories are the validation set.
+  """Load questions from files, or generate them.
 
   Args:
     dataset: one of `files.DATASETS`. "auto" reads files if `data_dir` is non-empty, else it uses
@@ -83,7 +85,8 @@ def load(dataset: str, data_dir: str, subset: str = "en") -> QuestionDataset:
 def load_files(data_dir: str, subset: str = "en") -> QuestionDataset:
   """Read all tasks of a folder or archive.
 
-  A task that lacks its training or test file is skipped with a warning.
+  The last 10 % of each task's training stories are the validation set. A task without a training or
+  test file is skipped with a warning.
 
   Args:
     data_dir: the path of a folder or archive.
@@ -128,7 +131,7 @@ def tokenize_sentence(text: str) -> list[str]:
 
 
 def _read_stories(task: int, file: File) -> list[list[Question]]:
-  """Return the list of questions of each story; stories without questions are omitted.
+  """Return one list of questions per story of a file, without stories that have no question.
 
   Raises:
     InvalidInputError: a line is malformed, a story is too long or begins with a question, or fewer
@@ -168,7 +171,7 @@ def _read_stories(task: int, file: File) -> list[list[Question]]:
 
 
 def _generate_questions(rng: np.random.Generator) -> list[Question]:
-  """Generate a story; return one question for each of two or three tasks."""
+  """Generate a story; return one question each for tasks 1, 2 and, if the object moved, 3."""
 
   def choose(names):
     return names[rng.integers(len(names))]
@@ -177,7 +180,7 @@ def _generate_questions(rng: np.random.Generator) -> list[Question]:
   story = [f"{person} is in the {place}" for person, place in person_place.items()]
   holder, thing = choose(PEOPLE), choose(OBJECTS)
   story.append(f"{holder} has the {thing}")
-  thing_places = [person_place[holder]]  # all places of the object so far
+  thing_places = [person_place[holder]]  # all places where the object has been
   for _ in range(rng.integers(2, 7)):
     person = choose(PEOPLE)
     if rng.integers(3) or person == holder:

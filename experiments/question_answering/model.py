@@ -1,4 +1,4 @@
-"""A recurrent memory network, which encodes a story several times to answer a question."""
+"""A recurrent memory network that encodes a story several times to answer a question."""
 
 import flax.linen as nn
 import jax
@@ -16,19 +16,22 @@ class MemoryNetwork(nn.Module):
   """A question answering model with a hierarchical encoder and several attention hops.
 
   The sentence encoder maps words to sentence vectors. The story encoder maps sentence vectors to
-  hidden states, which the hops attend to.
+  hidden states. Each hop attends to these hidden states.
 
-      fₛ = mean(sentence(E[words of s]));   q₀ = mean(sentence(E[words of the question]))
-      hs, eₖ = story([f, f ⊙ qₖ₋₁, |f − qₖ₋₁|])            eₖ: final hidden state; k = 1 ... hops
-      cₖ, αₖ = attend(qₖ₋₁, hs);   qₖ = relu([qₖ₋₁, cₖ, eₖ, q₀] Wₖ + bₖ)
-      logits = drop([q₀, q_hops]) W + b
+      fₛ = mean(sentence_encoder(E[words of sentence s]))
+      q₀ = mean(sentence_encoder(E[words of the question]))
+      hs, eₖ = story_encoder([f, f ⊙ qₖ₋₁, |f − qₖ₋₁|])     for k = 1 ... num_hops
+      cₖ, αₖ = attention(qₖ₋₁, hs)
+      qₖ = relu([qₖ₋₁, cₖ, eₖ, q₀] Wₖ + bₖ)
+      logits = dropout([q₀, q_num_hops]) W + b
 
-  Each hop encodes the story again, because the relevant sentences depend on the results of previous
-  hops (the episodes of Kumar et al. 2016). Multiple hops are from Sukhbaatar et al. 2015.
+  eₖ is the final hidden state of the story encoder, cₖ the context vector and αₖ the attention
+  weights. Multiple hops are from Sukhbaatar et al. 2015. Each hop encodes the story again, as in
+  Kumar et al. 2016, because the relevant sentences depend on the results of previous hops.
 
   Attributes:
     embedding: the word embedding E, from ids [...] to vectors [..., D].
-    sentence_encoder: the encoder over the words of a sentence or question; it has F features.
+    sentence_encoder: the encoder over the words of a sentence or question, with F output features.
     story_encoder: the encoder over the sentences of a story.
     attention: the attention of the question vector q over the story.
     num_answers: the number of answers K.
@@ -75,7 +78,7 @@ class MemoryNetwork(nn.Module):
     story_params = self.param("story", self.story_encoder.init, 3 * F)
 
     def encode_words(ids, lengths, key):
-      """Return the sentence vectors [..., F] for word ids [T, ...]."""
+      """Return the sentence vectors [..., F] of sentences given as word ids [T, ...]."""
       xs = drop.variational_dropout(self.embedding(ids), self.dropout, key)
       _, hs = self.sentence_encoder.apply(sentence_params, xs, lengths)
       return pooling.mean_pooling(hs, lengths)

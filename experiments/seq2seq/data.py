@@ -1,13 +1,14 @@
 """Datasets of (source, target) text pairs for sequence-to-sequence models.
 
   embedded   generated translations, summaries or pronunciations (`synthetic_pairs`)
-  files      a folder                       line-aligned files, one per language: `load_parallel`
-             .csv .jsonl .json (also .gz)   two columns of a table: `load_table`
-             cmudict.zip                    spellings and pronunciations: `load_cmudict`
-             any other .zip of .txt files   news articles and their headlines: `load_articles`
+  files      a folder                       line-aligned files, one per language (`load_parallel`)
+             .csv .jsonl .json (also .gz)   two columns of a table (`load_table`)
+             cmudict.zip                    words and their pronunciations (`load_cmudict`)
+             any other .zip of .txt files   news articles and their headlines (`load_articles`)
 
 Each run of whitespace or line breaks in a text is replaced by one space. Data without predefined
-splits is split 80/10/10 by the CRC-32 of the source, so that equal sources are in the same split.
+splits is split 80/10/10 by the CRC-32 of the source text. Pairs with equal sources are therefore in
+the same split.
 """
 
 import logging
@@ -57,8 +58,8 @@ def load(dataset: str, data_dir: str, source: str, target: str, task: str) -> Pa
     dataset: one of `files.DATASETS`. "auto" reads files if `data_dir` is non-empty, else it uses
       the embedded data.
     data_dir: the path of a folder or file.
-    source: the source language of a folder, or the source column of a table; archives ignore it.
-    target: the target language of a folder, or the target column of a table.
+    source: the source language of a folder, or the source column of a table; unused for archives.
+    target: the target language of a folder, or the target column of a table; unused for archives.
     task: the embedded dataset, one of `synthetic_pairs.TASKS`.
 
   Raises:
@@ -84,13 +85,14 @@ def load(dataset: str, data_dir: str, source: str, target: str, task: str) -> Pa
 def load_parallel(folder: str | pathlib.Path, source: str, target: str) -> PairDataset:
   """Read a folder of line-aligned source and target files, such as train.en and train.de.
 
-  The names of the validation files begin with val, valid or dev, and of the test files with test.
-  Files may be compressed (.gz). Training pairs with an empty source or target are dropped.
+  The names of the training files begin with "train", the names of the validation files with "val"
+  or "dev", and the names of the test files with "test". Files may be compressed (.gz).
+  Training pairs with an empty source or target are dropped.
 
   Args:
     folder: the path of the folder.
-    source: the file name ending of the source files, such as "en".
-    target: the file name ending of the target files, such as "de".
+    source: the extension of the source files, such as "en".
+    target: the extension of the target files, such as "de".
 
   Raises:
     InvalidInputError: a file is missing, unreadable or not UTF-8; the two files of a split have
@@ -147,10 +149,10 @@ def load_articles(path: str | pathlib.Path) -> PairDataset:
 def load_cmudict(path: str | pathlib.Path) -> PairDataset:
   """Read NLTK's CMUdict archive as (word, phonemes) pairs.
 
-  A line "WORD 1 W ER1 D" becomes the pair ("word", "W ER D"). Stress marks are dropped. Words with
+  A line "WORD 1 W ER1 D" becomes the pair ("word", "W ER D"), without stress marks. Words with
   characters other than letters are skipped. The training set has one pair per pronunciation of a
-  word. The validation and test sets have one pair per word, with its first pronunciation.
-  `references` holds all pronunciations of words that have several.
+  word. The validation and test sets have one pair per word, with the first pronunciation of the
+  word. If a word has several pronunciations, `references` contains all of them.
 
   Raises:
     InvalidInputError: the archive is unreadable, contains no file "cmudict", or has a malformed
@@ -165,7 +167,7 @@ def load_cmudict(path: str | pathlib.Path) -> PairDataset:
     if word.isalpha():
       phonemes = re.sub(r"\d", "", " ".join(rest[1:]))
       pronunciations.setdefault(word.lower(), []).append(phonemes)
-  # Without stress marks, some pronunciations of a word are equal.
+  # Pronunciations that differ only in their stress marks are now equal. Keep one of them.
   distinct = {word: [*dict.fromkeys(variants)] for word, variants in pronunciations.items()}
   name = pathlib.Path(path).name
   rows = [(word, variants[0]) for word, variants in distinct.items()]
@@ -177,7 +179,7 @@ def load_cmudict(path: str | pathlib.Path) -> PairDataset:
 
 
 def _files_by_stem(files: list[File], language: str) -> dict[str, File]:
-  """Return {file name without language: file} of one language, such as {"train": train.en}."""
+  """Return {file name without language: file} for one language, such as {"train": train.en}."""
   ending = re.compile(rf"(.*)\.{re.escape(language)}(\.gz)?")
   return {match[1]: file for file in files if (match := ending.fullmatch(file.name))}
 

@@ -1,4 +1,4 @@
-"""Flags, model, training and decoding shared by translate, summarize and pronounce."""
+"""Flags, model, training and decoding of the experiments with text pairs, such as `translate`."""
 
 import dataclasses
 import json
@@ -34,7 +34,7 @@ ATTENTIONS = {
   "multi_head": lambda H: attention.multi_head_attention(4, H),
   "coverage": lambda H: attention.additive_attention(H, use_coverage=True),
 }
-MAX_PLOTTED_TOKENS = 200  # no attention figure is drawn for longer texts
+MAX_PLOTTED_TOKENS = 200  # attention is plotted only if source and output are at most this long
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,7 +132,7 @@ def build(config: Seq2SeqConfig, source_vocab_size: int, target_vocab_size: int)
   """Build the encoder-decoder model that a configuration specifies.
 
   Raises:
-    InvalidInputError: flags of the model contradict each other.
+    InvalidInputError: the flags of the model contradict each other.
   """
   # The encoder is bidirectional, so the decoder's state is twice as wide as one direction.
   cell = make_cell(config.cell, 2 * config.hidden_size)
@@ -183,8 +183,8 @@ def prepare(config: Seq2SeqConfig, text: pairs_data.PairDataset):
   """Train the tokenizers and batch the text pairs.
 
   Returns:
-    A namespace with the tokenizers `source` and `target`, and the batches `train`, `valid` and
-    `test`.
+    A namespace with the tokenizers `source` and `target` and the batches of the splits `train`,
+    `valid` and `test`.
   """
   source_texts, target_texts = zip(*text.train)
   source_type, target_type = config.tokenizer, config.target_tokenizer
@@ -226,10 +226,11 @@ def load_or_train(
   Args:
     config: the configuration.
     text: the text pairs.
-    metric: the validation metric that selects the parameters, "loss" or "accuracy".
+    metric: "loss" or "accuracy", the validation metric by which the best checkpoint is selected.
 
   Returns:
-    The predictor and the scores.
+    The predictor and a dict of the test scores. For an ensemble, the dict contains only "dataset"
+    and "ensemble", the value of --ensemble.
 
   Raises:
     InvalidInputError: flags contradict each other, or a saved run was trained with other flags.
@@ -262,7 +263,10 @@ def load_or_train(
 
 
 def write_predictions(workdir: str, rows: pairs_data.TextPairs, predictions: list[str]):
-  """Write {"source", "target", "written": prediction} of each row to WORKDIR/written.jsonl."""
+  """Write one JSON object with "source", "target" and "written" (prediction) per row.
+
+  The file is WORKDIR/written.jsonl. If `workdir` is empty, no file is written.
+  """
   if not workdir:
     return
   lines = [
@@ -279,7 +283,7 @@ def corpus_bleu(
   lowercase: bool = False,
   max_order: int = 4,
 ) -> tuple[float, str]:
-  """Return corpus BLEU (Papineni et al. 2002) in percent, and its sacrebleu signature.
+  """Return the corpus BLEU (Papineni et al. 2002) in percent and the signature of sacrebleu.
 
   Args:
     predictions: the predicted text of each row.
@@ -287,7 +291,8 @@ def corpus_bleu(
     lowercase: whether to compare in lower case.
     max_order: the maximum n-gram order.
   """
-  # sacrebleu expects one list per reference index i: the i-th reference of each row, or None.
+  # sacrebleu expects a list for each index i. The list contains the i-th reference of each row, or
+  # None for a row with fewer references.
   most = max(map(len, references))
   padded = [row + [None] * (most - len(row)) for row in references]
   # `force` suppresses the warning that texts with separated full stops look tokenized. Texts are
@@ -298,7 +303,7 @@ def corpus_bleu(
 
 
 def predict(config: Seq2SeqConfig) -> dict:
-  """Predict and print the target of the text --predict with a saved model.
+  """Load a saved model, and print and return its prediction for the text --predict.
 
   The model is the ensemble of --ensemble or, if --ensemble is empty, the model of --workdir.
 
@@ -314,7 +319,7 @@ def predict(config: Seq2SeqConfig) -> dict:
 
 
 def print_prediction(config: Seq2SeqConfig, predictor: Seq2SeqPredictor, text: str) -> dict:
-  """Print and return the prediction for a text; with --workdir, also plot the attention."""
+  """Print and return the prediction for a text; if --workdir is set, also plot the attention."""
   (ids,) = predictor.generate(
     [append_end(predictor.source_tokenizer.encode(text))], **config.search_options
   )
@@ -334,10 +339,10 @@ def print_prediction(config: Seq2SeqConfig, predictor: Seq2SeqPredictor, text: s
 
 
 def load(workdirs: str, config_class, **overrides) -> Seq2SeqPredictor:
-  """Return the predictor of one saved run, or the ensemble of several.
+  """Load the predictor of one saved run, or the ensemble of several saved runs.
 
   Args:
-    workdirs: the --workdir of a run, or of several runs, separated by commas.
+    workdirs: the --workdir of one or more runs, separated by commas.
     config_class: the `Config` class of the experiment that trained the runs.
     **overrides: configuration fields that replace the saved fields.
 

@@ -1,4 +1,4 @@
-"""Three generated datasets of (source, target) text pairs, which need no files.
+"""Three generated datasets of (source, target) text pairs.
 
 translations   English sentences and their translations into a made-up language. The word order is
                adverb, subject, place, object, verb. Adjectives follow their noun. Articles and
@@ -35,7 +35,7 @@ TextPairs = list[tuple[str, str]]
 
 
 def _parallel_words(keys: str, values: str) -> dict[str, str]:
-  """Return {i-th word of keys: i-th word of values}; both texts have equally many words."""
+  """Return {i-th word of keys: i-th word of values}; both texts have the same number of words."""
   return dict(zip(keys.split(), values.split(), strict=True))
 
 
@@ -49,7 +49,8 @@ VERBS = _parallel_words("help follow paint visit call remember", "kov sul dar mi
 PREPOSITIONS = _parallel_words("near behind without", "ku ra si")
 ADVERBS = _parallel_words("today again alone together", "diva nolu teme gami")
 
-# {headline: its three possible wordings in a report}. A, B and C are names, N is a number.
+# {headline: three sentences that report it}. A and B are names of the event, C is another name, and
+# N is a number.
 EVENTS = {
   "A beats B": ("A won against B", "B lost to A", "B had no chance against A"),
   "A buys B": ("A bought B", "B was sold to A", "B now belongs to A"),
@@ -84,8 +85,8 @@ DAYS = "monday tuesday wednesday thursday friday saturday sunday".split()
 SYLLABLES = [c + v for c in "bdfgklmnprstvz" for v in "aeiou"]
 
 ONSETS = "b c ch d f g k l m n p r s sh t th v w z bb gg ll mm nn rr ss tt".split()
-# {regular expression: phoneme}. The first matching rule applies. "" is a silent letter. None stands
-# for the matched letter in upper case.
+# {regular expression: phoneme}. The first matching rule applies. "" means that the matched letter
+# is silent. None means that the phoneme is the matched letter in upper case.
 SPELLING_RULES = {
   "e$": "",
   "a(?=[^aeiou]+e$)": "EY",
@@ -133,7 +134,7 @@ def generate_summaries(num_pairs: int, seed: int = 0) -> TextPairs:
   """Return (report, headline) pairs; each name and number occurs in only one report.
 
   Raises:
-    ValueError: num_pairs exceeds 30,000. More pairs would need more names and numbers.
+    ValueError: num_pairs is larger than 30,000, so names or numbers could run out.
   """
   if num_pairs > 30_000:  # a report uses up to three numbers and seven names
     raise ValueError(f"names and numbers suffice for 30,000 reports, not for {num_pairs:,}")
@@ -176,7 +177,7 @@ def _phonemes(word: str) -> Iterator[str]:
 
 
 def _generate_translation(rng) -> tuple[list[str], list[str]]:
-  """Return (words of a sentence, words of its translation)."""
+  """Return the words of a random English sentence and the words of its translation."""
 
   def choose(words):
     return list(words.items())[rng.integers(len(words))]
@@ -185,7 +186,7 @@ def _generate_translation(rng) -> tuple[list[str], list[str]]:
     return bool(rng.integers(2))
 
   def noun_phrase(plural):
-    """Return (English words, translated words) of a noun phrase, with or without an adjective."""
+    """Return the words of a random noun phrase in English and in translation."""
     (determiner, article_stem), (noun, translated_noun) = choose(DETERMINERS), choose(NOUNS)
     adjective, adjective_stem = choose(ADJECTIVES)
     ending = translated_noun[-1] + "s" * plural
@@ -218,7 +219,7 @@ def _generate_translation(rng) -> tuple[list[str], list[str]]:
 
 
 def _generate_summary(rng, names: Iterator[str], numbers: Iterator[str]) -> tuple[str, str]:
-  """Return (report, headline)."""
+  """Generate a report and its headline; return the pair (report, headline)."""
   event_values = {"A": next(names), "B": next(names), "N": next(numbers)}
   fillers = {"C": names, "N": numbers, "D": iter(rng.permutation(DAYS).tolist())}
 
@@ -226,7 +227,10 @@ def _generate_summary(rng, names: Iterator[str], numbers: Iterator[str]) -> tupl
     return texts[rng.integers(len(texts))]
 
   def fill(template, values):
-    """Return the words of a template; each slot is replaced by its value or a new filler."""
+    """Return the words of a template, with each slot (A, B, C, D, N) replaced by a word.
+
+    A slot in `values` is replaced by its value, every other slot by a new random word.
+    """
 
     def fill_word(word):
       if word in values:

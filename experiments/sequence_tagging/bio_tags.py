@@ -22,9 +22,9 @@ SplitTag = tuple[str, str]  # (prefix, type) of a tag; the type of O is ""
 def detect_scheme(sentences: Iterable[list[str]]) -> str:
   """Return the tagging scheme of a corpus: "bio", "iob1" or "iobes".
 
-  The scheme is "iobes" if a prefix E, S, L or U occurs. It is "iob1" if, after O or another type,
-  spans begin with I and never with B. Otherwise the scheme is "bio". The tags of a single sentence
-  are rarely enough to detect the scheme.
+  The scheme is "iobes" if a prefix E, S, L or U occurs. The scheme is "iob1" if spans after
+  O or after another type begin with I and never with B. Otherwise the scheme is "bio". A single
+  sentence rarely has enough tags to detect the scheme.
   """
   prefixes, first_prefixes = set(), set()
   for tags in sentences:
@@ -105,7 +105,7 @@ def allowed_transitions(tags: list[str]) -> tuple[np.ndarray, np.ndarray, np.nda
 
 
 def span_tables(tags: list[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
-  """Return the tables of `metrics.span_f1`; None if the tags do not form spans.
+  """Return the tables that `metrics.span_f1` needs; None if the tags do not form spans.
 
   Args:
     tags: the names of all K tags, in BIO or IOBES.
@@ -134,12 +134,12 @@ def _split_tag(tag: str) -> SplitTag:
 
 
 def _is_boundary(previous: SplitTag, current: SplitTag) -> bool:
-  """Return whether a span begins or ends between two neighboring words."""
+  """Return whether a span begins or ends between two neighboring tags."""
   return previous[1] != current[1] or previous[0] in END_PREFIXES or current[0] in BEGIN_PREFIXES
 
 
 def _can_follow(previous: SplitTag, current: SplitTag, scheme: str) -> bool:
-  """Return whether tag `current` may follow tag `previous`; sentences are padded with O."""
+  """Return whether tag `current` may follow tag `previous`."""
   same_type = previous[1] == current[1]
   if scheme == "iobes":
     is_open, continues = previous[0] in "BI", current[0] in "IEL"

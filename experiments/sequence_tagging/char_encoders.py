@@ -13,6 +13,8 @@ class CharCnn(nn.Module):
 
       y = max_c (W * E[c] + b)
 
+  c is a character, E the embedding table, and * a convolution over the characters.
+
   Attributes:
     num_chars: size of the character vocabulary, including padding.
     embed_dim: embedding size of a character.

@@ -29,8 +29,8 @@ def normalize_word(word: str) -> str:
 def word_shape(word: str) -> str:
   """Return the shape of a word (Collobert et al. 2011).
 
-  Runs of upper case become "X", runs of lower case "x", runs of digits "0". Runs of any other
-  character become one such character.
+  A run of upper-case letters becomes "X", a run of lower-case letters becomes "x", and a run of
+  digits becomes "0". A run of any other character becomes one such character.
 
   >>> [word_shape(word) for word in ["Teddy", "U.S.", "1996-97", "eBay", "bears"]]
   ['Xx', 'X.X.', '0-0', 'xXx', 'x']

@@ -109,7 +109,7 @@ def generate_sentences(num_sentences: int, seed: int = 0, task: str = "ner") -> 
 
 
 def max_forward_accuracy(tagged_sentences: Iterable[TaggedWords]) -> float:
-  """Return the maximum accuracy of a model that predicts each tag from the words up to it."""
+  """Return the maximum accuracy of models that predict a tag from this and earlier words."""
   tag_counts = collections.defaultdict(collections.Counter)
   for words, tags in tagged_sentences:
     for t, tag in enumerate(tags, 1):
@@ -119,7 +119,7 @@ def max_forward_accuracy(tagged_sentences: Iterable[TaggedWords]) -> float:
 
 
 def _sentence_pair(rng: np.random.Generator, prefix: str, continuations: dict[str, str]):
-  """Yield (words, word types) of both sentences of a template."""
+  """Fill in the slots of a template; yield (words, word types) of each sentence."""
   words_left = {
     slot: iter(rng.permutation(words.split()).tolist()) for slot, words in SLOTS.items()
   }

@@ -1,13 +1,13 @@
-"""Recordings of single words, and utterances that join several recordings.
+"""Recordings of single words, and utterances composed of several recordings.
 
   embedded   generated tones and glides of three speakers
   files      the Free Spoken Digit Dataset: a folder or .zip archive of recordings
              DIGIT_SPEAKER_INDEX.wav, such as 7_lucas_31.wav
 
-The index numbers the recordings of one digit by one speaker. Indices 0 to 4 are the official test
-set, indices 5 to 9 the validation set, and larger indices the training set. If a test speaker is
-given, the test set is all recordings of this speaker. Indices 0 to 4 of the other speakers are then
-in the training set.
+INDEX numbers the recordings of one digit by one speaker. Recordings with indices 0 to 4 are the
+official test set, 5 to 9 the validation set, and larger indices the training set. If a test speaker
+is specified, all recordings of this speaker are the test set, and recordings 0 to 4 of the other
+speakers are added to the training set.
 """
 
 import re
@@ -24,7 +24,7 @@ from rnnjax.data.standardize import Standardizer
 from rnnjax.types import InvalidInputError
 
 DIGITS = tuple("zero one two three four five six seven eight nine".split())
-# Pitch at the start and at the end of each generated word, relative to the pitch of the speaker.
+# {word: (start pitch, end pitch)} of the generated words, relative to the pitch of the speaker.
 GLIDES = {"rise": (1, 2), "fall": (2, 1), "low": (1, 1), "high": (2, 2), "leap": (1, 3)}
 SAMPLE_RATE = 8000  # Hz
 HOP_LENGTH = SAMPLE_RATE // 100  # samples per frame (10 ms)
@@ -65,7 +65,7 @@ class SpeechDataset(NamedTuple):
 
   Attributes:
     name: the name of the data set.
-    words: the words; the word with index i is words[i].
+    words: the vocabulary; index i means words[i].
     train: the training set.
     valid: the validation set.
     test: the test set.
@@ -82,7 +82,8 @@ def load(dataset: str = "auto", data_dir: str = "", test_speaker: str = "") -> S
   """Load recordings of words.
 
   Args:
-    dataset: one of files.DATASETS; "auto" reads files if data_dir is given.
+    dataset: one of files.DATASETS. "auto" reads files if data_dir is non-empty, else it uses the
+      embedded data.
     data_dir: the folder or .zip archive of the recordings.
     test_speaker: the speaker whose recordings are the test set; "" for the official split.
 
@@ -126,7 +127,9 @@ def sample_utterances(
   seed: int,
   speed_perturbation: float = 0.0,
 ) -> Iterator[Utterance]:
-  """Yield random utterances: recordings of one speaker, joined by pauses, with faint noise.
+  """Yield random utterances with faint noise.
+
+  An utterance consists of recordings of one speaker, separated by pauses.
 
   Args:
     recordings: the recordings to sample from.
@@ -164,7 +167,7 @@ def sample_utterances(
 
 
 def _draw_pause(rng: np.random.Generator) -> np.ndarray:
-  """Return a silence of at most 0.3 s; its length is 0 with probability 0.4."""
+  """Return silent audio samples of random duration, at most 0.3 s, and 0 s with probability 0.4."""
   return np.zeros(int(SAMPLE_RATE * max(0, rng.uniform(-0.2, 0.3))), np.float32)
 
 
@@ -178,7 +181,8 @@ def single_word_utterances(recordings: list[Recording]) -> Iterator[Utterance]:
 def make_examples(utterances: Iterable[Utterance]) -> list[tuple[np.ndarray, np.ndarray]]:
   """Return a pair (stacked log-mel features [T, F], labels [U]) for each utterance.
 
-  The volume is normalized. Label 0 is the CTC blank, so the labels are the word indices plus 1.
+  Each utterance is normalized to the same volume. The labels are the word indices plus 1, because
+  label 0 is the CTC blank.
   """
   examples = []
   for samples, words in utterances:
@@ -192,7 +196,7 @@ def make_examples(utterances: Iterable[Utterance]) -> list[tuple[np.ndarray, np.
 def make_batches(
   scale: Standardizer, batch_size: int, labeled_features, seed: int | None = None
 ) -> BucketedBatches:
-  """Return batches of the (features, labels) pairs, with features standardized by `scale`."""
+  """Standardize the features of (features, labels) pairs with `scale`, and batch the pairs."""
   xs, labels = zip(*labeled_features)
   return BucketedBatches(
     [scale(x) for x in xs], None, batch_size, max_buckets=5, seed=seed, targets=labels
@@ -200,7 +204,7 @@ def make_batches(
 
 
 def _read_recordings(data_dir: str) -> list[tuple[int, Recording]]:
-  """Return (index, recording) for every .wav file."""
+  """Return a pair (INDEX of the file name, recording) for every .wav file."""
   wav_files = [file for file in list_files(data_dir) if re.fullmatch(r"[^.].*\.wav", file.name)]
   if not wav_files:
     raise InvalidInputError(
@@ -224,9 +228,10 @@ def _read_recordings(data_dir: str) -> list[tuple[int, Recording]]:
 
 
 def _generate_recordings() -> list[tuple[int, Recording]]:
-  """Return (index, recording) for generated glides between two pitches, of random duration.
+  """Generate a pair (index, recording) for each word, speaker and index.
 
-  The words "rise" and "fall" have the same two pitches, in opposite order.
+  A recording is a glide of random duration between two pitches. The words "rise" and "fall" have
+  the same two pitches in opposite order.
   """
   indexed_recordings = []
   rng = np.random.default_rng(0)

@@ -1,4 +1,4 @@
-"""Word error rates, and plots of a spectrogram with the word probabilities over time."""
+"""Word error rates, and plots of spectrograms with word probabilities over time."""
 
 from collections.abc import Sequence
 
@@ -6,11 +6,11 @@ import numpy as np
 
 from rnnjax.analysis.figures import DPI
 
-MIN_PROBABILITY = 0.02  # a word whose probability never exceeds this value is not drawn
+MIN_PROBABILITY = 0.02  # only words whose probability exceeds this value at some time are drawn
 
 
 def word_error_scores(words: Sequence[str], examples, decode) -> dict[str, float]:
-  """Return the word error rate and the fraction of utterances without an error.
+  """Return the word error rate and the fraction of utterances that are recognized without error.
 
   Args:
     words: the K words. Label 0 is the blank; label k + 1 is words[k].
@@ -33,7 +33,8 @@ def plot_alignment(path, mel, p, words: Sequence[str], frame_seconds: float, tit
   Args:
     path: the PNG file to write.
     mel: the log-mel spectrogram [T, F], low frequencies first.
-    p: probabilities [S, 1 + K] of the blank (gray) and of the words, over the same time as `mel`.
+    p: the probabilities [S, 1 + K] of the blank (gray) and of the words. The S steps cover the same
+      time as the T frames.
     words: the K words.
     frame_seconds: the duration of a frame of `mel`, in seconds.
     title: the title of the figure.

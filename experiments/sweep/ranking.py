@@ -1,4 +1,4 @@
-"""Rank sweep results by validation score, and show test scores only for the best trial.
+"""Ranking of sweep results by validation score. Only the best trial shows its test scores.
 
 The test scores of other trials are hidden, to prevent model selection by test score.
 """
@@ -17,15 +17,17 @@ def rank_trials(results_by_trial: Mapping[tuple, Sequence[Mapping]], metric: str
   """Rank trials by the mean of a validation score over their runs.
 
   Args:
-    results_by_trial: {trial: results}. A trial is ((flag, value), ...). Its results are one
-      {name: value} per run, as the experiment prints it; the runs of a trial have different seeds.
+    results_by_trial: {trial: results}. A trial is ((flag, value), ...). Its results are a list of
+      {name: value}, one dict for each run of the trial, as printed by the experiment. The runs of a
+      trial have different seeds.
     metric: the validation score to rank by, such as "valid/accuracy"; "" for the first validation
       score.
 
   Returns:
     rows: the table rows, sorted by number of runs (most first), then by score (best first). A row
-      contains the flags, "runs", and the mean of each number. With several runs, it also contains
-      the standard deviation (n − 1) as "NAME ±". Trials without the metric are omitted.
+      contains the flags, "runs", and the mean of each numeric result over the runs. With several
+      runs, "NAME ±" is the standard deviation of NAME (n − 1). Trials without the metric are
+      omitted.
     metric: the name of the score that the trials are ranked by.
 
   Raises:
@@ -61,7 +63,7 @@ def _is_number(value) -> bool:
 
 
 def _summarize(trial: tuple, runs: Sequence[Mapping], names: Sequence[str]) -> Row:
-  """Return the table row of a trial, with means and standard deviations over its runs."""
+  """Return the table row of a trial: means and standard deviations of `names` over its runs."""
   row: Row = dict(trial) | {"runs": len(runs)}
   for name in names:
     values = [result[name] for result in runs if _is_number(result.get(name))]

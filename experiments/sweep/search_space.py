@@ -1,4 +1,4 @@
-"""Search spaces of sweeps: grids and random values of an experiment's command line flags."""
+"""Search spaces of sweeps: grids and random values for the flags of an experiment."""
 
 import itertools
 import json
@@ -38,7 +38,7 @@ class Trial(NamedTuple):
 
 
 def field_types(config_class) -> dict[str, type]:
-  """Return the type of each field of a configuration class."""
+  """Return {field name: type} of a configuration class."""
   return {name: type(field.default) for name, field in config_class.__dataclass_fields__.items()}
 
 
@@ -50,8 +50,8 @@ def sample_value(rng: np.random.Generator, spec: str, value_type: type | None) -
 
   Args:
     rng: the random generator.
-    spec: "A,B,..." draws one of these values, "LOW:HIGH" draws a uniform number, and "log:LOW:HIGH"
-      draws a log-uniform number.
+    spec: the distribution: "A,B,..." for one of these values, "LOW:HIGH" for a uniform number, or
+      "log:LOW:HIGH" for a log-uniform number.
     value_type: the type of the flag. If it is int, the number is rounded.
 
   Raises:

@@ -73,7 +73,10 @@ def load(
 
 
 def load_embedded(seed: int = 0) -> LabeledDataset:
-  """Return the generated reviews; both reviews of a pair are in the same split."""
+  """Generate the embedded reviews and split them.
+
+  Two reviews with the same words in different orders are in the same split.
+  """
   reviews = synthetic_reviews.generate_reviews(2000, seed)
   return LabeledDataset(
     "embedded", ("negative", "positive"), reviews[:3000], reviews[3000:3400], reviews[3400:]

@@ -20,9 +20,7 @@ class NgramFeatures:
 
       rₖ(g) = s [log (1 + #texts of class k with g)/Σ − log (1 + #texts of other classes with g)/Σ]
 
-  s is SCALE, and Σ the sum of the numerator over all n-grams g of the same order.
-
-  Each Σ is the sum of its numerator over all n-grams of the same order.
+  s is SCALE. Each Σ is the sum of its numerator over all n-grams g of the same order.
 
   Counts that include a training text leak its label. Therefore the features of the training set are
   cross-fitted: the features of each fold use counts from the other folds.
@@ -30,9 +28,9 @@ class NgramFeatures:
   Args:
     texts: token ids [T] of each training text.
     labels: the class index of each text.
-    num_classes: the number of classes. There is one ratio per class, K = num_classes; two classes
-      share one ratio, K = 1.
-    max_order: the maximum n. An n-gram that occurs only once has ratio 0.
+    num_classes: the number of classes. An n-gram has K ratios. K = 1 for two classes; otherwise
+      K = num_classes.
+    max_order: the maximum n. The ratios of an n-gram that occurs only once are 0.
     num_folds: the number of folds for cross-fitting. Consecutive texts of a class share a fold.
 
   Attributes:
@@ -121,7 +119,7 @@ class NgramFeatures:
     return np.where(ngrams[indices] == keys, indices, len(ngrams))
 
   def _log_ratios(self, counts):
-    """Return the ratios [G + 1, K] for counts [num_classes, G + 1]; the last row is 0."""
+    """Convert counts [num_classes, G + 1] to ratios [G + 1, K]; the last row is 0."""
     columns = []
     for k in self.class_ids:
       inside, outside = counts[k] + 1, counts.sum(0) - counts[k] + 1

@@ -71,7 +71,7 @@ class NgramTrie(NamedTuple):
       ) from None
 
   def __call__(self, tokens: Array, lengths: Array) -> Array:
-    """Return the n-gram features of a batch; the values equal `NgramFeatures.__call__`.
+    """Return the n-gram features of a batch, as `NgramFeatures.__call__` defines them.
 
     Args:
       tokens: token ids [T, B].
@@ -96,7 +96,7 @@ class NgramTrie(NamedTuple):
 
 
 def _lower_bound(values: Array, low: Array, high: Array, query: Array) -> Array:
-  """Return the first index in [low, high) with values[index] ≥ query; high if there is none."""
+  """Return the first index in [low, high) with values[index] ≥ query; else high."""
   for _ in range(len(values).bit_length()):  # jit requires a fixed number of steps
     middle = (low + high) // 2
     below = values[middle] < query

@@ -43,7 +43,7 @@ def with_pretrained_params(
 def load_context_params(
   params: Params, vocabulary: Vocabulary, lm_params: Params, lm_words: list[str]
 ) -> Params:
-  """Return `ContextualEmbedding` parameters with the values of a language model.
+  """Return `ContextualEmbedding` parameters copied from a language model.
 
   Args:
     params: the initial parameters of the `ContextualEmbedding`.
@@ -60,7 +60,7 @@ def load_context_params(
 def transfer_params(
   params: Params, vocabulary: Vocabulary, lm_params: Params, lm_words: list[str]
 ) -> Params:
-  """Return `Classifier` parameters with the embedding and encoder of a language model.
+  """Return `Classifier` parameters; copy the embedding and encoder from a language model.
 
   Rows of W for inputs other than the embedding, such as n-gram features, keep their initial values.
   Directions and layers that the language model lacks also keep their initial values.
@@ -109,7 +109,13 @@ def _transfer_embedding(params, vocabulary, lm_params, lm_words):
 
 
 def _merge_params(params, lm_params, name):
-  """Return `params` with the arrays of `lm_params` of the same name; extra rows of W are kept."""
+  """Return `params` with each array replaced by the array of the same name in `lm_params`.
+
+  If W has more rows than in `lm_params`, the additional rows keep their values.
+
+  Raises:
+    InvalidInputError: the cells differ in type or size.
+  """
   if isinstance(params, dict):
     is_cell = not any(isinstance(value, dict) for value in (*params.values(), *lm_params.values()))
     if is_cell and params.keys() != lm_params.keys():

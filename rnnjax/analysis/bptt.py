@@ -1,8 +1,8 @@
 """Backpropagation through time, written out term by term.
 
-`jax.grad` computes the same gradients; here every factor of the gradients is available. Sources:
-Rumelhart, Hinton & Williams 1986; Werbos 1990; Hochreiter & Schmidhuber 1997 (cell state of the
-LSTM).
+`jax.grad` computes the same gradients, but this module returns every factor of the gradients.
+Sources: Rumelhart, Hinton & Williams 1986; Werbos 1990; Hochreiter & Schmidhuber 1997 (cell state
+of the LSTM).
 """
 
 from typing import NamedTuple
@@ -18,12 +18,13 @@ from rnnjax.unroll import unroll
 
 
 class BpttGradients(NamedTuple):
-  """Gradients of the loss of each step with respect to the states and parameters of a vanilla cell.
+  """Gradients of each step's loss with respect to the states and parameters of a vanilla cell.
 
       ∂Lₜ/∂W = Σᵣ≤ₜ ∂Lₜ/∂hₜ ∂hₜ/∂hᵣ ∂hᵣ/∂W = Σᵣ≤ₜ xᵣ ⊗ ∂Lₜ/∂zᵣ
 
   Attributes:
-    deltas: ∂Lₜ/∂zᵣ [T, T, H], indexed by [r, t]; 0 for r > t.
+    deltas: ∂Lₜ/∂zᵣ [T, T, H], the gradient of the loss of step t with respect to the pre-activation
+      of step r, indexed by [r, t]; 0 for r > t.
     contribution_norms: ‖xᵣ ⊗ ∂Lₜ/∂zᵣ‖ [T, T], indexed by [r, t]: the norm of the contribution of
       step r to ∂Lₜ/∂W.
     grads: {"W": array, "U": array, "b": array}, the gradients of the total loss Σₜ Lₜ.
@@ -35,7 +36,7 @@ class BpttGradients(NamedTuple):
 
 
 def softmax_loss_grad(W: Array, b: Array, hs: Array, labels: Array) -> tuple[Array, Array]:
-  """Return the cross entropy of a softmax layer and its gradient with respect to the states.
+  """Return the cross entropy of a softmax layer and its gradient with respect to the hidden states.
 
       zₜ = hₜ W + b;   oₜ = softmax(zₜ);   Lₜ = −log oₜ[label]
       ∂Lₜ/∂zₜ = ∂Lₜ/∂oₜ ∂oₜ/∂zₜ = oₜ − onehot(label);   ∂Lₜ/∂hₜ = ∂Lₜ/∂zₜ Wᵀ
@@ -56,7 +57,7 @@ def softmax_loss_grad(W: Array, b: Array, hs: Array, labels: Array) -> tuple[Arr
 
 
 def rnn_backward(params: Params, xs: Array, hs: Array, dhs: Array) -> BpttGradients:
-  """Backpropagate the losses of all steps through time, in a single backward pass.
+  """Return the gradients of the losses of all steps, computed in a single backward pass.
 
       zᵣ = xᵣ W + hᵣ₋₁ U + b;   hᵣ = tanh(zᵣ)
       ∂Lₜ/∂zᵣ = ∂Lₜ/∂hᵣ ⊙ (1 − hᵣ²);   ∂Lₜ/∂hᵣ₋₁ = ∂Lₜ/∂zᵣ Uᵀ
@@ -70,8 +71,8 @@ def rnn_backward(params: Params, xs: Array, hs: Array, dhs: Array) -> BpttGradie
   T, H = hs.shape
   previous_hs = jnp.pad(hs, [(1, 0), (0, 0)])[:-1]
 
-  # The backward pass is a recurrence too, from the last step to the first. Its cell has the carry
-  # ∂Lₜ/∂hᵣ, and the T losses are its batch.
+  # The backward pass is a recurrence from the last step to the first. The carry of its cell is
+  # ∂Lₜ/∂hᵣ, and its batch axis contains the T losses.
   def step(params, carry, u):
     h, dh = jnp.split(u, 2, -1)
     dz = (carry[0] + dh) * (1 - h**2)
@@ -98,12 +99,12 @@ def rnn_backward(params: Params, xs: Array, hs: Array, dhs: Array) -> BpttGradie
 
 
 def rnn_states(params: Params, xs: Array) -> Array:
-  """Return the states hs [T, H] of a vanilla cell for xs [T, D]."""
+  """Return the hidden states [T, H] of a vanilla cell for the inputs xs [T, D]."""
   return unroll(vanilla(params["U"].shape[0]), params, xs)[1]
 
 
 def lstm_jacobian_terms(params: Params, xs: Array) -> dict[str, Array]:
-  """Return the four terms of ∂cₜ/∂cₜ₋₁, the Jacobian of an LSTM's cell state.
+  """Return the four terms of ∂cₜ/∂cₜ₋₁, the Jacobian of an LSTM's cell state in each step.
 
       cₜ = σ(f) ⊙ cₜ₋₁ + σ(i) ⊙ tanh(g);   hₜ₋₁ = σ(oₜ₋₁) ⊙ tanh(cₜ₋₁)
 

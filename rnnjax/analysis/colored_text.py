@@ -1,4 +1,4 @@
-"""Text colored by a value for each character or word (Karpathy, Johnson & Li 2015)."""
+"""Texts colored by one value per character or per word (Karpathy, Johnson & Li 2015)."""
 
 import html
 import re
@@ -35,10 +35,10 @@ def wrap_positions(text: str, limit: int) -> np.ndarray:
 
 
 def _printable(text: str, glyphs) -> str:
-  """Replace characters that do not fill one cell of a left-to-right monospaced line by "□".
+  """Replace characters that cannot be drawn in one monospaced cell by "□".
 
-  These are characters without a glyph, combining marks and right-to-left letters. Newlines and tabs
-  are replaced by blanks.
+  Such characters are combining marks, right-to-left letters, and characters without a glyph.
+  Newlines and tabs are replaced by blanks.
   """
 
   def fits(c):
@@ -75,8 +75,8 @@ def plot_colored_text(path, panels: Sequence[tuple[str, str, np.ndarray]]):
 
   Args:
     path: the PNG file to write.
-    panels: (title, text, values [T]) of each panel, with one value in [−1, 1] for each of the T
-      characters.
+    panels: (title, text, values) for each panel; values [T] are in [−1, 1], one for each of the T
+      characters of the text.
 
   Raises:
     ValueError: `panels` is empty, a text is empty, or values have the wrong shape or are outside
@@ -102,7 +102,7 @@ def plot_colored_text(path, panels: Sequence[tuple[str, str, np.ndarray]]):
   figure = Figure((width / DPI, height / DPI), dpi=DPI, facecolor=BACKGROUND_COLOR)
 
   def add_panel(left, top, w, h, values):
-    """Add axes colored by values [rows, columns], at a position in pixels of the page."""
+    """Draw values [rows, columns] as colors, at a position given in pixels of the page."""
     rect = (left / width, 1 - (top + h) / height, w / width, h / height)
     axes = figure.add_axes(rect, xticks=[], yticks=[])
     axes.imshow(values, colormap, vmin=-1, vmax=1, aspect="auto", interpolation="nearest")
@@ -142,7 +142,7 @@ def plot_colored_text(path, panels: Sequence[tuple[str, str, np.ndarray]]):
 
 
 def colored_html(words: Sequence[str], weights: Sequence[float]) -> str:
-  """Return words as HTML with red backgrounds, whose opacity is proportional to the weights.
+  """Return words as HTML. The opacity of each red background is proportional to the weight.
 
   The background of the largest weight is opaque. A tooltip shows the weight of each word. In a
   notebook: `IPython.display.HTML(colored_html(words, α))`.

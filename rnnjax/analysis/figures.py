@@ -53,7 +53,7 @@ def plot_curves(
 def plot_heatmap(
   path, column_labels: Sequence[str], row_labels: Sequence[str], weights: np.ndarray
 ):
-  """Plot weights in [0, 1], such as attention weights; larger ones are darker.
+  """Plot a matrix of weights in [0, 1], such as attention weights; larger weights are darker.
 
   Args:
     path: the PNG file to write.
@@ -97,7 +97,7 @@ def plot_heatmap(
 
 
 def plot_states(path, tokens: Sequence[str], panels: Mapping[str, np.ndarray], vmin: float = -1.0):
-  """Plot hidden states or gates over the steps, one panel below the other.
+  """Plot hidden states or gates over time, in vertically stacked panels.
 
   The color scale goes from blue at `vmin` to red at 1.
 

@@ -13,7 +13,7 @@ def gate_preactivations(cell: Cell, params: Params, xs: Array) -> list[Array]:
   """Return the pre-activations of the gates of an additive cell, before σ or tanh.
 
   Args:
-    cell: an additive cell: u + h U, followed by `pointwise`.
+    cell: an additive cell, which applies `pointwise` to the pre-activations u + h U.
     params: the parameters of the cell.
     xs: inputs [T, ..., D].
 
@@ -34,14 +34,14 @@ def gate_preactivations(cell: Cell, params: Params, xs: Array) -> list[Array]:
 
 
 def gate_saturation(z: Array, threshold: float = 0.1) -> tuple[Array, Array]:
-  """Return the fractions in which each unit's gate σ(z) is nearly closed and nearly open.
+  """Return how often the gate σ(z) of each unit is nearly closed and nearly open, as fractions.
 
   Args:
     z: pre-activations of a gate [..., H], as returned by `gate_preactivations`.
     threshold: a gate counts as closed below `threshold`, and as open above 1 − `threshold`.
 
   Returns:
-    The fraction of closed gates [H] and of open gates [H], over all other axes.
+    The fraction of closed gates [H] and the fraction of open gates [H], over all other axes.
   """
   gate = jax.nn.sigmoid(z)
   axes = tuple(range(z.ndim - 1))

@@ -25,7 +25,7 @@ def collect_carries(cell: Cell, params: Params, xs: Array, carry: Carry | None =
     carry: the initial carry; None for the cell's default.
 
   Returns:
-    An array [T + 1, ..., width] for each part of the carry.
+    The carries, stacked along an additional first axis: each array is [T + 1, ..., width].
   """
   first = cell.initial_carry(xs[0]) if carry is None else carry
   ends = np.cumsum([part.shape[-1] for part in first])
@@ -34,7 +34,7 @@ def collect_carries(cell: Cell, params: Params, xs: Array, carry: Carry | None =
     carry, _ = cell.step(params, carry, u)
     return carry, jnp.concatenate(carry, -1)
 
-  # With `pointwise` or `coefficients` a backend would compute y without calling `step`.
+  # With `pointwise` or `coefficients`, a backend would compute y without calling `step`.
   carry_cell = cell._replace(step=step, pointwise=None, coefficients=None, features=int(ends[-1]))
   _, carries = unroll(carry_cell, params, xs, carry=first)
   carries = jnp.split(carries, ends[:-1], -1)
@@ -47,8 +47,8 @@ def jacobian_norms(cell: Cell, params: Params, xs: Array, carry: Carry | None = 
       ‖∂h_T/∂carryᵣ‖ = ‖ ∂h_T/∂carry_{T−1} ··· ∂carryᵣ₊₁/∂carryᵣ ‖_F / √H        r = T ... 0
 
   A norm of 1 means that the state is preserved. If the norms decrease towards r = 0, gradients
-  vanish; if they increase, gradients explode. Only one product of Jacobians, an array [H, carry
-  size], is stored at a time, so its memory does not depend on T.
+  vanish; if they increase, gradients explode. Only one product of Jacobians is stored at a time,
+  an array [H, carry size]. Its size does not depend on T.
 
   Args:
     cell: any cell with a floating-point carry.
@@ -97,8 +97,8 @@ def jacobian_norms(cell: Cell, params: Params, xs: Array, carry: Carry | None = 
 def spectral_radii(U: Array) -> np.ndarray:
   """Return the largest |eigenvalue| of each [H, H] block of U [H, GH], as an array [G].
 
-  In the linear recurrence h ← h U, the states grow by this factor in each step. If the factor is
-  below 1, the states vanish.
+  In the linear recurrence h ← h U, the largest |eigenvalue| is the growth factor of h per step. If
+  it is below 1, h vanishes.
   """
   U = np.asarray(U, np.float64)
   blocks = np.stack(np.split(U, U.shape[1] // U.shape[0], 1))
@@ -106,13 +106,13 @@ def spectral_radii(U: Array) -> np.ndarray:
 
 
 def recurrent_spectral_radii(params: Params) -> dict[str, float]:
-  """Return the spectral radius of each block of each recurrent matrix U of a model.
+  """Return the spectral radius of each gate's [H, H] block of each recurrent matrix U of a model.
 
   A matrix is recurrent if it is named "forward/U" or "backward/U" and its cell multiplies h by it
   directly. Cells with a projection P are skipped, because their U is not square.
 
   Returns:
-    {"radius/encoder/forward/U/0": 1.0, ...}.
+    {"radius/NAME/INDEX": spectral radius}, e.g. "radius/encoder/forward/U/0" for the first block.
   """
   leaves = flatten_with_names(params)
   radii = {}

@@ -333,9 +333,12 @@ def _generic_backward(cell, params, reverse, chunk_size, options):
 
 
 def _split_cotangents(mask, dcarry, dy):
-  """Return (dcarry, dy) with padded rows set to 0, and dcarry with unpadded rows set to 0.
+  """Split the gradients of a step's results into unpadded and padded rows.
 
   A padded step returns its carry unchanged, so the dcarry of padded rows bypasses the step's vjp.
+
+  Returns:
+    (dcarry, dy) with padded rows set to 0, and dcarry with unpadded rows set to 0.
   """
   zeros = jax.tree.map(jnp.zeros_like, (dcarry, dy))
   unmasked = where_mask(mask, (dcarry, dy), zeros)
@@ -344,12 +347,15 @@ def _split_cotangents(mask, dcarry, dy):
 
 
 def _at_step(arrays, t):
-  """Return step t of each array [T, ...]. Slicing a chunk first would copy the chunk."""
+  """Return a[t] for each array a [T, ...]. If a chunk were sliced first, it would be copied."""
   return jax.tree.map(lambda a: jax.lax.dynamic_index_in_dim(a, t, keepdims=False), arrays)
 
 
 def _write_row(buffer, gates, k):
-  """Return the buffer [K, ..., GH] with the gates, a list of [..., H], written to buffer[k]."""
+  """Return `buffer` [K, ..., GH] with buffer[k] replaced by the concatenated gates.
+
+  `gates` is a list of G arrays [..., H].
+  """
   H = gates[0].shape[-1]
   for i, gate in enumerate(gates):
     start = (k, *[0] * (gate.ndim - 1), i * H)

@@ -134,8 +134,8 @@ def _step_mixes_rows(cell, structure, shapes_and_dtypes):
 def call_outside_trace(f: Callable[[], Any]) -> Any:
   """Return f(), computed outside of any jit trace and any mesh.
 
-  The result of f is cached, so it must not depend on the jit trace or mesh of the first call. Both
-  are thread-local, so f runs in a new thread.
+  Use this for an f whose result is cached: the cached result must not depend on the jit trace or
+  mesh of the first call. Trace and mesh are thread-local, so f runs in a new thread.
   """
   with concurrent.futures.ThreadPoolExecutor(1) as thread:
     return thread.submit(f).result()

@@ -40,10 +40,11 @@ def parallel_linear_scan(J: Array, r: Array, reverse: bool = False) -> Array:
 
 
 def sequential_linear_scan(J: Array, r: Array, reverse: bool = False) -> Array:
-  """Return the same result as `parallel_linear_scan`, computed step by step.
+  """Return the solution δ [T, ..., n] of δₜ = Jₜ δₜ₋₁ + rₜ, δ₀ = 0, computed step by step.
 
-  Unlike the parallel scan, this never multiplies two matrices J. Such a product may overflow even
-  if δ is finite.
+  Arguments are as for `parallel_linear_scan`. The parallel scan multiplies the matrices J of
+  different steps. These products may overflow even if δ is finite. This function does not compute
+  them.
   """
 
   def step(δ, inputs):

@@ -66,8 +66,8 @@ def select_backend(
 ) -> str:
   """Return the name of the backend that is expected to be fastest for a cell and xs.
 
-  The choice is based on the measurements in the README of this folder. There are no measurements of
-  `mosaic`, or of `associative` on accelerators, so these are never selected.
+  The choice is based on the measurements in the README of this folder. `mosaic` is never
+  selected, and `associative` is selected only on a CPU, because there are no other measurements.
 
   Args:
     cell: the recurrent cell.

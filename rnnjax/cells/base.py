@@ -34,8 +34,8 @@ class Cell(NamedTuple):
     step: (params, carry, u) -> (carry, y [..., H]).
     pointwise: (params, carry, gates) -> (carry, y), for cells built by `additive` with the
       projection x W + b; None for other cells.
-    num_split_gates: number of gates, counted from the last, for which an `additive` cell gets u and
-      h U separately instead of u + h U.
+    num_split_gates: number of gates at the end of the gate list for which `pointwise` gets u and
+      h U separately instead of u + h U. It is 0 for cells that are not built by `additive`.
     coefficients: (params, u) -> (a, b), for cells built by `linear_recurrence`; None for others.
     readout: (params, s, u) -> y, for cells built by `linear_recurrence`; None for others.
   """
@@ -56,7 +56,7 @@ class Cell(NamedTuple):
 
 
 def cell_factory(build: Callable) -> Callable:
-  """Decorate a function that returns the functions of a cell, so that it returns a cached `Cell`.
+  """Convert a function that returns the functions of a cell to one that returns a cached `Cell`.
 
   Calls with equal arguments return the same object, so jit compiles once. All arguments must be
   hashable. The cell's name is its constructor call without default arguments.
@@ -130,7 +130,7 @@ def preactivations(u: Array, v: Array, num_gates: int, num_split_gates: int = 0)
 
 
 def add_preactivations(us: list[Array], vs: list[Array], num_split_gates: int) -> list[Array]:
-  """Same as `preactivations`, but takes u and v as lists of blocks."""
+  """Return the preactivations of the gates, given the blocks of u and v (`preactivations`)."""
   num_added = len(us) - num_split_gates
   return [u + v for u, v in zip(us[:num_added], vs)] + us[num_added:] + vs[num_added:]
 
@@ -227,7 +227,7 @@ def pack_carry(h: Array, s: Array, like: Carry) -> Carry:
 
 
 def zero_carry(*sizes: int) -> Callable[[Array], Carry]:
-  """Return a function `initial_carry` that returns one array of zeros [..., size] per size.
+  """Return a function x -> carry: a tuple with one array of zeros [..., size] for each size.
 
   The first array, h, has the dtype of x. The other arrays accumulate over time, so they are float32
   or wider.

@@ -73,13 +73,13 @@ def gru_step_reset_after(params: Params, carry: Carry, gates: list[Array]) -> tu
 def gru(features: int, reset: str = "after", chrono: float | None = None):
   """Build a GRU with H = features hidden units.
 
-  It has 3(DH + H² + H) parameters for reset="before", and H more for reset="after".
+  The GRU has 3(DH + H² + H) parameters for reset="before", and H more for reset="after".
 
   Args:
     features: number of hidden units, H.
     reset: "before" applies the reset gate before the product with U, as in the paper. "after"
       applies it after the product, as in cuDNN, PyTorch and Keras.
-    chrono: longest time constant at initialization, in steps, for the biases of the update gate
+    chrono: longest time constant in steps, from which the biases of the update gate are initialized
       (`chrono_bias`); None initializes the biases to 0.
 
   Raises:

@@ -31,9 +31,10 @@ def init_dense(keys: Array, D: int, H: int) -> Params:
 
 
 def chrono_bias(key: Key, max_steps: float, features: int) -> Array:
-  """Return random gate biases [features] for time constants from 2 to max_steps, uniform.
+  """Return random gate biases b [features] for uniform time constants from 2 to max_steps.
 
-      b = log u,  u ~ Uniform[1, max_steps − 1];  1 − σ(b) = 1/(1 + u)
+      b = log u,  u ~ Uniform[1, max_steps − 1]
+      time constant = 1/(1 − σ(b)) = 1 + u steps
 
   Tallec & Ollivier, Can recurrent neural networks warp time?, 2018 ("chrono initialization").
 

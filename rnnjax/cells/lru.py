@@ -2,8 +2,8 @@
 Sequences, 2023.
 
 The state is complex, and its diagonal transition matrix does not depend on the input. This module
-implements only the recurrence, which maps x to y linearly. The paper has nonlinearities between
-layers; they are not included.
+implements only the recurrence, which maps x to y linearly. The nonlinearities
+between the layers of the paper's model are not included.
 """
 
 import math
@@ -57,9 +57,9 @@ def lru(
 ):
   """Build an LRU with H = features outputs and N complex states.
 
-  It has 2DN + 2NH + DH + 3N parameters. Initially λ is uniform over a ring in the complex plane.
-  γ is initialized to √(1 − |λ|²), so that white noise as input gives states with variance 1. States
-  with |λ| near 1 have the longest memory.
+  The LRU has 2DN + 2NH + DH + 3N parameters. Initially λ is uniform over a ring in the complex
+  plane. γ is initialized to √(1 − |λ|²), so that white noise as input gives states with variance 1.
+  States with |λ| near 1 have the longest memory.
 
   Args:
     features: number of output features, H.
@@ -80,7 +80,10 @@ def lru(
     raise ValueError(f"lru needs 0 <= r_min < r_max <= 1; got {r_min} and {r_max}")
 
   def normal(key, fan_in, fan_out, parts):
-    """Return a random matrix [fan_in, fan_out]; each element has variance 1 / (parts · fan_in)."""
+    """Return a random matrix [fan_in, fan_out] whose elements have variance 1/(parts · fan_in).
+
+    parts is 2 for B_re and B_im, so that an element of B has variance 1/fan_in; otherwise 1.
+    """
     return jax.random.normal(key, (fan_in, fan_out)) / math.sqrt(parts * fan_in)
 
   def init(key, D):

@@ -81,7 +81,7 @@ def lstm_variant_step(
 
 
 def lstm_projection_step(params, carry, u, *, pointwise, num_gates) -> tuple[Carry, Array]:
-  """Run one step of an LSTM with projection: the hidden state [..., C] is multiplied by P [C, H].
+  """Run one step of an LSTM with projection: the output m [..., C] of `pointwise` gives h = m P.
 
   Args:
     params: {"W": [D, GC], "U": [H, GC], "b": [GC], "P": [C, H], ...}; W and b are not used here.
@@ -111,7 +111,7 @@ def lstm(
 ):
   """Build an LSTM with H = features hidden units.
 
-  With the default options it has 4(DH + H² + H) parameters.
+  With the default options, the LSTM has 4(DH + H² + H) parameters.
 
   Args:
     features: number of hidden units, H.
@@ -121,7 +121,7 @@ def lstm(
     cell_size: number of memory cells, C. A projection maps C to H features. None for C = H without
       projection.
     forget_bias: initial bias of the forget gate; used only if chrono is None.
-    chrono: longest time constant at initialization, in steps, for the biases of the forget gate
+    chrono: longest time constant in steps, from which the biases of the forget gate are initialized
       (`chrono_bias`). The biases of the input gate are the negatives of the forget gate's biases;
       coupled cells have no input gate. None uses forget_bias.
 

@@ -2,8 +2,8 @@
 
 The gate depends only on the input, so the recurrence is linear and all steps can run in parallel.
 As in the paper's log-space version, a function g maps the candidate to positive values, so h is
-positive. The paper computes in log space to avoid 0/0 in a quotient of products of 1 − z. This is
-unnecessary here, because `rnnjax.backends.associative` does not divide.
+positive. The paper divides by products of 1 − z, which may underflow, so it computes in log space.
+This is unnecessary here, because `rnnjax.backends.associative` does not divide.
 """
 
 import jax

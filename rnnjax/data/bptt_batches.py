@@ -14,27 +14,26 @@ import numpy as np
 class BpttBatches:
   """Batches {"tokens": [T + 1, B], "weights": [T, B]} of a text that is split into B columns.
 
-  A window of T + 1 tokens moves down all columns: batch n + 1 continues where batch n ended. Each
-  weight belongs to a pair of an input token and the next token, which is the target.
+  A window of T + 1 tokens moves along all columns: batch n + 1 continues where batch n ended. Token
+  t is the input of step t, token t + 1 is its target, and the weight of step t weights its loss.
 
   For training (`seed` is an integer), the text is treated as circular: each epoch cuts it at a
   random position and splits it into columns. All weights are 1.
 
   For evaluation (`seed` is None), every token except the first is a target with weight 1 exactly
-  once. Each column is preceded by the `context_len` tokens before it, with weight 0, so that the
-  first targets of a column have context too. Before the start of the text, the first token is
-  repeated.
+  once. Each column also contains the `context_len` tokens before its start, with weight 0, so that
+  its first targets have context. Before the start of the text, the first token is repeated.
 
   Attributes:
     tokens: the ids of the text [N].
     batch_size: B, the number of columns.
     bptt_length: T, the number of targets in a window.
-    seed: seed of the cuts; None for evaluation.
+    seed: the random seed of the cut positions; None for evaluation.
     context_len: number of context tokens before each column, in evaluation.
     host_rows: indices of the columns that this host reads, in multi-host runs; None for all B.
 
   Raises:
-    ValueError: the text has fewer than 2 tokens or fewer than B.
+    ValueError: the text has fewer than 2 tokens or fewer than B tokens.
   """
 
   tokens: np.ndarray
@@ -74,7 +73,7 @@ class BpttBatches:
     return -(-(self.column_length + self.context_len) // self.bptt_length)
 
   def stream(self, step: int = 0) -> Iterator[dict[str, np.ndarray]]:
-    """Yield an endless stream of training batches, epoch after epoch, from `step` on."""
+    """Yield training batches endlessly, starting with the batch of training step `step`."""
     window = np.arange(self.bptt_length + 1)[:, None]
     weights = np.ones((self.bptt_length, len(self._column_starts)), np.float32)
     while True:

@@ -15,8 +15,8 @@ from rnnjax.data.vocabulary import PAD
 
 TRUNCATIONS = ("first", "last", "window")
 PADDINGS = ("back", "front")
-# Minimum number of padded steps that an additional shape must save per epoch, in batches of mean
-# length; a smaller saving does not justify its compilation.
+# Minimum saving of an additional batch shape: the number of padded steps that it removes per epoch,
+# divided by the steps in a batch of mean length. A smaller saving does not justify the compilation.
 MIN_SAVED_BATCHES = 4
 
 
@@ -32,21 +32,21 @@ class BucketedBatches:
     "targets": [U, B] and "target_lengths": [B], int32, if there are targets.
     NAME: [T, B, ...], for each name of `extras`.
 
-  Rows of similar lengths share a batch. T and U each take at most `max_buckets` values, chosen to
+  Sequences of similar lengths share a batch. T and U each have at most `max_buckets` values, which
   minimize padding. A value is omitted if it would save less time than its compilation takes.
 
   Attributes:
     sequences: arrays of token ids [T] or of vectors [T, D], of any lengths.
     labels: the label of each sequence, or None.
     batch_size: B.
-    max_length: longer sequences are truncated to this length; by default, no sequence is truncated.
-    truncation: which tokens of a longer sequence are kept: the "first", the "last", or a random
-      "window", which is drawn again in each training step.
-    padding: "back" (padding follows the row, `lengths` are true lengths) or "front" (padding
-      precedes the row up to `max_length`, and every length is `max_length`, as in many lecture
-      notes; the model then processes the padding as input).
-    max_buckets: maximum number of values of T, and of U.
-    seed: seed of the shuffle; None sorts by length, for evaluation.
+    max_length: length to which longer sequences are truncated; None for no truncation.
+    truncation: the part of a longer sequence that is kept: the "first" tokens, the "last" tokens,
+      or a "window" at a random position that differs between training steps.
+    padding: "back" (padding follows the tokens, and `lengths` are the true lengths) or "front"
+      (padding precedes the tokens, and every length is `max_length`, so the model processes the
+      padding as input; common in lecture notes).
+    max_buckets: maximum number of values of T; also of U.
+    seed: the random seed of the shuffling; None sorts the sequences by length, for evaluation.
     targets: arrays of ids [U] of a sequence-to-sequence task, one for each sequence, or None.
     extras: {name: arrays [T, ...], one for each sequence}, truncated and padded like the tokens.
     host_rows: indices of the rows of a batch that this host reads, in multi-host runs; None for
@@ -128,12 +128,12 @@ class BucketedBatches:
     return self._bucket_boundaries(self.target_lengths, len(self.boundaries))
 
   def _bucket_boundaries(self, lengths: np.ndarray, num_shapes: int = 1) -> np.ndarray:
-    """Return the bucket boundaries, each of which adds `num_shapes` shapes to compile."""
+    """Return the bucket boundaries of `lengths`; each one adds `num_shapes` shapes to compile."""
     min_saving = MIN_SAVED_BATCHES * num_shapes * self.batch_size * lengths.mean()
     return bucket_boundaries(lengths, self.max_buckets, min_saving)
 
   def stream(self, step: int = 0) -> Iterator[dict[str, np.ndarray]]:
-    """Yield an endless stream of training batches, epoch after epoch, from `step` on."""
+    """Yield training batches endlessly, starting with the batch of training step `step`."""
     while True:
       epoch, index = divmod(step, len(self))
       for rows in self._epoch_rows(epoch)[index:]:
@@ -141,11 +141,11 @@ class BucketedBatches:
         step += 1
 
   def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
-    """Yield the batches of the first epoch."""
+    """Yield the batches of the first epoch; without a seed, all epochs are the same."""
     return (self._make_batch(rows, step) for step, rows in enumerate(self._epoch_rows(0)))
 
   def _make_batch(self, rows: np.ndarray, step: int) -> dict[str, np.ndarray]:
-    """Truncate, pad and stack rows; random windows depend on the step."""
+    """Truncate, pad and stack the given sequences into a batch; `step` seeds the random windows."""
     rng = np.random.default_rng((self.seed or 0, step, 1))
     spans = [self._truncation_slice(len(self.sequences[i]), rng) for i in rows]
     front = self.padding == "front"
@@ -191,7 +191,7 @@ class BucketedBatches:
     return batch | {name: stack(arrays, arrays[0].dtype) for name, arrays in self.extras.items()}
 
   def _truncation_slice(self, length: int, rng: np.random.Generator) -> slice:
-    """Return the slice that is kept of a sequence with the given length."""
+    """Return the slice of a sequence of the given length that remains after truncation."""
     excess = max(length - self.max_length, 0)
     start = {"first": 0, "last": excess, "window": int(rng.integers(excess + 1))}[self.truncation]
     return slice(start, start + self.max_length)
@@ -206,14 +206,14 @@ def bucket_boundaries(
 
       c₀(0) = 0,   cₖ(j) = minᵢ cₖ₋₁(i) + (nⱼ − nᵢ) lⱼ
 
-  where nⱼ sequences are at most lⱼ long, and cₖ(j) is the number of steps, padding included, of
-  those nⱼ sequences in k buckets.
+  where nⱼ sequences are at most lⱼ long, and cₖ(j) is the minimum total number of steps, with
+  padding, of these nⱼ sequences in k buckets.
 
   Args:
     lengths: lengths of the sequences.
     max_buckets: maximum number of buckets.
-    min_saving: number of steps; buckets are added as long as each one saves more steps than this.
-    max_candidates: maximum number of distinct lengths considered, evenly spread.
+    min_saving: number of padded steps. A bucket is added only if it saves more steps than this.
+    max_candidates: maximum number of distinct lengths that are considered, evenly spaced.
 
   Returns:
     The bucket lengths, ascending; the last one is the maximum of `lengths`.

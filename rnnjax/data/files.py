@@ -24,7 +24,7 @@ UNPACK_LIMIT = 2 << 30  # bytes that a .gz file, or all members of an archive, m
 MAX_COMPRESSION_RATIO = 200  # unpacked bytes for each packed byte
 MIN_UNPACK_LIMIT = 4 << 20  # bytes that a file may unpack to at any ratio
 CHUNK_SIZE = 1 << 20  # bytes
-DECODE_ERRORS = (  # raised by decoders on damaged bytes; MemoryError is never caught
+DECODE_ERRORS = (  # raised by decoders on damaged bytes; MemoryError is excluded
   EOFError,
   OSError,
   OverflowError,
@@ -38,7 +38,7 @@ DECODE_ERRORS = (  # raised by decoders on damaged bytes; MemoryError is never c
 
 
 class ArchiveMember(NamedTuple):
-  """A file in an archive, with the methods and properties of `pathlib.Path` that readers use.
+  """A file in an archive, with the subset of the `pathlib.Path` interface that readers use.
 
   Attributes:
     path: the archive's path, followed by the member's name.
@@ -67,10 +67,10 @@ File = pathlib.Path | ArchiveMember
 
 
 def use_files(dataset: str, data_dir: str, fallback: str, hint: str) -> bool:
-  """Return whether a data set is read from files rather than generated or embedded.
+  """Return whether to read a data set from files (True) or use the embedded data set (False).
 
   Args:
-    dataset: "files", "embedded", or "auto": files if `data_dir` is given, else embedded.
+    dataset: "files", "embedded", or "auto" (files if `data_dir` is non-empty, else embedded).
     data_dir: folder or archive of the files.
     fallback: description of the embedded data set, for the warning that "auto" logs.
     hint: value of --data_dir to suggest in that warning.
@@ -130,9 +130,13 @@ class LimitedGzipFile(gzip.GzipFile):
   """A gzip stream that raises InvalidInputError when it unpacks to more than its limit."""
 
   def __init__(self, file: object, stream: BinaryIO, packed_size: int, limit: int = 0):
-    """Open a stream of `packed_size` bytes.
+    """Open a gzip stream.
 
-    `file` is named in errors; `limit` is as for `max_unpacked_bytes`.
+    Args:
+      file: the file to name in error messages.
+      stream: the compressed bytes.
+      packed_size: number of compressed bytes.
+      limit: maximum number of unpacked bytes; 0 for UNPACK_LIMIT.
     """
     super().__init__(fileobj=stream)
     self.file, self.max_bytes = file, max_unpacked_bytes(packed_size, limit)
@@ -171,7 +175,7 @@ def list_files(path: str | pathlib.Path) -> list[File]:
 
 
 def list_zip_files(file: File) -> dict[str, ArchiveMember]:
-  """Return {name: member} of a zip file with any suffix, such as .npz.
+  """Return the files in a zip file as {name: member}. Any suffix is accepted, such as .npz.
 
   Raises:
     InvalidInputError: the file is damaged, or unpacks to more than the limit.
@@ -183,14 +187,14 @@ def list_zip_files(file: File) -> dict[str, ArchiveMember]:
 
 
 def _zip_entries(path: object, source) -> list[tuple[str, Callable[[], BinaryIO]]]:
-  """Return the names and openers of the members of a .zip archive."""
+  """Return (name, function that opens the member) for each member of a .zip archive."""
   archive = zipfile.ZipFile(source)
   members = [member for member in archive.infolist() if not member.filename.endswith("/")]
-  # zipfile unpacks only these two methods in chunks.
+  # zipfile unpacks members in chunks only with these two compression methods.
   if any(info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for info in members):
     raise InvalidInputError(f"{path} must hold files that are stored or deflated")
   archive.fp.seek(0, io.SEEK_END)
-  # zipfile reads no more of a member than it declares, so checking the declared sizes suffices.
+  # zipfile reads at most the declared size of a member, so checking the declared sizes suffices.
   check_declared_size(
     path,
     sum(member.file_size for member in members),
@@ -201,14 +205,14 @@ def _zip_entries(path: object, source) -> list[tuple[str, Callable[[], BinaryIO]
 
 
 def _tar_entries(path: pathlib.Path) -> list[tuple[str, Callable[[], BinaryIO]]]:
-  """Return the names and openers of the regular files of a .tar archive."""
+  """Return (name, function that opens the file) for each regular file of a .tar archive."""
   data = path.read_bytes()
   if path.suffix != ".tar":
     data = _gunzip(path, data)
   archive = tarfile.open(fileobj=io.BytesIO(data), mode="r:")
   entries = []
   for member in archive:
-    if member.size < 0:  # tarfile would seek back and read the same member forever
+    if member.size < 0:  # tarfile would seek back and loop forever
       raise tarfile.ReadError(f"{member.name!r} has {member.size} bytes")
     # Skip links, and sparse files, which may declare any size.
     if member.isreg() and not member.issparse():
@@ -253,7 +257,7 @@ def read_text(file: File, hint: str = "Is it in another encoding?") -> str:
 def read_lines(file: File) -> Iterator[tuple[str, str]]:
   """Return an iterator over ("file:line number", line) of a text file.
 
-  Only line feeds end a line, unlike in `str.splitlines`.
+  Lines are separated by "\\n" only.
 
   Raises:
     InvalidInputError: the file cannot be read; see `read_text`.

@@ -85,7 +85,7 @@ def load_folder(data_dir: str) -> LabeledDataset:
 
 
 def load_unlabeled(data_dir: str) -> list[str]:
-  """Read the unlabeled texts of a folder, on which a language model can be trained.
+  """Return the unlabeled texts of a folder, e.g. to pretrain a language model.
 
   The texts are the files of train/unsup (50,000 in the original aclImdb), or the "text" of each
   line of unsup.jsonl (also .gz). If the folder has neither, the list is empty.
@@ -105,7 +105,7 @@ def load_unlabeled(data_dir: str) -> list[str]:
 def split_validation(
   examples: LabeledTexts, fraction: float = 0.1
 ) -> tuple[LabeledTexts, LabeledTexts]:
-  """Split off the last `fraction` of each class, in file order, as the validation set.
+  """Return (training examples, validation examples): the last `fraction` of each class is held out.
 
   In IMDB the reviews of one film are neighbors, so few films are in both sets. With a random split,
   most films of the validation set would also be in the training set, and the accuracy would be
@@ -128,10 +128,10 @@ def split_validation(
 
 
 def class_names(location: object, labels: Iterable[str]) -> tuple[str, ...]:
-  """Return the distinct labels of the training set, in numeric order if all are numbers.
+  """Return the distinct labels, sorted as numbers if all labels are numbers, else as text.
 
   Raises:
-    InvalidInputError: there is only one label.
+    InvalidInputError: there is only one distinct label.
   """
   labels = set(labels)
   numeric = all(re.fullmatch(r"-?\d+(\.\d+)?", label) for label in labels)

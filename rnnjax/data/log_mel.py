@@ -19,7 +19,7 @@ from rnnjax.types import InvalidInputError
 
 NUM_MEL_BANDS = 40
 WINDOW_MS = 25
-SAMPLE_RATE_RANGE = 1000, 400_000  # Hz; bounds the memory that resampling takes
+SAMPLE_RATE_RANGE = 1000, 400_000  # Hz; limits the memory of resampling
 CONVERT_HINT = (
   "Was it cut off, or is it of another format under this name? "
   "`ffmpeg -i FILE -c:a pcm_s16le NEW.wav` converts it"
@@ -74,9 +74,10 @@ def read_wav(file: File, sample_rate: int) -> np.ndarray:
 def log_mel(
   samples: np.ndarray, sample_rate: int, hop_length: int, num_bands: int = NUM_MEL_BANDS
 ) -> np.ndarray:
-  """Return the log-mel spectrogram [T, F] of a sound, T = N / hop_length, rounded.
+  """Return the log-mel spectrogram [T, F] of a sound, with T = round(N / hop_length).
 
-  Frame t is the 25 ms window centered on the samples t hop_length to (t + 1) hop_length.
+  Frame t is a 25 ms window. Its center is the middle of the samples t·hop_length to
+  (t + 1)·hop_length.
 
   Args:
     samples: samples of the sound [N], float32.
@@ -85,7 +86,7 @@ def log_mel(
     num_bands: F, the number of mel bands.
 
   Raises:
-    ValueError: the sound is shorter than half of `hop_length`, so that it has no frame.
+    ValueError: the sound has fewer than hop_length / 2 samples, so T would be 0.
   """
   if len(samples) < (hop_length + 1) // 2:
     raise ValueError(
@@ -94,7 +95,7 @@ def log_mel(
   options = knf.FbankOptions()
   frames, mel = options.frame_opts, options.mel_opts
   frames.samp_freq, frames.dither, frames.snip_edges = sample_rate, 0.0, False
-  # Kaldi rounds milliseconds down to whole samples; half a sample more prevents drift.
+  # Kaldi rounds the frame shift in ms down to whole samples; adding half a sample prevents drift.
   frames.frame_shift_ms, frames.frame_length_ms = 1000 * (hop_length + 0.5) / sample_rate, WINDOW_MS
   mel.num_bins = num_bands
   fbank = knf.OnlineFbank(options)
@@ -104,6 +105,6 @@ def log_mel(
 
 
 def stack_frames(frames: np.ndarray, n: int) -> np.ndarray:
-  """Concatenate groups of n frames: [T, F] -> [⌈T / n⌉, n F]; the last frame is repeated."""
+  """Concatenate each n consecutive frames, [T, F] -> [⌈T / n⌉, nF]; pad with the last frame."""
   frames = np.pad(frames, [(0, -len(frames) % n), (0, 0)], "edge")
   return frames.reshape(-1, n * frames.shape[1])

@@ -1,8 +1,8 @@
 """Numeric cell arrays of MATLAB files, versions 5 to 7.2.
 
 A file is a header and a sequence of elements. An element is a type code, a size in bytes, and the
-content. A matrix is an element that contains other elements: its class, shape and name, and then
-its numbers or, for a cell array, matrices ("MAT-File Format", The MathWorks).
+content. A matrix is an element that contains other elements: its class, shape, name, and values.
+The values are numbers or, in a cell array, matrices ("MAT-File Format", The MathWorks).
 
 Arrays are views of the file's bytes, so no memory is allocated for the sizes that a file declares.
 `scipy.io.loadmat` (1.17.1) allocates the declared number of cells. On 4 of 6,000 damaged files, it
@@ -85,7 +85,7 @@ def _iter_elements(data: memoryview, byte_order: str) -> Iterator[tuple[int, mem
 def _parse_matrix(
   content: memoryview, byte_order: str, names: Collection[str] | None = None
 ) -> tuple[str, np.ndarray | list | None]:
-  """Return the name of a matrix and its value: an array, a list of cells, or None for other types.
+  """Return (name, value) of a matrix. The value is an array, a list of cells, or None otherwise.
 
   The value is also None if `names` is given and does not contain the name.
   """

@@ -21,11 +21,11 @@ MAX_HEADER_BYTES = 1000  # NumPy parses the header as Python; plain arrays need 
 def read_npy(file: File) -> np.ndarray:
   """Return the array of a .npy file as a read-only view of the file's bytes.
 
-  `numpy.load` can memory-map a plain file without allocating, but not a file in an archive.
+  `numpy.load` avoids an allocation only by memory mapping, which does not work inside archives.
 
   Raises:
-    InvalidInputError: the file is damaged, is shorter than its header declares, or has a dtype
-      other than real, boolean or text, such as Python objects or fields.
+    InvalidInputError: the file is damaged, is shorter than its header declares, or has an
+      unsupported dtype (supported are real numbers, booleans and text).
   """
   data = read_bytes(file)
   stream = io.BytesIO(data)
@@ -47,7 +47,7 @@ def read_npy(file: File) -> np.ndarray:
 
 
 def read_npz(file: File) -> dict[str, np.ndarray]:
-  """Return the arrays of a .npz file by name.
+  """Return the arrays of a .npz file as {name: array}.
 
   Raises:
     InvalidInputError: the file is not a .zip archive, its unpacked size exceeds the limit, or

@@ -21,7 +21,7 @@ class Standardizer(NamedTuple):
   def fit(cls, sequences: Sequence[np.ndarray]) -> "Standardizer":
     """Return a standardizer fitted to sequences [T, D]; statistics are computed in float64."""
     rows = np.concatenate(sequences)
-    # The test std == 0 would miss a constant feature whose mean is rounded.
+    # A constant feature can have std > 0, because its mean is rounded: std == 0 would miss it.
     varies = (rows != rows[:1]).any(0)
     rows_float64 = rows.astype(np.float64)
     mean, std = rows_float64.mean(0), np.where(varies, rows_float64.std(0), 1)

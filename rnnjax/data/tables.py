@@ -16,8 +16,8 @@ def read_csv(file: File) -> Iterator[tuple[str, list[str]]]:
   """Yield ("file:line number", fields) of each non-empty row; the first row is the header.
 
   Raises:
-    InvalidInputError: the file cannot be read (see `read_text`); a row is not CSV or has more or
-      fewer fields than the header; the header contains a column twice.
+    InvalidInputError: the file cannot be read (see `read_text`); a row is not valid CSV, or its
+      number of fields differs from the header; a column name occurs twice.
   """
   csv.field_size_limit(MAX_FIELD_LENGTH)
   reader = csv.reader(io.StringIO(read_text(file), newline=""), strict=True)
@@ -70,6 +70,6 @@ def parse_json(text: str, location: object, description: str = "JSON") -> Any:
 
 
 def _replace_surrogates(value: Any) -> Any:
-  """Return a JSON value with unpaired surrogates, which UTF-8 cannot encode, as U+FFFD."""
+  """Return a JSON value in which U+FFFD replaces unpaired surrogates (not encodable in UTF-8)."""
   text = json.dumps(value, ensure_ascii=False).encode("utf-16", "surrogatepass")
   return json.loads(text.decode("utf-16", "replace"))

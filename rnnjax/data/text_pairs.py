@@ -1,4 +1,4 @@
-"""Pairs of texts from two columns of a table, and their split by a hash of the source."""
+"""Pairs (source text, target text) from two columns of a table, split by a hash of the source."""
 
 import logging
 import pathlib
@@ -13,14 +13,14 @@ TextPairs = list[tuple[str, str]]
 
 
 def read_columns(path: str | pathlib.Path, source: str, target: str) -> TextPairs:
-  """Read two columns of a CSV file with a header, or two keys of JSON lines (also .gz).
+  """Return (source, target) pairs from a CSV file with a header or a JSON Lines file (also .gz).
 
   Rows without a source or target text are dropped. If several rows have the same source, only the
   first one is kept.
 
   Raises:
-    InvalidInputError: a column is missing, a row is malformed, or the file is unreadable, not UTF-8
-      or has another ending.
+    InvalidInputError: a column is missing, a row is malformed, or the file is unreadable, is not
+      UTF-8 or has an unsupported suffix.
   """
   path = pathlib.Path(path).expanduser()
   suffix = re.search(r"\.(csv|jsonl?)(\.gz)?$", path.name)
@@ -34,7 +34,7 @@ def read_columns(path: str | pathlib.Path, source: str, target: str) -> TextPair
 
 
 def clean_pairs(name: str, rows: Iterable[tuple[object, object]]) -> TextPairs:
-  """Collapse spaces, drop rows without both texts, and keep the first row of each source."""
+  """Return (source, target) pairs with collapsed spaces; drop empty texts and repeated sources."""
   rows = [(collapse_spaces(source), collapse_spaces(target)) for source, target in rows]
   complete = [row for row in rows if all(row)]
   targets = {}
@@ -51,9 +51,9 @@ def clean_pairs(name: str, rows: Iterable[tuple[object, object]]) -> TextPairs:
 
 
 def split_by_hash(name: str, pairs: TextPairs) -> dict[str, TextPairs]:
-  """Return {"train": pairs, "valid": pairs, "test": pairs}, split by the CRC-32 of the source.
+  """Return {"train": pairs, "valid": pairs, "test": pairs}, split 80/10/10.
 
-  The split is 80/10/10.
+  The CRC-32 of the source text determines the split of a pair.
 
   Raises:
     InvalidInputError: a split would be empty.
@@ -70,7 +70,7 @@ def split_by_hash(name: str, pairs: TextPairs) -> dict[str, TextPairs]:
 
 
 def collapse_spaces(text: object) -> str:
-  """Return the text with runs of whitespace replaced by one space; "" for None."""
+  """Replace each run of whitespace by one space; None becomes ""."""
   return "" if text is None else " ".join(str(text).split())
 
 

@@ -32,11 +32,11 @@ class Tokenizer:
 
   Attributes:
     tokens: the token of each id.
-    lowercase: whether texts are lower-cased first.
+    lowercase: whether texts are lower-cased before they are split.
   """
 
   def __init__(self, tokenizer, model_type: str, lowercase: bool = False):
-    """Wrap a `tokenizers.Tokenizer`, as made by `train` and `from_json`."""
+    """Wrap a `tokenizers.Tokenizer`. Use `train` or `from_json` to create a Tokenizer."""
     tokenizer.encode_special_tokens = True  # treat "<pad>" in a text as text
     self._ids = tokenizer.get_vocab()
     self.tokens = sorted(self._ids, key=self._ids.get)
@@ -63,11 +63,11 @@ class Tokenizer:
       model_type: "bpe" (byte-pair encoding, Sennrich et al. 2016: all characters, then the most
         frequent pairs of tokens), "word" or "character".
       lowercase: whether to lower-case texts.
-      min_count: tokens that occur less often are omitted, except single characters with "bpe".
+      min_count: minimum number of occurrences of a token; "bpe" keeps all single characters.
 
     Raises:
-      InvalidInputError: `model_type` is unknown; the texts are empty; `vocab_size` is less than
-        the number of special tokens plus one or, for "bpe", plus the number of characters.
+      InvalidInputError: `model_type` is unknown; the texts are empty; `vocab_size` is too
+        small for the special tokens plus one token ("bpe": plus all characters).
     """
     import tokenizers as hf
 
@@ -103,10 +103,10 @@ class Tokenizer:
     """Return the ids [T] of a text, without BOS and EOS.
 
     Args:
-      text: any text. Each unknown word (with "word") or unknown character (with "bpe" and
-        "character") becomes UNKNOWN.
-      dropout: probability of skipping each merge of "bpe" (BPE-dropout, Provilkov et al. 2020),
-        which varies the segmentation of a text in training; 0 for evaluation.
+      text: any text. Each unknown word ("word") or unknown character ("bpe" and "character")
+        becomes UNKNOWN.
+      dropout: probability of skipping each merge of "bpe" (BPE-dropout, Provilkov et al. 2020). The
+        segmentation of a text then varies in training. Use 0 for evaluation.
       seed: seed of the dropout.
     """
     marked_text = _mark_words(text, self._model_type, self.lowercase)
@@ -118,22 +118,22 @@ class Tokenizer:
     return np.array([self._ids.get(token, UNKNOWN) for token in tokens], np.int32)
 
   def tokenize(self, text: str) -> list[str]:
-    """Return the tokens of a text. Unknown tokens keep their spelling, so models can copy them."""
+    """Split a text into tokens. Unknown tokens keep their spelling, so models can copy them."""
     marked_text = _mark_words(text, self._model_type, self.lowercase)
     spans = self._tokenizer.encode(marked_text, add_special_tokens=False).offsets
     return [marked_text[start:end] for start, end in spans]
 
   def detokenize(self, tokens: Iterable[str]) -> str:
-    """Return the text of tokens."""
+    """Join tokens into a text."""
     return "".join(tokens).replace(WORD_MARK, " ").strip()
 
   def decode(self, ids: Iterable[int], unknown_tokens: Iterable[str] = ()) -> str:
-    """Return the text of ids; PAD, BOS and EOS are omitted.
+    """Convert ids to text. PAD, BOS and EOS are omitted.
 
     Args:
-      ids: [T].
-      unknown_tokens: replacements for successive UNKNOWN ids; after the last one, "<unk>" is
-        written.
+      ids: token ids [T].
+      unknown_tokens: the text of the first, second, ... UNKNOWN id. Further UNKNOWN ids become
+        "<unk>".
     """
     unknown = WORD_MARK * (self._model_type == "word") + SPECIALS[UNKNOWN]
     unknown_tokens = iter(unknown_tokens)
@@ -155,13 +155,13 @@ class Tokenizer:
 
   @classmethod
   def from_json(cls, value: dict) -> "Tokenizer":
-    """Return the tokenizer that `to_json` converted to a JSON value.
+    """Create a tokenizer from the JSON value that `to_json` returned.
 
     Only the vocabulary and the merges are used: a regular expression from an untrusted source
     could take exponential time.
 
     Raises:
-      InvalidInputError: the value is not one that `to_json` returns.
+      InvalidInputError: the value does not have the format of `to_json`.
     """
     try:
       model_type, lowercase = value["kind"], value["lower"]
@@ -205,7 +205,7 @@ class Tokenizer:
 
 
 def _make_hf_tokenizer(model_type: str, **model_options):
-  """Return a `tokenizers.Tokenizer`; it is trained if `model_options` contain a vocabulary."""
+  """Return a `tokenizers.Tokenizer`, untrained if `model_options` contain no vocabulary."""
   import tokenizers as hf
 
   model = hf.models.BPE if model_type == "bpe" else hf.models.WordLevel
@@ -216,7 +216,7 @@ def _make_hf_tokenizer(model_type: str, **model_options):
 
 
 def _mark_words(text: str, model_type: str, lowercase: bool) -> str:
-  """Return a text with each run of whitespace replaced by WORD_MARK.
+  """Replace each run of whitespace in a text by WORD_MARK.
 
   With "bpe" and "word", WORD_MARK is also added at the start.
   """

@@ -51,7 +51,7 @@ class Vocabulary:
   """
 
   def __init__(self, ranked: Iterable[str], specials: Iterable[str] = SPECIALS):
-    """Create a vocabulary in which ids are assigned to `specials` and then `ranked`, in order."""
+    """Assign the ids 0, 1, ... to `specials` and then to the words in `ranked`."""
     self.specials = tuple(specials)
     self.words = [*self.specials, *ranked]
     self.ids = {word: i for i, word in enumerate(self.words)}
@@ -70,7 +70,7 @@ class Vocabulary:
       texts: sequences of words; a string is a sequence of characters.
       vocab_size: maximum number of ids, special tokens included; None for no limit.
       specials: the special tokens.
-      min_count: words that occur less often are omitted.
+      min_count: minimum number of occurrences of a word; less frequent words are omitted.
     """
     counts = collections.Counter(itertools.chain.from_iterable(texts))
     ranked = sorted(counts, key=lambda word: (-counts[word], word))
@@ -79,7 +79,7 @@ class Vocabulary:
 
   @classmethod
   def from_json(cls, value: object, specials: Iterable[str] = SPECIALS) -> "Vocabulary":
-    """Return the vocabulary for a JSON list of words, sorted by rank, without special tokens.
+    """Create a vocabulary from a JSON list of words, most frequent first, without special tokens.
 
     Raises:
       InvalidInputError: the value is not a list of strings, or contains a word twice.

@@ -35,9 +35,9 @@ def load_embeddings(path: str, vocabulary: Vocabulary, seed: int = 0) -> np.ndar
   """Return the embedding table [V, D] of a vocabulary, float32.
 
   The file is streamed, and only the rows of the vocabulary's words are kept. If a word is missing
-  in the file, it gets the vector of another spelling (other case, masked digits). If all spellings
-  are missing, it gets Gaussian noise with the mean and standard deviation of all vectors that were
-  found. The row of PAD is zero.
+  in the file, its vector is the vector of another spelling (other case, masked digits). If all
+  spellings are missing, its vector is Gaussian noise, with the mean and standard deviation of the
+  vectors of the words that are in the file. The row of PAD is zero.
 
   Args:
     path: file in which each row is a word and D numbers. The first line may be "NUM_ROWS D".
@@ -85,7 +85,7 @@ def load_embeddings(path: str, vocabulary: Vocabulary, seed: int = 0) -> np.ndar
 
 
 def _spellings(word: str) -> list[bytes]:
-  """Return the spellings of a word to look for, the most preferred first."""
+  """Return the spellings under which a word is looked up, most preferred first."""
   words = [case(re.sub(r"\d", digit, word)) for digit in DIGIT_MASKS for case in CASES]
   return [word.encode("utf-8", "surrogatepass") for word in dict.fromkeys(words)]
 
@@ -93,7 +93,7 @@ def _spellings(word: str) -> list[bytes]:
 def _read_rows(
   file: pathlib.Path, wanted_words: set[bytes]
 ) -> Iterator[tuple[str, bytes, np.ndarray]]:
-  """Yield (location, word, vector) of each wanted row.
+  """Yield (location, word, vector) for each row whose word is in `wanted_words`.
 
   Words are compared as bytes, so words with invalid UTF-8 are accepted.
   """
@@ -133,7 +133,7 @@ def _read_rows(
 
 
 def _read_text(stream, file, num_rows, dim, wanted_words):
-  """Yield the rows of a text file. A word may contain blanks (". . ."), but not end in a number."""
+  """Yield the rows of a text file. A word may contain blanks (". . .") but not end in a number."""
   lines = iter(functools.partial(stream.readline, MAX_LINE_BYTES), b"")
   for n, line in enumerate(lines, 1 if num_rows is None else 2):
     word, *numbers = line.rstrip().rsplit(b" ", dim)
@@ -152,7 +152,7 @@ def _read_text(stream, file, num_rows, dim, wanted_words):
 
 
 def _read_binary(stream, file, num_rows, dim, wanted_words):
-  """Yield rows of a word, a blank, `dim` 4-byte numbers, and optionally a line break."""
+  """Yield the rows of a binary file: word, blank, `dim` float32 numbers, optional line break."""
   hint = f"Is the download whole? If it is text, its line 2 is not a word and {dim} numbers."
   for n in range(1, num_rows + 1):
     characters = iter(lambda: stream.read(1) or b" ", b" ")  # the end of the file ends a word too

@@ -13,7 +13,7 @@ from rnnjax.types import Array, Carry, Params
 class Hypotheses(NamedTuple):
   """The k best hypotheses of each row, finished hypotheses before unfinished ones.
 
-  Each of these two groups is sorted by descending score. If fewer than k hypotheses are possible,
+  Both groups are sorted by descending score. If fewer than k hypotheses are possible,
   the unused entries have length 0, log_p −∞ and finished False.
 
   Attributes:
@@ -124,7 +124,18 @@ def beam_search(
     return (coverage_penalty * jax.vmap(coverage_fn, 1, 1)(carry)).astype(jnp.float32)
 
   def extend(t, unfinished, finished, carry, logits, coverage):
-    """Extend the hypotheses of one row by one token; logits [k, V], coverage [k]."""
+    """Extend the unfinished hypotheses of one row by one token at position t.
+
+    Args:
+      t: number of tokens of the unfinished hypotheses.
+      unfinished, finished: the k unfinished and the k best finished hypotheses.
+      carry: the carry of each unfinished hypothesis, arrays [k, ...].
+      logits: logits of the next token [k, V].
+      coverage: β c(y) of each unfinished hypothesis [k].
+
+    Returns:
+      The new unfinished hypotheses, the new finished hypotheses, and the new carry.
+    """
     log_p = unfinished.log_p[:, None] + _log_softmax(logits)
     if no_repeat_ngram_size:
       banned = _repeated_ngram_tokens(unfinished.tokens, t, no_repeat_ngram_size, V)
@@ -152,10 +163,12 @@ def beam_search(
     return _take(candidates, continuing), finished, _take(carry, parents[continuing])
 
   def can_improve(state):
-    """Return whether any row has an unfinished hypothesis that may beat its worst finished one.
+    """Return whether the search must continue, i.e. whether more steps can improve a result.
 
-    log p can only decrease, and the divisor ((5 + n) / 6)^α is monotone in n. Dividing by the
-    larger of its values at n = t + 1 and n = max_length gives an upper bound of the score.
+    This is the case if t < max_length and, in some row, an unfinished hypothesis may get a higher
+    score than the worst finished hypothesis. log p can only decrease, and the divisor
+    ((5 + n) / 6)^α is monotone in n. Dividing log p by the larger of the divisors for n = t + 1 and
+    n = max_length gives an upper bound of the score.
     """
     t, unfinished, finished, _, _ = state
     bound = unfinished.log_p[:, 0] / jnp.maximum(penalty(t + 1), penalty(max_length))

@@ -27,9 +27,11 @@ def prefix_beam_search(log_p: np.ndarray, beam_size: int) -> list[tuple[tuple[in
       b(y) = p(blank) (b(y) + e(y))                     alignments of y that end in a blank
       e(y) = p(k) (e(y) + b(y') + [k ≠ k'] e(y'))       alignments of y that end in k
 
-  Here y = y' k, and the prefix y' ends in k'. The right-hand sides use b and e of the previous
-  step. Each step keeps `beam_size` prefixes, so the returned probabilities are lower bounds; they
-  are exact if no prefix was discarded (Graves 2006; Hannun, Maas, Jurafsky & Ng 2014).
+  b(y) and e(y) are total probabilities. k is the last label of y, y' is y without k, and k' is the
+  last label of y'. [k ≠ k'] is 1 if the labels differ, otherwise 0. The right-hand sides use b and
+  e of the previous step. Each step keeps `beam_size` prefixes, so the returned probabilities are
+  lower bounds. They are exact if no prefix was discarded (Graves 2006; Hannun, Maas, Jurafsky & Ng
+  2014).
 
   Args:
     log_p: log probabilities [T, K], normalized over K; symbol 0 is the blank.
@@ -51,7 +53,7 @@ def prefix_beam_search(log_p: np.ndarray, beam_size: int) -> list[tuple[tuple[in
     either = np.logaddexp(b, e)
     extended = either[:, None] + p
     extended[np.arange(n), last] = b + p[last]  # a repeated label needs a blank in between
-    extended[:, 0] = -np.inf  # the blank extends no labeling
+    extended[:, 0] = -np.inf  # a blank does not extend a labeling
     b, e = either + p[0], e + p[last]
     index = {y: i for i, y in enumerate(prefixes)}
     for i, y in enumerate(prefixes):

@@ -71,7 +71,7 @@ def make_sampler(temperature: float = 1.0, top_k: int | None = None, top_p: floa
 
 @functools.cache
 def _cached_sampler(temperature, k, p):
-  """Build the sampler; cached, so that equal arguments give the same function."""
+  """Return the sampler of `make_sampler`, the same function for equal arguments."""
 
   def sample(key, logits):
     V = logits.shape[-1]

@@ -1,10 +1,14 @@
 """Trained models as single files that need only jax to be called, on cpu, cuda and tpu.
 
-`python -m experiments.export DIR` writes DIR/model.zip for the run with --workdir=DIR. It contains
-the program as jax.export serializes it (StableHLO, 10 to 100 kB), for any batch size and sequence
-length; params.safetensors; the extra files of the run, such as vocabulary.json; and signature.json,
-which describes inputs and outputs. Before the command succeeds, the outputs of the file are
-compared with the outputs of the model. The file can be called without this library:
+`python -m experiments.export DIR` exports the run with --workdir=DIR to DIR/model.zip and checks
+that the exported program computes the same outputs as the model. The file contains:
+
+  model.bin             the program, serialized by jax.export (StableHLO, 10 to 100 kB)
+  params.safetensors    the parameters, also readable by other tools
+  signature.json        the specifications of inputs and outputs
+  vocabulary.json, ...  the additional files of the run
+
+The program accepts any batch size and sequence length. It can be called without this library:
 
     files = zipfile.ZipFile("runs/ptb/model.zip")
     params = safetensors.numpy.load(files.read("params.safetensors"))
@@ -12,11 +16,11 @@ compared with the outputs of the model. The file can be called without this libr
     vocabulary = json.loads(files.read("vocabulary.json"))
     outputs = program.call(params, inputs)  # inputs such as {"tokens": an array [T, B], ...}
 
-If an output has the same name as an input, such as the carry of a language model, pass it to the
-next call; in the first call, pass zeros. The parameters are separate from the program, which
-therefore stays small and compiles fast; other tools can read the weights too.
+If an output has the same name as an input, such as the carry of a language model, pass the output
+to the next call; in the first call, pass zeros. The program does not contain the parameters, so it
+is small and compiles fast.
 
-`load` reads such a file and validates it, so it is safe on files from untrusted sources.
+`load` validates a file before it is used, so files from untrusted sources are safe.
 """
 
 from rnnjax.export.archive import LoadedProgram, load, save

@@ -1,7 +1,7 @@
-"""Model archives: a zip file with all that is needed to call a trained model, and no code.
+"""Model archives: zip files that contain a trained model as a program and parameters.
 
-An archive contains no pickle. Its program is StableHLO. StableHLO without custom calls can only
-compute, so `load` rejects all custom calls except shape checks.
+An archive contains no pickle and no Python code. Its program is StableHLO. StableHLO without custom
+calls has no side effects, so `load` rejects all custom calls except shape checks.
 """
 
 import json
@@ -25,15 +25,15 @@ _ALLOWED_CALL = re.compile(r"stablehlo\.custom_call @shape_assertion\(")
 
 
 def save(path: pathlib.Path, program: Program, metadata: dict[str, Any]) -> dict[str, Any]:
-  """Export a program to a file, atomically.
+  """Export a program to a model archive. The file is written atomically.
 
   Args:
     path: the file to write.
     program: the program.
-    metadata: {name: JSON value}, further entries of the signature, such as the configuration.
+    metadata: {name: JSON value}, additional entries of the signature, such as the configuration.
 
   Returns:
-    The signature.
+    The signature, as written to signature.json.
   """
   exported, specs = export_program(program)
   signature = metadata | {"platforms": PLATFORMS} | specs
@@ -56,7 +56,7 @@ class LoadedProgram(NamedTuple):
   """A program that was loaded from a file.
 
   Attributes:
-    program: the exported function: params, inputs -> outputs, each {name: array}.
+    program: the exported function (params, inputs) -> outputs; all three are {name: array}.
     params: the parameters of the program.
     signature: the specifications of inputs and outputs, the platforms, and the metadata.
     extras: {name: JSON value}, the other JSON files of the archive.
@@ -97,7 +97,7 @@ class LoadedProgram(NamedTuple):
 def load(path: str | pathlib.Path) -> LoadedProgram:
   """Load a model archive, which may be from an untrusted source.
 
-  Nothing in the file is executed, and nothing larger than the file is allocated.
+  Loading executes no code from the file and allocates at most the size of the file.
 
   Raises:
     InvalidInputError: the file is not a model archive or is damaged, its program differs from its
@@ -126,7 +126,7 @@ def load(path: str | pathlib.Path) -> LoadedProgram:
 
 
 def _read_members(path: pathlib.Path) -> dict[str, bytes]:
-  """Return the files in an archive. Compressed archives are rejected, so memory use is bounded."""
+  """Return {name: content} of an archive. Compressed archives are rejected to limit memory use."""
   if not path.is_file():
     raise InvalidInputError(
       f"there is no file {path}; `python -m experiments.export DIR` writes DIR/model.zip"
@@ -157,7 +157,7 @@ def _read_members(path: pathlib.Path) -> dict[str, bytes]:
 
 
 def _signature_mismatch(program, params, signature) -> str:
-  """Return a difference between a program and its signature or parameters; "" if they agree."""
+  """Describe a mismatch between a program and its signature or parameters; "" if there is none."""
   (param_avals, input_avals), kwargs = jax.tree.unflatten(program.in_tree, program.in_avals)
   output_avals = jax.tree.unflatten(program.out_tree, program.out_avals)
   actual = {"inputs": input_avals, "outputs": output_avals, "parameters": param_avals}

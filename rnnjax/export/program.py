@@ -1,4 +1,4 @@
-"""Programs to export: a pure function, its parameters, and the specification of its inputs."""
+"""Programs to export: pure functions with their parameters and input specifications."""
 
 import contextlib
 import re
@@ -13,7 +13,7 @@ import numpy as np
 from rnnjax.types import Array, InvalidInputError, Params, flatten_with_names
 
 PLATFORMS = ("cpu", "cuda", "tpu")
-# Without source locations the exported bytes do not depend on paths of the machine.
+# Without source locations, the exported bytes do not depend on the paths of source files.
 LOCATION_CONFIG = {
   "jax_hlo_source_file_canonicalization_regex": ".*",
   "jax_include_full_tracebacks_in_locations": False,
@@ -22,7 +22,7 @@ _SPEC_PATTERN = re.compile(r"(\w+)\[([^\]]*)\](?: <=? (\w+))?")
 
 
 class Program(NamedTuple):
-  """The predictions of a model as a function that can be exported.
+  """A model's prediction function that can be exported, with its parameters and input specs.
 
   Attributes:
     predict: params, {name: array} -> {name: array or pytree}, such as `Task.predict`. An output
@@ -50,8 +50,8 @@ class ArraySpec(NamedTuple):
   Attributes:
     dtype: the name of the dtype.
     axes: a dimension name, such as "T", or a size, such as "3", for each axis.
-    limit: for ids, a number that they must be below; for lengths, the dimension name of their
-      maximum; otherwise None.
+    limit: the exclusive upper bound of ids, a number; the inclusive upper bound of lengths, a
+      dimension name; None for other arrays.
   """
 
   dtype: str
@@ -98,8 +98,7 @@ class ArraySpec(NamedTuple):
   def sample(self, sizes: Mapping[str, int], random: np.random.Generator) -> np.ndarray:
     """Return a random array for the given {dimension name: size}.
 
-    If the array contains lengths, the first three are the maximum, 0 and 1, the edge cases of
-    padding.
+    If the array contains lengths, the first three lengths are the edge cases: the maximum, 0 and 1.
     """
     shape = self.shape(sizes)
     if self.limit is None:
@@ -112,8 +111,8 @@ class ArraySpec(NamedTuple):
 
 
 def make_unflatten(tree) -> Callable[[dict[str, Any]], Any]:
-  """Return the inverse of `flatten_with_names`: {path: leaf} -> a pytree with the structure of
-  `tree`."""
+  """Return a function {path: leaf} -> pytree with the structure of `tree`, which inverts
+  `flatten_with_names`."""
   names, structure = [*flatten_with_names(tree)], jax.tree.structure(tree)
   return lambda flat: jax.tree.unflatten(structure, [flat[name] for name in names])
 
@@ -156,8 +155,8 @@ def _spec_text(a) -> str:
 
 @contextlib.contextmanager
 def _without_locations():
-  """Context in which lowered programs contain no source locations, so that exports of the same
-  model are equal on every machine."""
+  """Context manager that removes source locations from lowered programs, so that exports of the
+  same model are identical on all machines."""
   saved = {name: getattr(jax.config, name) for name in LOCATION_CONFIG}
   try:
     for name, value in LOCATION_CONFIG.items():

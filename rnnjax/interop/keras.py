@@ -9,10 +9,10 @@
     Bidirectional(LSTM(H), merge_mode="sum")         bidirectional(lstm(H), lstm(H), "sum")
 
 Likewise, merge_mode "ave" corresponds to "mean", and "mul" to "product". Encoders return the
-outputs of all steps, like return_sequences=True. W is the kernel, U the recurrent_kernel and b the
-bias. The gate order is the same except for the GRU: z, r, h in Keras and r, z, n here. A GRU with
-reset_after=True has two biases, stored as one array [2, 3H]. Options that the weights do not
-determine, such as activations and merge modes, must be set by the caller.
+outputs of all steps, as Keras does with return_sequences=True. W is the kernel, U the
+recurrent_kernel and b the bias. The gate order is the same except for the GRU: z, r, h in Keras and
+r, z, n here. A GRU with reset_after=True has two biases, stored as one array [2, 3H]. The caller
+must set options that the weights do not determine, such as activations and merge modes.
 """
 
 from collections.abc import Mapping, Sequence
@@ -56,7 +56,7 @@ def from_keras(*weights: Weights) -> Params:
 
 
 def to_keras(params: Params) -> list[list[np.ndarray]]:
-  """Return the argument of layer.set_weights for each layer, the lowest layer first.
+  """Convert parameters to a list with the argument of set_weights for each layer, lowest first.
 
       for layer, weights in zip(layers, to_keras(params), strict=True):
         layer.set_weights(weights)
@@ -65,9 +65,9 @@ def to_keras(params: Params) -> list[list[np.ndarray]]:
     params: parameters of a stack, of forward(cell), or of bidirectional(cell, cell).
 
   Raises:
-    InvalidInputError: Keras has no equivalent layer, because it supports neither peepholes nor
-      projections. (Keras does not support coupled gates either, but a cell with three gates and no
-      b_hn is converted as gru(reset="before").)
+    InvalidInputError: the parameters contain peepholes or projections, which Keras does not
+      support. Coupled gates are not detected: a cell with three gates and no b_hn is converted as
+      gru(reset="before").
 
   >>> params = {"W": np.zeros((3, 2)), "U": np.zeros((2, 2)), "b": np.ones(2)}
   >>> [w.shape for w in to_keras({"forward": params})[0]]  # of SimpleRNN(2)
@@ -104,7 +104,7 @@ def _layer_from_keras(location: str, weights: Weights) -> Params:
 
 
 def _sort_weights(location, weights):
-  """Return the values of {path: weight} in the order of get_weights().
+  """Return the weights of a dict {path: weight} as a list in the order of get_weights().
 
   A path is, for example, bidirectional/backward_gru/gru_cell/bias.
   """

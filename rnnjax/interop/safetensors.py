@@ -23,7 +23,7 @@ CONVERT_HINT = (
 
 
 def load(path: str) -> dict[str, np.ndarray]:
-  """Return {name: array} of a file; bfloat16 arrays have the dtype of ml_dtypes, as in JAX.
+  """Load {name: array} from a file. bfloat16 arrays have the dtype ml_dtypes.bfloat16, as in JAX.
 
   Raises:
     InvalidInputError: the file does not exist, does not end in .safetensors, is of another format,
@@ -37,14 +37,14 @@ def load(path: str) -> dict[str, np.ndarray]:
 
 
 def save(path: str, arrays: Mapping[str, Any]) -> None:
-  """Write {name: array} to a file; an array is any value that `numpy.asarray` accepts.
+  """Save {name: array} to a file. An array is any value that `numpy.asarray` accepts.
 
   Raises:
     InvalidInputError: the file cannot be written or does not end in .safetensors; an array has an
       unsupported dtype.
   """
   file = _checked_path(path)
-  # safetensors writes the memory unchanged, so a transposed array must be copied first.
+  # safetensors ignores strides, so a transposed array must be copied first.
   arrays = {name: np.asarray(value, order="C") for name, value in arrays.items()}
   try:
     save_file(arrays, file)

@@ -9,9 +9,9 @@
     nn.LSTMCell(D, H)                   lstm(H)
 
 The gate order is the same. W = weight_ihᵀ, U = weight_hhᵀ, P = weight_hrᵀ and b = bias_ih +
-bias_hh. For the candidate of a GRU, bias_hh is not added; it is the parameter b_hn. PyTorch's
-dropout between layers is stack(..., dropout=p, variational=False). Options that the parameters do
-not determine, such as activations or output_tanh=False, must be set by the caller.
+bias_hh. In the candidate of a GRU, b is bias_ih, and bias_hh is the separate parameter b_hn.
+PyTorch's dropout between layers is stack(..., dropout=p, variational=False). The caller must set
+options that the parameters do not determine, such as activations or output_tanh=False.
 """
 
 from collections.abc import Mapping
@@ -35,10 +35,11 @@ from rnnjax.types import Array, InvalidInputError, Params
 
 
 def from_torch(state_dict: Mapping[str, Any], prefix: str = "") -> Params:
-  """Return the parameters of a stack, or of a cell if the names have no layer suffix.
+  """Convert a PyTorch state_dict to the parameters of a stack, or of a cell for an nn.LSTMCell.
 
   Args:
-    state_dict: {PyTorch name: array}. If it contains no biases, the biases are zero.
+    state_dict: {PyTorch name: array}. Names without the suffix "_l0" belong to a cell. If there
+      are no biases, the biases are zero.
     prefix: prefix of the names in a larger model, such as "encoder.lstm."; names without the prefix
       are ignored.
 
@@ -70,7 +71,7 @@ def from_torch(state_dict: Mapping[str, Any], prefix: str = "") -> Params:
 
 
 def to_torch(params: Params, prefix: str = "") -> dict[str, np.ndarray]:
-  """Return the state_dict of the equivalent PyTorch layer or cell.
+  """Convert parameters to the state_dict of the equivalent PyTorch layer or cell.
 
       layer.load_state_dict({name: torch.tensor(a) for name, a in to_torch(params).items()})
 
@@ -81,9 +82,9 @@ def to_torch(params: Params, prefix: str = "") -> dict[str, np.ndarray]:
     prefix: prefix of each name.
 
   Raises:
-    InvalidInputError: PyTorch has no equivalent layer. In PyTorch, all layers have the same number
-      of units, the outputs of both directions are concatenated, and a GRU applies the reset gate
-      after the product.
+    InvalidInputError: PyTorch has no equivalent layer. PyTorch requires the same number of units in
+      all layers, concatenates the outputs of both directions, and applies a GRU's reset gate after
+      the product with U.
 
   >>> params = {"W": np.zeros((3, 6)), "U": np.zeros((2, 6)), "b": np.ones(6), "b_hn": np.ones(2)}
   >>> to_torch(params)["bias_hh"]  # of gru(2)
@@ -97,12 +98,12 @@ def to_torch(params: Params, prefix: str = "") -> dict[str, np.ndarray]:
       for direction, cell in layer.items():
         suffix = f"_l{i}{suffixes[direction]}"
         arrays |= _cell_to_torch(f"layer_{i}/{direction}", cell, suffix)
-  _cell_weights(arrays)  # checks that the layers fit together as PyTorch's do
+  _cell_weights(arrays)  # raises if names or shapes do not match a PyTorch layer
   return {prefix + name: np.array(a, order="C") for name, a in arrays.items()}
 
 
 def _cell_weights(arrays: Mapping[str, Any]) -> dict[str, dict[str, Array]]:
-  """Return {suffix: weights} of all cells; a suffix is, for example, "_l0_reverse".
+  """Group arrays by cell as {suffix: weights}; a suffix is, for example, "_l0_reverse".
 
   Raises:
     InvalidInputError: names or shapes do not match a PyTorch layer.

@@ -14,7 +14,7 @@ CELL_NAMES = {1: "a vanilla cell", 3: "a GRU", 4: "an LSTM"}
 
 
 def as_float_array(name: str, value: Any) -> Array:
-  """Return a value as a floating point array, at least float32 so that sums of biases are exact.
+  """Convert a value to a floating point array, at least float32 so that sums of biases are exact.
 
   Args:
     name: name of the value in error messages.
@@ -35,7 +35,7 @@ def as_float_array(name: str, value: Any) -> Array:
 
 
 def matrix_size(value: Array, axis: int) -> int:
-  """Return the size of a matrix along an axis; 0 for other arrays, which fails later checks."""
+  """Return the size of a matrix along an axis. For other arrays return 0, so later checks fail."""
   return value.shape[axis] if value.ndim == 2 else 0
 
 
@@ -63,7 +63,7 @@ def check_shape(name: str, value: Array, shape: tuple[int, ...]) -> None:
 
 
 def validate_cell_params(location: str, params: Params, *optional: str) -> tuple[Params, int]:
-  """Return the parameters of a cell as arrays, and its number of gates.
+  """Validate the parameters of a cell; return them as arrays, and the number of gates.
 
   Args:
     location: name of the cell in error messages.
@@ -99,9 +99,7 @@ def validate_cell_params(location: str, params: Params, *optional: str) -> tuple
 
 
 def encoder_layers(params: Params) -> list[dict[str, Params]]:
-  """Return the parameters of each layer, the lowest layer first.
-
-  `params` belong to a stack or to a single layer.
+  """Return the parameters of each layer of a stack or of a single layer, lowest layer first.
 
   Raises:
     InvalidInputError: a layer is not {"forward": cell parameters}, optionally with "backward".
@@ -120,16 +118,16 @@ def encoder_layers(params: Params) -> list[dict[str, Params]]:
 
 
 def merge_gru_biases(bias_ih: Array, bias_hh: Array) -> Params:
-  """Merge the input and recurrent biases [3H] of a GRU.
+  """Merge the input and recurrent biases [3H] of a GRU into {"b": [3H], "b_hn": [H]}.
 
-  The two biases are added, except for the recurrent bias b_hn of the candidate, because the reset
-  gate multiplies b_hn.
+  For the gates r and z, the two biases are added. The recurrent bias b_hn of the candidate n stays
+  separate, because the reset gate multiplies b_hn.
   """
   H = len(bias_hh) // 3
   return {"b": bias_ih.at[: 2 * H].add(bias_hh[: 2 * H]), "b_hn": bias_hh[2 * H :]}
 
 
 def recurrent_bias(params: Params) -> Array:
-  """Return the recurrent bias [GH] that is added to b: zeros, with b_hn of a GRU at the end."""
+  """Return the recurrent bias [GH] of a cell: zeros, except for the b_hn of a GRU at the end."""
   b, b_hn = params["b"], params.get("b_hn", jnp.zeros(0))
   return jnp.zeros_like(b).at[len(b) - len(b_hn) :].set(b_hn)

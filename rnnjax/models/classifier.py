@@ -17,8 +17,8 @@ class Classifier(nn.Module):
       logits = drop(s) W + b  (+ Σₜ drop(rₜ)/√length A)
 
   The contextual embedding c of a language model is optional. Additional features r, such as n-gram
-  features, are optional too. They are concatenated to the encoder's inputs. A linear map A of their
-  sum is also added to the logits.
+  features, are optional too. The features r are concatenated to the encoder's inputs. A linear map
+  A of the sum of r over time is also added to the logits.
 
   Attributes:
     embedding: tokens [T, B] -> vectors [T, B, D], E in the equation.

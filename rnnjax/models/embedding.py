@@ -62,7 +62,7 @@ def contextual_embedding(
 ) -> ContextualEmbedding:
   """Return a module that embeds tokens with the encoders of a language model.
 
-  It maps token ids below `vocab_size` and lengths to c [T, B, features].
+  The module maps tokens [T, B] with ids below `vocab_size`, and lengths [B], to c [T, B, features].
   """
   table = trainable_embedding(vocab_size, language_model.embedding.features)
   return ContextualEmbedding(
@@ -80,7 +80,8 @@ def embedding_from_file(vocabulary: Vocabulary, embed_dim: int, path: str = "") 
 
   Args:
     vocabulary: the words of the table.
-    embed_dim: D, if `path` is empty; otherwise D is the width of the vectors in the file.
+    embed_dim: the width of the embedding. It is ignored if `path` is set: the embedding then has
+      the width of the vectors in the file.
     path: a file of word vectors; "" for random initialization.
   """
   if not path:

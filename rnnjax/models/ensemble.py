@@ -35,8 +35,8 @@ class Ensemble(NamedTuple):
     Args:
       variables: {"params": tuple of the parameters of each member}.
       *args: arguments of the method.
-      method: "encode" returns tuples of memories and carries; "attention_weights" returns the mean
-        of the members' α [T, S, B].
+      method: name of the method. "encode" returns a tuple of memories and a tuple of carries.
+        "attention_weights" returns the mean of the members' α [T, S, B].
     """
     results = [
       model.apply({"params": params}, *args, method=method)

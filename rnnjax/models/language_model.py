@@ -58,7 +58,7 @@ class LanguageModel(nn.Module):
   def __call__(
     self, tokens: Array, weights: Array, carry: Carry = None, key: Key | None = None
   ) -> tuple[Carry, Array, Array, Array]:
-    """Return the carry, the loss Σ weights · (−log p), hs [T, B, H] and drop(hs).
+    """Return the carry, the loss Σ weight · (−log p(target)), hs [T, B, H] and drop(hs).
 
     With a backward encoder, the loss is the mean of the losses of the two directions.
 
@@ -100,7 +100,7 @@ class LanguageModel(nn.Module):
   def predict_next(
     self, params: Params, tokens: Array, lengths: Array | None = None, carry: Carry = None
   ):
-    """Call `next_logits` with explicit parameters, as the `logits_fn` of `generate`."""
+    """Return the result of `next_logits` for `params`. Use it as `logits_fn` of `generate`."""
     return self.apply({"params": params}, tokens, lengths, carry, method="next_logits")
 
   def _embed(self, tokens, key=None):

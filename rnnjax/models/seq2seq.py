@@ -89,7 +89,7 @@ class Seq2Seq(nn.Module):
     label_smoothing: float = 0.0,
     key: Key | None = None,
   ) -> tuple[Array, Array]:
-    """Return the loss Σ weights · (−log p), and the attention weights α [T, S, B].
+    """Return the loss Σ weight · (−log p(label)), and the attention weights α [T, S, B].
 
     Args:
       tokens: source tokens [S, B].
@@ -169,7 +169,7 @@ class Seq2Seq(nn.Module):
     return carry, self._logits(self.narrow(ys[-1:]), α[-1:], source)[0]
 
   def predict_next(self, encoded: EncodedSource, tokens: Array, lengths: None, carry: Carry):
-    """Call `next_logits` with explicit parameters, as `generate` and `beam_search` need it."""
+    """Return the result of `next_logits`. Use it as `logits_fn` of `generate`, `beam_search`."""
     del lengths
     params = {"params": encoded.params}
     return self.apply(params, encoded.tokens, encoded.memory, tokens, carry, method="next_logits")
@@ -203,9 +203,9 @@ class Seq2Seq(nn.Module):
     return jnp.logaddexp(generated, log_copy + jnp.log(jnp.maximum(copied, 1e-30)))
 
   def _smoothing_loss(self, ys, labels, weights):
-    """Return Σ weights (z_label − mean of the logits z), the term of label smoothing in the loss.
+    """Return the label smoothing term of the loss, Σ weight · (z_label − mean(z)), for logits z.
 
-    The mean logit is computed from the mean row of W, without all logits.
+    mean(z) is computed from the mean of the rows of W, so the other logits are not needed.
     """
     params = self._output_params()
     z_label = jnp.sum(ys * params["W"][labels], -1) + params["b"][labels]

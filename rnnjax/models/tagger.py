@@ -22,8 +22,8 @@ class Tagger(nn.Module):
     tag_layer: `crf.independent` or `crf.linear_chain`.
     spelling: the character encoder, characters [T, B, C] -> [T, B, F], or None.
     column_sizes: (size, width) of the embedding table of each additional input column.
-    word_dropout: dropout rate of whole words, so that the tagger learns to use spelling and
-      context.
+    word_dropout: dropout rate of the word embeddings E[wₜ]. Whole vectors are dropped, so that the
+      tagger learns to use spelling and context.
     input_dropout: dropout rate of the features of xs, with one mask for all steps.
     output_dropout: dropout rate of the features of hs, with one mask for all steps.
   """

@@ -1,4 +1,4 @@
-"""Training of a `Task`, the only interface of this package to a model."""
+"""Training of a `Task`. This package accesses a model only through its task."""
 
 from rnnjax.training.device_mesh import make_mesh
 from rnnjax.training.optimizers import adam

@@ -1,4 +1,4 @@
-"""Averages of the parameters over training steps, as schedules of the weight μ.
+"""Parameter averaging: schedules step -> μ, the weight of the newest parameters in the average.
 
 θ̄ ← (1 − μ) θ̄ + μ θ        θ̄: average, θ: newest parameters
 """
@@ -24,7 +24,7 @@ def ema(decay: float) -> AveragingSchedule | None:
     decay: in [0, 1).
 
   Returns:
-    step -> μ, the weight of the newest parameters; or None, which means no average, if decay is 0.
+    step -> μ, the weight of the newest parameters; None (no average) if decay is 0.
   """
   if decay == 0:
     return None

@@ -1,4 +1,4 @@
-"""Orbax checkpoints: saving, restoring, and fallback if the newest checkpoint is damaged."""
+"""Orbax checkpoints. If the newest checkpoint is damaged, an older one is restored."""
 
 import itertools
 import json
@@ -50,13 +50,13 @@ class Checkpoints:
       self.manager = ocp.CheckpointManager(self.folder, item_handlers=handler, options=options)
 
   def save(self, step: int, tree, overwrite: bool = False):
-    """Save a tree atomically: after a crash it is complete on disk or absent.
+    """Save a tree atomically: after a crash the checkpoint is either complete or absent.
 
     Args:
       step: the number of the checkpoint. An existing checkpoint of that number is kept.
       tree: a pytree of arrays.
-      overwrite: replace an existing checkpoint of that number. If the process is killed meanwhile,
-        the earlier checkpoints remain.
+      overwrite: replace an existing checkpoint of that number. If the process is killed during the
+        replacement, checkpoints with lower numbers remain.
 
     Raises:
       OSError: the checkpoint cannot be written. Earlier checkpoints remain.
@@ -76,15 +76,14 @@ class Checkpoints:
       ) from error
 
   def restore(self, target=None):
-    """Restore the newest readable checkpoint.
+    """Restore the newest checkpoint that can be read.
 
-    With `target`, unreadable checkpoints newer than the restored one are moved to `broken_N` in the
-    parent folder, so that training can save their steps again.
+    With `target`, newer checkpoints that cannot be read are moved to `broken_N` in the parent
+    folder, so that training can save their steps again.
 
     Args:
       target: a pytree with the structure, shapes, dtypes and sharding of the result. If None, the
-        result consists of nested dicts and lists, unsharded on one device, however many devices
-        saved it.
+        result consists of nested dicts and lists of unsharded arrays on one device.
 
     Returns:
       The tree, or None if there is no checkpoint.
@@ -117,7 +116,7 @@ class Checkpoints:
     return None
 
   def _abstract_tree(self, step):
-    """Return the shapes and dtypes of a checkpoint, placed on the first local device."""
+    """Return the shapes and dtypes of a checkpoint, with a sharding on the first local device."""
     sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
 
     def on_one_device(leaf):
@@ -143,15 +142,15 @@ class Checkpoints:
 
 
 def check_declared_sizes(folder: pathlib.Path):
-  """Check the array sizes that a checkpoint declares, before any array is read.
+  """Check the array sizes in the metadata of a checkpoint, before any array is read.
 
   tensorstore allocates the size that the metadata declares. If this size exceeds the available
   memory, the process is killed.
 
   Raises:
     InvalidInputError: an array is not numeric or not in the encoding that Orbax writes, the arrays
-      are much larger than the files could hold, the folder does not exist, or it contains a
-      symbolic link, which could point anywhere.
+      are much larger than the files could contain, the folder does not exist, or it contains a
+      symbolic link.
   """
   paths = [folder, *folder.rglob("*")]
   if any(path.is_symlink() for path in paths) or not folder.is_dir():
@@ -177,7 +176,7 @@ def _read_zarr_metadata(paths: list[pathlib.Path]) -> Iterator[bytes]:
 
 
 def _declared_bytes(metadata: bytes) -> int:
-  """Return the size of an array in bytes, or of one chunk, which is read completely, if larger."""
+  """Return the bytes needed to read an array: the size of the array or of one chunk, if larger."""
   match json.loads(metadata):
     # Accept only the encoding of Orbax: other compressors and filters can allocate any amount.
     case {

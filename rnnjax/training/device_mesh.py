@@ -51,7 +51,7 @@ def parse_mesh_spec(mesh_spec: str) -> tuple[str, dict[str, int]]:
 
 
 def use_cpu_cores_as_devices(batch_size: int, mesh_spec: str = "", num_hosts: int = 1):
-  """Configure each CPU core as a separate device. Call it before jax first queries devices.
+  """Configure each CPU core as a jax device. Call this function before jax queries devices.
 
   The matrix products of a step are too small to be split among cores, but the rows of a batch can
   be split. With deferred weight gradients, small models train 1.4 to 1.8 times as fast on two
@@ -62,9 +62,9 @@ def use_cpu_cores_as_devices(batch_size: int, mesh_spec: str = "", num_hosts: in
   size is omitted, the number of devices is the largest number of cores that divides the batch
   evenly. If XLA_FLAGS or the configuration of jax set a number of devices, that number is kept.
 
-  If the environment variable NPROC is unset, it is set so that XLA gets two threads per core (per
-  device, if there are more devices). With one thread per core, all threads can wait for a device
-  that has no thread left to run on (jaxlib 0.10.2 deadlocked in this way once in five epochs).
+  If the environment variable NPROC is unset, it is set to two threads per core, or per device if
+  there are more devices than cores. With one thread per core, all threads can block while they wait
+  for a device that has no free thread (jaxlib 0.10.2 deadlocked in this way once in five epochs).
 
   Args:
     batch_size: B, over all hosts.
@@ -85,10 +85,10 @@ def use_cpu_cores_as_devices(batch_size: int, mesh_spec: str = "", num_hosts: in
 
 
 def make_mesh(batch_size: int | None = None, mesh_spec: str = "") -> Mesh:
-  """Return the device mesh of a specification.
+  """Return the device mesh that a specification defines.
 
   Args:
-    batch_size: B, which is checked to be a multiple of the number of devices; None for no check.
+    batch_size: B, which must be a multiple of the number of devices; None for no check.
     mesh_spec: as for `parse_mesh_spec`.
 
   Raises:

@@ -22,8 +22,8 @@ def parse_coordinator(coordinator: str) -> tuple[str | None, int | None, int | N
     The address, the number of hosts and the index of this host; (None, None, None) for "auto".
 
   Raises:
-    InvalidInputError: `coordinator` has another form, or the index is not below the number of
-      hosts.
+    InvalidInputError: `coordinator` has invalid syntax, or the index is at or above the number
+      of hosts.
   """
   if coordinator == "auto":
     return None, None, None
@@ -39,7 +39,7 @@ def parse_coordinator(coordinator: str) -> tuple[str | None, int | None, int | N
 
 
 def initialize_distributed(coordinator: str):
-  """Connect to the other hosts, waiting up to five minutes. Call it before jax queries devices.
+  """Connect to the other hosts within five minutes. Call this function before jax queries devices.
 
   Args:
     coordinator: as for `parse_coordinator`.
@@ -70,7 +70,7 @@ def local_row_indices(mesh: Mesh, batch_size: int) -> np.ndarray:
 
 
 def shard_batches_by_host(mesh: Mesh, batches):
-  """Return batches that contain only this host's rows.
+  """Return the batches restricted to this host's rows.
 
   If there is one host, or `batches` has no method `select_rows`, `batches` is returned unchanged.
   """
@@ -80,7 +80,7 @@ def shard_batches_by_host(mesh: Mesh, batches):
 
 
 def sum_over_hosts(value: float) -> float:
-  """Return the sum of a value over all hosts, in float32. Every host must call it."""
+  """Return the sum of a value over all hosts, in float32. Every host must call this function."""
   if jax.process_count() == 1:
     return value
   return float(np.sum(multihost_utils.process_allgather(np.float32(value))))

@@ -1,4 +1,4 @@
-"""Gradients of a batch, optionally accumulated over parts and computed in lower precision."""
+"""Gradients of a batch, with optional gradient accumulation and lower-precision compute."""
 
 import jax
 import jax.numpy as jnp
@@ -19,11 +19,11 @@ def compute_gradients(
   grad_accum_steps: int = 1,
   dtype: str = "float32",
 ):
-  """Return the gradient ∇ (Σ loss / Σ weight) of a batch.
+  """Return the gradient ∇ (Σ loss / Σ weight) of a batch, the next carry, and the metrics.
 
   If grad_accum_steps is above 1, the batch is divided into parts that are processed one after
   another, which saves memory. Losses and weights are summed over the parts, so the result is the
-  gradient of the whole batch even if the parts have different weights. Each part contains rows of
+  gradient of the whole batch even if the parts have different weights. Each part contains rows from
   every device. Parameters and gradients stay float32; only the model computes in `dtype`.
 
   Args:
@@ -37,7 +37,7 @@ def compute_gradients(
   """
 
   def part_gradients(carry, batch, key):
-    """Return the gradient of the summed loss, and (carry, metrics)."""
+    """Return (gradient of the summed loss, (carry, metrics)) of one part."""
 
     def total_loss(params):
       model_params, model_carry = sharding.gather_params(params), carry
@@ -77,7 +77,7 @@ def compute_gradients(
       accumulate, zeros, (jnp.arange(grad_accum_steps), carry_parts, batch_parts)
     )
     carry = jax.tree.map(lambda a, c: jnp.moveaxis(a, 0, 1).reshape(c.shape), new_carry, carry)
-  # Dividing after the sum leaves one all-reduce per step instead of one per part.
+  # Dividing after the sum needs one all-reduce per step instead of one per part.
   return jax.tree.map(lambda g: g / metrics["loss"].weight, grads), carry, metrics
 
 

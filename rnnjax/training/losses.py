@@ -1,4 +1,4 @@
-"""Losses for each example or step; a task weights and sums them."""
+"""Losses of each example or step. Tasks compute their weighted sums."""
 
 import jax
 import jax.numpy as jnp
@@ -44,7 +44,7 @@ def activation_penalty(hs: Array) -> Array:
 
 
 def temporal_penalty(hs: Array) -> Array:
-  """Return the temporal activation regularization of each pair of consecutive steps.
+  """Return the temporal activation regularization: the change between consecutive steps.
 
       Σ (hₜ₊₁ − hₜ)²/H
 
@@ -60,7 +60,7 @@ def temporal_penalty(hs: Array) -> Array:
 
 
 def class_probabilities(logits: Array) -> Array:
-  """Return the class probabilities [..., K] for logits [..., K]; [..., 2] for logits [..., 1]."""
+  """Convert logits [..., K] to class probabilities [..., K], or logits [..., 1] to [..., 2]."""
   if logits.shape[-1] == 1:
     return jax.nn.sigmoid(jnp.concatenate([-logits, logits], -1))
   return jax.nn.softmax(logits, -1)

@@ -1,4 +1,4 @@
-"""Metrics stored as sums. A mean of batch means would depend on how data is split into batches."""
+"""Metrics as sums. (A mean of batch means would depend on how the data is split into batches.)"""
 
 from typing import NamedTuple
 
@@ -30,7 +30,7 @@ class Mean(NamedTuple):
 
 
 def merge_metrics(totals: dict[str, Mean], metrics: dict[str, Mean]) -> dict[str, Mean]:
-  """Return the totals plus the metrics of one more batch, summed on the host in float64."""
+  """Add the metrics of one batch to the totals, on the host in float64."""
   merged = {}
   for name, metric in jax.device_get(metrics).items():
     total, weight = totals.get(name, (0, 0))
@@ -39,7 +39,7 @@ def merge_metrics(totals: dict[str, Mean], metrics: dict[str, Mean]) -> dict[str
 
 
 def weighted_mean(values: Array, weights: Array) -> Mean:
-  """Return the Mean of values with weights of the same shape."""
+  """Return the weighted mean of an array; `weights` has the same shape as `values`."""
   return Mean(jnp.sum(values * weights), jnp.sum(weights))
 
 
@@ -63,8 +63,8 @@ def span_f1(
   Args:
     predicted, target: tags [T, B].
     mask: [T, B], False at padding.
-    span_tables: three boolean tables: whether each tag begins a span [K]; whether each tag ends a
-      span [K]; whether tag j continues a span after tag i, at [i, j] of [K, K].
+    span_tables: three boolean tables: [K], whether tag i begins a span; [K], whether tag i ends a
+      span; [K, K], whether tag j continues a span after tag i (at [i, j]).
 
   Returns:
     A Mean whose total is 2 Σ correct and whose weight is Σ (predicted + target).
@@ -73,7 +73,7 @@ def span_f1(
   steps = jnp.arange(predicted.shape[0])[:, None]
 
   def find_spans(tags):
-    """Return whether a span ends at each step [T, B], and the step at which it began [T, B]."""
+    """Return two arrays [T, B]: whether a span ends at each step, and the span's first step."""
     begin, end = begins[tags] & mask, ends[tags] & mask
     is_continued = jnp.pad(continues[tags[:-1], tags[1:]], [(1, 0), (0, 0)])
     # A span is complete if the number of breaks has not changed since its first step.

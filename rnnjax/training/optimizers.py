@@ -13,7 +13,7 @@ def make_schedule(
 
   Args:
     learning_rate: the peak learning rate.
-    num_steps: number of training steps. At the end, the learning rate is 0 (except with
+    num_steps: number of training steps, after which the learning rate is 0 (except with
       "constant").
     name: the decay after the warm-up, one of SCHEDULES.
     warmup_fraction: the fraction of steps in which the learning rate rises linearly from 0.
@@ -44,7 +44,7 @@ def adam(
   weight_decay: float = 0.0,
   b2: float = 0.999,
 ) -> optax.GradientTransformation:
-  """Return AdamW with gradient clipping.
+  """Return the AdamW optimizer with gradient clipping.
 
       g ← g · min(1, max_grad_norm / ‖g‖)
       θ ← θ − learning_rate (m̂ / (√v̂ + ε) + weight_decay θ)

@@ -1,4 +1,4 @@
-"""Handling of Ctrl-C and SIGTERM between two training steps, on all hosts after the same step."""
+"""Handling of Ctrl-C and SIGTERM: all hosts stop after the same training step."""
 
 import signal
 import threading

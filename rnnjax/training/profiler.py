@@ -9,7 +9,7 @@ PROFILED_STEPS = range(10, 15)  # counted from the start of a run; earlier steps
 
 
 class Profiler:
-  """Writer of a profiler trace of PROFILED_STEPS.
+  """Profiler that writes a trace of the steps PROFILED_STEPS.
 
   Args:
     folder: where the trace is written; None for no trace.
@@ -19,7 +19,7 @@ class Profiler:
     self.folder, self.is_tracing = folder, False
 
   def step(self, step: int):
-    """Start or stop the trace. Call it before each step, with the number of steps so far."""
+    """Start or stop the trace. Call before each step, with the number of steps taken so far."""
     if self.folder and step == PROFILED_STEPS.start:
       jax.profiler.start_trace(self.folder)
       self.is_tracing = True

@@ -1,4 +1,4 @@
-"""The run directory: config.json, extra JSON files, metrics, and loading of a saved run."""
+"""The run directory: config.json, additional JSON files, metrics, and loading of a saved run."""
 
 import dataclasses
 import importlib.metadata
@@ -32,7 +32,7 @@ class SavedRun(NamedTuple):
 
 
 def load_saved_run(workdir: str) -> SavedRun:
-  """Load a run from its --workdir. Untrusted files are safe: nothing in them is executed.
+  """Load a run from its --workdir. No code in the files is executed, so untrusted files are safe.
 
   Raises:
     InvalidInputError: `workdir` does not contain a run of this library, the run has no checkpoint
@@ -60,10 +60,10 @@ def load_saved_run(workdir: str) -> SavedRun:
 
 
 def read_config_and_extras(workdir: pathlib.Path) -> tuple[dict[str, Any], dict[str, Any]]:
-  """Read the configuration of a run and its extra JSON files.
+  """Return (configuration, {name: JSON value of an additional file}) of a run.
 
   Raises:
-    InvalidInputError: the files were not written by a run.
+    InvalidInputError: a file is missing or does not have the format that a run writes.
   """
   extras = {path.stem: read_json(path) for path in workdir.glob("*.json") if path.stem != "config"}
   return read_config(workdir / "config.json"), extras
@@ -109,7 +109,7 @@ def experiment_name(config_class: type) -> str:
 
 
 def program_name() -> str:
-  """Return the name of the main module or file, without package; "notebook" in a notebook."""
+  """Return the name of the main module or file without its package; "notebook" in a notebook."""
   main = sys.modules["__main__"]
   if spec := getattr(main, "__spec__", None):  # started by python -m
     return spec.name.split(".")[-1]
@@ -131,7 +131,7 @@ def package_versions() -> dict[str, str]:
 
 
 def check_run_dir(workdir: pathlib.Path, config):
-  """Check that a run directory contains no run, or one of this configuration.
+  """Check that a run directory contains no run or a run with this configuration.
 
   Raises:
     InvalidInputError: the run in the directory has another configuration; the message lists the
@@ -184,19 +184,19 @@ def create_run_dir(workdir: pathlib.Path, config, extras: dict | None = None):
 
 
 def _json_round_trip(value):
-  """Return a value as read back from JSON: tuples become lists, and keys become strings."""
+  """Convert a value to JSON and back: tuples become lists, and keys become strings."""
   return json.loads(json.dumps(value))
 
 
 def _write_atomic(path: pathlib.Path, text: str):
-  """Write a file atomically: after a crash it is either complete or unchanged."""
+  """Write a file atomically: after a crash its content is either the new or the old text."""
   partial = path.with_suffix(".partial")
   partial.write_text(text)
   partial.replace(path)
 
 
 def _step_of_line(line: str) -> float:
-  """Return the step of a line of metrics.jsonl; infinity if the line was cut off."""
+  """Return the training step of a line of metrics.jsonl; infinity if the line was cut off."""
   try:
     return json.loads(line)["step"]
   except (json.JSONDecodeError, KeyError, TypeError):
@@ -206,7 +206,7 @@ def _step_of_line(line: str) -> float:
 class MetricsWriter:
   """Writer of metrics to metrics.jsonl and TensorBoard events.
 
-  Nothing is written if `workdir` is None, or on a host other than the primary host.
+  Only the primary host writes. If `workdir` is None, nothing is written.
 
   Args:
     workdir: the run directory, or None.

@@ -17,13 +17,13 @@ REPLICATED = PartitionSpec()
 
 @functools.cache  # so that jit compiles once for each sharding
 def resharder(sharding: NamedSharding):
-  """Return a jitted identity function that reshards a pytree, across hosts too."""
+  """Return a jitted identity function that reshards a pytree, within and across hosts."""
   return jax.jit(lambda tree: tree, out_shardings=sharding)
 
 
 def _put_on_mesh(mesh, a, spec):
-  """Place an array on a mesh. In multi-host runs every host passes the same array and keeps its
-  own shards."""
+  """Place an array on a mesh. In multi-host runs every host passes the same array and stores only
+  its local shards."""
   sharding = NamedSharding(mesh, spec)
   if sharding.is_fully_addressable:
     return jax.device_put(a, sharding)
@@ -36,7 +36,7 @@ def _put_on_mesh(mesh, a, spec):
 
 
 def replicate(mesh: Mesh, tree):
-  """Place a copy of every leaf on every device."""
+  """Replicate every leaf on all devices of the mesh."""
   return jax.tree.map(lambda a: _put_on_mesh(mesh, a, REPLICATED), tree)
 
 
@@ -55,18 +55,18 @@ def param_spec(mesh: Mesh, leaf) -> PartitionSpec:
 
 
 def shard_params(mesh: Mesh, tree):
-  """Place every leaf with the sharding of `param_spec`."""
+  """Place every leaf on the mesh with the PartitionSpec that `param_spec` returns."""
   return jax.tree.map(lambda a: _put_on_mesh(mesh, a, param_spec(mesh, a)), tree)
 
 
 def constrain_params(tree):
-  """Constrain every leaf to the sharding of `param_spec`, inside a jitted step."""
+  """Constrain every leaf to the PartitionSpec that `param_spec` returns, inside a jitted step."""
   mesh = jax.sharding.get_abstract_mesh()
   return jax.tree.map(lambda a: _constrain(mesh, a, param_spec(mesh, a)), tree)
 
 
 def gather_params(tree):
-  """Gather every leaf on every device, inside a jitted step.
+  """All-gather every leaf, inside a jitted step.
 
   With explicit mesh axes, the gradients are sharded like the parameters. With auto mesh axes, the
   gradients are replicated too, and `constrain_params` shards the updated parameters again.
@@ -108,7 +108,7 @@ def shard_carry(mesh: Mesh, carry):
 
 
 def shard_batch(mesh: Mesh, batch):
-  """Shard each leaf of a batch along its batch axis, i.e. axis 1 of [T, B, ...] and axis 0 of [B].
+  """Shard each leaf of a batch along its batch axis: axis 1 of [T, B, ...] and axis 0 of [B].
 
   In multi-host runs each host passes only its own rows, and the result is the global batch.
   """
@@ -120,7 +120,7 @@ def shard_batch(mesh: Mesh, batch):
 
 @functools.cache  # so that jit compiles once for each task and mesh
 def with_explicit_sharding(task: Task, mesh: Mesh) -> Task:
-  """Return a task with explicit sharding if the mesh has explicit axes, else the unchanged task.
+  """Return the task with explicit sharding. If the mesh has no explicit axes, return it unchanged.
 
   Inside the model, the compiler partitions the computation (`auto_axes`), because flax layers do
   not support explicit sharding. All arrays outside the model have explicit sharding.
@@ -159,7 +159,7 @@ def with_explicit_sharding(task: Task, mesh: Mesh) -> Task:
 def with_shard_map(task: Task, mesh: Mesh) -> Task:
   """Return a task whose loss is computed on each device's rows and summed over devices.
 
-  Each device draws its own dropout masks. Without randomness the sum equals the loss on one device.
+  Each device draws different dropout masks. Without dropout, the sum equals the loss on one device.
   """
   axes = mesh.axis_names
 

@@ -1,4 +1,4 @@
-"""Training time by cause: waiting for input, compilation, training steps."""
+"""Timing of training: time spent on waiting for input, on compilation, and on training steps."""
 
 import functools
 import time
@@ -12,7 +12,7 @@ from rnnjax.training import distributed
 
 
 def prefetch(batches: Iterable) -> Iterator:
-  """Yield the batches, reading the next one in a thread while the current one is used."""
+  """Yield the batches; a thread reads the next batch while the current batch is used."""
   with ThreadPoolExecutor(1) as executor:
     iterator = iter(batches)
     future = executor.submit(next, iterator, None)
@@ -23,7 +23,7 @@ def prefetch(batches: Iterable) -> Iterator:
 
 @functools.cache  # jax has no way to remove a listener: register one per process
 def _compile_seconds() -> list[float]:
-  """Return a list to which the duration of every later compilation is appended."""
+  """Return a list. The duration of every later compilation is appended to it, in seconds."""
   seconds = []
 
   def on_event(event, duration, **_):
@@ -35,7 +35,7 @@ def _compile_seconds() -> list[float]:
 
 
 def count_tokens(batch: dict) -> int:
-  """Return the number of tokens of a batch: the sum of its lengths, or of its weights."""
+  """Return the number of tokens in a batch: Σ lengths, or Σ weights if there are no lengths."""
   counts = batch["lengths"] if "lengths" in batch else batch["weights"]
   return int(np.sum(counts))
 
@@ -48,14 +48,14 @@ class StepTimer:
     self.reset()
 
   def reset(self):
-    """Start a new lap and discard the counts of the current one."""
+    """Start a new lap and discard the counts of the current lap."""
     self.start_time = time.perf_counter()
     self.wait_seconds = 0.0
     self.num_steps = self.num_tokens = 0
     self.compile_seconds_before = sum(self.compile_seconds)
 
   def time_batches(self, batches: Iterable) -> Iterator:
-    """Yield the batches with prefetching; add up the waiting time, the steps and the tokens."""
+    """Yield the batches with prefetching; count steps and tokens, and measure the waiting time."""
     prefetched = prefetch(batches)
     while True:
       wait_start = time.perf_counter()
@@ -71,9 +71,9 @@ class StepTimer:
     """Return the timing since the previous lap, and start a new lap.
 
     Returns:
-      A dict of these entries, of which the last three exist only if there were steps:
+      A dict with these entries. The last three are omitted if the lap has no steps.
       "seconds/compile", the total time of compilation;
-      "seconds/input", the time of waiting for input, per step;
+      "seconds/input", the time of waiting for input per step;
       "seconds/step", the time per step without compilation, including waiting for input;
       "tokens_per_second", the throughput of all hosts, without compilation time.
     """

@@ -1,4 +1,4 @@
-"""Tasks: learning problems as pure functions; training calls a model only through a task."""
+"""Tasks: learning problems as pure functions. Training calls a model only through its task."""
 
 import functools
 from collections.abc import Callable
@@ -40,7 +40,7 @@ class Task(NamedTuple):
 def classification_task(
   model: Any, label_smoothing: float = 0.0, input_names: tuple[str, ...] = MODEL_INPUTS
 ) -> Task:
-  """Return a task with one label per sequence (many to one).
+  """Return a task that predicts one label per sequence (many to one).
 
   A batch is {"tokens": [T, B], "lengths": [B], "labels": [B], "weights": [B]}, optionally with
   "features" [T, B, F]. Rows of weight 0 only fill the batch. The loss is the weighted mean of the
@@ -123,7 +123,7 @@ def _promote_to_float32(outputs: Any) -> Any:
 
 
 def tagging_task(model: Any, span_tables: tuple | None = None) -> Task:
-  """Return a task with one tag per token (many to many, of equal length).
+  """Return a task that predicts one tag per token (many to many, of equal length).
 
   A batch is {"tokens": [T, B], "lengths": [B], "tags": [T, B], "weights": [B]}, optionally with
   "characters" [T, B, C] and "columns" [T, B, N]. Rows of weight 0 only fill the batch. The loss is
@@ -162,8 +162,8 @@ def tagging_task(model: Any, span_tables: tuple | None = None) -> Task:
 
   def predict(params, batch):
     tag_params, scores = apply(params, batch)
-    # An exported program has a symbolic T, which may be 1. One more padded step guarantees T ≥ 2,
-    # so that T = 1 is not a special case.
+    # In an exported program T is symbolic and may be 1. An additional padded step guarantees T ≥ 2,
+    # so T = 1 needs no special case.
     padded_scores = jnp.pad(scores, [(0, 1), (0, 0), (0, 0)])
     inputs = tag_params, padded_scores, batch["lengths"]
     tags, marginals = model.tag_layer.best_tags(*inputs), model.tag_layer.marginals(*inputs)
@@ -173,12 +173,12 @@ def tagging_task(model: Any, span_tables: tuple | None = None) -> Task:
 
 
 def seq2seq_task(model: Any, label_smoothing: float = 0.0, coverage_weight: float = 0.0) -> Task:
-  """Return a task with a target sequence per source sequence, trained by teacher forcing.
+  """Return a task that predicts a target sequence from a source sequence, with teacher forcing.
 
   A batch is {"tokens": [S, B], "lengths": [B], "targets": [T + 1, B], "target_lengths": [B],
   "weights": [B]}. A target begins with the start token and ends with the end token. The loss is in
-  nats per target token. The accuracy, computed in validation and test only, is the fraction of
-  target tokens to which the model assigns the highest probability, given the true tokens before.
+  nats per target token. Validation and test also compute the accuracy: the fraction of target
+  tokens that are the most probable token, given the correct previous tokens.
 
   Args:
     model: a `Seq2Seq`.
@@ -188,7 +188,7 @@ def seq2seq_task(model: Any, label_smoothing: float = 0.0, coverage_weight: floa
   """
 
   def select_inputs(batch):
-    """Return source tokens, source lengths, targets, and weights [T, B] of the target tokens."""
+    """Return the source tokens, the source lengths, the targets, and the target weights [T, B]."""
     tokens, lengths, targets = (batch[name] for name in ("tokens", "lengths", "targets"))
     mask = padding_mask(targets[1:, :, None], batch["target_lengths"] - 1)
     return tokens, lengths, targets, mask * batch["weights"][None]
@@ -235,8 +235,8 @@ def language_modeling_task(
     activation_reg: α, the weight of the activation penalty.
     temporal_reg: β, the weight of the temporal penalty.
     state_reset_prob: the probability that a column starts a training window from the initial carry.
-      Without resets, only the first window starts from the initial carry. An LSTM can then get
-      stuck in text that starts from it, and a trainable initial carry is not trained.
+      Without resets, only the first window starts from the initial carry. A trainable initial
+      carry is then not trained, and an LSTM can get stuck in text generated from the initial carry.
   """
 
   def apply(params, carry, batch, key=None):

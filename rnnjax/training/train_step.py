@@ -19,7 +19,7 @@ from rnnjax.types import Array, Carry, Key, Params, flatten_with_names
 
 
 class TrainState(NamedTuple):
-  """The state of training: the inputs of a train step except the batch.
+  """The state of training: all inputs of a train step except the batch.
 
   Attributes:
     step: the number of steps taken.
@@ -46,7 +46,7 @@ class TrainState(NamedTuple):
 def init_state(
   task: Task, optimizer: optax.GradientTransformation, batch, key: Key, keep_average: bool = False
 ) -> TrainState:
-  """Return the state before the first step.
+  """Return the training state before the first step.
 
   Args:
     task: the task.
@@ -85,10 +85,10 @@ class StepOptions(NamedTuple):
 
 
 class DivergedError(FloatingPointError):
-  """Raised when a step has non-finite values.
+  """Raised when a training step has a non-finite loss, gradient or parameter.
 
   Attributes:
-    train_state: the state before that step, which is finite.
+    train_state: the last finite state, before that step.
   """
 
   def __init__(self, message: str, train_state: TrainState):
@@ -109,8 +109,8 @@ def train_loop(
 
       θ ← θ − optimizer(∇loss(θ));   θ̄ ← (1 − μₜ) θ̄ + μₜ θ
 
-  The arrays of a state are donated to the next step, which overwrites them: copy what is needed
-  later. The state that is passed to this function is not overwritten.
+  The arrays of a yielded state are donated to the next step, which overwrites them. Copy arrays
+  that are needed later. The argument `state` is not overwritten.
 
   Args:
     task: the task.
@@ -139,7 +139,7 @@ def train_loop(
 
 
 def shard_state(mesh: Mesh, state: TrainState) -> TrainState:
-  """Place a state on a mesh: the carry sharded by rows, all other arrays by `param_spec`."""
+  """Place a state on a mesh. The carry is sharded by rows, all other arrays by `param_spec`."""
   carry = sharding.shard_carry(mesh, state.carry)
   return sharding.shard_params(mesh, state._replace(carry=()))._replace(carry=carry)
 
@@ -175,11 +175,11 @@ def _train_step(options, state, batch):
 
 
 def _raise_if_nonfinite(state: TrainState, is_finite: np.ndarray):
-  """Raise DivergedError if a value is not finite. The message names the first such values.
+  """Raise DivergedError if a value is not finite. The message names the first non-finite values.
 
   Args:
     state: the state after the step, or before the step if a value is not finite.
-    is_finite: flags of the loss, of each gradient and of each parameter.
+    is_finite: booleans: whether the loss, each gradient and each parameter are finite.
   """
   if is_finite.all():
     return

@@ -41,7 +41,7 @@ class TrainerState(NamedTuple):
   Attributes:
     train_state: the newest state. Its step is also the position in the data.
     best_params: the parameters with the best validation score.
-    best_score: the best validation score; a loss is negated, so that higher is better. −∞ before
+    best_score: the best validation score, where higher is better (a loss is negated). −∞ before
       the first validation.
     seconds: the time of training so far.
     last_eval_step: the step of the last validation.
@@ -57,19 +57,20 @@ class TrainerState(NamedTuple):
 
 
 class Preempted(SystemExit):
-  """Raised after a signal stopped the run and the last step was saved."""
+  """Raised after a signal stopped the run. The last step is saved."""
 
 
 class Trainer:
-  """A trainer of a task that selects the best parameters by validation and tests them.
+  """Trainer of a task: trains, selects the best parameters by validation, and tests them.
 
       with Trainer(config, task, data, optimizer, num_steps) as trainer:
         for state, metrics in trainer.train():
           ...
         scores = trainer.test()
 
-  Ctrl-C and SIGTERM stop training after the current step, save it, and log how to resume. A run
-  with the same configuration and workdir resumes bit for bit, even after the process was killed.
+  On Ctrl-C or SIGTERM, training stops after the current step, saves a checkpoint, and logs how to
+  resume. A run with the same configuration and workdir resumes bit for bit, even after the process
+  was killed.
 
   Args:
     config: a dataclass with `seed` and `workdir`, the run directory or "" for none.
@@ -84,13 +85,13 @@ class Trainer:
       except for "loss", where the lowest value is the best.
     extras: {name: JSON value}, additional data that inference needs, such as a vocabulary; each
       entry is saved as a JSON file in the run directory.
-    param_stats_fn: params -> {name: number}, written to the metrics at each validation. With this
-      function, the norms of the gradients are written too.
+    param_stats_fn: params -> {name: number}, additional metrics at each validation. If it is set,
+      the norms of the gradients are written too.
     mesh_spec: the device mesh, as for `device_mesh.parse_mesh_spec`.
     grad_accum_steps, dtype: as for `compute_gradients`.
     checkpoint_every: number of steps between checkpoints, in addition to the checkpoint at each
       validation; 0 for no additional checkpoints.
-    profile: write a profiler trace of a few steps to WORKDIR/profile.
+    profile: whether to write a profiler trace of a few steps to WORKDIR/profile.
 
   Raises:
     InvalidInputError: workdir belongs to another run, the batch cannot be divided among the devices
@@ -197,7 +198,7 @@ class Trainer:
       self.checkpoints.close()
 
   def train(self) -> Iterator[tuple[TrainState, dict[str, Mean]]]:
-    """Train to the last step; yield the state and the metrics of each step.
+    """Train until the last step; yield the state and the metrics of each step.
 
     Raises:
       DivergedError: a step has non-finite values; the state before that step is saved if there is a
@@ -257,7 +258,7 @@ class Trainer:
     return step % self.eval_every == 0 or step == self.num_steps
 
   def _validate_and_save(self):
-    """Validate, update the best parameters, write metrics and a checkpoint."""
+    """Validate, update the best parameters, write the metrics, and save a checkpoint."""
     step, params = self.step, self.state.train_state.eval_params
     values = {f"train/{name}": mean.value for name, mean in self.state.train_metrics.items()}
     values |= self.timer.lap()
@@ -311,7 +312,7 @@ class Trainer:
       self._save()
 
   def _stop_if_signaled(self):
-    """If a signal arrived, save and raise Preempted; create a workdir if there is none."""
+    """If a signal arrived, save a checkpoint (in a new workdir if none is set); raise Preempted."""
     signum = self.preemption.poll()
     if not signum:
       return
@@ -339,8 +340,8 @@ class Trainer:
     """Evaluate the best parameters on the test set.
 
     Returns:
-      "test/NAME" for each score, "valid/METRIC" of the best parameters, "parameters", "steps" and
-      "seconds".
+      A dict with "test/NAME" for each test score, "valid/METRIC" (the best validation score),
+      "parameters" (their number), "steps" and "seconds".
     """
     scores = evaluate(
       self.task, self.state.best_params, self._iter_host_batches(self.data.test), self.mesh

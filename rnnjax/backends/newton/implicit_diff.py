@@ -26,7 +26,7 @@ from rnnjax.backends.scan import masked_step
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
 def solve_with_implicit_vjp(solver, cell, reverse, params, xs, mask, initial_carry):
-  """Run all steps of a cell at once if the solver converges; otherwise run the steps one by one.
+  """Run a cell with `solver`; if the solver does not converge, run the steps one by one.
 
   Args:
     solver: (params, xs, mask, initial_carry) -> (s [T, ..., n], info). s contains the states after

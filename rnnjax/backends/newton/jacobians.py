@@ -31,7 +31,9 @@ def step_jacobians(
   before: Array,
   jacobian: str = "full",
 ) -> tuple[Array, Array]:
-  """Return f(sₜ₋₁, xₜ) and Jₜ = ∂f/∂s(sₜ₋₁) for all steps t at once.
+  """Return the next states f(sₜ₋₁, xₜ) and the Jacobians Jₜ = ∂f/∂s(sₜ₋₁) of all steps.
+
+  f is one step of the cell on flattened carries s. All steps are computed at once.
 
   Args:
     cell, params, xs, mask: as for `rnnjax.backends.scan.scan`.

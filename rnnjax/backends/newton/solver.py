@@ -41,7 +41,9 @@ MAX_JACOBIAN_GIB = 2.0  # maximum size of the Jacobians of all steps, in GiB
 
 
 class NewtonOptions(NamedTuple):
-  """Options of the solver. They change speed and memory use, and results only within the tolerance.
+  """Options of the solver.
+
+  The options change speed and memory use. They change results only within the tolerance.
 
   Attributes:
     jacobian: "full" needs n³ operations per step and converges quadratically. "diagonal" uses only
@@ -49,8 +51,8 @@ class NewtonOptions(NamedTuple):
       backward pass always uses full Jacobians.
     damping: a number in [0, 1). Jacobians are multiplied by 1 − damping, which stabilizes expanding
       recurrences.
-    tolerance: the solver converges if all |rₜ| / max(1, |sₜ|) are at most this; None for 16 times
-      the machine epsilon.
+    tolerance: the solver has converged if |rₜ| / max(1, |sₜ|) ≤ tolerance for all elements of the
+      residuals r and states s; None for 16 times the machine epsilon.
     max_iterations: maximum number of iterations. If the solver has not converged by then, the steps
       are run one by one.
   """
@@ -66,7 +68,8 @@ class NewtonInfo(NamedTuple):
 
   Attributes:
     num_iterations: number of updates of the states.
-    residual: the largest |rₜ| / max(1, |sₜ|) after the last iteration.
+    residual: the largest |rₜ| / max(1, |sₜ|) after the last iteration, where rₜ is the residual and
+      sₜ the state at step t.
     converged: whether the residual is at most the tolerance. If False, the steps were run one by
       one.
   """

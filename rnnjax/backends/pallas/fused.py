@@ -141,7 +141,7 @@ def make_kernel_spec(
 
 
 def why_unsupported(cell: Cell, params: Params, xs: Array, carry: Carry) -> str:
-  """Return the reason why no kernel can be generated for a cell and dtype; "" if it is possible."""
+  """Return the reason why no kernel can be generated for a cell and dtype; "" if one can."""
   if cell.pointwise is None:
     return (
       f"a kernel is generated from a cell's pointwise function, and {cell} has none; see "
@@ -313,7 +313,13 @@ def _backward(spec, saved, cotangents):
 
 
 def _states_at_steps(spec, states, after):
-  """Return the states before (after = 0) or after (after = 1) each step, from [T + 1, B, N·H]."""
+  """Return the states [T, B, N·H] before each step, or after each step if `after` is 1.
+
+  Args:
+    spec: specification of the kernel.
+    states: the states before, between and after all steps, [T + 1, B, N·H].
+    after: 0 or 1.
+  """
   parts = jnp.split(states, len(spec.reverse), -1)
   return _concat_features(
     [

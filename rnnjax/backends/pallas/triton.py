@@ -78,7 +78,7 @@ def forward(
       part[T * is_reverse, rows, units_of(n)] = value
 
     def load_step(k):
-      """Return the time t of iteration k and u at t; both are independent of other programs."""
+      """Return the time step t of iteration k, and the projected inputs u at step t."""
       t = k + is_reverse * (T - 1 - 2 * k)
       return t, [us[t, rows, units_of(n * G + g)].astype(jnp.float32) for g in range(G)]
 
@@ -302,7 +302,7 @@ def _ring_slot(k):
 
 
 def _fence(fences, b, n, k, interpret):
-  """Execute a memory fence every RING_SLOTS / 2 iterations, among the programs of the same rows.
+  """Execute a memory fence among the programs of the same rows, every RING_SLOTS / 2 iterations.
 
   Earlier writes of this program become visible to the other programs. Writes of another program
   before its latest fence become visible to this program. This is not a barrier: no program waits.

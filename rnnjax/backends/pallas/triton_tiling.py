@@ -34,10 +34,11 @@ BLOCK_BATCH = 16
 
 
 def choose_tiling(H: int, num_gates: int, itemsize: int, shared_bytes: int) -> Tiling | None:
-  """Return the tiling of a cell for a GPU with `shared_bytes` of shared memory; None if impossible.
+  """Return the tiling of a cell for a GPU with `shared_bytes` of shared memory, or None.
 
   A program has 32 units if it then needs at most 0.65 of the shared memory. Otherwise it has 16
-  units, if it then needs at most 0.9. The measurements are in rnnjax/backends/README.md.
+  units if it then needs at most 0.9. If 16 units need more, the result is None. The measurements
+  are in rnnjax/backends/README.md.
   """
   block_k = next((size for size in (16, 32, 64, 128) if size >= H), 128)
   padded_size = -(-H // block_k) * block_k
@@ -54,7 +55,10 @@ def shared_bytes_needed(padded_size: int, block_units: int, num_gates: int, item
 
 
 def num_waves(cell: Cell, params: Params, xs: Array) -> float:
-  """Return the number of programs for xs [T, ..., D], divided by the number that run at once."""
+  """Return the number of waves of the kernel: all programs / programs that run at once.
+
+  The number of programs depends on the batch size of xs [T, ..., D].
+  """
   num_gates, itemsize = params["b"].shape[0] // cell.features, xs.dtype.itemsize
   tiling = choose_tiling(cell.features, num_gates, itemsize, shared_memory_bytes())
   padded_size = tiling.padded_size(cell.features)
