@@ -147,8 +147,8 @@ def bleu_scores(
 def baseline_scores(dataset: captions_data.CaptionDataset) -> dict[str, float]:
   """Return the test BLEU scores of two baselines that need no neural network.
 
-  "fixed" predicts the same caption for every image: of 300 training captions, the caption with the
-  best BLEU-4 on the validation set. "nearest" predicts the first caption of the training image
+  "fixed" predicts the same caption for every image. It is the one of 300 training captions that has
+  the best BLEU-4 on the validation set. "nearest" predicts the first caption of the training image
   with the nearest pixels.
   """
 

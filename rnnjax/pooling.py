@@ -14,7 +14,7 @@ class Pooling(NamedTuple):
   """A pooling layer, as pure functions.
 
   Attributes:
-    init: (key, H) -> params; {} for a pooling without parameters.
+    init: (key, H) -> params; params is {} if the layer has no parameters.
     apply: (params, final_hidden [..., H], ys [T, ..., H], lengths) -> pooled vector [..., H], or
       [..., 2H] for "max_mean".
   """

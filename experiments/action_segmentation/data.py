@@ -81,10 +81,10 @@ def load(dataset: str = "auto", data_dir: str = "", granularity: str = "mid") ->
 def generate_recipe(rng: np.random.Generator) -> Video:
   """Generate a video in which each of three objects is taken once and put back later.
 
-  Classes 1, 2 and 3 take an object, and classes 4, 5 and 6 put it back. Both classes of an object
-  have the same mean score in a frame, so a single frame cannot distinguish them. An object is put
-  back if an earlier frame took it. The scores are noisy, but many frames together identify the
-  object.
+  Classes 1, 2 and 3 mean that an object is taken, and classes 4, 5 and 6 that it is put back. Both
+  classes of an object have the same mean score in a frame, so a single frame cannot distinguish
+  them. They can only be distinguished by whether the object was taken earlier in the video. The
+  scores are noisy, so the object must be identified from many frames.
   """
   frames = []
   taken = set()

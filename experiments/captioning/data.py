@@ -4,8 +4,8 @@ embedded   generated images of two shapes, such as "a red disc above a blue squa
 files      a folder with one .npz file of images and one caption file, as in Flickr8k (Hodosh,
            Young & Hockenmaier 2013). The .npz file has the arrays "images" [N, height, width, 3],
            uint8, "names" [N] and "split" [N] ("train", "dev" or "test"). The name of the caption
-           file ends in token.txt (also .gz). Each line is "name#0<TAB>a caption", where #0 numbers
-           the captions of an image.
+           file ends in token.txt (also .gz). Each line is "name#0<TAB>a caption", where 0 is the
+           index of the caption among the captions of the image.
 """
 
 import pathlib

@@ -131,7 +131,7 @@ def tokenize_sentence(text: str) -> list[str]:
 
 
 def _read_stories(task: int, file: File) -> list[list[Question]]:
-  """Return one list of questions per story of a file, without stories that have no question.
+  """Return the list of questions of each story in a file. Stories without questions are omitted.
 
   Raises:
     InvalidInputError: a line is malformed, a story is too long or begins with a question, or fewer

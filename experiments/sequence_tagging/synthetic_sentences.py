@@ -68,7 +68,7 @@ SPAN_TYPES = {
 
 
 def generate_splits(task: str) -> tuple[list[TaggedWords], list[TaggedWords], list[TaggedWords]]:
-  """Return the training, validation and test set. No pair of sentences is split across sets."""
+  """Return the training, validation and test set. Both sentences of a pair are in the same set."""
   sentences = generate_sentences(sum(SPLIT_SIZES), task=task)
   train_end, valid_end, _ = np.cumsum(SPLIT_SIZES)
   return sentences[:train_end], sentences[train_end:valid_end], sentences[valid_end:]

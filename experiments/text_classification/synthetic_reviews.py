@@ -17,7 +17,7 @@ OPENINGS = "well ; honestly , ; i saw it twice . ; as they say , ; last night ,"
 
 
 def _contrast(rng: np.random.Generator, positive: bool) -> str:
-  """Return "this is not a bad film but a good one"; negative reviews swap the adjectives."""
+  """Return e.g. "this is not a bad film but a good one"; negative reviews swap the adjectives."""
   last, first = rng.choice(POSITIVE_WORDS), rng.choice(NEGATIVE_WORDS)
   if not positive:
     last, first = first, last
@@ -25,7 +25,7 @@ def _contrast(rng: np.random.Generator, positive: bool) -> str:
 
 
 def _agent(rng: np.random.Generator, positive: bool) -> str:
-  """Return "the bad singer left a good film"; negative reviews swap the adjectives."""
+  """Return e.g. "the bad singer left a good film"; negative reviews swap the adjectives."""
   last, first = rng.choice(POSITIVE_WORDS), rng.choice(NEGATIVE_WORDS)
   if not positive:
     last, first = first, last
@@ -34,7 +34,7 @@ def _agent(rng: np.random.Generator, positive: bool) -> str:
 
 
 def _reversal(rng: np.random.Generator, positive: bool) -> str:
-  """Return "the cast was dull at first and clever in the end"; negative reviews swap both."""
+  """Return e.g. "the cast was dull at first and clever in the end"; negative reviews swap both."""
   last, first = rng.choice(POSITIVE_WORDS), rng.choice(NEGATIVE_WORDS)
   if not positive:
     last, first = first, last

@@ -66,8 +66,9 @@ def select_backend(
 ) -> str:
   """Return the name of the backend that is expected to be fastest for a cell and xs.
 
-  The choice is based on the measurements in the README of this folder. `mosaic` is never
-  selected, and `associative` is selected only on a CPU, because there are no other measurements.
+  The choice is based on the measurements in the README of this folder. `mosaic` has not been
+  measured, so it is never selected. `associative` has been measured only on a CPU, so it is
+  selected only on a CPU.
 
   Args:
     cell: the recurrent cell.

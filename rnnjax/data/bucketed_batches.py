@@ -84,7 +84,7 @@ class BucketedBatches:
     return -(-len(self.sequences) // self.batch_size)
 
   def select_rows(self, rows: Sequence[int]) -> "BucketedBatches":
-    """Return the same batches with only the given rows."""
+    """Return a copy whose batches contain only the given rows of each batch (`host_rows`)."""
     return dataclasses.replace(self, host_rows=tuple(rows))
 
   def _epoch_rows(self, epoch: int) -> list[np.ndarray]:
@@ -119,16 +119,19 @@ class BucketedBatches:
 
   @functools.cached_property
   def boundaries(self) -> np.ndarray:
-    """The values of T, ascending."""
+    """The padded lengths T of the buckets, in ascending order."""
     return self._bucket_boundaries(self.lengths)
 
   @functools.cached_property
   def target_boundaries(self) -> np.ndarray:
-    """The values of U, ascending."""
+    """The padded target lengths U of the buckets, in ascending order."""
     return self._bucket_boundaries(self.target_lengths, len(self.boundaries))
 
   def _bucket_boundaries(self, lengths: np.ndarray, num_shapes: int = 1) -> np.ndarray:
-    """Return the bucket boundaries of `lengths`; each one adds `num_shapes` shapes to compile."""
+    """Return the bucket boundaries of `lengths`.
+
+    Each boundary adds `num_shapes` batch shapes, and each batch shape is compiled separately.
+    """
     min_saving = MIN_SAVED_BATCHES * num_shapes * self.batch_size * lengths.mean()
     return bucket_boundaries(lengths, self.max_buckets, min_saving)
 
@@ -141,7 +144,7 @@ class BucketedBatches:
         step += 1
 
   def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
-    """Yield the batches of the first epoch; without a seed, all epochs are the same."""
+    """Yield the batches of epoch 0. If `seed` is None, all epochs are the same."""
     return (self._make_batch(rows, step) for step, rows in enumerate(self._epoch_rows(0)))
 
   def _make_batch(self, rows: np.ndarray, step: int) -> dict[str, np.ndarray]:

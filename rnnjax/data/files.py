@@ -1,4 +1,4 @@
-"""Plain, gzipped and archived files of data sets, read with a limit on the unpacked size.
+"""Reading of plain, gzipped and archived data files, with a limit on the unpacked size.
 
 Archives are never extracted: their members are unpacked in memory, in chunks. A size that a file
 declares is checked before memory is allocated for it.

@@ -13,7 +13,7 @@ MAX_FIELD_LENGTH = 10**6  # characters of a CSV field; the csv module's own limi
 
 
 def read_csv(file: File) -> Iterator[tuple[str, list[str]]]:
-  """Yield ("file:line number", fields) of each non-empty row; the first row is the header.
+  """Yield ("file:line number", fields) for each non-empty row, including the header row.
 
   Raises:
     InvalidInputError: the file cannot be read (see `read_text`); a row is not valid CSV, or its

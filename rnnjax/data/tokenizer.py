@@ -132,8 +132,8 @@ class Tokenizer:
 
     Args:
       ids: token ids [T].
-      unknown_tokens: the text of the first, second, ... UNKNOWN id. Further UNKNOWN ids become
-        "<unk>".
+      unknown_tokens: texts that replace the UNKNOWN ids, in order. If there are fewer texts than
+        UNKNOWN ids, the remaining ids become "<unk>".
     """
     unknown = WORD_MARK * (self._model_type == "word") + SPECIALS[UNKNOWN]
     unknown_tokens = iter(unknown_tokens)

@@ -152,7 +152,7 @@ def _read_text(stream, file, num_rows, dim, wanted_words):
 
 
 def _read_binary(stream, file, num_rows, dim, wanted_words):
-  """Yield the rows of a binary file: word, blank, `dim` float32 numbers, optional line break."""
+  """Yield the rows of a binary file: word, space, `dim` float32 numbers, optional newline."""
   hint = f"Is the download whole? If it is text, its line 2 is not a word and {dim} numbers."
   for n in range(1, num_rows + 1):
     characters = iter(lambda: stream.read(1) or b" ", b" ")  # the end of the file ends a word too

@@ -1,4 +1,4 @@
-"""Losses of each example or step. Tasks compute their weighted sums."""
+"""Per-example and per-step losses. Tasks compute their weighted sums."""
 
 import jax
 import jax.numpy as jnp

@@ -9,10 +9,10 @@ PROFILED_STEPS = range(10, 15)  # counted from the start of a run; earlier steps
 
 
 class Profiler:
-  """Profiler that writes a trace of the steps PROFILED_STEPS.
+  """Profiler that traces the training steps in PROFILED_STEPS.
 
   Args:
-    folder: where the trace is written; None for no trace.
+    folder: the folder to which the trace is written; None disables the profiler.
   """
 
   def __init__(self, folder: pathlib.Path | None):

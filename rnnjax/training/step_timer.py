@@ -1,4 +1,4 @@
-"""Timing of training: time spent on waiting for input, on compilation, and on training steps."""
+"""Timing of training: time spent waiting for input, compiling, and running training steps."""
 
 import functools
 import time

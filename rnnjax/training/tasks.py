@@ -126,7 +126,7 @@ def tagging_task(model: Any, span_tables: tuple | None = None) -> Task:
   """Return a task that predicts one tag per token (many to many, of equal length).
 
   A batch is {"tokens": [T, B], "lengths": [B], "tags": [T, B], "weights": [B]}, optionally with
-  "characters" [T, B, C] and "columns" [T, B, N]. Rows of weight 0 only fill the batch. The loss is
+  "characters" [T, B, C] and "columns" [T, B, N]. Rows of weight 0 are padding. The loss is
   −Σ log p(y) / Σ lengths, in nats per token.
 
   Args:

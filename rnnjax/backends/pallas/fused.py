@@ -33,7 +33,8 @@ from rnnjax.types import Array, Carry, Params
 class Tiling(NamedTuple):
   """Block sizes: how a kernel's work is divided among programs and matrix products.
 
-  H is padded to a multiple of both `block_units` and `block_k`. These are powers of two, or equal.
+  H is padded to a multiple of both `block_units` and `block_k`. The two sizes must be equal, or
+  both must be powers of two.
 
   Attributes:
     block_batch: number of batch rows per program.
@@ -272,7 +273,7 @@ def _round_up(size, multiple):
 
 
 def _unpack_rows(pointwise_params, rows):
-  """Group the rows of all parameters by name: {name: row, or list of rows for a matrix}."""
+  """Return {parameter name: its row, or its list of rows if it is a matrix} from a flat `rows`."""
   rows, params = iter(rows), {}
   for name, num_rows in pointwise_params:
     params[name] = next(rows) if num_rows is None else [next(rows) for _ in range(num_rows)]

@@ -239,7 +239,7 @@ def _mask_column(mask):
 
 
 def _with_initial_slot(spec, initial_carry, new_states):
-  """Concatenate the initial carry [B, N·H] and the states after each step to [T + 1, B, N·H]."""
+  """Return the initial carry and the states after each step in one array [T + 1, B, N·H]."""
   N = len(spec.reverse)
   first_parts, next_parts = jnp.split(initial_carry[None], N, -1), jnp.split(new_states, N, -1)
   parts = []

@@ -259,8 +259,8 @@ def backward(spec: KernelSpec, pointwise_rows, U, states, zs, mask, dends, dys, 
 def _launch_kernel(spec, kernel, args, out_shape, ring, grid, interpret):
   """Run the kernel on the grid.
 
-  The ring and the fences are appended to the arguments and to the results. They are aliased: as
-  argument and as result they use the same memory.
+  The ring and the fence counters are scratch buffers that all programs share. They are passed as
+  additional arguments that are aliased to additional results, which are discarded.
   """
   fences = jnp.zeros(grid[2] * grid[1], jnp.int32)
   shared = cast_to_varying((ring, fences), args[1])
