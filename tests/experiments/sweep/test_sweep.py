@@ -148,7 +148,7 @@ def test_log_uniform_draws():
     (["imdb", "--grid", "cell=gru", "--", "--cell=lstm"], "each flag must be given once"),
     (["imdb", "--num_seeds=2", "--grid", "seed=1,2"], "each flag must be given once"),
     (["imdb", "--", "--workdir=x"], "each flag must be given once"),
-    (["imdb", "--", "--preset=none"], "--preset: invalid choice: 'none'"),
+    (["imdb", "--", "--preset=none"], "flag --preset=none: value should be one of"),
   ],
 )
 def test_invalid_arguments_print_error_before_running(
