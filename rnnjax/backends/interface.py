@@ -220,7 +220,7 @@ def cast_to_varying(tree, *like: Array):
 def where_mask(mask: Array | None, new, old):
   """Return the leaves of `new` where the mask is True, and the leaves of `old` where it is False.
 
-  The mask is [...] and the leaves are [..., *F]. A mask of None stands for True everywhere.
+  The mask is [...] and the leaves are [..., *F]. A mask of None means True everywhere.
   """
   if mask is None:
     return new
