@@ -178,7 +178,10 @@ def parse_config(config_class, argv: Sequence[str], presets: Mapping[str, Mappin
   except flags.UnrecognizedFlagError as error:
     raise InvalidInputError(_unknown_flag_message(f"--{error.flagname}", [*fields])) from None
   except flags.IllegalFlagValueError as error:
-    raise InvalidInputError(str(error.__cause__ or error)) from None
+    # absl repeats the flag in front of the message of `_FieldParser`.
+    reason = error.__context__
+    message = reason if isinstance(reason, InvalidInputError) else error
+    raise InvalidInputError(str(message)) from None
   except flags.Error as error:
     raise InvalidInputError(str(error)) from None
   if positional:
